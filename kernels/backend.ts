@@ -1,0 +1,90 @@
+// What a rank may ask of a backend. One conformance suite (test/kernels/conformance.ts) runs on every implementation.
+import type { PackedMatrix } from './packing.js'
+import type { Rows, Scalars } from './rows.js'
+
+export type BackendName = 'wasm' | 'reference'
+export type CacheFormat = 'f32' | 'bf16'
+
+/** A memory that threads share; the coordinator creates and owns it. */
+export type SharedMemory = WebAssembly.Memory | SharedArrayBuffer
+
+/** Attention of one unit (a cache stream and the heads it serves) over pages, geometry fixed at load. Pointers in bytes. */
+export interface UnitGeometry {
+  /** [keyWidth][lanes] queries of the row at hand. */
+  readonly query: number
+  /** Scratch [PAGE_TOKENS][lanes]. */
+  readonly scores: number
+  /** [3][lanes]: running maximum, running sum, scratch. */
+  readonly state: number
+  readonly heads: number
+  /** heads rounded up to 4. */
+  readonly lanes: number
+  /** Scalars of a cached row; keys and values are columns of it. */
+  readonly rowWidth: number
+  readonly keyOffset: number
+  readonly keyWidth: number
+  readonly valueOffset: number
+  /** A multiple of 4. */
+  readonly valueWidth: number
+  /** Second score terms: scalars per token in that array, and of this unit's first head. */
+  readonly sharedLanes: number
+  readonly sharedOffset: number
+  readonly scale: number
+}
+
+/**
+ * Kernels bound to one memory. Rows arguments must lie in it. T is the number of rows (tokens) at hand.
+ * Methods mutate their destination only; none allocates. Sums run in the order of design rules 1 to 6.
+ */
+export interface KernelSpace {
+  readonly backend: BackendName
+  /** Bytes of an activation scalar: 4 (wasm) or 8 (reference). */
+  readonly scalarBytes: number
+  /** The whole memory as activation scalars. */
+  readonly scalars: Scalars
+  /** Bytes of packed weights passed to matmul so far; each call counts its matrix once. */
+  weightBytesRead: number
+  /** Bytes of cache rows passed to attention so far. */
+  cacheBytesRead: number
+
+  rows(ptr: number, width: number, stride?: number): Rows
+  /** y[t][b] = w[b] x[t][b]. y has room for paddedRows(w.rows) and for T rounded up to 4; scratch: matmulScratchBytes. */
+  matmul(w: PackedMatrix, x: Rows, y: Rows, tokens: number, scratch: number): void
+  /** y[t] = weight * (x[t] / sqrt(mean(x[t]^2) + 1e-6)); weight: n float32 at a byte offset. */
+  rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number): void
+  /** Rotates `heads` vectors of 2 * half scalars, `headStride` scalars apart, in place; table: [T][cos half, sin half]. */
+  rope(x: Rows, headStride: number, heads: number, half: number, table: Rows, tokens: number): void
+  /** gate = silu(gate) * up over n scalars a row; n is a multiple of 4, row padding included. */
+  swiglu(gate: Rows, up: Rows, n: number, tokens: number): void
+  /** dst[t] = (((s0 + s1) + s2) + s3) * factor, over 1..4 sources of equal stride. */
+  sumPartials(dst: Rows, sources: readonly Rows[], n: number, tokens: number, factor: number): void
+  /** x[t] += y[t]. */
+  addRows(x: Rows, y: Rows, n: number, tokens: number): void
+  /** dst row 0 = row `row` of w. */
+  gatherRow(w: PackedMatrix, row: number, dst: Rows): void
+
+  /** Bytes of one cached scalar of the format in this backend. */
+  cacheScalarBytes(format: CacheFormat): number
+  /** Writes row t of src, rounded to the format, at a byte offset; zeros from n up to padded. */
+  writeCacheRow(dst: number, src: Rows, t: number, n: number, padded: number, format: CacheFormat): void
+  /** dst [n][lanes] from `heads` vectors of n scalars, `headStride` apart, of row t of src; idle lanes 0. */
+  transposeHeads(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number): void
+  /** out[t][lane] = query . cached row t; query [width][lanes], out [tokens][lanes]. */
+  dotPage(query: number, page: number, rowWidth: number, width: number, out: number, lanes: number, tokens: number, format: CacheFormat): void
+  /** Clears a unit's state and row t of z ([heads][valueWidth]). */
+  beginAttention(unit: UnitGeometry, z: Rows, t: number): void
+  /** One page of 1..64 tokens. shared: byte offset of the second score terms, or 0 for none. */
+  attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number, format: CacheFormat): void
+  /** Divides row t of z by the sums. */
+  finishAttention(unit: UnitGeometry, z: Rows, t: number): void
+
+  /** Lowest id of the largest of n logits in row t, or -1 if they are not finite. */
+  argmax(logits: Rows, t: number, n: number): number
+  /** Inverse CDF at u in [0, 1) over ids in ascending order, at temperature > 0; -1 if not finite. scratch: n + 4 scalars. */
+  sample(logits: Rows, t: number, n: number, temperature: number, u: number, scratch: number): number
+}
+
+/** Bytes of scratch that matmul needs for `tokens` rows of k inputs. */
+export function matmulScratchBytes(tokens: number, k: number): number {
+  return Math.ceil(tokens / 4) * k * 16
+}

@@ -1,0 +1,37 @@
+// Which class runs a backend. The only place that names them.
+import type { BackendName, KernelSpace, SharedMemory } from './backend.js'
+import { ReferenceSpace } from './reference/reference-space.js'
+import { compileKernels, WasmSpace } from './wasm/wasm-space.js'
+
+/** Bytes of an activation scalar. */
+export function scalarBytes(backend: BackendName): number {
+  return backend === 'wasm' ? 4 : 8
+}
+
+/** Zeroed shared memory of at least `bytes`. Throws RangeError when there is not that much. */
+export function createMemory(backend: BackendName, bytes: number): SharedMemory {
+  if (backend === 'reference') return new SharedArrayBuffer(Math.ceil(bytes / 8) * 8)
+  const pages = Math.max(1, Math.ceil(bytes / 65536))
+  return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true })
+}
+
+export function bufferOf(memory: SharedMemory): SharedArrayBuffer {
+  return (memory instanceof SharedArrayBuffer ? memory : memory.buffer) as SharedArrayBuffer
+}
+
+/** What every thread needs to run the backend; it crosses by postMessage. */
+export function prepareBackend(backend: BackendName): WebAssembly.Module | undefined {
+  return backend === 'wasm' ? compileKernels() : undefined
+}
+
+/** Kernels over one memory. */
+export function openSpace(module: WebAssembly.Module | undefined, memory: SharedMemory): KernelSpace {
+  if (memory instanceof SharedArrayBuffer) return new ReferenceSpace(memory)
+  if (!module) throw new Error('a WebAssembly memory needs the compiled kernels')
+  return new WasmSpace(module, memory)
+}
+
+/** The part of a determinism key that names the instructions in use. */
+export function instructionLevel(backend: BackendName): string {
+  return backend === 'wasm' ? 'simd128' : 'float64'
+}

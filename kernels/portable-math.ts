@@ -1,0 +1,75 @@
+// float64 functions from + - x / and square root alone, so that every engine and version gives the same bits.
+// (Math.exp, pow, sin and cos may differ between engines: 61 of 4.2 M rope values did between Node 20 and 24.)
+
+const LN2_HIGH = 6.93147180369123816490e-1
+const LN2_LOW = 1.90821492927058770002e-10
+
+/** 2^n for integers -1074..1023, by repeated squaring of exact powers. */
+function powerOfTwo(n: number): number {
+  let result = 1
+  let base = n < 0 ? 0.5 : 2
+  for (let k = n < 0 ? -n : n; k > 0; k >>= 1) {
+    if (k & 1) result *= base
+    base *= base
+  }
+  return result
+}
+
+/** e^x, relative error below 1e-15; 0 below -745, Infinity above 709.78; NaN stays NaN. */
+export function exp(x: number): number {
+  if (x !== x) return x
+  if (x < -745) return 0
+  if (x > 709.78) return Number.POSITIVE_INFINITY
+  const n = Math.round(x * 1.4426950408889634)
+  const r = x - n * LN2_HIGH - n * LN2_LOW
+  // Taylor to r^14 / 14! on |r| <= 0.347: remainder below 1e-18.
+  let p = 1
+  for (let k = 14; k >= 1; k--) p = 1 + (r * p) / k
+  return n < -1000 ? p * powerOfTwo(n + 100) * powerOfTwo(-100) : p * powerOfTwo(n)
+}
+
+// pi/2 in three parts, the first two with 33 significant bits: n * part is exact for n below 2^20.
+const HALF_PI_1 = 1.57079632673412561417
+const HALF_PI_2 = 6.07710050630396597660e-11
+const HALF_PI_3 = 2.02226624879595063154e-21
+
+/** out[at] = cos(x), out[sinAt] = sin(x), x in 0..1e6 radians, absolute error below 1e-15 x max(1, x / 1e5). */
+export function cosSin(x: number, out: { [index: number]: number }, at: number, sinAt: number): void {
+  const n = Math.round(x / 1.5707963267948966)
+  const r = x - n * HALF_PI_1 - n * HALF_PI_2 - n * HALF_PI_3
+  const z = r * r
+  let s = 1
+  for (let k = 19; k >= 3; k -= 2) s = 1 - (z * s) / (k * (k - 1))
+  s *= r
+  let c = 1
+  for (let k = 18; k >= 2; k -= 2) c = 1 - (z * c) / (k * (k - 1))
+  const quadrant = n & 3
+  out[at] = quadrant === 0 ? c : quadrant === 1 ? -s : quadrant === 2 ? -c : s
+  out[sinAt] = quadrant === 0 ? s : quadrant === 1 ? c : quadrant === 2 ? -s : -c
+}
+
+const LN_10000 = 9.210340371976182736
+
+/** Rope frequencies 10000^(-2i/d) for i = 0..d/2-1 (d = 2 * half). */
+export function ropeFrequencies(half: number): Float64Array {
+  return Float64Array.from({ length: half }, (_, i) => exp((-i * LN_10000) / half))
+}
+
+/** Mixes 32 bits (the finalizer of MurmurHash3). */
+function mix(h: number): number {
+  let v = h
+  v = Math.imul(v ^ (v >>> 16), 0x85ebca6b)
+  v = Math.imul(v ^ (v >>> 13), 0xc2b2ae35)
+  return (v ^ (v >>> 16)) >>> 0
+}
+
+/**
+ * A uniform number in [0, 1) with 53 bits: a stateless function of (seed, choice, position), so that the same request
+ * draws the same numbers whatever else runs. seed: two unsigned 32-bit halves.
+ */
+export function uniform(seedLow: number, seedHigh: number, choice: number, position: number): number {
+  const a = mix(seedLow ^ mix(seedHigh ^ mix(choice + 0x9e3779b9)))
+  const high = mix(a ^ mix(position + 0x85ebca6b))
+  const low = mix(high ^ mix((a + Math.imul(position, 0x9e3779b1)) >>> 0))
+  return (high * 2097152 + (low >>> 11)) / 9007199254740992
+}

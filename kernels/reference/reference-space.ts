@@ -1,0 +1,229 @@
+// The oracle: the same operations in plain float64 JavaScript over the same packed weights and pointers.
+// Written to be read. Activations, exchange slots and cache are float64; a bf16 cache rounds at the write.
+import type { CacheFormat, KernelSpace, UnitGeometry } from '../backend.js'
+import { roundToBf16 } from '../float-formats.js'
+import { type PackedMatrix, packedIndex, WEIGHT_BYTES } from '../packing.js'
+import { exp } from '../portable-math.js'
+import { Rows } from '../rows.js'
+
+const BYTES = 8
+const LOWEST = -Number.MAX_VALUE
+
+export class ReferenceSpace implements KernelSpace {
+  readonly backend = 'reference'
+  readonly scalarBytes = BYTES
+  readonly scalars: Float64Array
+  weightBytesRead = 0
+  cacheBytesRead = 0
+  readonly #f32: Float32Array
+  readonly #u32: Uint32Array
+  readonly #u16: Uint16Array
+  readonly #bits = new Uint32Array(1)
+  readonly #float = new Float32Array(this.#bits.buffer)
+
+  constructor(memory: SharedArrayBuffer) {
+    this.scalars = new Float64Array(memory)
+    this.#f32 = new Float32Array(memory)
+    this.#u32 = new Uint32Array(memory)
+    this.#u16 = new Uint16Array(memory)
+  }
+
+  rows(ptr: number, width: number, stride = width): Rows {
+    return new Rows(this.scalars, ptr, width, stride)
+  }
+
+  #weight(w: PackedMatrix, batch: number, row: number, col: number): number {
+    const bytes = WEIGHT_BYTES[w.format]
+    const index = (w.ptr + batch * w.batchBytes) / bytes + packedIndex(row, col, w.cols, w.format)
+    this.#bits[0] = w.format === 'bf16' ? (this.#u16[index] as number) << 16 : (this.#u32[index] as number)
+    return this.#float[0] as number
+  }
+
+  #at(rows: Rows, t: number): number {
+    return rows.ptr / BYTES + t * rows.stride
+  }
+
+  matmul(w: PackedMatrix, x: Rows, y: Rows, tokens: number, _scratch: number): void {
+    const s = this.scalars
+    for (let b = 0; b < w.batch; b++) {
+      for (let r = 0; r < w.rows; r++) {
+        for (let t = 0; t < tokens; t++) s[this.#at(y, t) + b * w.outStride + r] = 0
+        for (let k = 0; k < w.cols; k++) {
+          const weight = this.#weight(w, b, r, k)
+          for (let t = 0; t < tokens; t++) {
+            const out = this.#at(y, t) + b * w.outStride + r
+            s[out] = (s[out] as number) + weight * (s[this.#at(x, t) + b * w.inStride + k] as number)
+          }
+        }
+      }
+    }
+    this.weightBytesRead += w.bytes
+  }
+
+  rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number): void {
+    const s = this.scalars
+    for (let t = 0; t < tokens; t++) {
+      let sum = 0
+      for (let i = 0; i < n; i++) sum += (s[this.#at(x, t) + i] as number) ** 2
+      const r = 1 / Math.sqrt(sum / n + 1e-6)
+      for (let i = 0; i < n; i++) s[this.#at(y, t) + i] = (s[this.#at(x, t) + i] as number) * r * (this.#f32[weight / 4 + i] as number)
+    }
+  }
+
+  rope(x: Rows, headStride: number, heads: number, half: number, table: Rows, tokens: number): void {
+    const s = this.scalars
+    for (let t = 0; t < tokens; t++) {
+      for (let h = 0; h < heads; h++) {
+        const p = this.#at(x, t) + h * headStride
+        for (let i = 0; i < half; i++) {
+          const a = s[p + i] as number
+          const b = s[p + half + i] as number
+          const cos = s[this.#at(table, t) + i] as number
+          const sin = s[this.#at(table, t) + half + i] as number
+          s[p + i] = a * cos - b * sin
+          s[p + half + i] = a * sin + b * cos
+        }
+      }
+    }
+  }
+
+  swiglu(gate: Rows, up: Rows, n: number, tokens: number): void {
+    const s = this.scalars
+    for (let t = 0; t < tokens; t++) {
+      for (let i = 0; i < n; i++) {
+        const g = s[this.#at(gate, t) + i] as number
+        s[this.#at(gate, t) + i] = (g / (1 + exp(-g))) * (s[this.#at(up, t) + i] as number)
+      }
+    }
+  }
+
+  sumPartials(dst: Rows, sources: readonly Rows[], n: number, tokens: number, factor: number): void {
+    const s = this.scalars
+    for (let t = 0; t < tokens; t++) {
+      for (let i = 0; i < n; i++) {
+        let sum = s[this.#at(sources[0] as Rows, t) + i] as number
+        for (const source of sources.slice(1)) sum += s[this.#at(source, t) + i] as number
+        s[this.#at(dst, t) + i] = sum * factor
+      }
+    }
+  }
+
+  addRows(x: Rows, y: Rows, n: number, tokens: number): void {
+    const s = this.scalars
+    for (let t = 0; t < tokens; t++) {
+      for (let i = 0; i < n; i++) s[this.#at(x, t) + i] = (s[this.#at(x, t) + i] as number) + (s[this.#at(y, t) + i] as number)
+    }
+  }
+
+  gatherRow(w: PackedMatrix, row: number, dst: Rows): void {
+    for (let k = 0; k < w.cols; k++) this.scalars[dst.ptr / BYTES + k] = this.#weight(w, 0, row, k)
+  }
+
+  cacheScalarBytes(_format: CacheFormat): number {
+    return BYTES
+  }
+
+  writeCacheRow(dst: number, src: Rows, t: number, n: number, padded: number, format: CacheFormat): void {
+    for (let i = 0; i < padded; i++) {
+      const v = i < n ? (this.scalars[this.#at(src, t) + i] as number) : 0
+      this.scalars[dst / BYTES + i] = format === 'bf16' ? roundToBf16(v) : v
+    }
+  }
+
+  transposeHeads(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number): void {
+    for (let i = 0; i < n; i++) {
+      for (let h = 0; h < lanes; h++) {
+        this.scalars[dst / BYTES + i * lanes + h] = h < heads ? (this.scalars[this.#at(src, t) + h * headStride + i] as number) : 0
+      }
+    }
+  }
+
+  #dot(query: number, cached: number, width: number, lanes: number, h: number): number {
+    let sum = 0
+    for (let i = 0; i < width; i++) sum += (this.scalars[query / BYTES + i * lanes + h] as number) * (this.scalars[cached + i] as number)
+    return sum
+  }
+
+  dotPage(query: number, page: number, rowWidth: number, width: number, out: number, lanes: number, tokens: number): void {
+    for (let t = 0; t < tokens; t++) {
+      for (let h = 0; h < lanes; h++) {
+        this.scalars[out / BYTES + t * lanes + h] = this.#dot(query, page / BYTES + t * rowWidth, width, lanes, h)
+      }
+    }
+    this.cacheBytesRead += rowWidth * BYTES * tokens
+  }
+
+  beginAttention(unit: UnitGeometry, z: Rows, t: number): void {
+    const state = unit.state / BYTES
+    this.scalars.fill(LOWEST, state, state + unit.lanes)
+    this.scalars.fill(0, state + unit.lanes, state + 2 * unit.lanes)
+    this.scalars.fill(0, this.#at(z, t), this.#at(z, t) + unit.heads * unit.valueWidth)
+  }
+
+  attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void {
+    const s = this.scalars
+    const first = page / BYTES
+    for (let h = 0; h < unit.heads; h++) {
+      const state = unit.state / BYTES + h
+      const scores: number[] = []
+      for (let i = 0; i < tokens; i++) {
+        let score = this.#dot(unit.query, first + i * unit.rowWidth + unit.keyOffset, unit.keyWidth, unit.lanes, h)
+        if (shared !== 0) score += s[shared / BYTES + i * unit.sharedLanes + unit.sharedOffset + h] as number
+        scores.push(score * unit.scale)
+      }
+      const previous = s[state] as number
+      const max = scores.reduce((m, v) => (m < v ? v : m), previous)
+      const alpha = exp(previous - max)
+      const p = scores.map((v) => exp(v - max))
+      s[state] = max
+      s[state + unit.lanes] = p.reduce((sum, v) => sum + v, (s[state + unit.lanes] as number) * alpha)
+      for (let v = 0; v < unit.valueWidth; v++) {
+        const at = this.#at(z, t) + h * unit.valueWidth + v
+        let sum = (s[at] as number) * alpha
+        for (let i = 0; i < tokens; i++) sum += (p[i] as number) * (s[first + i * unit.rowWidth + unit.valueOffset + v] as number)
+        s[at] = sum
+      }
+    }
+    this.cacheBytesRead += unit.rowWidth * BYTES * tokens
+  }
+
+  finishAttention(unit: UnitGeometry, z: Rows, t: number): void {
+    for (let h = 0; h < unit.heads; h++) {
+      const sum = this.scalars[unit.state / BYTES + unit.lanes + h] as number
+      for (let v = 0; v < unit.valueWidth; v++) {
+        const at = this.#at(z, t) + h * unit.valueWidth + v
+        this.scalars[at] = (this.scalars[at] as number) / sum
+      }
+    }
+  }
+
+  argmax(logits: Rows, t: number, n: number): number {
+    const row = this.scalars.subarray(this.#at(logits, t), this.#at(logits, t) + n)
+    let id = -1
+    let best = Number.NEGATIVE_INFINITY
+    for (let i = 0; i < n; i++) {
+      const v = row[i] as number
+      if (Number.isNaN(v)) return -1
+      if (v > best) {
+        best = v
+        id = i
+      }
+    }
+    return best < Number.POSITIVE_INFINITY ? id : -1
+  }
+
+  sample(logits: Rows, t: number, n: number, temperature: number, u: number, _scratch: number): number {
+    const top = this.argmax(logits, t, n)
+    if (top < 0) return -1
+    const first = this.#at(logits, t)
+    const max = this.scalars[first + top] as number
+    const weights = Array.from({ length: n }, (_, i) => exp(((this.scalars[first + i] as number) - max) / temperature))
+    const threshold = u * weights.reduce((a, b) => a + b, 0)
+    let sum = 0
+    for (let i = 0; i < n; i++) {
+      sum += weights[i] as number
+      if (sum > threshold) return i
+    }
+    return top
+  }
+}

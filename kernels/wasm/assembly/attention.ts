@@ -1,0 +1,240 @@
+// Attention of one query row over one page of the cache. Lanes are heads for the scores and cache columns for the
+// weighted sum; every score and every sum is one accumulator in ascending order (columns, then cached tokens).
+// The caller walks the pages of a row in sequence order, so a row's bits depend on its own position alone.
+import { exp4 } from './math'
+
+/** One cached value in all lanes. C is u32 (f32 cache) or u16 (bf16 cache). */
+// @ts-ignore: decorator
+@inline function splat<C>(p: usize): v128 {
+  if (sizeof<C>() == 2) return v128.and(v128.load16_splat(p), i32x4.splat(0xffff0000))
+  return v128.load32_splat(p)
+}
+
+/** Four consecutive cached values. */
+// @ts-ignore: decorator
+@inline function four<C>(p: usize): v128 {
+  if (sizeof<C>() == 2) return i32x4.shl(v128.load16x4_u(p), 16)
+  return v128.load(p)
+}
+
+/** dst [n][heads] from src [heads][n]; `stride` bytes between heads; lanes past the last head become 0. */
+export function transposeHeads(dst: usize, src: usize, stride: usize, heads: usize, headLanes: usize, n: usize): void {
+  for (let i: usize = 0; i < n; i++) {
+    let q = dst + i * (headLanes << 2)
+    let p = src + (i << 2)
+    for (let h: usize = 0; h < heads; h++, q += 4, p += stride) store<f32>(q, load<f32>(p))
+    for (let h = heads; h < headLanes; h++, q += 4) store<f32>(q, 0)
+  }
+}
+
+/** out[t][h] = sum over k of q[k][h] * c[t][k]. q: [k][headLanes], c: [tokens][k] cached, out: [tokens][headLanes]. */
+function dot<C>(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLanes: usize, tokens: usize): void {
+  const laneBytes = headLanes << 2
+  const step: usize = sizeof<C>()
+  let t: usize = 0
+  for (; t + 4 <= tokens; t += 4) {
+    let h: usize = 0
+    for (; h + 32 <= laneBytes; h += 32) {
+      let a0 = f32x4.splat(0), b0 = f32x4.splat(0), a1 = f32x4.splat(0), b1 = f32x4.splat(0)
+      let a2 = f32x4.splat(0), b2 = f32x4.splat(0), a3 = f32x4.splat(0), b3 = f32x4.splat(0)
+      let p0 = c, p1 = c + cStride, p2 = p1 + cStride, p3 = p2 + cStride
+      let qp = q + h
+      for (let i: usize = 0; i < k; i++) {
+        const u = v128.load(qp), v = v128.load(qp, 16)
+        let x = splat<C>(p0); a0 = f32x4.add(a0, f32x4.mul(u, x)); b0 = f32x4.add(b0, f32x4.mul(v, x))
+        x = splat<C>(p1); a1 = f32x4.add(a1, f32x4.mul(u, x)); b1 = f32x4.add(b1, f32x4.mul(v, x))
+        x = splat<C>(p2); a2 = f32x4.add(a2, f32x4.mul(u, x)); b2 = f32x4.add(b2, f32x4.mul(v, x))
+        x = splat<C>(p3); a3 = f32x4.add(a3, f32x4.mul(u, x)); b3 = f32x4.add(b3, f32x4.mul(v, x))
+        qp += laneBytes; p0 += step; p1 += step; p2 += step; p3 += step
+      }
+      let o = out + h
+      v128.store(o, a0); v128.store(o, b0, 16); o += laneBytes
+      v128.store(o, a1); v128.store(o, b1, 16); o += laneBytes
+      v128.store(o, a2); v128.store(o, b2, 16); o += laneBytes
+      v128.store(o, a3); v128.store(o, b3, 16)
+    }
+    if (h < laneBytes) {
+      let a0 = f32x4.splat(0), a1 = f32x4.splat(0), a2 = f32x4.splat(0), a3 = f32x4.splat(0)
+      let p0 = c, p1 = c + cStride, p2 = p1 + cStride, p3 = p2 + cStride
+      let qp = q + h
+      for (let i: usize = 0; i < k; i++) {
+        const u = v128.load(qp)
+        a0 = f32x4.add(a0, f32x4.mul(u, splat<C>(p0))); a1 = f32x4.add(a1, f32x4.mul(u, splat<C>(p1)))
+        a2 = f32x4.add(a2, f32x4.mul(u, splat<C>(p2))); a3 = f32x4.add(a3, f32x4.mul(u, splat<C>(p3)))
+        qp += laneBytes; p0 += step; p1 += step; p2 += step; p3 += step
+      }
+      let o = out + h
+      v128.store(o, a0); o += laneBytes; v128.store(o, a1); o += laneBytes
+      v128.store(o, a2); o += laneBytes; v128.store(o, a3)
+    }
+    c += cStride << 2
+    out += laneBytes << 2
+  }
+  for (; t < tokens; t++) {
+    for (let h: usize = 0; h < laneBytes; h += 16) {
+      let a = f32x4.splat(0)
+      let p = c, qp = q + h
+      for (let i: usize = 0; i < k; i++) {
+        a = f32x4.add(a, f32x4.mul(v128.load(qp), splat<C>(p)))
+        qp += laneBytes; p += step
+      }
+      v128.store(out + h, a)
+    }
+    c += cStride
+    out += laneBytes
+  }
+}
+
+/**
+ * scores -> probabilities of one page, in place, and the running state.
+ * s = (s + pe) * scale; m' = max(m, page maximum); p = exp(s - m'); sum = sum * exp(m - m') + p0 + p1 + ...
+ * scores, pe: [tokens][lanes] (pe may be 0: none); state: [max lanes][sum lanes][alpha lanes].
+ */
+function softmaxPage(scores: usize, pe: usize, peStride: usize, scale: f32, state: usize, headLanes: usize, tokens: usize): void {
+  const laneBytes = headLanes << 2
+  const factor = f32x4.splat(scale)
+  for (let h: usize = 0; h < laneBytes; h += 16) {
+    const previous = v128.load(state + h)
+    let m = previous
+    let s = scores + h, e = pe + h
+    for (let t: usize = 0; t < tokens; t++) {
+      let v = v128.load(s)
+      if (pe) v = f32x4.add(v, v128.load(e))
+      v = f32x4.mul(v, factor)
+      v128.store(s, v)
+      m = f32x4.pmax(m, v)
+      s += laneBytes; e += peStride
+    }
+    const alpha = exp4(f32x4.sub(previous, m))
+    let sum = f32x4.mul(v128.load(state + laneBytes + h), alpha)
+    s = scores + h
+    for (let t: usize = 0; t < tokens; t++) {
+      const p = exp4(f32x4.sub(v128.load(s), m))
+      v128.store(s, p)
+      sum = f32x4.add(sum, p)
+      s += laneBytes
+    }
+    v128.store(state + h, m)
+    v128.store(state + laneBytes + h, sum)
+    v128.store(state + (laneBytes << 1) + h, alpha)
+  }
+}
+
+/** z[h][v] = z[h][v] * alpha[h] + sum over tokens of p[t][h] * c[t][v]. v a multiple of 4; z: [heads][zStride bytes]. */
+function accumulate<C>(p: usize, alpha: usize, c: usize, cStride: usize, v: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize): void {
+  const laneBytes = headLanes << 2
+  const fourBytes: usize = sizeof<C>() << 2
+  for (let h: usize = 0; h < heads; h += 4) {
+    const left = heads - h
+    const z0 = z + h * zStride, z1 = z0 + zStride, z2 = z1 + zStride, z3 = z2 + zStride
+    const al = alpha + (h << 2), pr = p + (h << 2)
+    if (left >= 4) {
+      const l0 = v128.load32_splat(al), l1 = v128.load32_splat(al, 4), l2 = v128.load32_splat(al, 8), l3 = v128.load32_splat(al, 12)
+      let i: usize = 0
+      let column = c
+      for (; i + 8 <= v; i += 8) {
+        const o = i << 2
+        let a0 = f32x4.mul(v128.load(z0 + o), l0), b0 = f32x4.mul(v128.load(z0 + o, 16), l0)
+        let a1 = f32x4.mul(v128.load(z1 + o), l1), b1 = f32x4.mul(v128.load(z1 + o, 16), l1)
+        let a2 = f32x4.mul(v128.load(z2 + o), l2), b2 = f32x4.mul(v128.load(z2 + o, 16), l2)
+        let a3 = f32x4.mul(v128.load(z3 + o), l3), b3 = f32x4.mul(v128.load(z3 + o, 16), l3)
+        let cp = column, pp = pr
+        for (let t: usize = 0; t < tokens; t++) {
+          const u = four<C>(cp), w = four<C>(cp + fourBytes)
+          let x = v128.load32_splat(pp); a0 = f32x4.add(a0, f32x4.mul(u, x)); b0 = f32x4.add(b0, f32x4.mul(w, x))
+          x = v128.load32_splat(pp, 4); a1 = f32x4.add(a1, f32x4.mul(u, x)); b1 = f32x4.add(b1, f32x4.mul(w, x))
+          x = v128.load32_splat(pp, 8); a2 = f32x4.add(a2, f32x4.mul(u, x)); b2 = f32x4.add(b2, f32x4.mul(w, x))
+          x = v128.load32_splat(pp, 12); a3 = f32x4.add(a3, f32x4.mul(u, x)); b3 = f32x4.add(b3, f32x4.mul(w, x))
+          cp += cStride; pp += laneBytes
+        }
+        v128.store(z0 + o, a0); v128.store(z0 + o, b0, 16); v128.store(z1 + o, a1); v128.store(z1 + o, b1, 16)
+        v128.store(z2 + o, a2); v128.store(z2 + o, b2, 16); v128.store(z3 + o, a3); v128.store(z3 + o, b3, 16)
+        column += fourBytes << 1
+      }
+      if (i < v) {
+        const o = i << 2
+        let a0 = f32x4.mul(v128.load(z0 + o), l0), a1 = f32x4.mul(v128.load(z1 + o), l1)
+        let a2 = f32x4.mul(v128.load(z2 + o), l2), a3 = f32x4.mul(v128.load(z3 + o), l3)
+        let cp = column, pp = pr
+        for (let t: usize = 0; t < tokens; t++) {
+          const u = four<C>(cp)
+          a0 = f32x4.add(a0, f32x4.mul(u, v128.load32_splat(pp))); a1 = f32x4.add(a1, f32x4.mul(u, v128.load32_splat(pp, 4)))
+          a2 = f32x4.add(a2, f32x4.mul(u, v128.load32_splat(pp, 8))); a3 = f32x4.add(a3, f32x4.mul(u, v128.load32_splat(pp, 12)))
+          cp += cStride; pp += laneBytes
+        }
+        v128.store(z0 + o, a0); v128.store(z1 + o, a1); v128.store(z2 + o, a2); v128.store(z3 + o, a3)
+      }
+    } else {
+      for (let g: usize = 0; g < left; g++) {
+        const zg = z0 + g * zStride
+        const l = v128.load32_splat(al + (g << 2))
+        let column = c
+        for (let i: usize = 0; i < v; i += 4) {
+          const o = i << 2
+          let a = f32x4.mul(v128.load(zg + o), l)
+          let cp = column, pp = pr + (g << 2)
+          for (let t: usize = 0; t < tokens; t++) {
+            a = f32x4.add(a, f32x4.mul(four<C>(cp), v128.load32_splat(pp)))
+            cp += cStride; pp += laneBytes
+          }
+          v128.store(zg + o, a)
+          column += fourBytes
+        }
+      }
+    }
+  }
+}
+
+// @ts-ignore: decorator
+@inline function attend<C>(
+  q: usize, key: usize, keyWidth: usize, value: usize, valueWidth: usize, cStride: usize, pe: usize, peStride: usize, scale: f32,
+  scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize,
+): void {
+  dot<C>(q, key, cStride, keyWidth, scores, headLanes, tokens)
+  softmaxPage(scores, pe, peStride, scale, state, headLanes, tokens)
+  accumulate<C>(scores, state + (headLanes << 3), value, cStride, valueWidth, z, zStride, heads, headLanes, tokens)
+}
+
+/**
+ * One page of `tokens` (1..64) cached tokens for `heads` heads of one row.
+ * q: [keyWidth][headLanes]; key, value: first cached token's columns; pe: [tokens] rows of second score terms, or 0;
+ * scores: [64][headLanes] scratch; state: [3][headLanes] (max, sum, scratch); z: [heads] rows, unnormalized.
+ */
+export function attendF32(
+  q: usize, key: usize, keyWidth: usize, value: usize, valueWidth: usize, cStride: usize, pe: usize, peStride: usize, scale: f32,
+  scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize,
+): void { attend<u32>(q, key, keyWidth, value, valueWidth, cStride, pe, peStride, scale, scores, state, z, zStride, heads, headLanes, tokens) }
+
+/** As attendF32 over a bfloat16 cache. */
+export function attendBf16(
+  q: usize, key: usize, keyWidth: usize, value: usize, valueWidth: usize, cStride: usize, pe: usize, peStride: usize, scale: f32,
+  scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize,
+): void { attend<u16>(q, key, keyWidth, value, valueWidth, cStride, pe, peStride, scale, scores, state, z, zStride, heads, headLanes, tokens) }
+
+/** The rope part of a page's scores, once for all of a rank's units. */
+export function dotF32(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLanes: usize, tokens: usize): void {
+  dot<u32>(q, c, cStride, k, out, headLanes, tokens)
+}
+
+/** As dotF32 over a bfloat16 cache. */
+export function dotBf16(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLanes: usize, tokens: usize): void {
+  dot<u16>(q, c, cStride, k, out, headLanes, tokens)
+}
+
+/** Clears the running state and z before a row's first page: max lowest, sum 0, z 0. */
+export function beginAttention(state: usize, headLanes: usize, z: usize, zStride: usize, heads: usize, valueWidth: usize): void {
+  for (let h: usize = 0; h < headLanes << 2; h += 16) {
+    v128.store(state + h, f32x4.splat(-3.4028234663852886e38))
+    v128.store(state + (headLanes << 2) + h, f32x4.splat(0))
+  }
+  for (let h: usize = 0; h < heads; h++) memory.fill(z + h * zStride, 0, valueWidth << 2)
+}
+
+/** z[h] /= sum[h], after the last page. */
+export function finishAttention(z: usize, zStride: usize, sum: usize, valueWidth: usize, heads: usize): void {
+  for (let h: usize = 0; h < heads; h++) {
+    const d = v128.load32_splat(sum + (h << 2))
+    const p = z + h * zStride
+    for (let i: usize = 0; i < valueWidth << 2; i += 16) v128.store(p + i, f32x4.div(v128.load(p + i), d))
+  }
+}

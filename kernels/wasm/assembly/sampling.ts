@@ -1,0 +1,37 @@
+// Choosing a token from one row of logits. -1 means that the row is not finite.
+import { exp4 } from './math'
+
+/** The lowest id with the largest logit; -1 if any logit is NaN or the largest is infinite. */
+export function argmax(logits: usize, n: i32): i32 {
+  let best: f32 = -Infinity
+  let id = -1
+  for (let i = 0; i < n; i++) {
+    const v = load<f32>(logits + (<usize>i << 2))
+    if (v != v) return -1
+    if (v > best) { best = v; id = i }
+  }
+  return best < Infinity ? id : -1
+}
+
+/**
+ * Inverse CDF over ids in ascending order: the first id at which the running sum of exp((logit - max) * inverseTemperature)
+ * exceeds u times the whole sum. u in [0, 1). scratch: n values. Sums are float64, ascending.
+ */
+export function sampleCategorical(logits: usize, n: i32, inverseTemperature: f32, u: f64, scratch: usize): i32 {
+  const top = argmax(logits, n)
+  if (top < 0) return -1
+  const max = load<f32>(logits + (<usize>top << 2))
+  const mv = f32x4.splat(max), tv = f32x4.splat(inverseTemperature)
+  const bytes = <usize>n << 2
+  for (let i: usize = 0; i < bytes; i += 16)
+    v128.store(scratch + i, exp4(f32x4.mul(f32x4.sub(v128.load(logits + i), mv), tv)))
+  let total: f64 = 0
+  for (let i: usize = 0; i < bytes; i += 4) total += <f64>load<f32>(scratch + i)
+  const threshold = u * total
+  let sum: f64 = 0
+  for (let i: usize = 0; i < bytes; i += 4) {
+    sum += <f64>load<f32>(scratch + i)
+    if (sum > threshold) return <i32>(i >> 2)
+  }
+  return top
+}

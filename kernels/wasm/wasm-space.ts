@@ -1,0 +1,139 @@
+// The WebAssembly backend: the module's exports behind KernelSpace. Owns no memory.
+import { readFileSync } from 'node:fs'
+import type { CacheFormat, KernelSpace, UnitGeometry } from '../backend.js'
+import { type PackedMatrix, TILE_ROWS } from '../packing.js'
+import { Rows } from '../rows.js'
+
+type Kernel = (...args: number[]) => number
+
+interface Exports {
+  matmulF32: Kernel
+  matmulBf16: Kernel
+  rmsNorm: Kernel
+  rope: Kernel
+  swiglu: Kernel
+  sumPartials: Kernel
+  addRows: Kernel
+  gatherRowF32: Kernel
+  gatherRowBf16: Kernel
+  cacheRowF32: Kernel
+  cacheRowBf16: Kernel
+  transposeHeads: Kernel
+  dotF32: Kernel
+  dotBf16: Kernel
+  beginAttention: Kernel
+  attendF32: Kernel
+  attendBf16: Kernel
+  finishAttention: Kernel
+  argmax: Kernel
+  sampleCategorical: Kernel
+}
+
+/** Compiles the module once; it crosses to worker threads by postMessage. Throws if the engine lacks WebAssembly SIMD. */
+export function compileKernels(): WebAssembly.Module {
+  return new WebAssembly.Module(readFileSync(new URL('./tetrad.wasm', import.meta.url)))
+}
+
+export class WasmSpace implements KernelSpace {
+  readonly backend = 'wasm'
+  readonly scalarBytes = 4
+  readonly scalars: Float32Array
+  weightBytesRead = 0
+  cacheBytesRead = 0
+  readonly #k: Exports
+
+  constructor(module: WebAssembly.Module, memory: WebAssembly.Memory) {
+    const abort = () => {
+      throw new Error('a kernel called abort')
+    }
+    this.#k = new WebAssembly.Instance(module, { env: { memory, abort } }).exports as unknown as Exports
+    this.scalars = new Float32Array(memory.buffer)
+  }
+
+  rows(ptr: number, width: number, stride = width): Rows {
+    return new Rows(this.scalars, ptr, width, stride)
+  }
+
+  matmul(w: PackedMatrix, x: Rows, y: Rows, tokens: number, scratch: number): void {
+    const run = w.format === 'bf16' ? this.#k.matmulBf16 : this.#k.matmulF32
+    run(
+      w.ptr, Math.ceil(w.rows / TILE_ROWS), w.cols, x.ptr, x.strideBytes, y.ptr, y.strideBytes, tokens,
+      w.batch, w.batchBytes, w.inStride * 4, w.outStride * 4, scratch,
+    )
+    this.weightBytesRead += w.bytes
+  }
+
+  rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number): void {
+    this.#k.rmsNorm(x.ptr, x.strideBytes, weight, y.ptr, y.strideBytes, n, tokens)
+  }
+
+  rope(x: Rows, headStride: number, heads: number, half: number, table: Rows, tokens: number): void {
+    this.#k.rope(x.ptr, x.strideBytes, headStride * 4, heads, half, table.ptr, tokens)
+  }
+
+  swiglu(gate: Rows, up: Rows, n: number, tokens: number): void {
+    this.#k.swiglu(gate.ptr, up.ptr, gate.strideBytes, n, tokens)
+  }
+
+  sumPartials(dst: Rows, sources: readonly Rows[], n: number, tokens: number, factor: number): void {
+    const first = sources[0] as Rows
+    const b = sources[1] ?? first
+    const c = sources[2] ?? first
+    const d = sources[3] ?? first
+    this.#k.sumPartials(dst.ptr, dst.strideBytes, first.ptr, b.ptr, c.ptr, d.ptr, sources.length, first.strideBytes, n, tokens, factor)
+  }
+
+  addRows(x: Rows, y: Rows, n: number, tokens: number): void {
+    this.#k.addRows(x.ptr, x.strideBytes, y.ptr, y.strideBytes, n, tokens)
+  }
+
+  gatherRow(w: PackedMatrix, row: number, dst: Rows): void {
+    const bf16 = w.format === 'bf16'
+    const tile = w.ptr + (row >> 5) * w.cols * TILE_ROWS * (bf16 ? 2 : 4)
+    ;(bf16 ? this.#k.gatherRowBf16 : this.#k.gatherRowF32)(tile, row & 31, w.cols, dst.ptr)
+  }
+
+  cacheScalarBytes(format: CacheFormat): number {
+    return format === 'bf16' ? 2 : 4
+  }
+
+  writeCacheRow(dst: number, src: Rows, t: number, n: number, padded: number, format: CacheFormat): void {
+    ;(format === 'bf16' ? this.#k.cacheRowBf16 : this.#k.cacheRowF32)(dst, src.ptr + t * src.strideBytes, n, padded)
+  }
+
+  transposeHeads(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number): void {
+    this.#k.transposeHeads(dst, src.ptr + t * src.strideBytes, headStride * 4, heads, lanes, n)
+  }
+
+  dotPage(query: number, page: number, rowWidth: number, width: number, out: number, lanes: number, tokens: number, format: CacheFormat): void {
+    const bytes = rowWidth * this.cacheScalarBytes(format)
+    ;(format === 'bf16' ? this.#k.dotBf16 : this.#k.dotF32)(query, page, bytes, width, out, lanes, tokens)
+    this.cacheBytesRead += bytes * tokens
+  }
+
+  beginAttention(unit: UnitGeometry, z: Rows, t: number): void {
+    this.#k.beginAttention(unit.state, unit.lanes, z.ptr + t * z.strideBytes, unit.valueWidth * 4, unit.heads, unit.valueWidth)
+  }
+
+  attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number, format: CacheFormat): void {
+    const bytes = this.cacheScalarBytes(format)
+    ;(format === 'bf16' ? this.#k.attendBf16 : this.#k.attendF32)(
+      unit.query, page + unit.keyOffset * bytes, unit.keyWidth, page + unit.valueOffset * bytes, unit.valueWidth, unit.rowWidth * bytes,
+      shared === 0 ? 0 : shared + unit.sharedOffset * 4, unit.sharedLanes * 4, unit.scale, unit.scores, unit.state,
+      z.ptr + t * z.strideBytes, unit.valueWidth * 4, unit.heads, unit.lanes, tokens,
+    )
+    this.cacheBytesRead += unit.rowWidth * bytes * tokens
+  }
+
+  finishAttention(unit: UnitGeometry, z: Rows, t: number): void {
+    this.#k.finishAttention(z.ptr + t * z.strideBytes, unit.valueWidth * 4, unit.state + unit.lanes * 4, unit.valueWidth, unit.heads)
+  }
+
+  argmax(logits: Rows, t: number, n: number): number {
+    return this.#k.argmax(logits.ptr + t * logits.strideBytes, n)
+  }
+
+  sample(logits: Rows, t: number, n: number, temperature: number, u: number, scratch: number): number {
+    return this.#k.sampleCategorical(logits.ptr + t * logits.strideBytes, n, 1 / temperature, u, scratch)
+  }
+}

@@ -1,0 +1,88 @@
+// The tensors of a model directory, whatever files they are in. Opens headers, never data.
+import { access, readFile } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { CheckpointError } from '../errors.js'
+import { readSafetensors } from './safetensors.js'
+import type { TensorSource } from './tensor-source.js'
+import { readTorchBin } from './torch-bin.js'
+
+export interface Checkpoint {
+  readonly tensors: ReadonlyMap<string, TensorSource>
+  readonly format: 'torch' | 'safetensors'
+}
+
+/** In this order: the first that exists is the checkpoint. */
+const FILES = [
+  { file: 'model.safetensors', format: 'safetensors', index: false },
+  { file: 'model.safetensors.index.json', format: 'safetensors', index: true },
+  { file: 'pytorch_model.bin', format: 'torch', index: false },
+  { file: 'pytorch_model.bin.index.json', format: 'torch', index: true },
+] as const
+
+/** Throws CheckpointError MODEL_NOT_FOUND, CHECKPOINT_INVALID, CHECKPOINT_UNSAFE or TENSOR_DTYPE. */
+export async function openCheckpoint(dir: string): Promise<Checkpoint> {
+  for (const { file, format, index } of FILES) {
+    const path = join(dir, file)
+    if (!(await exists(path))) continue
+    const paths = index ? await readIndex(dir, path) : [path]
+    const read = format === 'torch' ? readTorchBin : readSafetensors
+    const tensors = new Map<string, TensorSource>()
+    for (const part of paths) {
+      for (const tensor of await readPart(read, part)) {
+        if (tensors.has(tensor.name)) throw invalid(part, `${tensor.name} is in another file too`, 'each tensor in one file')
+        tensors.set(tensor.name, tensor)
+      }
+    }
+    return { tensors, format }
+  }
+  throw new CheckpointError('MODEL_NOT_FOUND', {
+    what: `${dir} holds no weights`,
+    expected: `one of ${FILES.map((f) => f.file).join(', ')}`,
+    remedy: 'Point at the directory of a checkpoint.',
+  })
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  )
+}
+
+async function readPart(read: (path: string) => Promise<TensorSource[]>, path: string): Promise<TensorSource[]> {
+  try {
+    return await read(path)
+  } catch (cause) {
+    if (cause instanceof CheckpointError) throw cause
+    throw new CheckpointError('MODEL_NOT_FOUND', {
+      what: `cannot read ${path}`,
+      actual: cause instanceof Error ? cause.message : String(cause),
+      remedy: 'Check that the file is there and readable.',
+      cause,
+    })
+  }
+}
+
+/** Paths that a *.index.json's weight_map names, all directly in the directory. */
+async function readIndex(dir: string, path: string): Promise<string[]> {
+  let map: unknown
+  try {
+    map = (JSON.parse(await readFile(path, 'utf8')) as { weight_map?: unknown } | null)?.weight_map
+  } catch (cause) {
+    throw invalid(path, 'it is not readable JSON', 'a JSON object with weight_map', cause)
+  }
+  if (typeof map !== 'object' || map === null || Array.isArray(map)) throw invalid(path, 'it has no weight_map', 'tensor names to file names')
+  const files = new Set<string>()
+  for (const file of Object.values(map)) {
+    if (typeof file !== 'string' || file !== basename(file) || file === '..' || file === '.' || file === '') {
+      throw invalid(path, `it names ${String(file).slice(0, 60)}`, 'file names in the same directory')
+    }
+    files.add(file)
+  }
+  if (files.size === 0) throw invalid(path, 'its weight_map is empty', 'tensor names to file names')
+  return [...files].sort().map((file) => join(dir, file))
+}
+
+function invalid(path: string, what: string, expected: string, cause?: unknown): CheckpointError {
+  return new CheckpointError('CHECKPOINT_INVALID', { what: `${path}: ${what}`, expected, remedy: 'Fetch the file again.', cause })
+}

@@ -1,0 +1,98 @@
+// Drives the loader pool over a shard plan: row blocks in parallel, straight into the memories, with progress.
+import { availableParallelism } from 'node:os'
+import { Piscina } from 'piscina'
+import { bufferOf } from '../../kernels/open-space.js'
+import type { SharedMemory } from '../../kernels/backend.js'
+import type { LoadResult, LoadTask, MemoryName } from '../../workers/protocol.js'
+import type { LoadProgress } from '../config/engine-options.js'
+import { CheckpointError, TetradError } from '../errors.js'
+import type { TensorPlan } from './shard-plan.js'
+import { STORED_BYTES } from './tensor-source.js'
+
+/** A block is as many whole rows as fit. */
+const BLOCK_BYTES = 4 << 20
+
+export interface Memories {
+  readonly shards: readonly SharedMemory[]
+  readonly ranks: readonly SharedMemory[]
+}
+
+/**
+ * Fills the memories. Mutates them only; holds two blocks per loader thread at most.
+ * Throws CheckpointError TENSOR_NON_FINITE or CHECKPOINT_INVALID, TetradError LOAD_ABORTED.
+ */
+export async function loadWeights(
+  plans: readonly TensorPlan[],
+  memories: Memories,
+  onProgress: ((progress: LoadProgress) => void) | undefined,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const tasks = plans.flatMap((plan) => blocks(plan, memories))
+  const totalBytes = plans.reduce((sum, plan) => sum + plan.rows * plan.cols * STORED_BYTES[plan.source.dtype], 0)
+  let loadedBytes = 0
+  const threads = Math.min(4, availableParallelism())
+  const pool = new Piscina({
+    filename: new URL('../../workers/loader.js', import.meta.url).href,
+    minThreads: threads,
+    maxThreads: threads,
+  })
+  const stop = () => void pool.destroy()
+  signal?.addEventListener('abort', stop, { once: true })
+  try {
+    await Promise.all(
+      tasks.map(async (task) => {
+        const result = (await pool.run(task)) as LoadResult
+        if ('problem' in result) throw problem(task, result)
+        loadedBytes += result.bytes
+        onProgress?.({ loadedBytes, totalBytes })
+      }),
+    )
+  } catch (error) {
+    if (signal?.aborted) throw new TetradError('LOAD_ABORTED', { what: 'loading was stopped', remedy: 'Load again when it is wanted.', cause: error })
+    if (error instanceof TetradError) throw error
+    throw new CheckpointError('CHECKPOINT_INVALID', {
+      what: 'a weight file could not be read while loading',
+      actual: error instanceof Error ? error.message : String(error),
+      remedy: 'Check that the files are still there and readable.',
+      cause: error,
+    })
+  } finally {
+    signal?.removeEventListener('abort', stop)
+    await pool.destroy()
+  }
+}
+
+function blocks(plan: TensorPlan, memories: Memories): LoadTask[] {
+  const { source } = plan
+  const rowBytes = plan.cols * STORED_BYTES[source.dtype]
+  const each = Math.max(1, Math.floor(BLOCK_BYTES / rowBytes))
+  const buffer = (memory: MemoryName) => bufferOf((memory.kind === 'shard' ? memories.shards : memories.ranks)[memory.index] as SharedMemory)
+  return Array.from({ length: Math.ceil(plan.rows / each) }, (_, i) => {
+    const firstRow = i * each
+    const rows = Math.min(each, plan.rows - firstRow)
+    const touched = plan.pieces.filter((p) => p.row < firstRow + rows && p.row + p.rows > firstRow)
+    return {
+      tensor: source.name,
+      path: source.path,
+      dtype: source.dtype,
+      offset: source.offset + firstRow * rowBytes,
+      firstRow,
+      rows,
+      cols: plan.cols,
+      pieces: touched.map((p) => ({ ...p, buffer: buffer(p.memory) })),
+      vectors: plan.vectors.map((v) => ({ ...v, buffer: buffer(v.memory) })),
+    }
+  })
+}
+
+function problem(task: LoadTask, result: { problem: 'truncated' | 'non-finite'; message: string }): CheckpointError {
+  if (result.problem === 'non-finite') {
+    return new CheckpointError('TENSOR_NON_FINITE', {
+      what: `${task.path}: ${result.message} is not finite`,
+      expected: 'finite weights',
+      actual: 'NaN or infinity',
+      remedy: 'The training or the conversion went wrong: use another checkpoint.',
+    })
+  }
+  return new CheckpointError('CHECKPOINT_INVALID', { what: `${task.path}: ${result.message}`, expected: 'the whole tensor', remedy: 'Fetch the file again.' })
+}

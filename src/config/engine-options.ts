@@ -1,0 +1,73 @@
+// Options of Engine.load, checked once. Knows nothing of the model.
+import { availableParallelism } from 'node:os'
+import { RANK_COUNTS, type RankCount } from '../../workers/protocol.js'
+import { OptionError } from '../errors.js'
+import { checkInteger, checkNames, checkOneOf, type Fail } from './check.js'
+
+/** What Engine.load takes. */
+export interface EngineOptions {
+  /** Worker threads that share the model's four shards: 1, 2 or 4. Default 'auto': the largest not above the free cores. */
+  ranks?: 'auto' | 1 | 2 | 4
+  /** 'wasm' (WebAssembly SIMD) or 'reference' (float64, slow, the oracle). Default 'auto': wasm. */
+  backend?: 'auto' | 'wasm' | 'reference'
+  /** Format of the weights in memory. Default 'auto': the stored type, float16 and mixed types as f32. */
+  weights?: 'auto' | 'f32' | 'bf16'
+  /** Format of the cached latents. Default 'f32'. */
+  cache?: 'f32' | 'bf16'
+  /** Prompt tokens of one step, 1..4096. Default 64. It never changes a bit of the output. */
+  prefillChunk?: number
+  /** Milliseconds that a rank may let the others wait, 10..3600000. Default 30000. */
+  stepDeadlineMs?: number
+  /** Called while weights are read. */
+  onProgress?: (progress: LoadProgress) => void
+  /** Stops loading. */
+  signal?: AbortSignal
+}
+
+export interface LoadProgress {
+  /** Bytes of the checkpoint read so far, and in all. */
+  readonly loadedBytes: number
+  readonly totalBytes: number
+}
+
+/** The options with every default filled in, except what depends on the checkpoint. */
+export interface ResolvedOptions {
+  readonly ranks: RankCount
+  readonly backend: 'wasm' | 'reference'
+  readonly weights: 'auto' | 'f32' | 'bf16'
+  readonly cache: 'f32' | 'bf16'
+  readonly prefillChunk: number
+  readonly stepDeadlineMs: number
+  readonly onProgress: ((progress: LoadProgress) => void) | undefined
+  readonly signal: AbortSignal | undefined
+}
+
+const NAMES = ['ranks', 'backend', 'weights', 'cache', 'prefillChunk', 'stepDeadlineMs', 'onProgress', 'signal']
+
+const fail: Fail = (facts) => new OptionError('OPTION_INVALID', facts)
+
+export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
+  const o = checkNames('Engine.load', options, NAMES)
+  const ranks = checkOneOf('ranks', o.ranks ?? 'auto', ['auto', ...RANK_COUNTS] as const, fail)
+  const backend = checkOneOf('backend', o.backend ?? 'auto', ['auto', 'wasm', 'reference'] as const, fail)
+  return Object.freeze({
+    ranks: ranks === 'auto' ? automaticRanks(availableParallelism()) : ranks,
+    backend: backend === 'auto' ? 'wasm' : backend,
+    weights: checkOneOf('weights', o.weights ?? 'auto', ['auto', 'f32', 'bf16'] as const, fail),
+    cache: checkOneOf('cache', o.cache ?? 'f32', ['f32', 'bf16'] as const, fail),
+    prefillChunk: checkInteger('prefillChunk', o.prefillChunk ?? 64, 1, 4096, fail),
+    stepDeadlineMs: checkInteger('stepDeadlineMs', o.stepDeadlineMs ?? 30000, 10, 3600000, fail),
+    onProgress: checkInstance('onProgress', o.onProgress, (v): v is (p: LoadProgress) => void => typeof v === 'function', 'a function'),
+    signal: checkInstance('signal', o.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal'),
+  })
+}
+
+/** The largest rank count not above the cores. availableParallelism heeds affinity and, from Node 22 on, cgroup quotas. */
+export function automaticRanks(cores: number): RankCount {
+  return cores >= 4 ? 4 : cores >= 2 ? 2 : 1
+}
+
+export function checkInstance<T>(name: string, value: unknown, is: (v: unknown) => v is T, expected: string): T | undefined {
+  if (value === undefined || is(value)) return value
+  throw fail({ what: `${name} is of the wrong type`, expected, actual: typeof value, remedy: `Pass ${expected} or leave ${name} out.` })
+}

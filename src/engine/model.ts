@@ -1,0 +1,137 @@
+// A model directory opened but not loaded: configuration, tensors, variant, shape and the plan that the options give.
+// What inspect prints and what Engine.load starts from.
+import { instructionLevel } from '../../kernels/open-space.js'
+import { PAGE_TOKENS, type RankCount, type Replication, type RunPlan } from '../../workers/protocol.js'
+import { cut, layoutModel, type ModelLayout, shardsOf, unitOf } from '../../workers/model-layout.js'
+import { type Checkpoint, openCheckpoint } from '../checkpoint/checkpoint.js'
+import { elements, type StoredType } from '../checkpoint/tensor-source.js'
+import { detectVariant, type LoweredModel, lowerModel, type Variant } from '../config/attention-variants.js'
+import type { ResolvedOptions } from '../config/engine-options.js'
+import { type ModelConfig, readModelConfig } from '../config/model-config.js'
+import { VERSION } from '../version.js'
+
+export interface OpenModel {
+  readonly dir: string
+  readonly config: ModelConfig
+  readonly checkpoint: Checkpoint
+  readonly variant: Variant
+  readonly lowered: LoweredModel
+  /** Element types of the stored matrices. */
+  readonly storedTypes: readonly StoredType[]
+  /** Tied weights count once. */
+  readonly parameters: number
+}
+
+export async function openModel(dir: string): Promise<OpenModel> {
+  const config = await readModelConfig(dir)
+  const checkpoint = await openCheckpoint(dir)
+  const variant = detectVariant(config, (name) => checkpoint.tensors.get(name)?.shape)
+  const tensors = [...checkpoint.tensors.values()]
+  const matrices = tensors.filter((t) => t.shape.length > 1)
+  const tied = checkpoint.tensors.has('lm_head.weight') && checkpoint.tensors.has('transformer.wte.weight')
+  const counted = tied ? tensors.filter((t) => t.name !== 'transformer.wte.weight') : tensors
+  return {
+    dir,
+    config,
+    checkpoint,
+    variant,
+    lowered: lowerModel(config, variant),
+    storedTypes: [...new Set(matrices.map((t) => t.dtype))].sort(),
+    parameters: counted.reduce((sum, t) => sum + elements(t.shape), 0),
+  }
+}
+
+/** Sequences that run at once. */
+const SLOTS = 1
+
+export function planRun(model: OpenModel, options: ResolvedOptions, cores: number): RunPlan {
+  const pagesPerSlot = Math.ceil(model.config.block_size / PAGE_TOKENS)
+  const weights = options.weights !== 'auto' ? options.weights : model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32'
+  const partial = {
+    backend: options.backend,
+    ranks: options.ranks,
+    weights,
+    cache: options.cache,
+    stepRows: Math.min(options.prefillChunk, model.config.block_size),
+    pages: SLOTS * pagesPerSlot,
+    slots: SLOTS,
+    pagesPerSlot,
+  } as const
+  return { ...partial, replicate: chooseReplication(model, { ...partial, replicate: { queryA: false, queryB: false } }, cores) }
+}
+
+// Microseconds of a collective: both ranks spinning on cores of their own and the usual skew between them, or parked
+// (measured on 2 cores, Node 20: 0.13 and 21 us for the barrier alone). And bytes a microsecond of one thread.
+const SPINNING_US = 1.5
+const PARKED_US = 21
+const BYTES_PER_US = 25e3
+
+/** A projection is computed whole by every rank where the extra bytes cost less time than the gather. It never changes a bit. */
+function chooseReplication(model: OpenModel, plan: RunPlan, cores: number): Replication {
+  if (plan.ranks === 1) return { queryA: false, queryB: false }
+  const layer = layoutModel(model.lowered.shape, plan).shards.map((shard) => shard.layers[0])
+  const extra = 1 - 1 / plan.ranks
+  const whole = (pick: 'queryA' | 'queryB') => layer.reduce((sum, l) => sum + (l?.[pick].bytes ?? 0), 0)
+  const barrier = plan.ranks <= cores ? SPINNING_US : PARKED_US
+  const pays = (bytes: number) => (bytes * extra) / BYTES_PER_US < barrier
+  const queryA = pays(whole('queryA'))
+  return { queryA, queryB: queryA && pays(whole('queryB')) }
+}
+
+/** Two engines with the same key give the same bits for the same request. */
+export function determinismKey(plan: RunPlan): string {
+  return `tetrad-${VERSION}/${plan.backend}/${instructionLevel(plan.backend)}/weights-${plan.weights}/cache-${plan.cache}`
+}
+
+/** One rank of a plan, in the model's terms. */
+export interface RankPlan {
+  readonly rank: number
+  readonly shards: readonly number[]
+  /** Latent heads whose cache this rank holds. */
+  readonly latentHeads: readonly number[]
+  /** Query heads that it attends with, [start, end). */
+  readonly heads: readonly [number, number]
+  /** Heads of the attention projection, rows of the MLP, rows of the vocabulary: [start, end). */
+  readonly projectionHeads: readonly [number, number]
+  readonly mlpRows: readonly [number, number]
+  readonly vocabRows: readonly [number, number]
+  readonly shardedWeightBytes: number
+  /** Read by this rank beyond its shards: norms, rope key rows, replicated projections. */
+  readonly replicatedWeightBytes: number
+}
+
+export function rankPlans(model: OpenModel, plan: RunPlan, layout: ModelLayout): RankPlan[] {
+  const { shape } = model.lowered
+  const a = shape.attention
+  return layout.ranks.map((rank, r) => {
+    const shards = shardsOf(r, plan.ranks)
+    const first = shards[0] as number
+    const end = (shards.at(-1) as number) + 1
+    const range = (n: number): [number, number] => [cut(n, first), cut(n, end)]
+    const others = layout.shards.filter((_, s) => !shards.includes(s))
+    const replicated = (pick: 'queryA' | 'queryB') => others.flatMap((s) => s.layers).reduce((sum, layer) => sum + layer[pick].bytes, 0)
+    return {
+      rank: r,
+      shards,
+      latentHeads: [...new Set(shards.map((s) => unitOf(shape, s).stream))],
+      heads: [rank.headStart, rank.headEnd],
+      projectionHeads: range(a.heads),
+      mlpRows: range(shape.intermediate),
+      vocabRows: range(shape.vocab),
+      shardedWeightBytes: shards.reduce((sum, s) => sum + (layout.shards[s]?.weightBytes ?? 0), 0),
+      replicatedWeightBytes:
+        rank.weightBytes + (plan.replicate.queryA ? replicated('queryA') : 0) + (plan.replicate.queryB ? replicated('queryB') : 0),
+    }
+  })
+}
+
+/** Cached values per token, layer and rank (the fullest), without padding, at a rank count. */
+export function cacheValuesPerToken(model: OpenModel, ranks: RankCount): number {
+  const { shape } = model.lowered
+  const perRank = Array.from({ length: ranks }, (_, r) => {
+    const streams = new Set(shardsOf(r, ranks).map((s) => unitOf(shape, s).stream))
+    return streams.size * shape.attention.latentDim + shape.attention.ropeDim
+  })
+  return Math.max(...perRank)
+}
+

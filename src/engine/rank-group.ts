@@ -1,0 +1,100 @@
+// The worker threads of an engine: started by piscina, attached once, driven over comlink. Owns the pool and the ports;
+// the memories are the engine's.
+import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads'
+import * as Comlink from 'comlink'
+import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
+import { Piscina } from 'piscina'
+import type { AttachTask, FaultKind, RankApi, RankFailure, RankInit } from '../../workers/protocol.js'
+import { RankError } from '../errors.js'
+
+export interface RankReport {
+  readonly backend: string
+  readonly instructions: string
+}
+
+interface RankHandle {
+  readonly api: Comlink.Remote<RankApi>
+  readonly port: MessagePort
+}
+
+export class RankGroup {
+  readonly #pool: Piscina
+  readonly #ranks: readonly RankHandle[]
+  #closing = false
+  /** What each rank really runs on, as it said itself. */
+  readonly reports: readonly RankReport[]
+
+  private constructor(pool: Piscina, ranks: readonly RankHandle[], reports: readonly RankReport[]) {
+    this.#pool = pool
+    this.#ranks = ranks
+    this.reports = reports
+  }
+
+  /** Starts the threads. `inits[r]` belongs to rank r. `onExit` is called if a thread ends before close. */
+  static async start(inits: readonly RankInit[], control: SharedArrayBuffer, onExit: (detail: string) => void): Promise<RankGroup> {
+    const count = inits.length
+    const pool = new Piscina({
+      filename: new URL('../../workers/rank.js', import.meta.url).href,
+      minThreads: count,
+      maxThreads: count,
+      concurrentTasksPerWorker: 1,
+      // With atomics piscina's own idle wait would block the thread, and our port with it.
+      atomics: 'disabled',
+      idleTimeout: Number.POSITIVE_INFINITY,
+    })
+    try {
+      const channels = inits.map(() => new MessageChannel())
+      const attached = channels.map(({ port2 }, rank) => {
+        const task: AttachTask = { rank, ranks: inits[0]?.plan.ranks ?? 1, port: port2, control }
+        return pool.run(task, { transferList: [port2] })
+      })
+      const ranks = channels.map(({ port1 }): RankHandle => ({ port: port1, api: Comlink.wrap<RankApi>(nodeEndpoint(port1)) }))
+      await Promise.all(attached)
+      const reports = await Promise.all(ranks.map(({ api }, rank) => api.load(inits[rank] as RankInit)))
+      const group = new RankGroup(pool, ranks, reports)
+      for (const thread of pool.threads as Worker[]) {
+        thread.once('exit', (code) => {
+          if (!group.#closing) onExit(`a worker thread exited with code ${code}`)
+        })
+        thread.on('error', () => {})
+      }
+      // Idle ports must not keep the process alive.
+      for (const { port } of ranks) port.unref()
+      return group
+    } catch (cause) {
+      await pool.destroy()
+      throw new RankError('RANK_FAILED', {
+        what: 'the ranks could not be started',
+        actual: cause instanceof Error ? cause.message : String(cause),
+        remedy: 'See the cause; fewer ranks need fewer threads.',
+        cause,
+      })
+    }
+  }
+
+  takeFailure(rank: number): Promise<RankFailure | undefined> {
+    return this.#call(rank, (api) => api.takeFailure())
+  }
+
+  injectFault(rank: number, kind: FaultKind): Promise<void> {
+    return this.#call(rank, (api) => api.injectFault(kind))
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true
+    for (const { port } of this.#ranks) port.close()
+    await this.#pool.destroy()
+  }
+
+  /** A call with its port held, so that the process waits for the answer. */
+  async #call<T>(rank: number, call: (api: Comlink.Remote<RankApi>) => Promise<T>): Promise<T> {
+    const handle = this.#ranks[rank]
+    if (!handle) throw new RangeError(`no rank ${rank} of ${this.#ranks.length}`)
+    handle.port.ref()
+    try {
+      return await call(handle.api)
+    } finally {
+      handle.port.unref()
+    }
+  }
+}

@@ -1,0 +1,65 @@
+// One request as the scheduler sees it: tokens known, tokens scheduled, pages held. Knows no ranks and no text.
+
+export type FinishReason = 'length' | 'stop' | 'abort'
+
+/** What a sequence tells its owner. Called by the coordinator, never within another call. */
+export interface SequenceSink {
+  /** A step took rows of this sequence. */
+  onScheduled(): void
+  onToken(token: number): void
+  /** Logits of one position, [vocab]; the view is reused: copy what is kept. */
+  onLogits(position: number, logits: Float32Array | Float64Array): void
+  onFinish(reason: FinishReason): void
+  onError(error: Error): void
+}
+
+export interface SequenceInit {
+  readonly prompt: readonly number[]
+  /** Tokens to generate; 0 for a pass that only wants logits. */
+  readonly maxTokens: number
+  readonly temperature: number
+  readonly seed: number
+  /** Ids that end the text; they are not emitted. */
+  readonly endOfText: ReadonlySet<number>
+  readonly everyLogits: boolean
+  readonly sink: SequenceSink
+}
+
+export class Sequence {
+  /** Prompt, then what was generated. */
+  readonly tokens: number[]
+  readonly promptLength: number
+  readonly maxTokens: number
+  readonly temperature: number
+  readonly seed: number
+  readonly endOfText: ReadonlySet<number>
+  readonly everyLogits: boolean
+  readonly sink: SequenceSink
+  /** Page numbers in sequence order; owned by the block manager. */
+  readonly pages: number[] = []
+  /** Slot of the block table, while running. */
+  slot = -1
+  /** Positions 0..scheduled-1 have been put into published steps. */
+  scheduled = 0
+  /** Published steps that hold rows of this sequence and have not completed. */
+  inFlight = 0
+  /** Of those, the steps that will sample a token. */
+  pendingSamples = 0
+  /** Set once; no more rows are scheduled, and results of steps in flight are dropped. */
+  ended = false
+
+  constructor(init: SequenceInit) {
+    this.tokens = [...init.prompt]
+    this.promptLength = init.prompt.length
+    this.maxTokens = init.maxTokens
+    this.temperature = init.temperature
+    this.seed = init.seed
+    this.endOfText = init.endOfText
+    this.everyLogits = init.everyLogits
+    this.sink = init.sink
+  }
+
+  get generated(): number {
+    return this.tokens.length - this.promptLength
+  }
+}

@@ -1,0 +1,37 @@
+// An inspection as a person reads it.
+import type { Inspection } from './inspect.js'
+
+export function formatInspection(i: Inspection): string {
+  const range = ([start, end]: readonly [number, number]) => `${start}..${end - 1}`
+  const lines = [
+    `${i.dir}`,
+    `variant      ${i.variant}, ${i.parameters.toLocaleString('en')} parameters, ${i.layers} layers, vocabulary ${i.vocab}, context ${i.contextTokens} tokens`,
+    `stored       ${i.storedTypes.join(', ')} (${i.format})`,
+    `runs as      ${i.backend}, weights ${i.weights}, cache ${i.cache}, ${i.ranks.length} ${i.ranks.length === 1 ? 'rank' : 'ranks'}, ${mib(i.memoryBytes)}`,
+    `key          ${i.determinismKey}`,
+    '',
+    'rank  latent heads  query heads  projection heads  MLP rows    vocabulary    own weights  replicated',
+    ...i.ranks.map((r) =>
+      [
+        String(r.rank).padEnd(4),
+        r.latentHeads.join(', ').padEnd(12),
+        range(r.heads).padEnd(11),
+        range(r.projectionHeads).padEnd(16),
+        range(r.mlpRows).padEnd(10),
+        range(r.vocabRows).padEnd(12),
+        mib(r.shardedWeightBytes).padEnd(11),
+        mib(r.replicatedWeightBytes),
+      ].join('  '),
+    ),
+    `replicated: ${i.replicated.join(', ')}`,
+    '',
+    'KV cache of the fullest rank',
+    'ranks  values per token and layer  bytes per token',
+    ...i.kvCache.map((k) => `${String(k.ranks).padEnd(5)}  ${String(k.valuesPerTokenPerLayer).padEnd(26)}  ${k.bytesPerToken}`),
+  ]
+  return lines.join('\n')
+}
+
+function mib(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(1)} MiB`
+}

@@ -1,0 +1,18 @@
+// Tetrad's public surface.
+export type { EngineOptions, LoadProgress } from './config/engine-options.js'
+export { Engine, type EngineInfo } from './engine/engine.js'
+export type { Chunk, Completion, Generation, Timings, Usage } from './engine/generation.js'
+export type { FinishReason } from './engine/sequence.js'
+export {
+  CheckpointError,
+  EngineClosedError,
+  ERROR_CODES,
+  type ErrorCode,
+  MemoryError,
+  OptionError,
+  RankError,
+  RequestError,
+  TetradError,
+} from './errors.js'
+export { inspect, type Inspection } from './inspect.js'
+export type { GenerateParams } from './sampling/params.js'

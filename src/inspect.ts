@@ -1,0 +1,69 @@
+// What a checkpoint is and how it would run, without loading it.
+import { availableParallelism } from 'node:os'
+import { cacheWidth, layoutModel } from '../workers/model-layout.js'
+import { RANK_COUNTS } from '../workers/protocol.js'
+import { planShards } from './checkpoint/shard-plan.js'
+import { type EngineOptions, resolveOptions } from './config/engine-options.js'
+import { cacheValuesPerToken, determinismKey, openModel, planRun, type RankPlan, rankPlans } from './engine/model.js'
+
+export interface CacheCost {
+  readonly ranks: 1 | 2 | 4
+  /** Values per token and layer, and bytes per token over all layers, of the fullest rank. */
+  readonly valuesPerTokenPerLayer: number
+  readonly bytesPerToken: number
+}
+
+export interface Inspection {
+  readonly dir: string
+  readonly variant: string
+  readonly parameters: number
+  readonly format: 'torch' | 'safetensors'
+  /** Element types of the stored matrices. */
+  readonly storedTypes: readonly string[]
+  readonly layers: number
+  readonly contextTokens: number
+  readonly vocab: number
+  readonly backend: 'wasm' | 'reference'
+  readonly weights: 'f32' | 'bf16'
+  readonly cache: 'f32' | 'bf16'
+  readonly ranks: readonly RankPlan[]
+  readonly replicated: readonly string[]
+  readonly kvCache: readonly CacheCost[]
+  /** Bytes that Engine.load would allocate for these options. */
+  readonly memoryBytes: number
+  readonly determinismKey: string
+}
+
+/** Reads headers only. Throws what Engine.load would throw for the same files and options. */
+export async function inspect(dir: string, options: EngineOptions = {}): Promise<Inspection> {
+  const resolved = resolveOptions(options)
+  const model = await openModel(dir)
+  const plan = planRun(model, resolved, availableParallelism())
+  const layout = layoutModel(model.lowered.shape, plan)
+  planShards(model.checkpoint.tensors, model.lowered, model.variant, layout)
+  const a = model.lowered.shape.attention
+  const bytes = plan.backend === 'reference' ? 8 : plan.cache === 'bf16' ? 2 : 4
+  return {
+    dir,
+    variant: model.variant.name,
+    parameters: model.parameters,
+    format: model.checkpoint.format,
+    storedTypes: model.storedTypes,
+    layers: model.config.n_layer,
+    contextTokens: model.config.block_size,
+    vocab: model.config.vocab_size,
+    backend: plan.backend,
+    weights: plan.weights,
+    cache: plan.cache,
+    ranks: rankPlans(model, plan, layout),
+    replicated: ['norms', 'rope key rows', ...(plan.replicate.queryA ? ['q_a_proj'] : []), ...(plan.replicate.queryB ? ['q_b_proj'] : [])],
+    kvCache: RANK_COUNTS.map((ranks) => {
+      const valuesPerTokenPerLayer = cacheValuesPerToken(model, ranks)
+      const latents = (valuesPerTokenPerLayer - a.ropeDim) / a.latentDim
+      const padded = latents * cacheWidth(a.latentDim) + cacheWidth(a.ropeDim)
+      return { ranks, valuesPerTokenPerLayer, bytesPerToken: padded * bytes * model.config.n_layer }
+    }),
+    memoryBytes: [...layout.shards, ...layout.ranks].reduce((sum, part) => sum + part.bytes, plan.ranks > 1 ? layout.exchange.bytes : 0),
+    determinismKey: determinismKey(plan),
+  }
+}

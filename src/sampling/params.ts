@@ -1,0 +1,49 @@
+// Parameters of generate(), checked once. The sampler itself runs in the ranks.
+import { randomBytes } from 'node:crypto'
+import { checkInstance } from '../config/engine-options.js'
+import { checkInteger, checkNames, type Fail, show } from '../config/check.js'
+import { OptionError } from '../errors.js'
+
+/** What engine.generate takes beside the prompt. */
+export interface GenerateParams {
+  /** Most tokens to generate, 1 or more. Default 256; what fits the context bounds it. */
+  maxTokens?: number
+  /** 0 (default) is greedy; up to 100. Logits are divided by it. */
+  temperature?: number
+  /** Makes sampling repeatable: an integer from 0 to 2^53 - 1. Default: drawn at admission and reported. */
+  seed?: number
+  /** Go on past the end-of-text token. Default false. */
+  ignoreEos?: boolean
+  /** Ends the request; it resolves with finishReason 'abort'. */
+  signal?: AbortSignal
+}
+
+export interface SamplingParams {
+  readonly maxTokens: number
+  readonly temperature: number
+  readonly seed: number
+  readonly ignoreEos: boolean
+  readonly signal: AbortSignal | undefined
+}
+
+const NAMES = ['maxTokens', 'temperature', 'seed', 'ignoreEos', 'signal']
+
+const fail: Fail = (facts) => new OptionError('OPTION_INVALID', facts)
+
+/** Throws OptionError OPTION_UNKNOWN or OPTION_INVALID. */
+export function resolveParams(params: GenerateParams = {}): SamplingParams {
+  const p = checkNames('generate', params, NAMES)
+  const temperature = p.temperature ?? 0
+  if (typeof temperature !== 'number' || !(temperature === 0 || (temperature >= 1e-3 && temperature <= 100))) {
+    throw fail({ what: 'temperature is out of range', expected: '0, or a number from 0.001 to 100', actual: show(temperature), remedy: 'Give temperature such a value.' })
+  }
+  const ignoreEos = p.ignoreEos ?? false
+  if (typeof ignoreEos !== 'boolean') throw fail({ what: 'ignoreEos is no boolean', expected: 'true or false', actual: show(ignoreEos), remedy: 'Pass true or false.' })
+  return Object.freeze({
+    maxTokens: checkInteger('maxTokens', p.maxTokens ?? 256, 1, Number.MAX_SAFE_INTEGER, fail),
+    temperature,
+    seed: checkInteger('seed', p.seed ?? randomBytes(6).readUIntBE(0, 6), 0, Number.MAX_SAFE_INTEGER, fail),
+    ignoreEos,
+    signal: checkInstance('signal', p.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal'),
+  })
+}

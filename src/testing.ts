@@ -1,0 +1,86 @@
+// tetrad/testing: what tests of Tetrad, and of programs that use it, need to look inside. Not for production.
+import { createHash } from 'node:crypto'
+import { bufferOf } from '../kernels/open-space.js'
+import type { FaultKind } from '../workers/protocol.js'
+import type { RankCounters } from './engine/coordinator.js'
+import { type Engine, INTERNALS } from './engine/engine.js'
+import { rankPlans } from './engine/model.js'
+
+export type { FaultKind, RankCounters }
+
+/** Bytes that each rank has read since it was loaded, counted in the kernel wrappers. */
+export function readCounters(engine: Engine): RankCounters[] {
+  const { coordinator, plan } = engine[INTERNALS]
+  return Array.from({ length: plan.ranks }, (_, rank) => coordinator.counters(rank))
+}
+
+/** Packed bytes of each shard's weights, and of what a rank holds of its own (norms, rope key rows). */
+export function packedBytes(engine: Engine): { shards: number[]; ranks: number[] } {
+  const { layout } = engine[INTERNALS]
+  return { shards: layout.shards.map((s) => s.weightBytes), ranks: layout.ranks.map((r) => r.weightBytes) }
+}
+
+/** What the plan says of each rank. */
+export function plannedBytes(engine: Engine): { sharded: number; replicated: number }[] {
+  const { plan, layout, model } = engine[INTERNALS]
+  return rankPlans(model, plan, layout).map((r) => ({ sharded: r.shardedWeightBytes, replicated: r.replicatedWeightBytes }))
+}
+
+/** Pages of the cache that no sequence holds, and all. */
+export function pages(engine: Engine): { free: number; all: number } {
+  const { blocks } = engine[INTERNALS]
+  return { free: blocks.freePages, all: blocks.pages }
+}
+
+export interface RecordedLogits {
+  readonly position: number
+  /** SHA-256 of the row's bits, base64. */
+  readonly hash: string
+}
+
+/** Records a hash of the bits of every row of logits from now on. Call `stop` to end it. */
+export function recordLogits(engine: Engine): { readonly rows: readonly RecordedLogits[]; stop(): void } {
+  const { coordinator } = engine[INTERNALS]
+  const rows: RecordedLogits[] = []
+  coordinator.observer = (_sequence, position, logits) => {
+    const bytes = new Uint8Array(logits.byteLength)
+    bytes.set(new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength))
+    rows.push({ position, hash: createHash('sha256').update(bytes).digest('base64') })
+  }
+  return {
+    rows,
+    stop: () => {
+      coordinator.observer = undefined
+    },
+  }
+}
+
+/** Makes a rank fail at its next step: 'throw' an error, 'hang' for good, or 'exit' its thread. */
+export function injectFault(engine: Engine, fault: { rank: number; kind: FaultKind }): Promise<void> {
+  return engine[INTERNALS].group.injectFault(fault.rank, fault.kind)
+}
+
+/** The bytes of a shard's memory; changing them changes the model. */
+export function shardBytes(engine: Engine, shard: number): Uint8Array {
+  const memory = engine[INTERNALS].shards[shard]
+  if (!memory) throw new RangeError(`no shard ${shard}`)
+  return new Uint8Array(bufferOf(memory))
+}
+
+/** Where a shard's matrices lie, by layer. */
+export function shardLayout(engine: Engine, shard: number) {
+  const layout = engine[INTERNALS].layout.shards[shard]
+  if (!layout) throw new RangeError(`no shard ${shard}`)
+  return layout
+}
+
+export type PartialKind = 'attention' | 'attentionOut' | 'mlp'
+
+/** A copy of the newest partial that each shard left in the exchange memory, first row of the step. */
+export function partials(engine: Engine, kind: PartialKind): Uint8Array[] {
+  const { layout, exchange, plan, model } = engine[INTERNALS]
+  const { embed, attention } = model.lowered.shape
+  const width = kind === 'attention' ? attention.heads * attention.nopeDim : embed
+  const bytes = new Uint8Array(bufferOf(exchange))
+  return layout.exchange[kind].map((ptr) => bytes.slice(ptr, ptr + width * (plan.backend === 'reference' ? 8 : 4)))
+}

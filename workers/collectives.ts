@@ -1,0 +1,89 @@
+// Barriers between ranks over the control buffer, with a deadline that names the late rank, and one abort word.
+// A collective is: write your part to the exchange memory, barrier, read the others'. Its slots are written again only
+// after another barrier has passed, so one barrier each is enough. Knows nothing of models.
+import { CONTROL, RANK, rankSlot } from './layout.js'
+import { SITES, type Site } from './protocol.js'
+
+/** Another rank failed: leave the step quietly, the coordinator knows. */
+export class StepAborted extends Error {
+  override readonly name = 'StepAborted'
+}
+
+/** A rank did not come to a collective in time. */
+export class RankLate extends Error {
+  override readonly name = 'RankLate'
+}
+
+export class Collectives {
+  readonly #control: Int32Array
+  readonly #rank: number
+  readonly #ranks: number
+  readonly #spins: number
+  readonly #deadlineMs: number
+
+  constructor(control: Int32Array, rank: number, ranks: number, spins: number, deadlineMs: number) {
+    this.#control = control
+    this.#rank = rank
+    this.#ranks = ranks
+    this.#spins = spins
+    this.#deadlineMs = deadlineMs
+  }
+
+  /** Notes where this rank is, for whoever has to name it. */
+  at(site: Site): void {
+    Atomics.store(this.#control, rankSlot(this.#rank, RANK.site), SITES.indexOf(site))
+  }
+
+  /** Returns when every rank has called it. Throws StepAborted or RankLate. At one rank it only notes the site. */
+  barrier(site: Site): void {
+    this.at(site)
+    if (this.#ranks === 1) return
+    const c = this.#control
+    // Read the generation before arriving: once we have arrived, the last rank may bump it at any time.
+    const generation = Atomics.load(c, CONTROL.generation)
+    const entered = Atomics.add(c, rankSlot(this.#rank, RANK.barriers), 1) + 1
+    if (Atomics.load(c, CONTROL.abort) !== 0) throw new StepAborted()
+    if (Atomics.add(c, CONTROL.arrived, 1) === this.#ranks - 1) {
+      // Nobody can arrive at the next barrier before the generation changes, so the order of these two is safe.
+      Atomics.store(c, CONTROL.arrived, 0)
+      Atomics.add(c, CONTROL.generation, 1)
+      Atomics.notify(c, CONTROL.generation)
+      return
+    }
+    for (let i = 0; i < this.#spins; i++) if (Atomics.load(c, CONTROL.generation) !== generation) break
+    if (Atomics.load(c, CONTROL.generation) === generation) this.#park(generation, entered, site)
+    if (Atomics.load(c, CONTROL.abort) !== 0) throw new StepAborted()
+  }
+
+  #park(generation: number, entered: number, site: Site): void {
+    const c = this.#control
+    const start = performance.now()
+    while (Atomics.load(c, CONTROL.generation) === generation) {
+      const left = this.#deadlineMs - (performance.now() - start)
+      if (left <= 0) throw new RankLate(this.#describeLate(entered, site))
+      Atomics.wait(c, CONTROL.generation, generation, left)
+    }
+  }
+
+  #describeLate(entered: number, site: Site): string {
+    for (let rank = 0; rank < this.#ranks; rank++) {
+      if (Atomics.load(this.#control, rankSlot(rank, RANK.barriers)) >= entered) continue
+      const where = SITES[Atomics.load(this.#control, rankSlot(rank, RANK.site))] ?? 'an unknown place'
+      return `rank ${rank} did not come to the ${site} within ${this.#deadlineMs} ms; it was last seen at: ${where}`
+    }
+    return `the ${site} did not complete within ${this.#deadlineMs} ms`
+  }
+
+  /** Ends the step for everyone. True if this rank was the first to. */
+  abort(): boolean {
+    const c = this.#control
+    const first = Atomics.compareExchange(c, CONTROL.abort, 0, 1 + this.#rank) === 0
+    Atomics.add(c, CONTROL.generation, 1)
+    Atomics.notify(c, CONTROL.generation)
+    return first
+  }
+
+  get aborted(): boolean {
+    return Atomics.load(this.#control, CONTROL.abort) !== 0
+  }
+}

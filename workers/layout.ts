@@ -1,0 +1,85 @@
+// Named slots of the control and mailbox buffers. Everything that two threads read of each other has its place here.
+import { SHARDS } from './protocol.js'
+
+// Control: Int32 slots. Those that are written by different threads lie on different cache lines (16 slots).
+export const CONTROL = {
+  /** Epoch of the newest published step. Coordinator writes, ranks wait on it. */
+  stepEpoch: 0,
+  /** Epoch of the newest step that all ranks ended. The last rank writes, the coordinator waits on it. */
+  doneEpoch: 16,
+  /** 0, or 1 + the rank whose failure ended the step. Set once by compare-exchange; the coordinator clears it. */
+  abort: 32,
+  /** Ranks inside the current barrier. */
+  arrived: 48,
+  /** Bumped by the last arrival; ranks wait on it. */
+  generation: 64,
+  /** Ranks that have taken their attach task. */
+  attached: 80,
+  /** Per rank: rankSlots slots from here. */
+  ranks: 96,
+} as const
+
+export const RANK_SLOTS = 16
+/** Within a rank's slots. */
+export const RANK = {
+  /** Barriers entered since attaching: a rank with a smaller count than another is the late one. */
+  barriers: 0,
+  /** Index into SITES. */
+  site: 1,
+  /** Epoch of the newest step that this rank ended, well or not. */
+  done: 2,
+} as const
+
+export const CONTROL_BYTES = (CONTROL.ranks + SHARDS * RANK_SLOTS) * 4
+
+export function rankSlot(rank: number, slot: number): number {
+  return CONTROL.ranks + rank * RANK_SLOTS + slot
+}
+
+// Mailbox: two steps in turn (epoch & 1), so that step n + 1 can be published while n runs.
+export const STEP_RING = 2
+export const STEP_HEADER = { rows: 0, slots: 16 } as const
+
+/** Fields of a row (one token of one sequence). */
+export const ROW = {
+  slot: 0,
+  position: 1,
+  /** Token id, or LAST_SAMPLED: what the previous step sampled for this slot. */
+  token: 2,
+  flags: 3,
+  /** float32 bits. */
+  temperature: 4,
+  seedLow: 5,
+  seedHigh: 6,
+  ints: 8,
+} as const
+
+export const LAST_SAMPLED = -1
+export const ROW_FLAGS = {
+  /** Leave this row's logits in the exchange memory. */
+  logits: 1,
+  /** Sample the next token from this row's logits. */
+  sample: 2,
+} as const
+
+/** Per-rank counters: Float64 values, written by the rank at the end of a step. */
+export const COUNTERS = { shardedWeightBytes: 0, replicatedWeightBytes: 1, cacheBytes: 2, steps: 3, values: 8 } as const
+
+export interface MailboxLayout {
+  readonly bytes: number
+  readonly stepInts: number
+  /** Int32 offset of the sampled tokens: [STEP_RING][stepRows]. */
+  readonly sampled: number
+  /** Int32 offset of the block tables: [slots][pagesPerSlot] page numbers. */
+  readonly blockTables: number
+  /** Byte offset of the counters: [SHARDS][COUNTERS.values]. */
+  readonly counters: number
+}
+
+export function layoutMailbox(stepRows: number, slots: number, pagesPerSlot: number): MailboxLayout {
+  const stepInts = STEP_HEADER.slots + stepRows * ROW.ints
+  const sampled = STEP_RING * stepInts
+  const blockTables = sampled + STEP_RING * stepRows
+  const counters = Math.ceil(((blockTables + slots * pagesPerSlot) * 4) / 8) * 8
+  return { stepInts, sampled, blockTables, counters, bytes: counters + SHARDS * COUNTERS.values * 8 }
+}

@@ -1,0 +1,168 @@
+// What crosses between the coordinator and its worker threads: types, error codes, collective names. No logic.
+import type { BackendName, CacheFormat, SharedMemory } from '../kernels/backend.js'
+import type { WeightFormat } from '../kernels/packing.js'
+
+/** A model is always cut into this many shards; `ranks` says how many of them a thread carries. */
+export const SHARDS = 4
+export const RANK_COUNTS = [1, 2, 4] as const
+export type RankCount = (typeof RANK_COUNTS)[number]
+
+/** Cached tokens of a page. */
+export const PAGE_TOKENS = 64
+
+/** Attention of one shard: a latent head (cache stream) and the query heads headStart..headEnd-1 that it serves. */
+export interface AttentionUnit {
+  readonly stream: number
+  readonly headStart: number
+  readonly headEnd: number
+}
+
+/** Latent attention lowered to units; `units[s]` belongs to shard s. See the table of attention-variants.ts. */
+export interface LatentAttention {
+  readonly heads: number
+  /** Width of a head's value and of the part of its query without rope. */
+  readonly nopeDim: number
+  readonly ropeDim: number
+  readonly queryRank: number
+  readonly latentDim: number
+  readonly units: readonly AttentionUnit[]
+  /** Softmax scale. */
+  readonly scale: number
+  /** Multiplies the sum over latent heads, once. */
+  readonly outputFactor: number
+}
+
+/** All that a rank must know of a model. */
+export interface ModelShape {
+  readonly layers: number
+  readonly embed: number
+  readonly vocab: number
+  readonly intermediate: number
+  readonly attention: LatentAttention
+}
+
+/** How a model is run; with the shape it fixes every address of every memory. */
+export interface RunPlan {
+  readonly backend: BackendName
+  readonly ranks: RankCount
+  readonly weights: WeightFormat
+  readonly cache: CacheFormat
+  /** Most rows (tokens) of one step. */
+  readonly stepRows: number
+  /** Pages of the cache, shared by all sequences. */
+  readonly pages: number
+  /** Most sequences at once. */
+  readonly slots: number
+  /** Most pages of one sequence. */
+  readonly pagesPerSlot: number
+  readonly replicate: Replication
+}
+
+/** Projections that every rank computes whole because that costs less than a collective. It never changes a bit. */
+export interface Replication {
+  readonly queryA: boolean
+  /** Only with queryA. */
+  readonly queryB: boolean
+}
+
+/** Where a rank is; a missed deadline names it. Slot values are indices. */
+export const SITES = [
+  'idle',
+  'start of step',
+  'embedding',
+  'gather of query latents',
+  'gather of queries',
+  'reduce-scatter of attention outputs',
+  'all-reduce of the attention projection',
+  'all-reduce of the MLP',
+  'gather of logits',
+  'sampling',
+] as const
+export type Site = (typeof SITES)[number]
+
+/** What a rank gets with its attach task; its control plane is the port. */
+export interface AttachTask {
+  readonly rank: number
+  readonly ranks: RankCount
+  readonly port: import('node:worker_threads').MessagePort
+  readonly control: SharedArrayBuffer
+}
+
+export interface RankInit {
+  readonly shape: ModelShape
+  readonly plan: RunPlan
+  readonly module: WebAssembly.Module | undefined
+  readonly shards: readonly SharedMemory[]
+  readonly rankMemory: SharedMemory
+  /** Undefined at one rank: the exchange regions lie in the rank's memory then. */
+  readonly exchange: SharedMemory | undefined
+  readonly mailbox: SharedArrayBuffer
+  readonly deadlineMs: number
+  /** Spin before parking at a collective: only when every rank has a core. */
+  readonly spins: number
+}
+
+export interface RankFailure {
+  readonly code: 'RANK_FAILED' | 'NON_FINITE_LOGITS' | 'RANK_LATE'
+  readonly message: string
+}
+
+export type FaultKind = 'throw' | 'hang' | 'exit'
+
+/** The control plane of a rank (comlink). Never on the per-token path: a rank in a step answers after it. */
+export interface RankApi {
+  /** Opens the memories and builds the runner; returns what the rank really runs on. */
+  load(init: RankInit): { backend: BackendName; instructions: string }
+  /** The failure of the last aborted step, if it was this rank's own; clears it. */
+  takeFailure(): RankFailure | undefined
+  /** Arms a fault for the next step (tetrad/testing). */
+  injectFault(kind: FaultKind): void
+}
+
+/** A rectangle of a source tensor [rows, cols] and where it goes in a packed matrix. Rows and columns in elements. */
+export interface MatrixPiece {
+  readonly memory: MemoryName
+  /** Byte offset of the packed matrix. */
+  readonly ptr: number
+  readonly format: WeightFormat
+  readonly packedCols: number
+  readonly row: number
+  readonly rows: number
+  readonly col: number
+  readonly cols: number
+  /** Where the rectangle's first element lands. */
+  readonly packedRow: number
+  readonly packedCol: number
+  /** Source columns become packed rows. */
+  readonly transposed: boolean
+}
+
+/** A norm weight: float32, times a factor, at a byte offset. */
+export interface VectorPiece {
+  readonly memory: MemoryName
+  readonly ptr: number
+  readonly factor: number
+}
+
+export interface MemoryName {
+  readonly kind: 'shard' | 'rank'
+  readonly index: number
+}
+
+/** A block of whole rows of one tensor for a loader thread. */
+export interface LoadTask {
+  readonly tensor: string
+  readonly path: string
+  readonly dtype: 'f32' | 'f16' | 'bf16'
+  /** Byte offset of the block in the file. */
+  readonly offset: number
+  /** Rows firstRow..firstRow+rows-1 of the tensor, each of cols elements. */
+  readonly firstRow: number
+  readonly rows: number
+  readonly cols: number
+  readonly pieces: readonly (MatrixPiece & { readonly buffer: SharedArrayBuffer })[]
+  readonly vectors: readonly (VectorPiece & { readonly buffer: SharedArrayBuffer })[]
+}
+
+/** A loader's answer: bytes read, or what is wrong with the data. */
+export type LoadResult = { readonly bytes: number } | { readonly problem: 'truncated' | 'non-finite'; readonly message: string }

@@ -1,0 +1,116 @@
+// The worker of one rank. The piscina task attaches it and returns; then it serves steps from the mailbox and its control
+// plane from the port, until the pool is destroyed.
+import { setImmediate } from 'node:timers/promises'
+import * as Comlink from 'comlink'
+import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
+import { instructionLevel } from '../kernels/open-space.js'
+import { Collectives, RankLate, StepAborted } from './collectives.js'
+import { CONTROL, RANK, rankSlot } from './layout.js'
+import { ModelRunner } from './model-runner.js'
+import type { AttachTask, FaultKind, RankApi, RankFailure, RankInit } from './protocol.js'
+import { NonFiniteLogits } from './sampler.js'
+
+class Rank implements RankApi {
+  readonly #rank: number
+  readonly #ranks: number
+  readonly #control: Int32Array
+  #runner: ModelRunner | undefined
+  #collectives: Collectives | undefined
+  #failure: RankFailure | undefined
+  #fault: FaultKind | undefined
+
+  constructor(task: AttachTask) {
+    this.#rank = task.rank
+    this.#ranks = task.ranks
+    this.#control = new Int32Array(task.control)
+  }
+
+  load(init: RankInit) {
+    this.#collectives = new Collectives(this.#control, this.#rank, this.#ranks, init.spins, init.deadlineMs)
+    this.#runner = new ModelRunner(this.#rank, init, this.#collectives)
+    void this.#serve(this.#runner, this.#collectives)
+    return { backend: this.#runner.backend, instructions: instructionLevel(this.#runner.backend) }
+  }
+
+  takeFailure(): RankFailure | undefined {
+    const failure = this.#failure
+    this.#failure = undefined
+    return failure
+  }
+
+  injectFault(kind: FaultKind): void {
+    this.#fault = kind
+  }
+
+  async #serve(runner: ModelRunner, collectives: Collectives): Promise<void> {
+    const c = this.#control
+    let epoch = Atomics.load(c, CONTROL.doneEpoch)
+    for (;;) {
+      const published = Atomics.load(c, CONTROL.stepEpoch)
+      if (published === epoch) {
+        collectives.at('idle')
+        // waitAsync, not wait: the port must be served while there is nothing to do.
+        const wait = Atomics.waitAsync(c, CONTROL.stepEpoch, published)
+        if (wait.async) await wait.value
+        continue
+      }
+      epoch = (epoch + 1) | 0
+      // After a failure the steps already published are ended unrun, until the coordinator has cleared the abort word.
+      if (!collectives.aborted) this.#runStep(runner, collectives, epoch)
+      this.#end(epoch)
+      if (collectives.aborted) await setImmediate()
+    }
+  }
+
+  #runStep(runner: ModelRunner, collectives: Collectives, epoch: number): void {
+    try {
+      this.#actOnFault()
+      runner.run(epoch)
+    } catch (error) {
+      if (error instanceof StepAborted) return
+      if (collectives.abort()) this.#failure = describe(error)
+    }
+  }
+
+  #actOnFault(): void {
+    const fault = this.#fault
+    this.#fault = undefined
+    if (fault === 'throw') throw new Error('injected fault')
+    if (fault === 'exit') process.exit(1)
+    if (fault === 'hang') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
+  }
+
+  /** Marks the step as ended here; the last rank tells the coordinator. */
+  #end(epoch: number): void {
+    const c = this.#control
+    Atomics.store(c, rankSlot(this.#rank, RANK.done), epoch)
+    for (let rank = 0; rank < this.#ranks; rank++) {
+      if (((Atomics.load(c, rankSlot(rank, RANK.done)) - epoch) | 0) < 0) return
+    }
+    // Two ranks may both see that all have ended: storing the same epoch twice does no harm.
+    Atomics.store(c, CONTROL.doneEpoch, epoch)
+    Atomics.notify(c, CONTROL.doneEpoch)
+  }
+}
+
+function describe(error: unknown): RankFailure {
+  const message = error instanceof Error ? error.message : String(error)
+  if (error instanceof RankLate) return { code: 'RANK_LATE', message }
+  if (error instanceof NonFiniteLogits) return { code: 'NON_FINITE_LOGITS', message }
+  return { code: 'RANK_FAILED', message }
+}
+
+/** The attach task: returns once every rank has attached, so that no worker is given two. */
+export default async function attach(task: AttachTask): Promise<void> {
+  const rank = new Rank(task)
+  const control = new Int32Array(task.control)
+  Comlink.expose(rank, nodeEndpoint(task.port))
+  Atomics.add(control, CONTROL.attached, 1)
+  Atomics.notify(control, CONTROL.attached)
+  for (;;) {
+    const attached = Atomics.load(control, CONTROL.attached)
+    if (attached >= task.ranks) return
+    const wait = Atomics.waitAsync(control, CONTROL.attached, attached)
+    if (wait.async) await wait.value
+  }
+}

@@ -1,0 +1,52 @@
+// A step as a rank reads it from the mailbox. The coordinator wrote it before bumping the epoch; it changes only after
+// the step has ended, so plain reads are enough.
+import { layoutMailbox, type MailboxLayout, ROW, STEP_HEADER, STEP_RING } from './layout.js'
+
+export class StepView {
+  readonly #ints: Int32Array
+  readonly #floats: Float32Array
+  readonly #layout: MailboxLayout
+  readonly #stepRows: number
+  readonly #pagesPerSlot: number
+  #base = 0
+  #ring = 0
+
+  constructor(mailbox: SharedArrayBuffer, stepRows: number, slots: number, pagesPerSlot: number) {
+    this.#ints = new Int32Array(mailbox)
+    this.#floats = new Float32Array(mailbox)
+    this.#layout = layoutMailbox(stepRows, slots, pagesPerSlot)
+    this.#stepRows = stepRows
+    this.#pagesPerSlot = pagesPerSlot
+  }
+
+  open(epoch: number): void {
+    this.#ring = epoch & (STEP_RING - 1)
+    this.#base = this.#ring * this.#layout.stepInts
+  }
+
+  get ring(): number {
+    return this.#ring
+  }
+
+  get rows(): number {
+    return this.#ints[this.#base + STEP_HEADER.rows] as number
+  }
+
+  /** Field of row t; `field` is one of ROW. */
+  int(t: number, field: number): number {
+    return this.#ints[this.#base + STEP_HEADER.slots + t * ROW.ints + field] as number
+  }
+
+  temperature(t: number): number {
+    return this.#floats[this.#base + STEP_HEADER.slots + t * ROW.ints + ROW.temperature] as number
+  }
+
+  /** Page number of a sequence's i-th page. */
+  page(slot: number, i: number): number {
+    return this.#ints[this.#layout.blockTables + slot * this.#pagesPerSlot + i] as number
+  }
+
+  setSampled(t: number, token: number): void {
+    Atomics.store(this.#ints, this.#layout.sampled + this.#ring * this.#stepRows + t, token)
+  }
+}
