@@ -1,7 +1,7 @@
 // float64 functions from + - x / and square root alone, so that every engine and version gives the same bits.
 // (Math.exp, pow, sin and cos may differ between engines: 61 of 4.2 M rope values did between Node 20 and 24.)
 
-const LN2_HIGH = 6.93147180369123816490e-1
+const LN2_HIGH = 6.9314718036912381649e-1
 const LN2_LOW = 1.90821492927058770002e-10
 
 /** 2^n for integers -1074..1023, by repeated squaring of exact powers. */
@@ -17,7 +17,7 @@ function powerOfTwo(n: number): number {
 
 /** e^x, relative error below 1e-15; 0 below -745, Infinity above 709.78; NaN stays NaN. */
 export function exp(x: number): number {
-  if (x !== x) return x
+  if (Number.isNaN(x)) return x
   if (x < -745) return 0
   if (x > 709.78) return Number.POSITIVE_INFINITY
   const n = Math.round(x * 1.4426950408889634)
@@ -30,7 +30,7 @@ export function exp(x: number): number {
 
 // pi/2 in three parts, the first two with 33 significant bits: n * part is exact for n below 2^20.
 const HALF_PI_1 = 1.57079632673412561417
-const HALF_PI_2 = 6.07710050630396597660e-11
+const HALF_PI_2 = 6.0771005063039659766e-11
 const HALF_PI_3 = 2.02226624879595063154e-21
 
 /** out[at] = cos(x), out[sinAt] = sin(x), x in 0..1e6 radians, absolute error below 1e-15 x max(1, x / 1e5). */

@@ -5,8 +5,21 @@ import asc from 'assemblyscript/asc'
 mkdirSync('dist/kernels/wasm', { recursive: true })
 const outFile = 'dist/kernels/wasm/tetrad.wasm'
 const { error, stderr } = await asc.main([
-  'kernels/wasm/assembly/index.ts', '--outFile', outFile, '-O3', '--noAssert', '--runtime', 'stub',
-  '--importMemory', '--sharedMemory', '--initialMemory', '1', '--maximumMemory', '65536', '--enable', 'simd,threads',
+  'kernels/wasm/assembly/index.ts',
+  '--outFile',
+  outFile,
+  '-O3',
+  '--noAssert',
+  '--runtime',
+  'stub',
+  '--importMemory',
+  '--sharedMemory',
+  '--initialMemory',
+  '1',
+  '--maximumMemory',
+  '65536',
+  '--enable',
+  'simd,threads',
 ])
 if (error) {
   console.error(stderr.toString())

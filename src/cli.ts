@@ -6,8 +6,8 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import type { EngineOptions } from './config/engine-options.js'
 import { Engine } from './engine/engine.js'
 import { TetradError } from './errors.js'
-import { inspect } from './inspect.js'
 import { formatInspection } from './format-inspection.js'
+import { inspect } from './inspect.js'
 import type { GenerateParams } from './sampling/params.js'
 import { VERSION } from './version.js'
 
@@ -68,7 +68,9 @@ async function generate(prompt: string | undefined, flags: GenerateFlags): Promi
   if (prompt !== undefined && flags.promptIds !== undefined) {
     throw new InvalidArgumentError('Give a prompt or --prompt-ids, not both.')
   }
-  const bar = process.stderr.isTTY ? new SingleBar({ stream: process.stderr, format: 'loading {bar} {percentage}%', clearOnComplete: true, hideCursor: true }) : undefined
+  const bar = process.stderr.isTTY
+    ? new SingleBar({ stream: process.stderr, format: 'loading {bar} {percentage}%', clearOnComplete: true, hideCursor: true })
+    : undefined
   let started = false
   const engine = await Engine.load(flags.model, {
     ...engineOptions(flags),
@@ -89,9 +91,12 @@ async function generate(prompt: string | undefined, flags: GenerateFlags): Promi
     if (ignoreEos !== undefined) params.ignoreEos = ignoreEos
     const given = flags.promptIds ?? prompt ?? DEFAULT_PROMPT
     const generation = engine.generate(given, params)
-    if (!flags.json && typeof given === 'string') process.stdout.write(given)
+    let first = true
     for await (const chunk of generation) {
       if (flags.json) continue
+      // The prompt is echoed once it was accepted.
+      if (first && typeof given === 'string') process.stdout.write(given)
+      first = false
       process.stdout.write(engine.info.hasTokenizer ? chunk.text : `${chunk.tokens.join(' ')} `)
     }
     const { text, tokens, finishReason, usage, timings } = await generation
@@ -120,7 +125,12 @@ const program = new Command('tetrad')
   .exitOverride()
   .configureOutput({ writeOut: (text) => process.stdout.write(text), writeErr: (text) => process.stderr.write(text) })
 
-withEngineFlags(program.command('generate').description('generate text from a prompt').argument('[prompt]', `default: ${JSON.stringify(DEFAULT_PROMPT)}`))
+withEngineFlags(
+  program
+    .command('generate')
+    .description('generate text from a prompt')
+    .argument('[prompt]', `default: ${JSON.stringify(DEFAULT_PROMPT)}`),
+)
   .option('--model <dir>', 'model directory', DEFAULT_MODEL)
   .option('--prompt-ids <ids>', 'token ids instead of a text: 1,2,3', ids)
   .option('--max-tokens <n>', 'most tokens to generate (default: 256)', number)
@@ -129,7 +139,12 @@ withEngineFlags(program.command('generate').description('generate text from a pr
   .option('--ignore-eos', 'go on past the end of text')
   .action(generate)
 
-withEngineFlags(program.command('inspect').description('show what a model is and how it would run').argument('[dir]', 'model directory; default: the embedded model')).action(inspectModel)
+withEngineFlags(
+  program
+    .command('inspect')
+    .description('show what a model is and how it would run')
+    .argument('[dir]', 'model directory; default: the embedded model'),
+).action(inspectModel)
 
 /** Interrupted while loading: what was asked for did not happen, and the user knows why. */
 function exitCode(error: unknown): number {

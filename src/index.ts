@@ -14,5 +14,5 @@ export {
   RequestError,
   TetradError,
 } from './errors.js'
-export { inspect, type Inspection } from './inspect.js'
+export { type Inspection, inspect } from './inspect.js'
 export type { GenerateParams } from './sampling/params.js'

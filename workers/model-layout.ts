@@ -191,17 +191,20 @@ function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): ShardLayo
     const bytes = batch * batchBytes
     return { ptr: arena.take(bytes), rows, cols, format: plan.weights, batch, batchBytes, inStride, outStride, bytes }
   }
-  const layers = Array.from({ length: shape.layers }, (): ShardLayer => ({
-    queryA: matrix(part(a.queryRank, shard), embed),
-    latent: matrix(a.latentDim, embed),
-    queryB: matrix(heads * queryWidth, a.queryRank),
-    keyUp: matrix(a.latentDim, a.nopeDim, unitHeads, queryWidth, a.latentDim),
-    valueUp: matrix(a.nopeDim, a.latentDim, unitHeads, cacheWidth(a.latentDim), a.nopeDim),
-    attentionOut: matrix(embed, heads * a.nopeDim),
-    gate: matrix(part(shape.intermediate, shard), embed),
-    up: matrix(part(shape.intermediate, shard), embed),
-    down: matrix(embed, part(shape.intermediate, shard)),
-  }))
+  const layers = Array.from(
+    { length: shape.layers },
+    (): ShardLayer => ({
+      queryA: matrix(part(a.queryRank, shard), embed),
+      latent: matrix(a.latentDim, embed),
+      queryB: matrix(heads * queryWidth, a.queryRank),
+      keyUp: matrix(a.latentDim, a.nopeDim, unitHeads, queryWidth, a.latentDim),
+      valueUp: matrix(a.nopeDim, a.latentDim, unitHeads, cacheWidth(a.latentDim), a.nopeDim),
+      attentionOut: matrix(embed, heads * a.nopeDim),
+      gate: matrix(part(shape.intermediate, shard), embed),
+      up: matrix(part(shape.intermediate, shard), embed),
+      down: matrix(embed, part(shape.intermediate, shard)),
+    }),
+  )
   const head = matrix(part(shape.vocab, shard), embed)
   const weightBytes = layers.reduce((sum, layer) => sum + matrixBytes(layer), head.bytes)
 
@@ -221,15 +224,18 @@ function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): ShardLayo
   const secondWidth = Math.max(mlp, paddedRows(embed))
   const rows = bufferRows(plan)
   const bytes = scalarBytes(plan.backend)
-  const scratch = Array.from({ length: plan.ranks }, (): ShardScratch => ({
-    input: arena.take(rows * inputWidth * bytes),
-    inputWidth,
-    output: arena.take(rows * outputWidth * bytes),
-    outputWidth,
-    second: arena.take(rows * secondWidth * bytes),
-    secondWidth,
-    matmul: arena.take(matmulScratchBytes(rows, Math.max(inputWidth, mlp))),
-  }))
+  const scratch = Array.from(
+    { length: plan.ranks },
+    (): ShardScratch => ({
+      input: arena.take(rows * inputWidth * bytes),
+      inputWidth,
+      output: arena.take(rows * outputWidth * bytes),
+      outputWidth,
+      second: arena.take(rows * secondWidth * bytes),
+      secondWidth,
+      matmul: arena.take(matmulScratchBytes(rows, Math.max(inputWidth, mlp))),
+    }),
+  )
   return { layers, head, weightBytes, scratch, bytes: arena.bytes }
 }
 
@@ -247,7 +253,15 @@ function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): RankLayout 
       queryNorm: vector(a.queryRank),
       latentNorms: units.map(() => vector(a.latentDim)),
       ropeKey: {
-        ptr: arena.take(bytes), rows: a.ropeDim, cols: embed, format: plan.weights, batch: 1, batchBytes: bytes, inStride: 0, outStride: 0, bytes,
+        ptr: arena.take(bytes),
+        rows: a.ropeDim,
+        cols: embed,
+        format: plan.weights,
+        batch: 1,
+        batchBytes: bytes,
+        inStride: 0,
+        outStride: 0,
+        bytes,
       },
     }
   })
@@ -289,11 +303,13 @@ function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): RankLayout 
   }
   const cacheStart = arena.bytes
   const pageRows = plan.pages * PAGE_TOKENS * cacheBytesPerScalar(plan.backend, plan.cache)
-  const layers = weights.map((w): RankLayer => ({
-    ...w,
-    streams: units.map(() => arena.take(pageRows * cacheWidth(a.latentDim))),
-    ropeStream: arena.take(pageRows * cacheWidth(a.ropeDim)),
-  }))
+  const layers = weights.map(
+    (w): RankLayer => ({
+      ...w,
+      streams: units.map(() => arena.take(pageRows * cacheWidth(a.latentDim))),
+      ropeStream: arena.take(pageRows * cacheWidth(a.ropeDim)),
+    }),
+  )
   return { shards, layers, finalNorm, weightBytes, headStart, headEnd, ...buffers, cacheBytes: arena.bytes - cacheStart, bytes: arena.bytes }
 }
 

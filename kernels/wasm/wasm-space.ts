@@ -57,8 +57,19 @@ export class WasmSpace implements KernelSpace {
   matmul(w: PackedMatrix, x: Rows, y: Rows, tokens: number, scratch: number): void {
     const run = w.format === 'bf16' ? this.#k.matmulBf16 : this.#k.matmulF32
     run(
-      w.ptr, Math.ceil(w.rows / TILE_ROWS), w.cols, x.ptr, x.strideBytes, y.ptr, y.strideBytes, tokens,
-      w.batch, w.batchBytes, w.inStride * 4, w.outStride * 4, scratch,
+      w.ptr,
+      Math.ceil(w.rows / TILE_ROWS),
+      w.cols,
+      x.ptr,
+      x.strideBytes,
+      y.ptr,
+      y.strideBytes,
+      tokens,
+      w.batch,
+      w.batchBytes,
+      w.inStride * 4,
+      w.outStride * 4,
+      scratch,
     )
     this.weightBytesRead += w.bytes
   }
@@ -118,9 +129,22 @@ export class WasmSpace implements KernelSpace {
   attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number, format: CacheFormat): void {
     const bytes = this.cacheScalarBytes(format)
     ;(format === 'bf16' ? this.#k.attendBf16 : this.#k.attendF32)(
-      unit.query, page + unit.keyOffset * bytes, unit.keyWidth, page + unit.valueOffset * bytes, unit.valueWidth, unit.rowWidth * bytes,
-      shared === 0 ? 0 : shared + unit.sharedOffset * 4, unit.sharedLanes * 4, unit.scale, unit.scores, unit.state,
-      z.ptr + t * z.strideBytes, unit.valueWidth * 4, unit.heads, unit.lanes, tokens,
+      unit.query,
+      page + unit.keyOffset * bytes,
+      unit.keyWidth,
+      page + unit.valueOffset * bytes,
+      unit.valueWidth,
+      unit.rowWidth * bytes,
+      shared === 0 ? 0 : shared + unit.sharedOffset * 4,
+      unit.sharedLanes * 4,
+      unit.scale,
+      unit.scores,
+      unit.state,
+      z.ptr + t * z.strideBytes,
+      unit.valueWidth * 4,
+      unit.heads,
+      unit.lanes,
+      tokens,
     )
     this.cacheBytesRead += unit.rowWidth * bytes * tokens
   }

@@ -1,8 +1,8 @@
 // Drives the loader pool over a shard plan: row blocks in parallel, straight into the memories, with progress.
 import { availableParallelism } from 'node:os'
 import { Piscina } from 'piscina'
-import { bufferOf } from '../../kernels/open-space.js'
 import type { SharedMemory } from '../../kernels/backend.js'
+import { bufferOf } from '../../kernels/open-space.js'
 import type { LoadResult, LoadTask, MemoryName } from '../../workers/protocol.js'
 import type { LoadProgress } from '../config/engine-options.js'
 import { CheckpointError, TetradError } from '../errors.js'
@@ -94,5 +94,9 @@ function problem(task: LoadTask, result: { problem: 'truncated' | 'non-finite'; 
       remedy: 'The training or the conversion went wrong: use another checkpoint.',
     })
   }
-  return new CheckpointError('CHECKPOINT_INVALID', { what: `${task.path}: ${result.message}`, expected: 'the whole tensor', remedy: 'Fetch the file again.' })
+  return new CheckpointError('CHECKPOINT_INVALID', {
+    what: `${task.path}: ${result.message}`,
+    expected: 'the whole tensor',
+    remedy: 'Fetch the file again.',
+  })
 }

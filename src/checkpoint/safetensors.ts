@@ -16,7 +16,8 @@ export async function readSafetensors(path: string): Promise<TensorSource[]> {
     const { bytesRead } = await file.read(prefix, 0, 8, 0)
     if (bytesRead < 8) throw invalid(path, 'it is shorter than a header', 'eight bytes of header length')
     const length = prefix.readBigUInt64LE()
-    if (length > BigInt(Math.min(MOST_HEADER_BYTES, size - 8))) throw invalid(path, `its header claims ${length} bytes`, `at most ${Math.min(MOST_HEADER_BYTES, size - 8)}`)
+    if (length > BigInt(Math.min(MOST_HEADER_BYTES, size - 8)))
+      throw invalid(path, `its header claims ${length} bytes`, `at most ${Math.min(MOST_HEADER_BYTES, size - 8)}`)
     const header = Buffer.alloc(Number(length))
     const read = await file.read(header, 0, header.length, 8)
     if (read.bytesRead !== header.length) throw invalid(path, 'its header is cut short', `${header.length} bytes`)
@@ -52,7 +53,8 @@ function parseTensor(name: string, value: unknown, dataStart: number, size: numb
   }
   const [begin, end] = v.data_offsets as [number, number]
   const bytes = elements(v.shape) * STORED_BYTES[dtype]
-  if (end - begin !== bytes || dataStart + end > size) throw invalid(path, `${name} claims bytes ${begin} to ${end}`, `${bytes} bytes inside the file`)
+  if (end - begin !== bytes || dataStart + end > size)
+    throw invalid(path, `${name} claims bytes ${begin} to ${end}`, `${bytes} bytes inside the file`)
   return { name, path, dtype, shape: v.shape, offset: dataStart + begin }
 }
 

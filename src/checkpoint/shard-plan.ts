@@ -17,12 +17,7 @@ export interface TensorPlan {
 }
 
 /** Plans every tensor of the checkpoint. Throws TENSOR_MISSING, TENSOR_SURPLUS or TENSOR_SHAPE. */
-export function planShards(
-  tensors: ReadonlyMap<string, TensorSource>,
-  model: LoweredModel,
-  variant: Variant,
-  layout: ModelLayout,
-): TensorPlan[] {
+export function planShards(tensors: ReadonlyMap<string, TensorSource>, model: LoweredModel, variant: Variant, layout: ModelLayout): TensorPlan[] {
   const { shape } = model
   const { embed, intermediate, attention: a } = shape
   const planner = new Planner(tensors)
@@ -52,13 +47,25 @@ export function planShards(
     }
 
     const attn = `${prefix}attn.`
-    planner.matrix(`${attn}q_a_proj.weight`, [a.queryRank, embed], eachShard((s) => [rowsOf(shardMemory(s), of(s).queryA, cut(a.queryRank, s))]))
-    planner.matrix(`${attn}q_b_proj.weight`, [a.heads * queryWidth, a.queryRank], eachShard((s) => [rowsOf(shardMemory(s), of(s).queryB, cut(a.heads, s) * queryWidth)]))
+    planner.matrix(
+      `${attn}q_a_proj.weight`,
+      [a.queryRank, embed],
+      eachShard((s) => [rowsOf(shardMemory(s), of(s).queryA, cut(a.queryRank, s))]),
+    )
+    planner.matrix(
+      `${attn}q_b_proj.weight`,
+      [a.heads * queryWidth, a.queryRank],
+      eachShard((s) => [rowsOf(shardMemory(s), of(s).queryB, cut(a.heads, s) * queryWidth)]),
+    )
     const latents = a.units.length * a.latentDim
-    planner.matrix(`${attn}kv_a_proj_with_mqa.weight`, [latents + a.ropeDim, embed], [
-      ...eachShard((s) => [rowsOf(shardMemory(s), of(s).latent, unitOf(shape, s).stream * a.latentDim)]),
-      ...eachRank((rank, r) => [rowsOf(rankMemory(r), rankLayer(rank).ropeKey, latents)]),
-    ])
+    planner.matrix(
+      `${attn}kv_a_proj_with_mqa.weight`,
+      [latents + a.ropeDim, embed],
+      [
+        ...eachShard((s) => [rowsOf(shardMemory(s), of(s).latent, unitOf(shape, s).stream * a.latentDim)]),
+        ...eachRank((rank, r) => [rowsOf(rankMemory(r), rankLayer(rank).ropeKey, latents)]),
+      ],
+    )
     const [firstHead, endHead] = variant.headsOf(0, a.heads)
     planner.matrix(
       `${attn}kv_b_proj`,
@@ -78,11 +85,27 @@ export function planShards(
       [embed, a.heads * a.nopeDim],
       eachShard((s) => [columnsOf(shardMemory(s), of(s).attentionOut, cut(a.heads, s) * a.nopeDim)]),
     )
-    planner.matrix(`${prefix}mlp.c_fc1.weight`, [intermediate, embed], eachShard((s) => [rowsOf(shardMemory(s), of(s).gate, cut(intermediate, s))]))
-    planner.matrix(`${prefix}mlp.c_fc2.weight`, [intermediate, embed], eachShard((s) => [rowsOf(shardMemory(s), of(s).up, cut(intermediate, s))]))
-    planner.matrix(`${prefix}mlp.c_proj.weight`, [embed, intermediate], eachShard((s) => [columnsOf(shardMemory(s), of(s).down, cut(intermediate, s))]))
+    planner.matrix(
+      `${prefix}mlp.c_fc1.weight`,
+      [intermediate, embed],
+      eachShard((s) => [rowsOf(shardMemory(s), of(s).gate, cut(intermediate, s))]),
+    )
+    planner.matrix(
+      `${prefix}mlp.c_fc2.weight`,
+      [intermediate, embed],
+      eachShard((s) => [rowsOf(shardMemory(s), of(s).up, cut(intermediate, s))]),
+    )
+    planner.matrix(
+      `${prefix}mlp.c_proj.weight`,
+      [embed, intermediate],
+      eachShard((s) => [columnsOf(shardMemory(s), of(s).down, cut(intermediate, s))]),
+    )
   }
-  planner.vector('layernorm.weight', embed, eachRank((rank, r) => [{ memory: rankMemory(r), ptr: rank.finalNorm, factor: 1 }]))
+  planner.vector(
+    'layernorm.weight',
+    embed,
+    eachRank((rank, r) => [{ memory: rankMemory(r), ptr: rank.finalNorm, factor: 1 }]),
+  )
 
   // Tied: either name or both; the first is loaded.
   const tied = ['lm_head.weight', 'transformer.wte.weight'].filter((name) => tensors.has(name))
@@ -127,7 +150,13 @@ class Planner {
   matrix(name: string, shape: readonly number[], pieces: readonly MatrixPiece[]): void {
     const source = this.#find(name, shape)
     const cols = shape.at(-1) as number
-    this.#plans.push({ source, rows: shape.slice(0, -1).reduce((n, d) => n * d, 1), cols, pieces: pieces.filter((p) => p.rows > 0 && p.cols > 0), vectors: [] })
+    this.#plans.push({
+      source,
+      rows: shape.slice(0, -1).reduce((n, d) => n * d, 1),
+      cols,
+      pieces: pieces.filter((p) => p.rows > 0 && p.cols > 0),
+      vectors: [],
+    })
   }
 
   vector(name: string, n: number, vectors: readonly VectorPiece[]): void {

@@ -51,7 +51,8 @@ function dataStart(zip: ZipFile, entry: Entry, path: string): Promise<number> {
     zip.readLocalFileHeader(entry, { minimal: true }, (error, header) => {
       if (error) return reject(invalid(path, `${entry.fileName}: ${error.message}`, 'a local header', error))
       const { fileDataStart } = header as { fileDataStart: number }
-      if (fileDataStart + entry.uncompressedSize > zip.fileSize) return reject(invalid(path, `${entry.fileName} runs past the end`, 'entries inside the file'))
+      if (fileDataStart + entry.uncompressedSize > zip.fileSize)
+        return reject(invalid(path, `${entry.fileName} runs past the end`, 'entries inside the file'))
       resolve(fileDataStart)
     })
   })
@@ -65,7 +66,14 @@ async function readEntry(file: FileHandle, zip: ZipFile, entry: Entry, path: str
   return bytes
 }
 
-async function locate(name: string, tensor: PickledTensor, root: string, entries: Map<string, Entry>, zip: ZipFile, path: string): Promise<TensorSource> {
+async function locate(
+  name: string,
+  tensor: PickledTensor,
+  root: string,
+  entries: Map<string, Entry>,
+  zip: ZipFile,
+  path: string,
+): Promise<TensorSource> {
   const { storage, shape, strides, offset } = tensor
   const dtype = STORAGE_TYPES[storage.type]
   if (!dtype) {
@@ -96,5 +104,10 @@ function isContiguous(shape: readonly number[], strides: readonly number[]): boo
 }
 
 function invalid(path: string, what: string, expected: string, cause?: unknown): CheckpointError {
-  return new CheckpointError('CHECKPOINT_INVALID', { what: `${path}: ${what}`, expected, remedy: 'Fetch the file again or save it with torch.save.', cause })
+  return new CheckpointError('CHECKPOINT_INVALID', {
+    what: `${path}: ${what}`,
+    expected,
+    remedy: 'Fetch the file again or save it with torch.save.',
+    cause,
+  })
 }

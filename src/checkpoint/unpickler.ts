@@ -27,7 +27,18 @@ interface Callable {
 
 type Value = undefined | boolean | number | string | Value[] | Map<Value, Value> | PickledTensor | PickledStorage | Callable
 
-const STORAGES = ['FloatStorage', 'HalfStorage', 'BFloat16Storage', 'DoubleStorage', 'LongStorage', 'IntStorage', 'ShortStorage', 'CharStorage', 'ByteStorage', 'BoolStorage']
+const STORAGES = [
+  'FloatStorage',
+  'HalfStorage',
+  'BFloat16Storage',
+  'DoubleStorage',
+  'LongStorage',
+  'IntStorage',
+  'ShortStorage',
+  'CharStorage',
+  'ByteStorage',
+  'BoolStorage',
+]
 const ALLOWED = new Set([
   'torch._utils._rebuild_tensor_v2',
   'torch._utils._rebuild_parameter',
@@ -208,7 +219,8 @@ class Unpickler {
 
   #pop(): Value {
     const value = this.#stack.pop()
-    if (value === MARK || (value === undefined && this.#stack.length === 0)) throw damaged(this.#path, 'its pickle takes from an empty stack', 'a whole pickle')
+    if (value === MARK || (value === undefined && this.#stack.length === 0))
+      throw damaged(this.#path, 'its pickle takes from an empty stack', 'a whole pickle')
     return value as Value
   }
 

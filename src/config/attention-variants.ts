@@ -51,7 +51,9 @@ export function detectVariant(config: ModelConfig, shapeOf: ShapeOf): Variant {
     })
     if (found && !gated) return found
     if (found) throw unsupported(`${found.name}_gated`)
-    const widths = VARIANTS.map((v) => `${v.name}: [4, ${latentDim}, ${(v.headsOf(0, config.n_head)[1] - v.headsOf(0, config.n_head)[0]) * 2 * nope}]`)
+    const widths = VARIANTS.map(
+      (v) => `${v.name}: [4, ${latentDim}, ${(v.headsOf(0, config.n_head)[1] - v.headsOf(0, config.n_head)[0]) * 2 * nope}]`,
+    )
     throw new CheckpointError('VARIANT_UNKNOWN', {
       what: `${attn}kv_b_proj fits no variant`,
       expected: widths.join(', '),
@@ -100,7 +102,8 @@ export function lowerModel(config: ModelConfig, variant: Variant): LoweredModel 
   const heads = config.n_head
   if (kvRank % LATENTS !== 0) throw invalid('kv_lora_rank cannot be cut into 4 latent heads', 'a multiple of 4', String(kvRank))
   if (ropeDim % 2 !== 0) throw invalid('qk_rope_head_dim is odd', 'an even number', String(ropeDim))
-  if (heads % variant.headMultiple !== 0) throw invalid(`n_head cannot be cut as ${variant.name} does`, `a multiple of ${variant.headMultiple}`, String(heads))
+  if (heads % variant.headMultiple !== 0)
+    throw invalid(`n_head cannot be cut as ${variant.name} does`, `a multiple of ${variant.headMultiple}`, String(heads))
   const latentDim = kvRank / LATENTS
   const units = Array.from({ length: LATENTS }, (_, stream): AttentionUnit => {
     const [headStart, headEnd] = variant.headsOf(stream, heads)
@@ -124,5 +127,10 @@ export function lowerModel(config: ModelConfig, variant: Variant): LoweredModel 
 }
 
 function invalid(what: string, expected: string, actual: string): CheckpointError {
-  return new CheckpointError('CONFIG_INVALID', { what: `config.json: ${what}`, expected, actual, remedy: 'Use a checkpoint whose configuration can be cut.' })
+  return new CheckpointError('CONFIG_INVALID', {
+    what: `config.json: ${what}`,
+    expected,
+    actual,
+    remedy: 'Use a checkpoint whose configuration can be cut.',
+  })
 }

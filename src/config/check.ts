@@ -16,19 +16,34 @@ export function show(value: unknown): string {
 /** An integer in [min, max]. */
 export function checkInteger(name: string, value: unknown, min: number, max: number, fail: Fail): number {
   if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return value
-  throw fail({ what: `${name} is out of range`, expected: `an integer from ${min} to ${max}`, actual: show(value), remedy: `Give ${name} such a value.` })
+  throw fail({
+    what: `${name} is out of range`,
+    expected: `an integer from ${min} to ${max}`,
+    actual: show(value),
+    remedy: `Give ${name} such a value.`,
+  })
 }
 
 export function checkOneOf<T extends string | number>(name: string, value: unknown, allowed: readonly T[], fail: Fail): T {
   const found = allowed.find((a) => a === value)
   if (found !== undefined) return found
-  throw fail({ what: `${name} is not supported`, expected: `one of ${allowed.join(', ')}`, actual: show(value), remedy: `Choose one of them for ${name}.` })
+  throw fail({
+    what: `${name} is not supported`,
+    expected: `one of ${allowed.join(', ')}`,
+    actual: show(value),
+    remedy: `Choose one of them for ${name}.`,
+  })
 }
 
 /** Options as a plain object with known names only. */
 export function checkNames(what: string, value: unknown, known: readonly string[]): Record<string, unknown> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new OptionError('OPTION_INVALID', { what: `${what} must be an object`, expected: 'an object', actual: show(value), remedy: 'Pass the options by name.' })
+    throw new OptionError('OPTION_INVALID', {
+      what: `${what} must be an object`,
+      expected: 'an object',
+      actual: show(value),
+      remedy: 'Pass the options by name.',
+    })
   }
   for (const name of Object.keys(value)) {
     if (known.includes(name)) continue

@@ -59,7 +59,12 @@ export function parseModelConfig(value: unknown): ModelConfig {
   const optional = (name: string, max: number) => (c[name] === undefined || c[name] === null ? undefined : field(name, max))
   const vocab = field('vocab_size', LIMITS.vocab)
   if (c.bias === true) {
-    throw fail({ what: 'bias is true', expected: 'false: the MLRA models have no biases', actual: 'true', remedy: 'Use a checkpoint without biases.' })
+    throw fail({
+      what: 'bias is true',
+      expected: 'false: the MLRA models have no biases',
+      actual: 'true',
+      remedy: 'Use a checkpoint without biases.',
+    })
   }
   return Object.freeze({
     n_layer: field('n_layer', LIMITS.layers),

@@ -259,7 +259,9 @@ export class Coordinator {
   async #lateError(epoch: number): Promise<TetradError> {
     const c = this.#control
     const by = Atomics.load(c, CONTROL.abort) - 1
-    const late = Array.from({ length: this.#init.ranks }, (_, rank) => rank).filter((rank) => ((Atomics.load(c, rankSlot(rank, RANK.done)) - epoch) | 0) < 0)
+    const late = Array.from({ length: this.#init.ranks }, (_, rank) => rank).filter(
+      (rank) => ((Atomics.load(c, rankSlot(rank, RANK.done)) - epoch) | 0) < 0,
+    )
     const named = late.map((rank) => `rank ${rank} (last seen at: ${SITES[Atomics.load(c, rankSlot(rank, RANK.site))] ?? 'unknown'})`).join(', ')
     // A rank that has ended the step can still say what it saw.
     const seen = by >= 0 && !late.includes(by) ? await this.#group?.takeFailure(by) : undefined
@@ -283,4 +285,3 @@ export class Coordinator {
 function sequencesOf(rows: readonly StepRow[]): Set<Sequence> {
   return new Set(rows.map((row) => row.sequence))
 }
-

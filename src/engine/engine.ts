@@ -5,11 +5,11 @@ import { bufferOf, createMemory, prepareBackend, scalarBytes } from '../../kerne
 import { CONTROL_BYTES, layoutMailbox, STEP_RING } from '../../workers/layout.js'
 import { layoutModel, type ModelLayout } from '../../workers/model-layout.js'
 import type { RankInit, RunPlan } from '../../workers/protocol.js'
+import { loadWeights } from '../checkpoint/load-weights.js'
+import { planShards } from '../checkpoint/shard-plan.js'
 import { show } from '../config/check.js'
 import { type EngineOptions, type ResolvedOptions, resolveOptions } from '../config/engine-options.js'
 import { EngineClosedError, MemoryError, RankError, RequestError, TetradError } from '../errors.js'
-import { loadWeights } from '../checkpoint/load-weights.js'
-import { planShards } from '../checkpoint/shard-plan.js'
 import { type GenerateParams, resolveParams, type SamplingParams } from '../sampling/params.js'
 import { Detokenizer } from '../tokenizer/detokenizer.js'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.js'
@@ -109,7 +109,18 @@ export class Engine implements AsyncDisposable {
     if (resolved.signal?.aborted) await group.close()
     throwIfAborted(resolved.signal)
     const exchange = memories.exchange ?? (memories.ranks[0] as SharedMemory)
-    return new Engine({ model, plan, layout, tokenizer, coordinator, group, blocks, shards: memories.shards, exchange, loadMs: performance.now() - start })
+    return new Engine({
+      model,
+      plan,
+      layout,
+      tokenizer,
+      coordinator,
+      group,
+      blocks,
+      shards: memories.shards,
+      exchange,
+      loadMs: performance.now() - start,
+    })
   }
 
   /**
@@ -188,12 +199,22 @@ export class Engine implements AsyncDisposable {
 
   #promptIds(prompt: string | readonly number[], room: number): number[] {
     if (typeof prompt !== 'string' && !Array.isArray(prompt)) {
-      throw new RequestError('TOKEN_INVALID', { what: 'the prompt is of the wrong type', expected: 'a text or an array of token ids', actual: show(prompt), remedy: 'Pass one of them.' })
+      throw new RequestError('TOKEN_INVALID', {
+        what: 'the prompt is of the wrong type',
+        expected: 'a text or an array of token ids',
+        actual: show(prompt),
+        remedy: 'Pass one of them.',
+      })
     }
     const ids = typeof prompt === 'string' ? this.tokenize(prompt) : [...(prompt as readonly number[])]
     const { vocab, contextTokens } = this.info
     if (ids.length === 0) {
-      throw new RequestError('PROMPT_EMPTY', { what: 'the prompt has no tokens', expected: 'at least one', actual: 'none', remedy: 'Give a text or token ids.' })
+      throw new RequestError('PROMPT_EMPTY', {
+        what: 'the prompt has no tokens',
+        expected: 'at least one',
+        actual: 'none',
+        remedy: 'Give a text or token ids.',
+      })
     }
     const bad = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocab)
     if (bad >= 0) {
@@ -322,24 +343,27 @@ async function startRanks(model: OpenModel, plan: RunPlan, layout: ModelLayout, 
   const control = new SharedArrayBuffer(CONTROL_BYTES)
   const mailbox = new SharedArrayBuffer(layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot).bytes)
   const module = prepareBackend(plan.backend)
-  const inits = memories.ranks.map((rankMemory): RankInit => ({
-    shape: model.lowered.shape,
-    plan,
-    module,
-    shards: memories.shards,
-    rankMemory,
-    exchange: memories.exchange,
-    mailbox,
-    deadlineMs: options.stepDeadlineMs,
-    spins: plan.ranks <= availableParallelism() ? SPINS : 0,
-  }))
+  const inits = memories.ranks.map(
+    (rankMemory): RankInit => ({
+      shape: model.lowered.shape,
+      plan,
+      module,
+      shards: memories.shards,
+      rankMemory,
+      exchange: memories.exchange,
+      mailbox,
+      deadlineMs: options.stepDeadlineMs,
+      spins: plan.ranks <= availableParallelism() ? SPINS : 0,
+    }),
+  )
   const blocks = new BlockManager(plan.pages)
   const scheduler = new Scheduler({ stepRows: plan.stepRows, slots: plan.slots, contextTokens: model.config.block_size }, blocks)
   const exchange = bufferOf(memories.exchange ?? (memories.ranks[0] as SharedMemory))
   const rows = layout.exchange.logits.slice(0, STEP_RING)
   const vocab = model.config.vocab_size
   const length = plan.stepRows * vocab
-  const logitsAt = (ptr: number) => (scalarBytes(plan.backend) === 4 ? new Float32Array(exchange, ptr, length) : new Float64Array(exchange, ptr, length))
+  const logitsAt = (ptr: number) =>
+    scalarBytes(plan.backend) === 4 ? new Float32Array(exchange, ptr, length) : new Float64Array(exchange, ptr, length)
   const coordinator = new Coordinator(
     {
       control,
@@ -360,7 +384,12 @@ async function startRanks(model: OpenModel, plan: RunPlan, layout: ModelLayout, 
   const odd = group.reports.find((report) => report.backend !== plan.backend)
   if (odd) {
     await group.close()
-    throw new RankError('RANK_FAILED', { what: 'a rank runs on another backend than was asked for', expected: plan.backend, actual: odd.backend, remedy: 'Choose a backend that all ranks have.' })
+    throw new RankError('RANK_FAILED', {
+      what: 'a rank runs on another backend than was asked for',
+      expected: plan.backend,
+      actual: odd.backend,
+      remedy: 'Choose a backend that all ranks have.',
+    })
   }
   coordinator.attach(group)
   return { coordinator, group, blocks }

@@ -1,8 +1,8 @@
 // A model directory opened but not loaded: configuration, tensors, variant, shape and the plan that the options give.
 // What inspect prints and what Engine.load starts from.
 import { instructionLevel } from '../../kernels/open-space.js'
-import { PAGE_TOKENS, type RankCount, type Replication, type RunPlan } from '../../workers/protocol.js'
 import { cut, layoutModel, type ModelLayout, shardsOf, unitOf } from '../../workers/model-layout.js'
+import { PAGE_TOKENS, type RankCount, type Replication, type RunPlan } from '../../workers/protocol.js'
 import { type Checkpoint, openCheckpoint } from '../checkpoint/checkpoint.js'
 import { elements, type StoredType } from '../checkpoint/tensor-source.js'
 import { detectVariant, type LoweredModel, lowerModel, type Variant } from '../config/attention-variants.js'
@@ -134,4 +134,3 @@ export function cacheValuesPerToken(model: OpenModel, ranks: RankCount): number 
   })
   return Math.max(...perRank)
 }
-

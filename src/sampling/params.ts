@@ -1,7 +1,7 @@
 // Parameters of generate(), checked once. The sampler itself runs in the ranks.
 import { randomBytes } from 'node:crypto'
-import { checkInstance } from '../config/engine-options.js'
 import { checkInteger, checkNames, type Fail, show } from '../config/check.js'
+import { checkInstance } from '../config/engine-options.js'
 import { OptionError } from '../errors.js'
 
 /** What engine.generate takes beside the prompt. */
@@ -35,10 +35,16 @@ export function resolveParams(params: GenerateParams = {}): SamplingParams {
   const p = checkNames('generate', params, NAMES)
   const temperature = p.temperature ?? 0
   if (typeof temperature !== 'number' || !(temperature === 0 || (temperature >= 1e-3 && temperature <= 100))) {
-    throw fail({ what: 'temperature is out of range', expected: '0, or a number from 0.001 to 100', actual: show(temperature), remedy: 'Give temperature such a value.' })
+    throw fail({
+      what: 'temperature is out of range',
+      expected: '0, or a number from 0.001 to 100',
+      actual: show(temperature),
+      remedy: 'Give temperature such a value.',
+    })
   }
   const ignoreEos = p.ignoreEos ?? false
-  if (typeof ignoreEos !== 'boolean') throw fail({ what: 'ignoreEos is no boolean', expected: 'true or false', actual: show(ignoreEos), remedy: 'Pass true or false.' })
+  if (typeof ignoreEos !== 'boolean')
+    throw fail({ what: 'ignoreEos is no boolean', expected: 'true or false', actual: show(ignoreEos), remedy: 'Pass true or false.' })
   return Object.freeze({
     maxTokens: checkInteger('maxTokens', p.maxTokens ?? 256, 1, Number.MAX_SAFE_INTEGER, fail),
     temperature,

@@ -107,9 +107,7 @@ export class LatentAttentionRunner {
         const page = step.page(slot, i)
         const valid = Math.min(PAGE_TOKENS, length - i * PAGE_TOKENS)
         // The rope key is one stream: its scores are computed once for all units of the rank (design rule 5).
-        space.dotPage(
-          this.#ropeQuery, cache.rope.page(page), cache.rope.rowWidth, this.#ropeDim, this.#ropeScores, this.#lanes, valid, this.#format,
-        )
+        space.dotPage(this.#ropeQuery, cache.rope.page(page), cache.rope.rowWidth, this.#ropeDim, this.#ropeScores, this.#lanes, valid, this.#format)
         for (let u = 0; u < this.units.length; u++) {
           const { geometry, context } = this.units[u] as UnitWork
           space.attendPage(geometry, (cache.streams[u] as CacheStream).page(page), this.#ropeScores, context, t, valid, this.#format)

@@ -1,0 +1,141 @@
+import { spawn } from 'node:child_process'
+import test from 'ava'
+import { FIXTURES, ROOT, TINY, tinyGolden } from './support/fixtures.js'
+
+interface Run {
+  code: number | null
+  stdout: string
+  stderr: string
+}
+
+function tetrad(args: string[], onOutput?: (kill: (signal: NodeJS.Signals) => void) => void): Promise<Run> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [`${ROOT}dist/src/cli.js`, ...args], { cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] })
+    const run: Run = { code: null, stdout: '', stderr: '' }
+    let told = false
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      run.stdout += text
+      if (!told) onOutput?.((signal) => child.kill(signal))
+      told = true
+    })
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      run.stderr += text
+    })
+    child.on('error', reject)
+    child.on('close', (code) => resolve({ ...run, code }))
+  })
+}
+
+const golden = tinyGolden().greedy[0] as { text: string; ids: number[]; out: number[]; decoded: string }
+
+test('generate streams the text of the embedded model on stdout and nothing else there', async (t) => {
+  const { code, stdout, stderr } = await tetrad(['generate', golden.text, '--max-tokens', '100', '--ignore-eos'])
+  t.is(code, 0)
+  t.is(stdout, `${golden.text}${golden.decoded}\n`)
+  t.regex(stderr, /^100 tokens, \d+ tokens\/s, \d ranks?, wasm, finished: length\n$/)
+})
+
+test("generate --json prints one line with the contract's fields", async (t) => {
+  const { code, stdout, stderr } = await tetrad([
+    'generate',
+    '--model',
+    TINY,
+    '--prompt-ids',
+    golden.ids.join(','),
+    '--max-tokens',
+    '5',
+    '--ranks',
+    '4',
+    '--json',
+  ])
+  t.is(code, 0)
+  t.is(stderr, '')
+  t.is(stdout.trimEnd().split('\n').length, 1)
+  const result = JSON.parse(stdout)
+  t.deepEqual(Object.keys(result), ['text', 'tokens', 'finishReason', 'usage', 'ranks', 'backend', 'timings'])
+  t.deepEqual(Object.keys(result.timings), ['loadMs', 'ttftMs', 'decodeMs', 'tokensPerSecond'])
+  t.deepEqual(result.tokens, golden.out.slice(0, 5))
+  t.deepEqual(result.usage, { promptTokens: golden.ids.length, completionTokens: 5 })
+  t.is(result.ranks, 4)
+  t.is(result.backend, 'wasm')
+  t.is(result.finishReason, 'length')
+})
+
+test('a model without a tokenizer takes ids and gives ids, its text empty; a text prompt is refused', async (t) => {
+  const model = `${FIXTURES}golden/mlra_4`
+  const { stdout } = await tetrad(['generate', '--model', model, '--prompt-ids', '23', '--max-tokens', '3', '--json'])
+  t.is(JSON.parse(stdout).text, '')
+  t.deepEqual(JSON.parse(stdout).tokens, [9, 13, 13])
+  const plain = await tetrad(['generate', '--model', model, '--prompt-ids', '23', '--max-tokens', '3'])
+  t.is(plain.stdout, '9 13 13 \n')
+  const refused = await tetrad(['generate', 'Once', '--model', model])
+  t.is(refused.code, 1)
+  t.regex(refused.stderr, /^error TOKENIZER_MISSING: /)
+})
+
+test('Ctrl-C stops with the text so far, the JSON still printed, exit status 130', async (t) => {
+  const { code, stdout } = await tetrad(['generate', 'Once upon a time', '--max-tokens', '1000', '--ignore-eos', '--ranks', '1'], (kill) =>
+    kill('SIGINT'),
+  )
+  t.is(code, 130)
+  t.true(stdout.startsWith('Once upon a time') && stdout.endsWith('\n'))
+})
+
+test('wrong arguments exit with 1, say what and why on stderr, and print no stack', async (t) => {
+  for (const [args, expected] of [
+    [
+      ['generate', 'x', '--ranks', '3'],
+      /error OPTION_INVALID: ranks is not supported\n {2}expected: one of auto, 1, 2, 4\n {2}actual: {3}3\n {2}remedy:/,
+    ],
+    [['generate', 'x', '--max-tokens', 'many'], /must be a number/],
+    [['generate', 'x', '--max-tokens', '-1'], /maxTokens is out of range/],
+    [['generate', 'x', '--model', '/nowhere'], /error MODEL_NOT_FOUND/],
+    [['generate', 'x', '--prompt-ids', '1'], /not both/],
+    [['generate', '--prompt-ids', '1,x'], /must be a number/],
+    [['generate', 'x', '--top-k', '4'], /unknown option '--top-k'/],
+    [['frobnicate'], /unknown command 'frobnicate'/],
+    [['inspect', '/nowhere'], /error MODEL_NOT_FOUND/],
+  ] as const) {
+    const { code, stdout, stderr } = await tetrad([...args])
+    t.is(code, 1, args.join(' '))
+    t.is(stdout, '')
+    t.regex(stderr, expected)
+    t.notRegex(stderr, /\n\s+at /)
+  }
+})
+
+test('inspect shows the plan, as text and as JSON', async (t) => {
+  const { code, stdout } = await tetrad(['inspect', TINY, '--ranks', '4', '--json'])
+  t.is(code, 0)
+  const result = JSON.parse(stdout)
+  t.is(result.variant, 'mlra_4')
+  t.is(result.parameters, 16131968)
+  t.deepEqual(
+    result.ranks.map((r: { latentHeads: number[] }) => r.latentHeads),
+    [[0], [1], [2], [3]],
+  )
+  t.deepEqual(
+    result.ranks.map((r: { projectionHeads: number[] }) => r.projectionHeads),
+    [
+      [0, 1],
+      [1, 3],
+      [3, 4],
+      [4, 6],
+    ],
+  )
+  t.deepEqual(
+    result.kvCache.map((k: { valuesPerTokenPerLayer: number }) => k.valuesPerTokenPerLayer),
+    [288, 160, 96],
+  )
+  t.regex(result.determinismKey, /^tetrad-[\d.]+\/wasm\/simd128\/weights-bf16\/cache-f32$/)
+  const text = await tetrad(['inspect'])
+  t.regex(text.stdout, /variant {6}mlra_4, 16,131,968 parameters/)
+})
+
+test('help and version exit with 0', async (t) => {
+  t.is((await tetrad(['--help'])).code, 0)
+  t.is((await tetrad(['generate', '--help'])).code, 0)
+  const { code, stdout } = await tetrad(['--version'])
+  t.is(code, 0)
+  t.regex(stdout, /^\d+\.\d+\.\d+\n$/)
+})

@@ -1,0 +1,43 @@
+import test from 'ava'
+import { Engine } from '../src/index.js'
+import { goldenCases, goldenLogits, largestDifference, TINY, tinyGolden } from './support/fixtures.js'
+
+const TOLERANCE = 2e-3
+
+for (const golden of goldenCases()) {
+  for (const backend of ['wasm', 'reference'] as const) {
+    test(`${golden.name} on ${backend}: golden logits and greedy tokens, the same bits at 1, 2 and 4 ranks`, async (t) => {
+      let first: Float32Array[] | undefined
+      for (const ranks of [1, 2, 4] as const) {
+        const engine = await Engine.load(golden.dir, { backend, ranks })
+        t.is(engine.info.variant, golden.variant)
+        const all: Float32Array[] = []
+        for (const [i, prompt] of golden.prompts.entries()) {
+          const logits = await engine.logits(prompt)
+          all.push(logits)
+          const difference = largestDifference(logits, await goldenLogits(golden.dir, i))
+          t.true(difference <= TOLERANCE, `prompt ${i} at ${ranks} ranks differs by ${difference}`)
+          if (ranks === 1) t.log(`prompt ${i}: largest difference ${difference.toExponential(2)}`)
+          const { tokens } = await engine.generate(prompt, { maxTokens: 40, ignoreEos: true })
+          t.deepEqual([...tokens], golden.greedy[i])
+        }
+        if (first) t.deepEqual(all, first)
+        first ??= all
+        await engine.close()
+      }
+    })
+  }
+}
+
+for (const ranks of [1, 2, 4] as const) {
+  test(`models/tiny at ${ranks} ranks: five golden continuations of 100 tokens, as tokens and as text`, async (t) => {
+    const engine = await Engine.load(TINY, { ranks })
+    for (const { text, ids, out, decoded } of tinyGolden().greedy) {
+      t.deepEqual(engine.tokenize(text), ids)
+      const completion = await engine.generate(text, { maxTokens: out.length, ignoreEos: true })
+      t.deepEqual([...completion.tokens], out)
+      t.is(completion.text, decoded)
+    }
+    await engine.close()
+  })
+}

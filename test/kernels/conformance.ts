@@ -1,0 +1,269 @@
+// What every backend must do, against float64 arithmetic written out here. Widths are odd on purpose.
+import type { TestFn } from 'ava'
+import { type BackendName, type CacheFormat, matmulScratchBytes, type UnitGeometry } from '../../kernels/backend.js'
+import { roundToBf16 } from '../../kernels/float-formats.js'
+import { paddedRows } from '../../kernels/packing.js'
+import { randomNumbers } from '../support/fixtures.js'
+import { matrixOf, read, rowsOf, TestSpace } from '../support/kernel-space.js'
+
+const sum = (values: number[]) => values.reduce((a, b) => a + b, 0)
+
+export function conformance(test: TestFn, backend: BackendName, tolerance: number): void {
+  const close = (t: { true(v: boolean, m?: string): boolean }, actual: number, expected: number, what: string, terms: number[] = []) => {
+    // Rounding grows with the size of what was summed, not of what came out.
+    const size = Math.max(1, Math.abs(expected), sum(terms.map(Math.abs)) / 20)
+    t.true(Math.abs(actual - expected) <= tolerance * size, `${what}: ${actual}, expected ${expected}`)
+  }
+
+  for (const format of ['f32', 'bf16'] as const) {
+    for (const [rows, cols] of [
+      [1, 1],
+      [31, 7],
+      [32, 64],
+      [33, 129],
+      [100, 513],
+    ] as const) {
+      test(`${backend}: matmul ${format} [${rows}, ${cols}] for 1 to 9 tokens`, (t) => {
+        const next = randomNumbers(rows * 1000 + cols)
+        const w = matrixOf(rows, cols, next)
+        for (let tokens = 1; tokens <= 9; tokens++) {
+          const s = new TestSpace(backend)
+          const x = rowsOf(tokens, cols, next)
+          const matrix = s.matrix([w], format)
+          const y = s.rows(tokens, rows, paddedRows(rows))
+          s.space.matmul(matrix, s.rows(x, cols), y, tokens, s.take(matmulScratchBytes(tokens, cols)))
+          for (const [i, row] of read(y, tokens).entries()) {
+            for (const [r, v] of row.entries()) {
+              const terms = (w[r] as number[]).map((a, k) => a * ((x[i] as number[])[k] as number))
+              close(t, v, sum(terms), `token ${i} row ${r}`, terms)
+            }
+          }
+          t.is(s.space.weightBytesRead, matrix.bytes)
+        }
+      })
+    }
+  }
+
+  test(`${backend}: a batch of matrices (heads) each takes its own part of the input`, (t) => {
+    const next = randomNumbers(5)
+    const [heads, rows, cols, inStride] = [3, 20, 12, 18]
+    const w = Array.from({ length: heads }, () => matrixOf(rows, cols, next))
+    for (const tokens of [1, 2, 3, 6, 7]) {
+      const s = new TestSpace(backend)
+      const x = rowsOf(tokens, heads * inStride, next)
+      const matrix = s.matrix(w, 'bf16', inStride, rows)
+      const y = s.rows(tokens, heads * rows, heads * rows + paddedRows(rows))
+      s.space.matmul(matrix, s.rows(x, heads * inStride), y, tokens, s.take(matmulScratchBytes(tokens, cols)))
+      for (const [i, row] of read(y, tokens).entries()) {
+        for (const [j, v] of row.entries()) {
+          const h = Math.floor(j / rows)
+          const weights = (w[h] as number[][])[j % rows] as number[]
+          close(t, v, sum(weights.map((a, k) => a * ((x[i] as number[])[h * inStride + k] as number))), `token ${i} head ${h} row ${j % rows}`)
+        }
+      }
+    }
+  })
+
+  test(`${backend}: rmsNorm, in place as well`, (t) => {
+    const next = randomNumbers(11)
+    const [n, tokens] = [13, 3]
+    const s = new TestSpace(backend)
+    const x = rowsOf(tokens, n, next)
+    const w = Array.from({ length: n }, () => Math.fround(next()))
+    const rows = s.rows(x, n, 17)
+    s.space.rmsNorm(rows, s.vector(w), rows, n, tokens)
+    for (const [i, row] of read(rows, tokens).entries()) {
+      const source = x[i] as number[]
+      const r = 1 / Math.sqrt(sum(source.map((v) => v * v)) / n + 1e-6)
+      for (const [k, v] of row.entries()) close(t, v, (source[k] as number) * r * (w[k] as number), `row ${i} ${k}`)
+    }
+  })
+
+  test(`${backend}: rope rotates halves of each head`, (t) => {
+    const next = randomNumbers(12)
+    const [heads, half, headStride, tokens] = [3, 3, 10, 2]
+    const s = new TestSpace(backend)
+    const width = heads * headStride
+    const x = rowsOf(tokens, width, next)
+    const angles = rowsOf(tokens, half, next)
+    const table = s.rows(
+      angles.map((row) => [...row.map(Math.cos), ...row.map(Math.sin)]),
+      2 * half,
+    )
+    const rows = s.rows(x, width)
+    s.space.rope(rows, headStride, heads, half, table, tokens)
+    for (const [i, row] of read(rows, tokens).entries()) {
+      const source = x[i] as number[]
+      for (const [j, v] of row.entries()) {
+        const [h, k] = [Math.floor(j / headStride), j % headStride]
+        const at = (offset: number) => source[h * headStride + offset] as number
+        const angle = (n: number) => (angles[i] as number[])[n] as number
+        const expected =
+          k < half
+            ? at(k) * Math.cos(angle(k)) - at(half + k) * Math.sin(angle(k))
+            : k < 2 * half
+              ? at(k - half) * Math.sin(angle(k - half)) + at(k) * Math.cos(angle(k - half))
+              : at(k)
+        close(t, v, expected, `row ${i} head ${h} ${k}`)
+      }
+    }
+  })
+
+  test(`${backend}: swiglu over the whole range of gates`, (t) => {
+    const s = new TestSpace(backend)
+    const gates = [-200, -90, -20, -3, -1e-3, 0, 1e-3, 1, 5, 30, 90, 200]
+    const ups = gates.map((_, i) => i - 5)
+    const gate = s.rows([gates], 12)
+    s.space.swiglu(gate, s.rows([ups], 12), 12, 1)
+    for (const [i, v] of (read(gate, 1)[0] as number[]).entries()) {
+      const g = gates[i] as number
+      close(t, v, (g / (1 + Math.exp(-g))) * (ups[i] as number), `gate ${g}`)
+    }
+  })
+
+  test(`${backend}: sums of 1 to 4 partials times a factor, and addRows`, (t) => {
+    const next = randomNumbers(13)
+    const [n, tokens] = [7, 3]
+    for (let count = 1; count <= 4; count++) {
+      const s = new TestSpace(backend)
+      const parts = Array.from({ length: count }, () => rowsOf(tokens, n, next))
+      const base = rowsOf(tokens, n, next)
+      const dst = s.rows(tokens, n, 9)
+      const x = s.rows(base, n, 8)
+      s.space.sumPartials(
+        dst,
+        parts.map((p) => s.rows(p, n)),
+        n,
+        tokens,
+        0.5,
+      )
+      s.space.addRows(x, dst, n, tokens)
+      for (const [i, row] of read(x, tokens).entries()) {
+        for (const [k, v] of row.entries()) {
+          close(t, v, ((base[i] as number[])[k] as number) + 0.5 * sum(parts.map((p) => (p[i] as number[])[k] as number)), `row ${i} ${k}`)
+        }
+      }
+    }
+  })
+
+  test(`${backend}: gatherRow returns each row of a packed matrix exactly`, (t) => {
+    const w = matrixOf(70, 5, randomNumbers(14))
+    for (const format of ['f32', 'bf16'] as const) {
+      const s = new TestSpace(backend)
+      const matrix = s.matrix([w], format)
+      for (let r = 0; r < 70; r++) {
+        const dst = s.rows(1, 5)
+        s.space.gatherRow(matrix, r, dst)
+        t.deepEqual(Array.from(dst.row(0)), w[r])
+      }
+    }
+  })
+
+  for (const format of ['f32', 'bf16'] as const) {
+    for (const heads of [1, 3, 4, 6, 8, 12]) {
+      test(`${backend}: attention over three pages, ${heads} heads, ${format} cache, odd widths, key and value columns apart`, (t) => {
+        attention(t, backend, format, heads, format === 'bf16' ? Math.max(tolerance, 1e-5) : tolerance)
+      })
+    }
+  }
+
+  test(`${backend}: argmax takes the lowest id of a tie, and refuses what is not finite`, (t) => {
+    const s = new TestSpace(backend)
+    const logits = s.rows(
+      [
+        [1, 5, 2, 5],
+        [-3, -1, -1, -2],
+        [0, Number.NaN, 1, 2],
+        [0, Number.POSITIVE_INFINITY, 1, 2],
+      ],
+      4,
+    )
+    t.deepEqual(
+      [0, 1, 2, 3].map((row) => s.space.argmax(logits, row, 4)),
+      [1, 1, -1, -1],
+    )
+  })
+
+  test(`${backend}: sampling is the inverse CDF over ascending ids`, (t) => {
+    const s = new TestSpace(backend)
+    const weights = [1, 2, 3, 4]
+    const logits = s.rows([weights.map((w) => Math.log(w) * 0.5)], 4)
+    const scratch = s.scalars(8)
+    for (const [u, id] of [
+      [0, 0],
+      [0.0999, 0],
+      [0.1001, 1],
+      [0.2999, 1],
+      [0.3001, 2],
+      [0.5999, 2],
+      [0.6001, 3],
+      [0.9999, 3],
+    ] as const) {
+      t.is(s.space.sample(logits, 0, 4, 0.5, u, scratch), id, `u = ${u}`)
+    }
+  })
+}
+
+function attention(t: { true(v: boolean, m?: string): boolean }, backend: BackendName, format: CacheFormat, heads: number, tolerance: number): void {
+  const next = randomNumbers(heads + 20)
+  const [keyWidth, valueWidth, peWidth, tokens, pageTokens] = [7, 12, 5, 130, 64]
+  // A row holds keys, then values, then padding.
+  const [keyOffset, valueOffset, rowWidth, peRowWidth] = [0, 8, 20, 8]
+  const lanes = Math.ceil(heads / 4) * 4
+  const s = new TestSpace(backend)
+  const stored = (v: number) => (format === 'bf16' ? roundToBf16(v) : v)
+  const keys = rowsOf(tokens, keyWidth, next)
+  const values = rowsOf(tokens, valueWidth, next)
+  const pes = rowsOf(tokens, peWidth, next)
+  const queries = rowsOf(heads, keyWidth, next)
+  const peQueries = rowsOf(heads, peWidth, next)
+  const bytes = s.space.cacheScalarBytes(format)
+  const pages = [2, 0, 1]
+  const cache = s.take(3 * pageTokens * rowWidth * bytes)
+  const peCache = s.take(3 * pageTokens * peRowWidth * bytes)
+  const at = (base: number, width: number, i: number) =>
+    base + ((pages[Math.floor(i / pageTokens)] as number) * pageTokens + (i % pageTokens)) * width * bytes
+  for (let i = 0; i < tokens; i++) {
+    const row = [...(keys[i] as number[]), 0, ...(values[i] as number[])]
+    s.space.writeCacheRow(at(cache, rowWidth, i), s.rows([row], row.length), 0, row.length, rowWidth, format)
+    s.space.writeCacheRow(at(peCache, peRowWidth, i), s.rows([pes[i] as number[]], peWidth), 0, peWidth, peRowWidth, format)
+  }
+  const unit: UnitGeometry = {
+    query: s.scalars(keyWidth * lanes),
+    scores: s.scalars(pageTokens * lanes),
+    state: s.scalars(3 * lanes),
+    heads,
+    lanes,
+    rowWidth,
+    keyOffset,
+    keyWidth,
+    valueOffset,
+    valueWidth,
+    sharedLanes: lanes,
+    sharedOffset: 0,
+    scale: 0.3,
+  }
+  const peQuery = s.scalars(peWidth * lanes)
+  const shared = s.scalars(pageTokens * lanes + 4)
+  s.space.transposeHeads(unit.query, s.rows([queries.flat()], heads * keyWidth), 0, keyWidth, heads, lanes, keyWidth)
+  s.space.transposeHeads(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, peWidth, heads, lanes, peWidth)
+  const z = s.rows(1, heads * valueWidth)
+  s.space.beginAttention(unit, z, 0)
+  for (const [i, page] of pages.entries()) {
+    const valid = Math.min(pageTokens, tokens - i * pageTokens)
+    s.space.dotPage(peQuery, peCache + page * pageTokens * peRowWidth * bytes, peRowWidth, peWidth, shared, lanes, valid, format)
+    s.space.attendPage(unit, cache + page * pageTokens * rowWidth * bytes, shared, z, 0, valid, format)
+  }
+  s.space.finishAttention(unit, z, 0)
+  for (let h = 0; h < heads; h++) {
+    const dot = (a: number[], b: number[]) => sum(a.map((v, k) => v * stored(b[k] as number)))
+    const scores = keys.map((key, i) => (dot(queries[h] as number[], key) + dot(peQueries[h] as number[], pes[i] as number[])) * 0.3)
+    const max = Math.max(...scores)
+    const p = scores.map((v) => Math.exp(v - max))
+    for (let v = 0; v < valueWidth; v++) {
+      const expected = sum(p.map((w, i) => w * stored((values[i] as number[])[v] as number))) / sum(p)
+      const actual = z.row(0)[h * valueWidth + v] as number
+      t.true(Math.abs(actual - expected) <= tolerance * 2, `head ${h} value ${v}: ${actual}, expected ${expected}`)
+    }
+  }
+}

@@ -1,0 +1,185 @@
+// The order of every sum in the wasm kernels is part of the interface. Here it is, in Math.fround, bit for bit.
+import test from 'ava'
+import { matmulScratchBytes, type UnitGeometry } from '../../kernels/backend.js'
+import { roundToBf16 } from '../../kernels/float-formats.js'
+import { paddedRows } from '../../kernels/packing.js'
+import { randomNumbers } from '../support/fixtures.js'
+import { matrixOf, read, rowsOf, TestSpace } from '../support/kernel-space.js'
+
+const f = Math.fround
+
+/** One accumulator, ascending k. */
+function dot(a: readonly number[], b: readonly number[]): number {
+  let acc = 0
+  for (let k = 0; k < a.length; k++) acc = f(acc + f((a[k] as number) * (b[k] as number)))
+  return acc
+}
+
+/** As kernels/wasm/assembly/math.ts. */
+function exp(v: number): number {
+  let x = v < -87 ? -87 : v
+  x = x > 88 ? 88 : x
+  const scaled = f(x * f(1.44269504088896341))
+  // Nearest, ties to even.
+  let n = Math.round(scaled)
+  if (Math.abs(scaled - Math.trunc(scaled)) === 0.5 && n % 2 !== 0) n -= 1
+  let r = f(x - f(n * f(0.693359375)))
+  r = f(r - f(n * f(-2.1219444e-4)))
+  let p = f(1.98756915e-4)
+  for (const c of [1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1]) p = f(f(p * r) + f(c))
+  const y = f(f(f(f(r * r) * p) + r) + 1)
+  return f(y * 2 ** n)
+}
+
+for (const format of ['f32', 'bf16'] as const) {
+  for (const [rows, cols] of [
+    [1, 1],
+    [33, 65],
+    [64, 300],
+    [20, 1025],
+  ] as const) {
+    test(`matmul ${format} [${rows}, ${cols}]: strictly ascending sums for any number of tokens`, (t) => {
+      const next = randomNumbers(rows + cols)
+      const w = matrixOf(rows, cols, next)
+      const x = rowsOf(11, cols, next)
+      const expected = x.map((row) => w.map((weights) => dot(weights, row)))
+      for (let tokens = 1; tokens <= 11; tokens++) {
+        const s = new TestSpace('wasm')
+        const y = s.rows(tokens, rows, paddedRows(rows))
+        s.space.matmul(s.matrix([w], format), s.rows(x.slice(0, tokens), cols), y, tokens, s.take(matmulScratchBytes(tokens, cols)))
+        t.deepEqual(read(y, tokens), expected.slice(0, tokens))
+      }
+    })
+  }
+}
+
+test('rmsNorm: a scalar ascending sum of squares, then (x r) w', (t) => {
+  const next = randomNumbers(3)
+  const n = 37
+  const s = new TestSpace('wasm')
+  const x = rowsOf(2, n, next)
+  const w = Array.from({ length: n }, () => f(next()))
+  const y = s.rows(2, n)
+  s.space.rmsNorm(s.rows(x, n), s.vector(w), y, n, 2)
+  t.deepEqual(
+    read(y, 2),
+    x.map((row) => {
+      const r = f(1 / f(Math.sqrt(f(f(dot(row, row) / n) + f(1e-6)))))
+      return row.map((v, k) => f(f(v * r) * (w[k] as number)))
+    }),
+  )
+})
+
+test("swiglu: (g / (1 + exp(-g))) u with the kernels' own exp", (t) => {
+  const next = randomNumbers(4)
+  const gates = [...Array.from({ length: 60 }, () => f(next() * 40 - 20)), -100, 100, 0, -0]
+  const ups = gates.map(() => f(next() * 2 - 1))
+  const s = new TestSpace('wasm')
+  const gate = s.rows([gates], 64)
+  s.space.swiglu(gate, s.rows([ups], 64), 64, 1)
+  t.deepEqual(
+    read(gate, 1)[0],
+    gates.map((g, i) => f(f(g / f(1 + exp(-g))) * (ups[i] as number))),
+  )
+})
+
+test('sums of partials: (((a + b) + c) + d) times the factor, once', (t) => {
+  const next = randomNumbers(6)
+  const [a, b, c, d] = rowsOf(4, 6, next) as [number[], number[], number[], number[]]
+  const s = new TestSpace('wasm')
+  const dst = s.rows(1, 6)
+  s.space.sumPartials(
+    dst,
+    [a, b, c, d].map((p) => s.rows([p], 6)),
+    6,
+    1,
+    f(0.7),
+  )
+  t.deepEqual(
+    read(dst, 1)[0],
+    a.map((v, i) => f(f(f(f(v + (b[i] as number)) + (c[i] as number)) + (d[i] as number)) * f(0.7))),
+  )
+})
+
+for (const format of ['f32', 'bf16'] as const) {
+  for (const [heads, tokens] of [
+    [6, 200],
+    [1, 1],
+    [5, 63],
+    [8, 64],
+    [9, 65],
+  ] as const) {
+    test(`attention over a ${format} cache, ${heads} heads, ${tokens} tokens: page by page, one rescale a page`, (t) => {
+      const next = randomNumbers(heads * 100 + tokens)
+      const [width, peWidth] = [12, 6]
+      const rowWidth = 12
+      const peRowWidth = 8
+      const lanes = Math.ceil(heads / 4) * 4
+      const s = new TestSpace('wasm')
+      const stored = (row: number[]) => (format === 'bf16' ? row.map(roundToBf16) : row)
+      const latents = rowsOf(tokens, width, next)
+      const pes = rowsOf(tokens, peWidth, next)
+      const queries = rowsOf(heads, width, next)
+      const peQueries = rowsOf(heads, peWidth, next)
+      const bytes = s.space.cacheScalarBytes(format)
+      const pageCount = Math.ceil(tokens / 64)
+      const cache = s.take(pageCount * 64 * rowWidth * bytes)
+      const peCache = s.take(pageCount * 64 * peRowWidth * bytes)
+      for (let i = 0; i < tokens; i++) {
+        s.space.writeCacheRow(cache + i * rowWidth * bytes, s.rows([latents[i] as number[]], width), 0, width, rowWidth, format)
+        s.space.writeCacheRow(peCache + i * peRowWidth * bytes, s.rows([pes[i] as number[]], peWidth), 0, peWidth, peRowWidth, format)
+      }
+      const scale = f(0.4)
+      const unit: UnitGeometry = {
+        query: s.scalars(width * lanes),
+        scores: s.scalars(64 * lanes),
+        state: s.scalars(3 * lanes),
+        heads,
+        lanes,
+        rowWidth,
+        keyOffset: 0,
+        keyWidth: width,
+        valueOffset: 0,
+        valueWidth: width,
+        sharedLanes: lanes,
+        sharedOffset: 0,
+        scale,
+      }
+      const peQuery = s.scalars(peWidth * lanes)
+      const shared = s.scalars(64 * lanes + 4)
+      s.space.transposeHeads(unit.query, s.rows([queries.flat()], heads * width), 0, width, heads, lanes, width)
+      s.space.transposeHeads(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, peWidth, heads, lanes, peWidth)
+      const z = s.rows(1, heads * width)
+      s.space.beginAttention(unit, z, 0)
+      for (let p = 0; p < pageCount; p++) {
+        const valid = Math.min(64, tokens - p * 64)
+        s.space.dotPage(peQuery, peCache + p * 64 * peRowWidth * bytes, peRowWidth, peWidth, shared, lanes, valid, format)
+        s.space.attendPage(unit, cache + p * 64 * rowWidth * bytes, shared, z, 0, valid, format)
+      }
+      s.space.finishAttention(unit, z, 0)
+
+      const expected = queries.flatMap((query, h) => {
+        let max = f(-3.4028234663852886e38)
+        let sum = 0
+        let acc = Array(width).fill(0) as number[]
+        for (let p = 0; p < pageCount; p++) {
+          const page = latents.slice(p * 64, p * 64 + 64).map(stored)
+          const pagePes = pes.slice(p * 64, p * 64 + 64).map(stored)
+          const scores = page.map((c, i) => f(f(dot(query, c) + dot(peQueries[h] as number[], pagePes[i] as number[])) * scale))
+          const next = scores.reduce((m, v) => (m < v ? v : m), max)
+          const alpha = exp(f(max - next))
+          const weights = scores.map((v) => exp(f(v - next)))
+          sum = weights.reduce((a, w) => f(a + w), f(sum * alpha))
+          acc = acc.map((v, k) => page.reduce((a, c, i) => f(a + f((c[k] as number) * (weights[i] as number))), f(v * alpha)))
+          max = next
+        }
+        return acc.map((v) => f(v / sum))
+      })
+      t.deepEqual(Array.from(z.row(0)), expected)
+    })
+  }
+}
+
+test("the kernels' exp is within 2e-7 of the true one", (t) => {
+  for (let x = -86; x < 88; x += 0.037) t.true(Math.abs(exp(f(x)) / Math.exp(f(x)) - 1) < 2e-7, String(x))
+})
