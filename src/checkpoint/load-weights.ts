@@ -36,6 +36,8 @@ export async function loadWeights(
     minThreads: threads,
     maxThreads: threads,
   })
+  // A thread that fails between tasks; unheard, it would end the process. A task that fails rejects below.
+  pool.on('error', () => {})
   const stop = () => void pool.destroy()
   signal?.addEventListener('abort', stop, { once: true })
   try {

@@ -42,6 +42,9 @@ export class RankGroup {
       atomics: 'disabled',
       idleTimeout: Number.POSITIVE_INFINITY,
     })
+    let ended = (_detail: string) => {}
+    // Piscina emits an error when a thread fails between tasks; unheard, it would end the process.
+    pool.on('error', (error: Error) => ended(`a worker thread failed: ${error.message}`))
     try {
       const channels = inits.map(() => new MessageChannel())
       const attached = channels.map(({ port2 }, rank) => {
@@ -52,12 +55,10 @@ export class RankGroup {
       await Promise.all(attached)
       const reports = await Promise.all(ranks.map(({ api }, rank) => api.load(inits[rank] as RankInit)))
       const group = new RankGroup(pool, ranks, reports)
-      for (const thread of pool.threads as Worker[]) {
-        thread.once('exit', (code) => {
-          if (!group.#closing) onExit(`a worker thread exited with code ${code}`)
-        })
-        thread.on('error', () => {})
+      ended = (detail) => {
+        if (!group.#closing) onExit(detail)
       }
+      for (const thread of pool.threads as Worker[]) thread.once('exit', (code) => ended(`a worker thread exited with code ${code}`))
       // Idle ports must not keep the process alive.
       for (const { port } of ranks) port.unref()
       return group
