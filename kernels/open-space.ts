@@ -19,9 +19,9 @@ export function bufferOf(memory: SharedMemory): SharedArrayBuffer {
   return (memory instanceof SharedArrayBuffer ? memory : memory.buffer) as SharedArrayBuffer
 }
 
-/** What every thread needs to run the backend; it crosses by postMessage. */
-export function prepareBackend(backend: BackendName): WebAssembly.Module | undefined {
-  return backend === 'wasm' ? compileKernels() : undefined
+/** What every thread needs to run the backend; it crosses by postMessage. `kernels`: the compiled module's file. */
+export function prepareBackend(backend: BackendName, kernels = new URL('./wasm/tetrad.wasm', import.meta.url)): WebAssembly.Module | undefined {
+  return backend === 'wasm' ? compileKernels(kernels) : undefined
 }
 
 /** Kernels over one memory. */

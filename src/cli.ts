@@ -3,6 +3,7 @@
 import { fileURLToPath } from 'node:url'
 import { SingleBar } from 'cli-progress'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { assetUrl, assetUrl } from './assets.js'
 import type { EngineOptions } from './config/engine-options.js'
 import { Engine } from './engine/engine.js'
 import { TetradError } from './errors.js'
@@ -11,7 +12,7 @@ import { inspect } from './inspect.js'
 import type { GenerateParams } from './sampling/params.js'
 import { VERSION } from './version.js'
 
-const DEFAULT_MODEL = fileURLToPath(new URL('../../models/tiny', import.meta.url))
+const DEFAULT_MODEL = fileURLToPath(assetUrl('models/tiny'))
 const DEFAULT_PROMPT = 'Once upon a time'
 
 interface EngineFlags {

@@ -61,33 +61,67 @@ export class MemoryError extends TetradError {
   override readonly name = 'MemoryError'
 }
 
-/** Code -> what it means. */
+/** Code -> what it means, and what helps. docs/errors.md is made from this table. */
 export const ERROR_CODES = {
-  OPTION_UNKNOWN: 'An option or parameter name that is not known.',
-  OPTION_INVALID: 'An option or parameter with a value out of its range.',
-  MODEL_NOT_FOUND: 'The model directory, or a file it must hold, does not exist or cannot be read.',
-  CONFIG_INVALID: 'config.json is not JSON, lacks a field, or has one out of range.',
-  VARIANT_UNKNOWN: "The tensors' names and shapes fit no known attention variant.",
-  VARIANT_UNSUPPORTED: 'A known attention variant that this version does not run.',
-  CHECKPOINT_INVALID: 'A weight file is damaged or not of the format that its name says.',
-  CHECKPOINT_UNSAFE: 'A weight file asks for something that only code could do.',
-  TENSOR_MISSING: 'A tensor that the variant needs is in no file.',
-  TENSOR_SURPLUS: 'A tensor that the variant does not have.',
-  TENSOR_SHAPE: 'A tensor has another shape than the configuration says.',
-  TENSOR_DTYPE: 'A tensor has an element type that cannot be loaded.',
-  TENSOR_NON_FINITE: 'A weight is NaN or infinite.',
-  TOKENIZER_INVALID: 'tokenizer.json cannot be used.',
-  TOKENIZER_MISSING: 'A text prompt for a model without a tokenizer.',
-  PROMPT_EMPTY: 'A prompt without tokens.',
-  PROMPT_TOO_LONG: 'A prompt that does not fit the context.',
-  TOKEN_INVALID: 'A token id that is not an integer of the vocabulary.',
-  RANK_FAILED: 'A rank threw while it ran a step.',
-  RANK_LATE: 'A rank did not come to a collective, or did not end a step, in time.',
-  RANK_EXITED: 'The worker thread of a rank ended.',
-  NON_FINITE_LOGITS: 'The logits of a step are NaN or infinite.',
-  ENGINE_CLOSED: 'A call on an engine that is closed or has failed for good.',
-  MEMORY_EXHAUSTED: 'The machine would not give the memory that the model needs.',
-  LOAD_ABORTED: 'Loading was stopped by its signal or by close.',
+  OPTION_UNKNOWN: { meaning: 'An option or parameter name that is not known.', remedy: 'Remove it or correct its spelling.' },
+  OPTION_INVALID: { meaning: 'An option or parameter with a value out of its range.', remedy: 'Give a value that the message lists.' },
+  MODEL_NOT_FOUND: {
+    meaning: 'The model directory, or a file it must hold, does not exist or cannot be read.',
+    remedy: 'Check the path and its permissions.',
+  },
+  CONFIG_INVALID: {
+    meaning: 'config.json is not JSON, lacks a field, or has one out of range.',
+    remedy: 'Fetch it again, or use a checkpoint whose dimensions can be cut.',
+  },
+  VARIANT_UNKNOWN: {
+    meaning: "The tensors' names and shapes fit no known attention variant.",
+    remedy: 'Check that config.json belongs to the weights.',
+  },
+  VARIANT_UNSUPPORTED: {
+    meaning: 'A known attention variant that this version does not run.',
+    remedy: 'Use a checkpoint of a variant that the README lists.',
+  },
+  CHECKPOINT_INVALID: {
+    meaning: 'A weight file is damaged or not of the format that its name says.',
+    remedy: 'Fetch it again, or save it with torch.save or as safetensors.',
+  },
+  CHECKPOINT_UNSAFE: {
+    meaning: 'A weight file asks for something that only code could do. Nothing of it was run.',
+    remedy: 'Do not use the file; ask for safetensors.',
+  },
+  CHECKPOINT_CHANGED: {
+    meaning: 'A weight file was replaced or rewritten while it was being loaded.',
+    remedy: 'Load again when the files are complete.',
+  },
+  TENSOR_MISSING: { meaning: 'A tensor that the variant needs is in no file.', remedy: 'Check that all parts of the checkpoint are there.' },
+  TENSOR_SURPLUS: { meaning: 'A tensor that the variant does not have.', remedy: 'Check that config.json belongs to the weights.' },
+  TENSOR_SHAPE: { meaning: 'A tensor has another shape than the configuration says.', remedy: 'Check that config.json belongs to the weights.' },
+  TENSOR_DTYPE: { meaning: 'A tensor has an element type that cannot be loaded.', remedy: 'Convert the checkpoint to float32, float16 or bfloat16.' },
+  TENSOR_NON_FINITE: {
+    meaning: 'A weight is NaN or infinite (float64 values beyond float32 included).',
+    remedy: 'Use another checkpoint: the training or the conversion went wrong.',
+  },
+  TOKENIZER_INVALID: {
+    meaning: 'tokenizer.json cannot be used, or has ids that the model does not.',
+    remedy: 'Fetch it again, or remove it and give prompts as token ids.',
+  },
+  TOKENIZER_MISSING: { meaning: 'A text prompt for a model without a tokenizer.', remedy: 'Give the prompt as token ids.' },
+  PROMPT_EMPTY: { meaning: 'A prompt without tokens.', remedy: 'Give a text or token ids.' },
+  PROMPT_TOO_LONG: { meaning: 'A prompt that does not fit the context.', remedy: 'Shorten the prompt.' },
+  TOKEN_INVALID: { meaning: 'A token id that is not an integer of the vocabulary.', remedy: "Use this model's tokenizer." },
+  RANK_FAILED: { meaning: 'A rank threw while it ran a step, or could not be started.', remedy: 'Send the request again; the engine goes on.' },
+  RANK_LATE: {
+    meaning: 'A rank did not come to a collective, or did not end a step, in time.',
+    remedy: 'Load another engine; raise stepDeadlineMs if the machine is just slow.',
+  },
+  RANK_EXITED: { meaning: 'The worker thread of a rank ended.', remedy: 'Close the engine and load another.' },
+  NON_FINITE_LOGITS: { meaning: 'The logits of a step are NaN or infinite.', remedy: 'Use another checkpoint, or f32 weights and cache.' },
+  ENGINE_CLOSED: { meaning: 'A call on an engine that is closed, or was closed while the call ran.', remedy: 'Load another engine.' },
+  MEMORY_EXHAUSTED: {
+    meaning: 'The machine has not the memory that the model needs, or would not give it.',
+    remedy: 'Choose what the message says would fit, or free memory.',
+  },
+  LOAD_ABORTED: { meaning: 'Loading was stopped by its signal.', remedy: 'Load again when it is wanted.' },
 } as const
 
 export type ErrorCode = keyof typeof ERROR_CODES

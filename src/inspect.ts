@@ -4,6 +4,7 @@ import { cacheWidth, layoutModel } from '../workers/model-layout.js'
 import { RANK_COUNTS } from '../workers/protocol.js'
 import { planShards } from './checkpoint/shard-plan.js'
 import { type EngineOptions, resolveOptions } from './config/engine-options.js'
+import { memoryNeed, memoryNeed } from './engine/memory.js'
 import { cacheValuesPerToken, determinismKey, openModel, planRun, type RankPlan, rankPlans } from './engine/model.js'
 
 export interface CacheCost {
@@ -63,7 +64,7 @@ export async function inspect(dir: string, options: EngineOptions = {}): Promise
       const padded = latents * cacheWidth(a.latentDim) + cacheWidth(a.ropeDim)
       return { ranks, valuesPerTokenPerLayer, bytesPerToken: padded * bytes * model.config.n_layer }
     }),
-    memoryBytes: [...layout.shards, ...layout.ranks].reduce((sum, part) => sum + part.bytes, plan.ranks > 1 ? layout.exchange.bytes : 0),
+    memoryBytes: memoryNeed(plan, layout).totalBytes,
     determinismKey: determinismKey(plan),
   }
 }

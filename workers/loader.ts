@@ -1,6 +1,6 @@
 // The worker of the loader pool: reads a block of rows by offset, converts it, and packs it straight into the memories.
 // Nothing is held but one block per thread.
-import { closeSync, openSync, readSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { f32BitsFromF16 } from '../kernels/float-formats.js'
 import { packRectangle } from '../kernels/packing.js'
 import type { LoadResult, LoadTask, MatrixPiece } from './protocol.js'
@@ -23,11 +23,24 @@ class BlockBuffers {
 
 const buffers = new BlockBuffers()
 
+const ELEMENT_BYTES = { f64: 8, f32: 4, f16: 2, bf16: 2 } as const
+
 export default function load(task: LoadTask): LoadResult {
   const count = task.rows * task.cols
-  const bytes = buffers.bytes(count * (task.dtype === 'f32' ? 4 : 2))
-  const read = readBlock(task.path, bytes, task.offset)
-  if (read < bytes.length) return { problem: 'truncated', message: `${task.tensor} ends after ${read} of ${bytes.length} bytes` }
+  const bytes = buffers.bytes(count * ELEMENT_BYTES[task.dtype])
+  const file = openSync(task.path, 'r')
+  try {
+    const { size, mtimeMs, ino } = fstatSync(file)
+    if (size !== task.file.size || mtimeMs !== task.file.mtimeMs || ino !== task.file.ino) {
+      return { problem: 'changed', message: `it was replaced or rewritten while ${task.tensor} was being loaded` }
+    }
+    const read = task.strided
+      ? readStrided(file, bytes, task, task.strided)
+      : readFully(file, bytes, task.offset + task.firstRow * task.cols * ELEMENT_BYTES[task.dtype])
+    if (read < bytes.length) return { problem: 'truncated', message: `${task.tensor} ends after ${read} of ${bytes.length} bytes` }
+  } finally {
+    closeSync(file)
+  }
   const bits = widen(task.dtype, bytes, buffers.bits(count))
   const bad = bits.findIndex((b) => (b & 0x7f800000) === 0x7f800000)
   if (bad >= 0) return { problem: 'non-finite', message: `${task.tensor} at element ${task.firstRow * task.cols + bad}` }
@@ -40,25 +53,46 @@ export default function load(task: LoadTask): LoadResult {
   return { bytes: bytes.length }
 }
 
-function readBlock(path: string, target: Uint8Array, offset: number): number {
-  const file = openSync(path, 'r')
-  try {
-    let done = 0
-    while (done < target.length) {
-      const n = readSync(file, target, done, target.length - done, offset + done)
-      if (n === 0) break
-      done += n
-    }
-    return done
-  } finally {
-    closeSync(file)
+/** Bytes read: target.length, or fewer at the end of the file. */
+function readFully(file: number, target: Uint8Array, position: number): number {
+  let done = 0
+  while (done < target.length) {
+    const n = readSync(file, target, done, target.length - done, position + done)
+    if (n === 0) break
+    done += n
   }
+  return done
+}
+
+/** Gathers rows whose elements are apart: one read a row, of the span that the row's elements lie in. */
+function readStrided(file: number, target: Uint8Array, task: LoadTask, { shape, strides }: NonNullable<LoadTask['strided']>): number {
+  const size = ELEMENT_BYTES[task.dtype]
+  const step = strides.at(-1) as number
+  const span = new Uint8Array(((task.cols - 1) * step + 1) * size)
+  for (let r = 0; r < task.rows; r++) {
+    let rest = task.firstRow + r
+    let at = 0
+    for (let d = shape.length - 2; d >= 0; d--) {
+      const extent = shape[d] as number
+      at += (rest % extent) * (strides[d] as number)
+      rest = Math.floor(rest / extent)
+    }
+    const done = r * task.cols * size
+    if (readFully(file, span, task.offset + at * size) < span.length) return done
+    for (let c = 0; c < task.cols; c++) target.set(span.subarray(c * step * size, (c * step + 1) * size), done + c * size)
+  }
+  return target.length
 }
 
 /** Stored elements as float32 bits. */
 function widen(dtype: LoadTask['dtype'], bytes: Uint8Array, bits: Uint32Array): Uint32Array {
   if (dtype === 'f32') {
     bits.set(new Uint32Array(bytes.buffer, bytes.byteOffset, bits.length))
+    return bits
+  }
+  if (dtype === 'f64') {
+    // Rounds to float32; what overflows becomes infinite and is refused with the other non-finite values.
+    new Float32Array(bits.buffer, bits.byteOffset, bits.length).set(new Float64Array(bytes.buffer, bytes.byteOffset, bits.length))
     return bits
   }
   const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bits.length)

@@ -153,9 +153,13 @@ export interface MemoryName {
 export interface LoadTask {
   readonly tensor: string
   readonly path: string
-  readonly dtype: 'f32' | 'f16' | 'bf16'
-  /** Byte offset of the block in the file. */
+  /** As it was when the header was read; a file that changed since is not loaded. */
+  readonly file: { readonly size: number; readonly mtimeMs: number; readonly ino: number }
+  readonly dtype: 'f32' | 'f16' | 'bf16' | 'f64'
+  /** Byte offset of the tensor's first element. */
   readonly offset: number
+  /** Undefined: row-major and contiguous. */
+  readonly strided: { readonly shape: readonly number[]; readonly strides: readonly number[] } | undefined
   /** Rows firstRow..firstRow+rows-1 of the tensor, each of cols elements. */
   readonly firstRow: number
   readonly rows: number
@@ -165,4 +169,4 @@ export interface LoadTask {
 }
 
 /** A loader's answer: bytes read, or what is wrong with the data. */
-export type LoadResult = { readonly bytes: number } | { readonly problem: 'truncated' | 'non-finite'; readonly message: string }
+export type LoadResult = { readonly bytes: number } | { readonly problem: 'truncated' | 'changed' | 'non-finite'; readonly message: string }

@@ -30,8 +30,8 @@ interface Exports {
 }
 
 /** Compiles the module once; it crosses to worker threads by postMessage. Throws if the engine lacks WebAssembly SIMD. */
-export function compileKernels(): WebAssembly.Module {
-  return new WebAssembly.Module(readFileSync(new URL('./tetrad.wasm', import.meta.url)))
+export function compileKernels(url: URL): WebAssembly.Module {
+  return new WebAssembly.Module(readFileSync(url))
 }
 
 export class WasmSpace implements KernelSpace {

@@ -2,6 +2,7 @@
 import { access, readFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { CheckpointError } from '../errors.js'
+import { type ByteReader, withFile } from './byte-reader.js'
 import { readSafetensors } from './safetensors.js'
 import type { TensorSource } from './tensor-source.js'
 import { readTorchBin } from './torch-bin.js'
@@ -49,9 +50,9 @@ async function exists(path: string): Promise<boolean> {
   )
 }
 
-async function readPart(read: (path: string) => Promise<TensorSource[]>, path: string): Promise<TensorSource[]> {
+async function readPart(read: (reader: ByteReader, path: string) => Promise<TensorSource[]>, path: string): Promise<TensorSource[]> {
   try {
-    return await read(path)
+    return await withFile(path, (reader) => read(reader, path))
   } catch (cause) {
     if (cause instanceof CheckpointError) throw cause
     throw new CheckpointError('MODEL_NOT_FOUND', {
@@ -65,22 +66,34 @@ async function readPart(read: (path: string) => Promise<TensorSource[]>, path: s
 
 /** Paths that a *.index.json's weight_map names, all directly in the directory. */
 async function readIndex(dir: string, path: string): Promise<string[]> {
-  let map: unknown
+  let text: string
   try {
-    map = (JSON.parse(await readFile(path, 'utf8')) as { weight_map?: unknown } | null)?.weight_map
+    text = await readFile(path, 'utf8')
   } catch (cause) {
-    throw invalid(path, 'it is not readable JSON', 'a JSON object with weight_map', cause)
+    throw invalid(path, 'it cannot be read', 'a JSON object with weight_map', cause)
   }
+  return parseIndex(text, path).map((file) => join(dir, file))
+}
+
+/** File names of a *.index.json, ascending. Throws CheckpointError CHECKPOINT_INVALID. */
+export function parseIndex(text: string, path: string): string[] {
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(text)
+  } catch (cause) {
+    throw invalid(path, 'it is not JSON', 'a JSON object with weight_map', cause)
+  }
+  const map = typeof parsed === 'object' && parsed !== null ? (parsed as { weight_map?: unknown }).weight_map : undefined
   if (typeof map !== 'object' || map === null || Array.isArray(map)) throw invalid(path, 'it has no weight_map', 'tensor names to file names')
   const files = new Set<string>()
   for (const file of Object.values(map)) {
-    if (typeof file !== 'string' || file !== basename(file) || file === '..' || file === '.' || file === '') {
+    if (typeof file !== 'string' || file !== basename(file) || /[\\/\0]/.test(file) || ['', '.', '..'].includes(file)) {
       throw invalid(path, `it names ${String(file).slice(0, 60)}`, 'file names in the same directory')
     }
     files.add(file)
   }
   if (files.size === 0) throw invalid(path, 'its weight_map is empty', 'tensor names to file names')
-  return [...files].sort().map((file) => join(dir, file))
+  return [...files].sort()
 }
 
 function invalid(path: string, what: string, expected: string, cause?: unknown): CheckpointError {

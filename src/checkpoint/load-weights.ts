@@ -4,6 +4,7 @@ import { Piscina } from 'piscina'
 import type { SharedMemory } from '../../kernels/backend.js'
 import { bufferOf } from '../../kernels/open-space.js'
 import type { LoadResult, LoadTask, MemoryName } from '../../workers/protocol.js'
+import { assetUrl, assetUrl } from '../assets.js'
 import type { LoadProgress } from '../config/engine-options.js'
 import { CheckpointError, TetradError } from '../errors.js'
 import type { TensorPlan } from './shard-plan.js'
@@ -32,7 +33,7 @@ export async function loadWeights(
   let loadedBytes = 0
   const threads = Math.min(4, availableParallelism())
   const pool = new Piscina({
-    filename: new URL('../../workers/loader.js', import.meta.url).href,
+    filename: assetUrl('dist/workers/loader.js').href,
     minThreads: threads,
     maxThreads: threads,
   })
@@ -76,8 +77,10 @@ function blocks(plan: TensorPlan, memories: Memories): LoadTask[] {
     return {
       tensor: source.name,
       path: source.path,
+      file: source.file,
       dtype: source.dtype,
-      offset: source.offset + firstRow * rowBytes,
+      offset: source.offset,
+      strided: source.strides ? { shape: source.shape, strides: source.strides } : undefined,
       firstRow,
       rows,
       cols: plan.cols,
@@ -87,13 +90,20 @@ function blocks(plan: TensorPlan, memories: Memories): LoadTask[] {
   })
 }
 
-function problem(task: LoadTask, result: { problem: 'truncated' | 'non-finite'; message: string }): CheckpointError {
+function problem(task: LoadTask, result: Extract<LoadResult, { problem: string }>): CheckpointError {
   if (result.problem === 'non-finite') {
     return new CheckpointError('TENSOR_NON_FINITE', {
       what: `${task.path}: ${result.message} is not finite`,
       expected: 'finite weights',
       actual: 'NaN or infinity',
       remedy: 'The training or the conversion went wrong: use another checkpoint.',
+    })
+  }
+  if (result.problem === 'changed') {
+    return new CheckpointError('CHECKPOINT_CHANGED', {
+      what: `${task.path}: ${result.message}`,
+      expected: 'files that stay as they are while they are loaded',
+      remedy: 'Load again when the files are complete.',
     })
   }
   return new CheckpointError('CHECKPOINT_INVALID', {

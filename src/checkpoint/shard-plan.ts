@@ -150,13 +150,16 @@ class Planner {
   matrix(name: string, shape: readonly number[], pieces: readonly MatrixPiece[]): void {
     const source = this.#find(name, shape)
     const cols = shape.at(-1) as number
-    this.#plans.push({
-      source,
-      rows: shape.slice(0, -1).reduce((n, d) => n * d, 1),
-      cols,
-      pieces: pieces.filter((p) => p.rows > 0 && p.cols > 0),
-      vectors: [],
-    })
+    const rows = shape.slice(0, -1).reduce((n, d) => n * d, 1)
+    const taken = pieces.filter((p) => p.rows > 0 && p.cols > 0)
+    if (shape.length === 2 && source.strides?.[0] === 1 && source.strides[1] === rows) {
+      // A transposed view of a contiguous matrix: read that one, and turn the pieces instead.
+      const { strides: _, ...contiguous } = source
+      const turned = taken.map((p) => ({ ...p, row: p.col, rows: p.cols, col: p.row, cols: p.rows, transposed: !p.transposed }))
+      this.#plans.push({ source: contiguous, rows: cols, cols: rows, pieces: turned, vectors: [] })
+      return
+    }
+    this.#plans.push({ source, rows, cols, pieces: taken, vectors: [] })
   }
 
   vector(name: string, n: number, vectors: readonly VectorPiece[]): void {

@@ -1,17 +1,20 @@
 // Where a tensor's elements lie in a file. Plain data: it crosses to the loader threads.
+import type { FileIdentity } from './byte-reader.js'
 
-export type StoredType = 'f32' | 'f16' | 'bf16'
+export type StoredType = 'f32' | 'f16' | 'bf16' | 'f64'
 
-export const STORED_BYTES: Readonly<Record<StoredType, number>> = { f32: 4, f16: 2, bf16: 2 }
+export const STORED_BYTES: Readonly<Record<StoredType, number>> = { f64: 8, f32: 4, f16: 2, bf16: 2 }
 
 export interface TensorSource {
   readonly name: string
   readonly path: string
+  readonly file: FileIdentity
   /** Byte offset of the first element. */
   readonly offset: number
   readonly dtype: StoredType
-  /** Row-major and contiguous. */
   readonly shape: readonly number[]
+  /** Elements from one index to the next, by dimension; undefined when row-major and contiguous. */
+  readonly strides?: readonly number[]
 }
 
 export function elements(shape: readonly number[]): number {

@@ -40,11 +40,13 @@ const OTHER_KEYS: readonly (readonly [string, string])[] = [
 /** The variant that a checkpoint's first layer shows. Throws VARIANT_UNSUPPORTED or VARIANT_UNKNOWN. */
 export function detectVariant(config: ModelConfig, shapeOf: ShapeOf): Variant {
   const attn = 'transformer.h.0.attn.'
-  const latentDim = (config.kv_lora_rank ?? 0) / LATENTS
+  const kvRank = config.kv_lora_rank ?? 0
+  const latentDim = kvRank / LATENTS
   const nope = config.qk_nope_head_dim ?? 0
   const stacked = shapeOf(`${attn}kv_b_proj`)
   const gated = shapeOf(`${attn}gated_proj.weight`) !== undefined
   if (stacked) {
+    if (kvRank % LATENTS !== 0) throw invalid('kv_lora_rank cannot be cut into 4 latent heads', 'a multiple of 4', String(kvRank))
     const found = VARIANTS.find((v) => {
       const [start, end] = v.headsOf(0, config.n_head)
       return stacked.length === 3 && stacked[0] === LATENTS && stacked[1] === latentDim && stacked[2] === (end - start) * 2 * nope

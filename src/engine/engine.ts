@@ -5,6 +5,7 @@ import { bufferOf, createMemory, prepareBackend, scalarBytes } from '../../kerne
 import { CONTROL_BYTES, layoutMailbox, STEP_RING } from '../../workers/layout.js'
 import { layoutModel, type ModelLayout } from '../../workers/model-layout.js'
 import type { RankInit, RunPlan } from '../../workers/protocol.js'
+import { assetUrl, assetUrl } from '../assets.js'
 import { loadWeights } from '../checkpoint/load-weights.js'
 import { planShards } from '../checkpoint/shard-plan.js'
 import { show } from '../config/check.js'
@@ -16,6 +17,7 @@ import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.js'
 import { BlockManager } from './block-manager.js'
 import { Coordinator } from './coordinator.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
+import { availableMemory, availableMemory, checkMemory, checkMemory, memoryNeed, memoryNeed } from './memory.js'
 import { determinismKey, type OpenModel, openModel, planRun } from './model.js'
 import { RankGroup } from './rank-group.js'
 import { Scheduler } from './scheduler.js'
@@ -103,6 +105,7 @@ export class Engine implements AsyncDisposable {
     const plans = planShards(model.checkpoint.tensors, model.lowered, model.variant, layout)
     const tokenizer = await loadTokenizer(dir, model.config.vocab_size)
     throwIfAborted(resolved.signal)
+    checkMemory(model, resolved, plan, layout, availableMemory())
     const memories = allocate(plan, layout)
     await loadWeights(plans, memories, resolved.onProgress, resolved.signal)
     const { coordinator, group, blocks } = await startRanks(model, plan, layout, memories, resolved)
@@ -318,7 +321,6 @@ interface EngineMemories {
 }
 
 function allocate(plan: RunPlan, layout: ModelLayout): EngineMemories {
-  const needed = [...layout.shards, ...layout.ranks].reduce((sum, part) => sum + part.bytes, plan.ranks > 1 ? layout.exchange.bytes : 0)
   try {
     return {
       shards: layout.shards.map((shard) => createMemory(plan.backend, shard.bytes)),
@@ -328,7 +330,7 @@ function allocate(plan: RunPlan, layout: ModelLayout): EngineMemories {
   } catch (cause) {
     throw new MemoryError('MEMORY_EXHAUSTED', {
       what: 'the memory for the model could not be had',
-      expected: `${Math.ceil(needed / 2 ** 20)} MiB, each of its parts below 4 GiB`,
+      expected: `${Math.ceil(memoryNeed(plan, layout).totalBytes / 2 ** 20)} MiB`,
       actual: cause instanceof Error ? cause.message : String(cause),
       remedy: 'Free memory, or choose bf16 weights or cache, or more ranks, or a smaller prefillChunk.',
       cause,
@@ -342,7 +344,7 @@ const SPINS = 2000
 async function startRanks(model: OpenModel, plan: RunPlan, layout: ModelLayout, memories: EngineMemories, options: ResolvedOptions) {
   const control = new SharedArrayBuffer(CONTROL_BYTES)
   const mailbox = new SharedArrayBuffer(layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot).bytes)
-  const module = prepareBackend(plan.backend)
+  const module = prepareBackend(plan.backend, assetUrl('dist/kernels/wasm/tetrad.wasm'))
   const inits = memories.ranks.map(
     (rankMemory): RankInit => ({
       shape: model.lowered.shape,

@@ -5,6 +5,7 @@ import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { Piscina } from 'piscina'
 import type { AttachTask, FaultKind, RankApi, RankFailure, RankInit } from '../../workers/protocol.js'
+import { assetUrl, assetUrl } from '../assets.js'
 import { RankError } from '../errors.js'
 
 export interface RankReport {
@@ -34,7 +35,7 @@ export class RankGroup {
   static async start(inits: readonly RankInit[], control: SharedArrayBuffer, onExit: (detail: string) => void): Promise<RankGroup> {
     const count = inits.length
     const pool = new Piscina({
-      filename: new URL('../../workers/rank.js', import.meta.url).href,
+      filename: assetUrl('dist/workers/rank.js').href,
       minThreads: count,
       maxThreads: count,
       concurrentTasksPerWorker: 1,

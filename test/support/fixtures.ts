@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
+import { withFile } from '../../src/checkpoint/byte-reader.js'
 import { readSafetensors } from '../../src/checkpoint/safetensors.js'
 import { elements } from '../../src/checkpoint/tensor-source.js'
 
@@ -28,7 +29,7 @@ export function goldenCases(): GoldenCase[] {
 /** Golden logits of prompt i: [T, vocab]. */
 export async function goldenLogits(dir: string, i: number): Promise<Float32Array> {
   const path = `${dir}/golden.safetensors`
-  const source = (await readSafetensors(path)).find((t) => t.name === `logits.${i}`)
+  const source = (await withFile(path, (reader) => readSafetensors(reader, path))).find((t) => t.name === `logits.${i}`)
   if (!source) throw new Error(`no logits.${i} in ${path}`)
   const values = new Float32Array(elements(source.shape))
   const file = await open(path)

@@ -1,0 +1,59 @@
+// Memory for a model: how much it needs, whether there is that much, and what would fit if there is not.
+import { availableParallelism } from 'node:os'
+import { layoutModel, type ModelLayout } from '../../workers/model-layout.js'
+import type { RunPlan } from '../../workers/protocol.js'
+import type { ResolvedOptions } from '../config/engine-options.js'
+import { MemoryError } from '../errors.js'
+import { type OpenModel, planRun } from './model.js'
+
+/** The most that one WebAssembly memory can hold. */
+const MEMORY_LIMIT = 2 ** 32
+
+export interface MemoryNeed {
+  readonly totalBytes: number
+  /** The largest single memory. */
+  readonly largestBytes: number
+}
+
+export function memoryNeed(plan: RunPlan, layout: ModelLayout): MemoryNeed {
+  const parts = [...layout.shards, ...layout.ranks].map((part) => part.bytes)
+  if (plan.ranks > 1) parts.push(layout.exchange.bytes)
+  return { totalBytes: parts.reduce((a, b) => a + b, 0), largestBytes: Math.max(...parts) }
+}
+
+/** Bytes that this process may still take, cgroup limits included. */
+export function availableMemory(): number {
+  return process.availableMemory()
+}
+
+/** Throws MemoryError MEMORY_EXHAUSTED, before anything is allocated, naming the options that would fit. */
+export function checkMemory(model: OpenModel, options: ResolvedOptions, plan: RunPlan, layout: ModelLayout, available: number): void {
+  const need = memoryNeed(plan, layout)
+  if (fits(need, plan, available)) return
+  const alternatives: Partial<ResolvedOptions>[] = [{ cache: 'bf16' }, { weights: 'bf16' }, { weights: 'bf16', cache: 'bf16' }]
+  const ranked = alternatives.flatMap((change) => [options.ranks, 4 as const].map((ranks) => ({ ...change, ranks })))
+  const fitting = [{ ranks: 4 as const }, ...ranked].find((change) => {
+    const other = planRun(model, { ...options, ...change }, availableParallelism())
+    return fits(memoryNeed(other, layoutModel(model.lowered.shape, other)), other, available)
+  })
+  const described = fitting && Object.entries(fitting).map(([name, value]) => `${name}: ${typeof value === 'string' ? `'${value}'` : value}`)
+  throw new MemoryError('MEMORY_EXHAUSTED', {
+    what:
+      need.totalBytes > available
+        ? `the model needs ${mib(need.totalBytes)}`
+        : `one of the model's memories needs ${mib(need.largestBytes)}, and a WebAssembly memory ends at ${mib(MEMORY_LIMIT)}`,
+    expected: `at most ${mib(need.totalBytes > available ? available : MEMORY_LIMIT)}`,
+    actual: `${mib(need.totalBytes)} for ${plan.ranks} ranks, ${plan.weights} weights, ${plan.cache} cache, ${model.config.block_size} tokens of context`,
+    remedy: described
+      ? `This would fit: { ${described.join(', ')} }.`
+      : 'No choice of ranks or formats would fit: free memory, or use a larger machine.',
+  })
+}
+
+function fits(need: MemoryNeed, plan: RunPlan, available: number): boolean {
+  return need.totalBytes <= available && (plan.backend !== 'wasm' || need.largestBytes <= MEMORY_LIMIT)
+}
+
+function mib(bytes: number): string {
+  return `${Math.ceil(bytes / 2 ** 20)} MiB`
+}
