@@ -3,7 +3,7 @@
 import { fileURLToPath } from 'node:url'
 import { SingleBar } from 'cli-progress'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
-import { assetUrl, assetUrl } from './assets.js'
+import { assetUrl } from './assets.js'
 import type { EngineOptions } from './config/engine-options.js'
 import { Engine } from './engine/engine.js'
 import { TetradError } from './errors.js'

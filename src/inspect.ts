@@ -4,7 +4,7 @@ import { cacheWidth, layoutModel } from '../workers/model-layout.js'
 import { RANK_COUNTS } from '../workers/protocol.js'
 import { planShards } from './checkpoint/shard-plan.js'
 import { type EngineOptions, resolveOptions } from './config/engine-options.js'
-import { memoryNeed, memoryNeed } from './engine/memory.js'
+import { memoryNeed } from './engine/memory.js'
 import { cacheValuesPerToken, determinismKey, openModel, planRun, type RankPlan, rankPlans } from './engine/model.js'
 
 export interface CacheCost {

@@ -5,7 +5,7 @@ import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { Piscina } from 'piscina'
 import type { AttachTask, FaultKind, RankApi, RankFailure, RankInit } from '../../workers/protocol.js'
-import { assetUrl, assetUrl } from '../assets.js'
+import { assetUrl } from '../assets.js'
 import { RankError } from '../errors.js'
 
 export interface RankReport {

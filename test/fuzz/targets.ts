@@ -1,0 +1,283 @@
+// What is fuzzed, from which seeds, and what must hold of every input: a typed error, or tensors that lie inside the file.
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { readerOf } from '../../src/checkpoint/byte-reader.js'
+import { parseIndex } from '../../src/checkpoint/checkpoint.js'
+import { readSafetensors } from '../../src/checkpoint/safetensors.js'
+import { STORED_BYTES, type TensorSource } from '../../src/checkpoint/tensor-source.js'
+import { readTorchBin } from '../../src/checkpoint/torch-bin.js'
+import { unpickleStateDict } from '../../src/checkpoint/unpickler.js'
+import { parseModelConfig } from '../../src/config/model-config.js'
+import { TetradError } from '../../src/errors.js'
+import { loadTokenizer } from '../../src/tokenizer/tokenizer.js'
+import { FIXTURES, TINY } from '../support/fixtures.js'
+import { safetensors } from '../support/models.js'
+import { type SavedTensor, torchEntries, zip, zipParts } from '../support/torch-file.js'
+
+export interface Target {
+  readonly name: string
+  /** Inputs: mutations of real files, by their structure. */
+  readonly inputs: fc.Arbitrary<Uint8Array>
+  /** Resolves if the input was read rightly, rejects with what it threw. */
+  readonly run: (bytes: Uint8Array) => Promise<void>
+}
+
+/** One change of a byte string. */
+type Edit =
+  | { readonly kind: 'byte'; readonly at: number; readonly value: number }
+  | { readonly kind: 'number'; readonly at: number; readonly width: 1 | 2 | 4 | 8; readonly value: bigint }
+  | { readonly kind: 'copy'; readonly from: number; readonly to: number; readonly length: number }
+  | { readonly kind: 'insert'; readonly at: number; readonly bytes: Uint8Array }
+  | { readonly kind: 'cut'; readonly at: number; readonly length: number }
+
+const INTERESTING = [
+  0n,
+  1n,
+  2n,
+  0x7fn,
+  0xffn,
+  0x100n,
+  0xffffn,
+  0x7fffffffn,
+  0x80000000n,
+  0xffffffffn,
+  0x100000000n,
+  0x1fffffffffffffn,
+  0x7fffffffffffffffn,
+  0xffffffffffffffffn,
+]
+const OPCODES = [
+  ...Buffer.from(
+    '(.0N]}lt)RQcbusaeqrhjKMJXGiIoSTUVdgp\x80\x81\x82\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98',
+    'latin1',
+  ),
+]
+
+/** Where: as a share of the length, so that an edit fits every seed. */
+const place = fc.nat({ max: 0xffffff })
+
+function edits(structured: boolean): fc.Arbitrary<Edit[]> {
+  const value = structured ? fc.constantFrom(...OPCODES) : fc.nat({ max: 255 })
+  return fc.array(
+    fc.oneof(
+      { weight: 4, arbitrary: fc.record({ kind: fc.constant('byte' as const), at: place, value: fc.oneof(value, fc.nat({ max: 255 })) }) },
+      {
+        weight: 3,
+        arbitrary: fc.record({
+          kind: fc.constant('number' as const),
+          at: place,
+          width: fc.constantFrom(1 as const, 2 as const, 4 as const, 8 as const),
+          value: fc.constantFrom(...INTERESTING),
+        }),
+      },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant('copy' as const), from: place, to: place, length: fc.nat({ max: 64 }) }) },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant('insert' as const), at: place, bytes: fc.uint8Array({ maxLength: 16 }) }) },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant('cut' as const), at: place, length: fc.nat({ max: 32 }) }) },
+    ),
+    { minLength: 1, maxLength: 6 },
+  )
+}
+
+/** Applies edits to the bytes between `start` and `end`. */
+function apply(seed: Uint8Array, changes: readonly Edit[], start = 0, end = seed.length): Uint8Array {
+  let bytes: Buffer = Buffer.from(seed)
+  let limit = end
+  for (const edit of changes) {
+    const at = (share: number) => start + Math.floor((share / 0x1000000) * Math.max(1, limit - start))
+    if (edit.kind === 'byte') bytes[Math.min(at(edit.at), bytes.length - 1)] = edit.value
+    else if (edit.kind === 'number') {
+      const raw = Buffer.from(BigUint64Array.of(edit.value).buffer).subarray(0, edit.width)
+      raw.copy(bytes, at(edit.at))
+    } else if (edit.kind === 'copy') bytes.copy(bytes, at(edit.to), at(edit.from), at(edit.from) + edit.length)
+    else {
+      const position = at(edit.at)
+      const added = edit.kind === 'insert' ? edit.bytes : new Uint8Array(0)
+      const removed = edit.kind === 'cut' ? edit.length : 0
+      bytes = Buffer.concat([bytes.subarray(0, position), added, bytes.subarray(position + removed)])
+      limit = Math.max(start, limit + added.length - removed)
+    }
+  }
+  return bytes
+}
+
+const saved: SavedTensor[] = [
+  { name: 'transformer.wte.weight', storage: 'BFloat16Storage', key: '0', elements: 64, shape: [8, 8] },
+  { name: 'a', storage: 'FloatStorage', key: '1', elements: 24, offset: 4, shape: [2, 3, 2] },
+  { name: 'b', storage: 'FloatStorage', key: '1', elements: 24, shape: [4, 4], strides: [1, 4] },
+  { name: 'c', storage: 'DoubleStorage', key: '2', elements: 5, shape: [] },
+]
+const storages = new Map([
+  ['0', new Uint8Array(128)],
+  ['1', new Uint8Array(96)],
+  ['2', new Uint8Array(40)],
+])
+const entries = torchEntries(saved, storages)
+const pickle = entries[0]?.data as Uint8Array
+const realBin = readFileSync(`${FIXTURES}golden/mlra_4_bf16_sharded/pytorch_model-00003-of-00003.bin`)
+const realPickle = (() => {
+  const start = realBin.indexOf(Buffer.from([0x80, 2, 0x7d]))
+  return realBin.subarray(start, realBin.indexOf(Buffer.from('PK'), start))
+})()
+
+function insideFile(tensors: readonly TensorSource[], size: number): void {
+  for (const { name, shape, strides, offset, dtype } of tensors) {
+    if (shape.includes(0)) continue
+    const steps = strides ?? shape.map((_, i) => shape.slice(i + 1).reduce((a, b) => a * b, 1))
+    const last = shape.reduce((sum, d, i) => sum + (d - 1) * (steps[i] as number), 0)
+    const end = offset + (last + 1) * STORED_BYTES[dtype]
+    if (!(offset >= 0 && end <= size)) throw new Error(`${name} lies at ${offset} to ${end} of ${size} bytes`)
+  }
+}
+
+const text = (json: unknown) => Buffer.from(JSON.stringify(json))
+
+/** JSON whose values and names were changed, still JSON most of the time. */
+function jsonInputs(seed: unknown): fc.Arbitrary<Uint8Array> {
+  const values = fc.oneof(
+    fc.constantFrom<unknown>(
+      null,
+      true,
+      0,
+      -1,
+      1.5,
+      1e308,
+      2 ** 31,
+      2 ** 53,
+      '',
+      'x',
+      [],
+      {},
+      [[]],
+      '__proto__',
+      'F32',
+      [0, 8],
+      [-1, 4],
+      'constructor',
+    ),
+    fc.jsonValue({ maxDepth: 2 }),
+  )
+  const change = fc.record({
+    path: fc.array(place, { minLength: 1, maxLength: 3 }),
+    value: values,
+    remove: fc.boolean(),
+    rename: fc.option(fc.constantFrom('__proto__', '', 'x', 'constructor')),
+  })
+  const structured = fc.array(change, { minLength: 1, maxLength: 4 }).map((changes) => {
+    const root = structuredClone(seed) as Record<string, unknown>
+    for (const { path, value, remove, rename } of changes) {
+      let parent: Record<string, unknown> = root
+      let key = ''
+      for (const share of path) {
+        const keys = Object.keys(parent)
+        if (keys.length === 0) break
+        key = keys[share % keys.length] as string
+        const next = parent[key]
+        if (share === path.at(-1) || typeof next !== 'object' || next === null) break
+        parent = next as Record<string, unknown>
+      }
+      if (key === '') continue
+      if (rename !== null) Object.defineProperty(parent, rename, { value: parent[key], enumerable: true, configurable: true, writable: true })
+      if (remove) delete parent[key]
+      else parent[key] = value
+    }
+    return text(root)
+  })
+  return fc.oneof({ weight: 3, arbitrary: structured }, { weight: 1, arbitrary: edits(false).map((changes) => apply(text(seed), changes)) })
+}
+
+const plain = [
+  { name: 'a', shape: [2, 3], values: new Float32Array(6) },
+  { name: 'b', shape: [4], values: new Float32Array(4) },
+]
+const safe = safetensors(plain)
+const safeHeader = JSON.parse(safe.subarray(8, 8 + Number(safe.readBigUInt64LE())).toString())
+
+function withHeader(json: Uint8Array): Uint8Array {
+  const length = Buffer.alloc(8)
+  length.writeBigUInt64LE(BigInt(json.length))
+  return Buffer.concat([length, json, Buffer.alloc(40)])
+}
+
+function tokenizerTarget(): Target['run'] {
+  const dir = mkdtempSync(join(tmpdir(), 'tetrad-fuzz-'))
+  process.on('exit', () => rmSync(dir, { recursive: true, force: true }))
+  return async (bytes) => {
+    writeFileSync(join(dir, 'tokenizer.json'), bytes)
+    const tokenizer = await loadTokenizer(dir, 4096)
+    if (!tokenizer) throw new Error('the file was not seen')
+  }
+}
+
+const tokenizerSeed = (() => {
+  const whole = JSON.parse(readFileSync(`${TINY}/tokenizer.json`, 'utf8'))
+  const vocab = Object.fromEntries(Object.entries(whole.model.vocab).slice(0, 300))
+  return { ...whole, model: { ...whole.model, vocab, merges: [] } }
+})()
+
+export const TARGETS: readonly Target[] = [
+  {
+    name: 'pickle',
+    inputs: fc.oneof(
+      edits(true).map((changes) => apply(pickle, changes)),
+      edits(true).map((changes) => apply(realPickle, changes)),
+      fc.uint8Array({ maxLength: 64 }),
+    ),
+    run: async (bytes) => void unpickleStateDict(bytes, 'x.bin'),
+  },
+  {
+    name: 'zip',
+    inputs: fc.oneof(
+      edits(false).map((changes) => apply(zip(entries), changes)),
+      // The directory and the end records are where a zip says where things are.
+      fc.tuple(fc.boolean(), edits(false)).map(([zip64, changes]) => {
+        const { parts } = zipParts(entries, zip64)
+        return apply(zip(entries, zip64), changes, (parts.at(-1) as [number, Buffer])[0])
+      }),
+      edits(true).map((changes) => zip(entries.map((e) => (e.data === pickle ? { ...e, data: apply(pickle, changes) } : e)))),
+      fc.tuple(place, edits(false)).map(([, changes]) => apply(realBin, changes, realBin.length - 2000)),
+    ),
+    run: async (bytes) => insideFile(await readTorchBin(readerOf(bytes), 'x.bin'), bytes.length),
+  },
+  {
+    name: 'safetensors',
+    inputs: fc.oneof(
+      jsonInputs(safeHeader).map(withHeader),
+      edits(false).map((changes) => apply(safe, changes)),
+      fc.uint8Array({ maxLength: 64 }),
+    ),
+    run: async (bytes) => insideFile(await readSafetensors(readerOf(bytes), 'x.safetensors'), bytes.length),
+  },
+  {
+    name: 'config',
+    inputs: jsonInputs(JSON.parse(readFileSync(`${TINY}/config.json`, 'utf8'))),
+    run: async (bytes) => void parseModelConfig(parseOr(bytes)),
+  },
+  {
+    name: 'index',
+    inputs: jsonInputs({ metadata: { total_size: 3 }, weight_map: { a: 'x-1.bin', b: 'x-2.bin', c: 'x-2.bin' } }),
+    run: async (bytes) => void parseIndex(Buffer.from(bytes).toString(), 'index.json'),
+  },
+  { name: 'tokenizer', inputs: jsonInputs(tokenizerSeed), run: tokenizerTarget() },
+]
+
+/** JSON that cannot be parsed never reaches parseModelConfig. */
+function parseOr(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(Buffer.from(bytes).toString())
+  } catch {
+    return undefined
+  }
+}
+
+/** 'read', 'refused' (a typed error), or throws: what must not happen. */
+export async function judge(target: Target, bytes: Uint8Array): Promise<'read' | 'refused'> {
+  try {
+    await target.run(bytes)
+    return 'read'
+  } catch (error) {
+    if (error instanceof TetradError && error.remedy !== '') return 'refused'
+    throw error
+  }
+}
