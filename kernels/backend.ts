@@ -1,12 +1,13 @@
 // What a rank may ask of a backend. One conformance suite (test/kernels/conformance.ts) runs on every implementation.
 import type { PackedMatrix } from './packing.js'
 import type { Rows, Scalars } from './rows.js'
+import type { WasmMemory } from './wasm/webassembly.js'
 
 export type BackendName = 'wasm' | 'reference'
 export type CacheFormat = 'f32' | 'bf16'
 
 /** A memory that threads share; the coordinator creates and owns it. */
-export type SharedMemory = WebAssembly.Memory | SharedArrayBuffer
+export type SharedMemory = WasmMemory | SharedArrayBuffer
 
 /** Attention of one unit (a cache stream and the heads it serves) over pages, geometry fixed at load. Pointers in bytes. */
 export interface UnitGeometry {

@@ -2,6 +2,7 @@
 import type { BackendName, KernelSpace, SharedMemory } from './backend.js'
 import { ReferenceSpace } from './reference/reference-space.js'
 import { compileKernels, WasmSpace } from './wasm/wasm-space.js'
+import { type WasmModule, WebAssembly } from './wasm/webassembly.js'
 
 /** Bytes of an activation scalar. */
 export function scalarBytes(backend: BackendName): number {
@@ -20,12 +21,12 @@ export function bufferOf(memory: SharedMemory): SharedArrayBuffer {
 }
 
 /** What every thread needs to run the backend; it crosses by postMessage. `kernels`: the compiled module's file. */
-export function prepareBackend(backend: BackendName, kernels = new URL('./wasm/tetrad.wasm', import.meta.url)): WebAssembly.Module | undefined {
+export function prepareBackend(backend: BackendName, kernels = new URL('./wasm/tetrad.wasm', import.meta.url)): WasmModule | undefined {
   return backend === 'wasm' ? compileKernels(kernels) : undefined
 }
 
 /** Kernels over one memory. */
-export function openSpace(module: WebAssembly.Module | undefined, memory: SharedMemory): KernelSpace {
+export function openSpace(module: WasmModule | undefined, memory: SharedMemory): KernelSpace {
   if (memory instanceof SharedArrayBuffer) return new ReferenceSpace(memory)
   if (!module) throw new Error('a WebAssembly memory needs the compiled kernels')
   return new WasmSpace(module, memory)

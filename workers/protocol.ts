@@ -1,6 +1,7 @@
 // What crosses between the coordinator and its worker threads: types, error codes, collective names. No logic.
 import type { BackendName, CacheFormat, SharedMemory } from '../kernels/backend.js'
 import type { WeightFormat } from '../kernels/packing.js'
+import type { WasmModule } from '../kernels/wasm/webassembly.js'
 
 /** A model is always cut into this many shards; `ranks` says how many of them a thread carries. */
 export const SHARDS = 4
@@ -91,7 +92,7 @@ export interface AttachTask {
 export interface RankInit {
   readonly shape: ModelShape
   readonly plan: RunPlan
-  readonly module: WebAssembly.Module | undefined
+  readonly module: WasmModule | undefined
   readonly shards: readonly SharedMemory[]
   readonly rankMemory: SharedMemory
   /** Undefined at one rank: the exchange regions lie in the rank's memory then. */

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import type { CacheFormat, KernelSpace, UnitGeometry } from '../backend.js'
 import { type PackedMatrix, TILE_ROWS } from '../packing.js'
 import { Rows } from '../rows.js'
+import { type WasmMemory, type WasmModule, WebAssembly } from './webassembly.js'
 
 type Kernel = (...args: number[]) => number
 
@@ -30,7 +31,7 @@ interface Exports {
 }
 
 /** Compiles the module once; it crosses to worker threads by postMessage. Throws if the engine lacks WebAssembly SIMD. */
-export function compileKernels(url: URL): WebAssembly.Module {
+export function compileKernels(url: URL): WasmModule {
   return new WebAssembly.Module(readFileSync(url))
 }
 
@@ -42,7 +43,7 @@ export class WasmSpace implements KernelSpace {
   cacheBytesRead = 0
   readonly #k: Exports
 
-  constructor(module: WebAssembly.Module, memory: WebAssembly.Memory) {
+  constructor(module: WasmModule, memory: WasmMemory) {
     const abort = () => {
       throw new Error('a kernel called abort')
     }

@@ -1,0 +1,23 @@
+// The part of the WebAssembly API in use, typed here: Node's types leave it to the DOM library, which would bring a
+// browser's globals, and an ambient declaration would be missing from the package's own types.
+
+export interface WasmModule {
+  readonly __wasmModule?: never
+}
+
+export interface WasmMemory {
+  readonly buffer: SharedArrayBuffer
+}
+
+interface WebAssemblyApi {
+  readonly Module: new (bytes: Uint8Array) => WasmModule
+  readonly Instance: new (module: WasmModule, imports: Record<string, Record<string, unknown>>) => { readonly exports: Record<string, unknown> }
+  /** Sizes in pages of 64 KiB. */
+  readonly Memory: new (descriptor: {
+    initial: number
+    maximum: number
+    shared: true
+  }) => WasmMemory
+}
+
+export const WebAssembly: WebAssemblyApi = (globalThis as unknown as { WebAssembly: WebAssemblyApi }).WebAssembly
