@@ -65,7 +65,8 @@ await engine.close()
 
   // Everything of tetrad's own in the bundle; workers and kernels are found in the installed package.
   const banner = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);"
-  run(tool('esbuild'), [
+  run('node', [
+    join(root, 'node_modules/esbuild-wasm/bin/esbuild'),
     'user.js',
     '--bundle',
     '--platform=node',

@@ -180,7 +180,7 @@ function jsonInputs(seed: unknown): fc.Arbitrary<Uint8Array> {
       if (key === '') continue
       if (rename !== null) Object.defineProperty(parent, rename, { value: parent[key], enumerable: true, configurable: true, writable: true })
       if (remove) delete parent[key]
-      else parent[key] = value
+      else parent[key] = structuredClone(value)
     }
     return text(root)
   })
