@@ -1,6 +1,7 @@
 // The tensors of a model directory, whatever files they are in. Opens headers, never data.
 import { access, readFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
+import { show } from '../config/check.js'
 import { CheckpointError } from '../errors.js'
 import { type ByteReader, withFile } from './byte-reader.js'
 import { readSafetensors } from './safetensors.js'
@@ -88,7 +89,7 @@ export function parseIndex(text: string, path: string): string[] {
   const files = new Set<string>()
   for (const file of Object.values(map)) {
     if (typeof file !== 'string' || file !== basename(file) || /[\\/\0]/.test(file) || ['', '.', '..'].includes(file)) {
-      throw invalid(path, `it names ${String(file).slice(0, 60)}`, 'file names in the same directory')
+      throw invalid(path, `it names ${show(file)}`, 'file names in the same directory')
     }
     files.add(file)
   }

@@ -1,5 +1,6 @@
 // model.safetensors: eight bytes of length, a JSON header, then the data. Reads the header only, and holds it to the
 // format's rules: every byte of data belongs to exactly one tensor.
+import { show } from '../config/check.js'
 import { CheckpointError } from '../errors.js'
 import type { ByteReader, FileIdentity } from './byte-reader.js'
 import { elements, STORED_BYTES, type StoredType, type TensorSource } from './tensor-source.js'
@@ -58,7 +59,7 @@ function parseTensor(name: string, value: unknown, dataStart: number, file: File
   const dtype = typeof v.dtype === 'string' && Object.hasOwn(TYPES, v.dtype) ? TYPES[v.dtype] : undefined
   if (!dtype) {
     throw new CheckpointError('TENSOR_DTYPE', {
-      what: `${path}: ${name.slice(0, 80)} has the type ${String(v.dtype).slice(0, 20)}`,
+      what: `${path}: ${name.slice(0, 80)} has the type ${show(v.dtype)}`,
       expected: Object.keys(TYPES).join(', '),
       remedy: 'Convert the checkpoint to float32, float16 or bfloat16.',
     })

@@ -1,5 +1,6 @@
 // Reads the pickle of a PyTorch state dict without running anything: an allow-listed stack machine that knows the few
 // functions and types that a state dict needs, and refuses every other name. Work is bounded by the bytes of the pickle.
+import { show } from '../config/check.js'
 import { CheckpointError } from '../errors.js'
 
 /** A tensor as the pickle describes it; sizes in elements. */
@@ -56,7 +57,7 @@ export function unpickleStateDict(bytes: Uint8Array, path: string): Map<string, 
   if (!(value instanceof Map)) throw damaged(path, 'its pickle holds no dict', 'a state dict: names to tensors')
   const tensors = new Map<string, PickledTensor>()
   for (const [name, tensor] of value) {
-    if (typeof name !== 'string' || !isTensor(tensor)) throw damaged(path, `its entry ${String(name).slice(0, 60)} is no tensor`, 'names to tensors')
+    if (typeof name !== 'string' || !isTensor(tensor)) throw damaged(path, `its entry ${show(name)} is no tensor`, 'names to tensors')
     tensors.set(name, tensor)
   }
   return tensors
@@ -162,7 +163,8 @@ class Unpickler {
       case 0x93: {
         // STACK_GLOBAL
         const [module, name] = this.#popMany(2)
-        return this.#global(String(module), String(name))
+        if (typeof module !== 'string' || typeof name !== 'string') throw this.#unsafe('names a global by no text')
+        return this.#global(module, name)
       }
       case 0x51: // BINPERSID
         return this.#push(this.#storage(this.#pop()))

@@ -8,7 +8,11 @@ export function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}...` : value)
   if (typeof value === 'bigint') return `${value}n`
   if (typeof value === 'function') return 'a function'
-  if (Array.isArray(value)) return value.length > 8 ? `an array of ${value.length}` : `[${value.map(show).join(', ')}]`
+  // Nested values are left out: a hostile file nests them a million deep.
+  if (Array.isArray(value))
+    return value.length > 8
+      ? `an array of ${value.length}`
+      : `[${value.map((v) => (typeof v === 'object' && v !== null ? '...' : show(v))).join(', ')}]`
   if (typeof value === 'object' && value !== null) return 'an object'
   return String(value)
 }

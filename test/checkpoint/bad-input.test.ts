@@ -258,6 +258,25 @@ const CASES: readonly (readonly [string, string, ErrorCode, RegExp, Spoil])[] = 
     /it names 3/,
     (dir) => writeFileSync(join(dir, 'pytorch_model.bin.index.json'), '{"weight_map":{"a":3}}'),
   ],
+  [
+    'an index whose name has a toString of its own',
+    SHARDED,
+    'CHECKPOINT_INVALID',
+    /it names an object/,
+    (dir) => writeFileSync(join(dir, 'pytorch_model.bin.index.json'), '{"weight_map":{"a":{"toString":"c"}}}'),
+  ],
+  [
+    'a dtype with a toString of its own',
+    MODEL,
+    'TENSOR_DTYPE',
+    /an object/,
+    (dir) =>
+      rewrite(
+        dir,
+        (all) => all,
+        (header) => Object.assign(Object.values(header)[0] as object, { dtype: { toString: 1 } }),
+      ),
+  ],
   ['a garbage index', SHARDED, 'CHECKPOINT_INVALID', /not JSON/, (dir) => writeFileSync(join(dir, 'pytorch_model.bin.index.json'), 'x')],
   ['an empty index', SHARDED, 'CHECKPOINT_INVALID', /empty/, (dir) => writeFileSync(join(dir, 'pytorch_model.bin.index.json'), '{"weight_map":{}}')],
   ['a part that is missing', SHARDED, 'MODEL_NOT_FOUND', /00002-of-00003/, (dir) => rmSync(join(dir, 'pytorch_model-00002-of-00003.bin'))],

@@ -90,3 +90,11 @@ test('a pickle cut anywhere, or with any byte changed, is a typed error or a dic
   }
   t.pass()
 })
+
+test('a value nested half a million deep, or in itself, is a typed error', (t) => {
+  const deep = pickle('}', '(', ')', '\x85'.repeat(500_000), text('x'), 'u')
+  t.throws(() => unpickleStateDict(deep, 'x.bin'), { instanceOf: CheckpointError })
+  const cyclic = pickle('}', '(', ']', 'q\x00', 'h\x00', 'a', text('x'), 'u')
+  t.throws(() => unpickleStateDict(cyclic, 'x.bin'), { instanceOf: CheckpointError })
+  t.throws(() => unpickleStateDict(pickle(')', '\x85'.repeat(500_000), text('x'), '\x93'), 'x.bin'), { instanceOf: CheckpointError })
+})
