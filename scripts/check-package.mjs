@@ -1,7 +1,7 @@
 // Packs the package, installs the tarball in an empty folder as a user would, and uses it from JavaScript, TypeScript and a
 // bundle. Prints sizes and times. Usage: node scripts/check-package.mjs
-import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 
@@ -63,20 +63,22 @@ await engine.close()
   ])
   check('TypeScript', run('node', ['out/typed.js']))
 
-  // Everything of tetrad's own in the bundle; workers and kernels are found in the installed package.
-  const banner = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);"
-  run('node', [
-    join(root, 'node_modules/esbuild-wasm/bin/esbuild'),
-    'user.js',
-    '--bundle',
-    '--platform=node',
-    '--format=esm',
-    `--banner:js=${banner}`,
-    '--outfile=bundle/out.mjs',
-    '--log-level=error',
-  ])
-  console.log(`bundle: ${(statSync(join(dir, 'bundle/out.mjs')).size / 1024).toFixed(0)} KiB`)
-  check('esbuild bundle', run('node', ['bundle/out.mjs']))
+  const bundle = (...flags) =>
+    run('node', [
+      join(root, 'node_modules/esbuild-wasm/bin/esbuild'),
+      'user.js',
+      '--bundle',
+      '--platform=node',
+      '--format=esm',
+      '--outfile=out.mjs',
+      '--log-level=error',
+      ...flags,
+    ])
+  bundle('--external:tetrad')
+  check('esbuild bundle', run('node', ['out.mjs']))
+  bundle("--banner:js=import { createRequire as r } from 'node:module'; const require = r(import.meta.url);")
+  const { stderr } = spawnSync('node', ['out.mjs'], { cwd: dir, encoding: 'utf8' })
+  if (!stderr.includes('keep it out of the bundle')) throw new Error(`a bundle with tetrad inside said: ${stderr}`)
   check('command', run('npx', ['tetrad', 'generate', 'Once upon a time', '--max-tokens', '8']).replace('Once upon a time', ''))
 } finally {
   rmSync(dir, { recursive: true, force: true })

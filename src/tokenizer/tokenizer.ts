@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
+import { show } from '../config/check.js'
 import { CheckpointError } from '../errors.js'
 
 export interface Tokenizer {
@@ -23,11 +24,9 @@ export async function loadTokenizer(dir: string, vocab: number): Promise<Tokeniz
     throw invalid(path, error)
   }
   try {
-    const tokenizer = new HuggingFaceTokenizer(JSON.parse(text), { clean_up_tokenization_spaces: false })
-    const largest = tokenizer.get_vocab(true)
-    for (const id of largest.values()) {
-      if (id >= vocab) throw new Error(`it has the id ${id}, and the model ${vocab} ids`)
-    }
+    const parsed: unknown = JSON.parse(text)
+    checkIds(parsed, vocab)
+    const tokenizer = new HuggingFaceTokenizer(parsed as object, { clean_up_tokenization_spaces: false })
     return {
       encode: (prompt) => tokenizer.encode(prompt, { add_special_tokens: false }).ids,
       // The library refuses to decode nothing.
@@ -36,6 +35,17 @@ export async function loadTokenizer(dir: string, vocab: number): Promise<Tokeniz
     }
   } catch (error) {
     throw invalid(path, error)
+  }
+}
+
+/** Before the library sees them: it fills tables up to the largest id (an id of 2^31 kept it busy for 100 s). */
+function checkIds(file: unknown, vocab: number): void {
+  const { added_tokens: added, model } = (file ?? {}) as { added_tokens?: unknown; model?: { vocab?: unknown } | null }
+  const fromAdded = Array.isArray(added) ? added.map((token: { id?: unknown } | null) => token?.id) : []
+  const fromModel = typeof model?.vocab === 'object' && model.vocab !== null && !Array.isArray(model.vocab) ? Object.values(model.vocab) : []
+  for (const id of [...fromAdded, ...fromModel]) {
+    if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= vocab)
+      throw new Error(`it has the id ${show(id)}, and the model ${vocab} ids`)
   }
 }
 

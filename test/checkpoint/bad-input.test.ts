@@ -288,6 +288,14 @@ const CASES: readonly (readonly [string, string, ErrorCode, RegExp, Spoil])[] = 
     (dir) => writeFileSync(join(dir, 'pytorch_model-00002-of-00003.bin'), readFileSync(join(dir, 'pytorch_model-00001-of-00003.bin'))),
   ],
   ['a garbage tokenizer', MODEL, 'TOKENIZER_INVALID', /cannot be used/, (dir) => writeFileSync(join(dir, 'tokenizer.json'), '{"model":')],
+  [
+    'an added token with an absurd id',
+    MODEL,
+    'TOKENIZER_INVALID',
+    /id 2147483648/,
+    (dir) =>
+      writeFileSync(join(dir, 'tokenizer.json'), '{"added_tokens":[{"id":2147483648,"content":"x"}],"model":{"type":"BPE","vocab":{},"merges":[]}}'),
+  ],
   ['an empty tokenizer', MODEL, 'TOKENIZER_INVALID', /cannot be used/, (dir) => writeFileSync(join(dir, 'tokenizer.json'), '{}')],
   [
     "another model's tokenizer",

@@ -14,6 +14,8 @@ if (targets.length === 0 || Number.isNaN(end) || Number.isNaN(most)) {
   process.exit(1)
 }
 
+/** Inputs that take longer are printed: a hang, or a busy machine. */
+const SLOW_MS = 1000
 // Slower ones get fewer inputs a round, so that none takes all the time.
 const BATCH = 500
 const counts = new Map(targets.map((t) => [t.name, { read: 0, refused: 0, ms: 0, slowestMs: 0 }]))
@@ -35,7 +37,9 @@ while (performance.now() < end && total < most) {
         )
         process.exit(1)
       }
-      count.slowestMs = Math.max(count.slowestMs, performance.now() - before)
+      const ms = performance.now() - before
+      count.slowestMs = Math.max(count.slowestMs, ms)
+      if (ms > SLOW_MS) console.log(`${target.name}, seed ${seed}: ${ms.toFixed(0)} ms for ${Buffer.from(bytes).toString('base64')}`)
       total++
     }
     count.ms += performance.now() - began
