@@ -13,6 +13,9 @@ import type { GenerateParams } from './sampling/params.js'
 import { VERSION } from './version.js'
 
 const DEFAULT_MODEL = fileURLToPath(assetUrl('models/tiny'))
+/** SIGTERM lets the request run this long. */
+const TERMINATE_MS = 5000
+
 const DEFAULT_PROMPT = 'Once upon a time'
 
 interface EngineFlags {
@@ -65,7 +68,6 @@ async function generate(prompt: string | undefined, flags: GenerateFlags): Promi
   const interrupt = new AbortController()
   const onInterrupt = () => interrupt.abort()
   process.once('SIGINT', onInterrupt)
-  process.once('SIGTERM', onInterrupt)
   if (prompt !== undefined && flags.promptIds !== undefined) {
     throw new InvalidArgumentError('Give a prompt or --prompt-ids, not both.')
   }
@@ -83,6 +85,7 @@ async function generate(prompt: string | undefined, flags: GenerateFlags): Promi
       if (loadedBytes === totalBytes) bar?.stop()
     },
   }).finally(() => bar?.stop())
+  process.once('SIGTERM', () => void engine.close({ drainMs: TERMINATE_MS }))
   try {
     const { maxTokens, temperature, seed, ignoreEos } = flags
     const params: GenerateParams = { signal: interrupt.signal }
@@ -103,7 +106,17 @@ async function generate(prompt: string | undefined, flags: GenerateFlags): Promi
     const { text, tokens, finishReason, usage, timings } = await generation
     if (flags.json) {
       const { ranks, backend, loadMs } = engine.info
-      console.log(JSON.stringify({ text, tokens, finishReason, usage, ranks, backend, timings: { loadMs, ...timings } }))
+      console.log(
+        JSON.stringify({
+          text,
+          tokens,
+          finishReason,
+          usage: { promptTokens: usage.promptTokens, completionTokens: usage.completionTokens },
+          ranks,
+          backend,
+          timings: { loadMs, ...timings },
+        }),
+      )
     } else {
       process.stdout.write('\n')
       const { ranks, backend } = engine.info

@@ -46,7 +46,7 @@ export class RequestError extends TetradError {
   override readonly name = 'RequestError'
 }
 
-/** A rank failed or was late; the request it was serving is lost. */
+/** Ranks failed more often than the engine may restart them. */
 export class RankError extends TetradError {
   override readonly name = 'RankError'
 }
@@ -54,6 +54,18 @@ export class RankError extends TetradError {
 /** The engine is closed, or was closed while the call ran. */
 export class EngineClosedError extends TetradError {
   override readonly name = 'EngineClosedError'
+}
+
+/** The queue is full. */
+export class OverloadedError extends TetradError {
+  override readonly name = 'OverloadedError'
+  /** When a place may be free, milliseconds; an estimate from the requests before. */
+  readonly retryAfterMs: number
+
+  constructor(retryAfterMs: number, facts: ErrorFacts) {
+    super('OVERLOADED', facts)
+    this.retryAfterMs = retryAfterMs
+  }
 }
 
 /** Not enough memory for what was asked. */
@@ -109,13 +121,18 @@ export const ERROR_CODES = {
   PROMPT_EMPTY: { meaning: 'A prompt without tokens.', remedy: 'Give a text or token ids.' },
   PROMPT_TOO_LONG: { meaning: 'A prompt that does not fit the context.', remedy: 'Shorten the prompt.' },
   TOKEN_INVALID: { meaning: 'A token id that is not an integer of the vocabulary.', remedy: "Use this model's tokenizer." },
-  RANK_FAILED: { meaning: 'A rank threw while it ran a step, or could not be started.', remedy: 'Send the request again; the engine goes on.' },
+  RANK_FAILED: {
+    meaning: 'A rank threw while it ran a step, or could not be started.',
+    remedy: 'The engine restarts its ranks and goes on; this reaches a request only after maxRestarts.',
+  },
   RANK_LATE: {
     meaning: 'A rank did not come to a collective, or did not end a step, in time.',
     remedy: 'Load another engine; raise stepDeadlineMs if the machine is just slow.',
   },
   RANK_EXITED: { meaning: 'The worker thread of a rank ended.', remedy: 'Close the engine and load another.' },
   NON_FINITE_LOGITS: { meaning: 'The logits of a step are NaN or infinite.', remedy: 'Use another checkpoint, or f32 weights and cache.' },
+  OVERLOADED: { meaning: 'The queue holds maxQueue requests already.', remedy: 'Send the request again after retryAfterMs, or raise maxQueue.' },
+  TIMEOUT: { meaning: 'A request waited or ran longer than its timeout.', remedy: 'Raise timeoutMs or queueTimeoutMs, or ask for fewer tokens.' },
   ENGINE_CLOSED: { meaning: 'A call on an engine that is closed, or was closed while the call ran.', remedy: 'Load another engine.' },
   MEMORY_EXHAUSTED: {
     meaning: 'The machine has not the memory that the model needs, or would not give it.',

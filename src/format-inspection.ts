@@ -7,7 +7,7 @@ export function formatInspection(i: Inspection): string {
     `${i.dir}`,
     `variant      ${i.variant}, ${i.parameters.toLocaleString('en')} parameters, ${i.layers} layers, vocabulary ${i.vocab}, context ${i.contextTokens} tokens`,
     `stored       ${i.storedTypes.join(', ')} (${i.format})`,
-    `runs as      ${i.backend}, weights ${i.weights}, cache ${i.cache}, ${i.ranks.length} ${i.ranks.length === 1 ? 'rank' : 'ranks'}, ${mib(i.memoryBytes)}`,
+    `runs as      ${i.backend}, weights ${i.weights}, cache ${i.cache}, ${i.ranks.length} ${i.ranks.length === 1 ? 'rank' : 'ranks'}, ${mib(i.memoryBytes)}, of which a cache for ${i.cacheTokens} tokens`,
     `key          ${i.determinismKey}`,
     '',
     'rank  latent heads  query heads  projection heads  MLP rows    vocabulary    own weights  replicated',

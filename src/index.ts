@@ -1,6 +1,7 @@
 // Tetrad's public surface.
 export type { EngineOptions, LoadProgress } from './config/engine-options.js'
-export { Engine, type EngineInfo } from './engine/engine.js'
+export type { RankCounters, RestartEvent } from './engine/coordinator.js'
+export { Engine, type EngineInfo, type EngineStats, type IndexedChunk, type Prompt } from './engine/engine.js'
 export type { Chunk, Completion, Generation, Timings, Usage } from './engine/generation.js'
 export type { FinishReason } from './engine/sequence.js'
 export {
@@ -10,6 +11,7 @@ export {
   type ErrorCode,
   MemoryError,
   OptionError,
+  OverloadedError,
   RankError,
   RequestError,
   TetradError,

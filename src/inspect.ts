@@ -1,10 +1,10 @@
 // What a checkpoint is and how it would run, without loading it.
 import { availableParallelism } from 'node:os'
 import { cacheWidth, layoutModel } from '../workers/model-layout.js'
-import { RANK_COUNTS } from '../workers/protocol.js'
+import { PAGE_TOKENS, RANK_COUNTS } from '../workers/protocol.js'
 import { planShards } from './checkpoint/shard-plan.js'
 import { type EngineOptions, resolveOptions } from './config/engine-options.js'
-import { memoryNeed } from './engine/memory.js'
+import { availableMemory, memoryNeed } from './engine/memory.js'
 import { cacheValuesPerToken, determinismKey, openModel, planRun, type RankPlan, rankPlans } from './engine/model.js'
 
 export interface CacheCost {
@@ -32,6 +32,8 @@ export interface Inspection {
   readonly kvCache: readonly CacheCost[]
   /** Bytes that Engine.load would allocate for these options. */
   readonly memoryBytes: number
+  /** Tokens that the cache holds, all requests together. */
+  readonly cacheTokens: number
   readonly determinismKey: string
 }
 
@@ -39,7 +41,7 @@ export interface Inspection {
 export async function inspect(dir: string, options: EngineOptions = {}): Promise<Inspection> {
   const resolved = resolveOptions(options)
   const model = await openModel(dir)
-  const plan = planRun(model, resolved, availableParallelism())
+  const plan = planRun(model, resolved, availableParallelism(), availableMemory())
   const layout = layoutModel(model.lowered.shape, plan)
   planShards(model.checkpoint.tensors, model.lowered, model.variant, layout)
   const a = model.lowered.shape.attention
@@ -65,6 +67,7 @@ export async function inspect(dir: string, options: EngineOptions = {}): Promise
       return { ranks, valuesPerTokenPerLayer, bytesPerToken: padded * bytes * model.config.n_layer }
     }),
     memoryBytes: memoryNeed(plan, layout).totalBytes,
+    cacheTokens: plan.pages * PAGE_TOKENS,
     determinismKey: determinismKey(plan),
   }
 }

@@ -1,12 +1,13 @@
 // tetrad/testing: what tests of Tetrad, and of programs that use it, need to look inside. Not for production.
 import { createHash } from 'node:crypto'
 import { bufferOf } from '../kernels/open-space.js'
-import type { FaultKind } from '../workers/protocol.js'
+import { type FaultKind, SITES, type Site } from '../workers/protocol.js'
 import type { RankCounters } from './engine/coordinator.js'
 import { type Engine, INTERNALS } from './engine/engine.js'
 import { rankPlans } from './engine/model.js'
+import { exchangeBuffer } from './engine/start-engine.js'
 
-export type { FaultKind, RankCounters }
+export { type FaultKind, type RankCounters, SITES, type Site }
 
 /** Bytes that each rank has read since it was loaded, counted in the kernel wrappers. */
 export function readCounters(engine: Engine): RankCounters[] {
@@ -33,6 +34,8 @@ export function pages(engine: Engine): { free: number; all: number } {
 }
 
 export interface RecordedLogits {
+  /** Of its request, to tell it from others. */
+  readonly seed: number
   readonly position: number
   /** SHA-256 of the row's bits, base64. */
   readonly hash: string
@@ -42,10 +45,10 @@ export interface RecordedLogits {
 export function recordLogits(engine: Engine): { readonly rows: readonly RecordedLogits[]; stop(): void } {
   const { coordinator } = engine[INTERNALS]
   const rows: RecordedLogits[] = []
-  coordinator.observer = (_sequence, position, logits) => {
+  coordinator.observer = (sequence, position, logits) => {
     const bytes = new Uint8Array(logits.byteLength)
     bytes.set(new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength))
-    rows.push({ position, hash: createHash('sha256').update(bytes).digest('base64') })
+    rows.push({ seed: sequence.seed, position, hash: createHash('sha256').update(bytes).digest('base64') })
   }
   return {
     rows,
@@ -55,14 +58,23 @@ export function recordLogits(engine: Engine): { readonly rows: readonly Recorded
   }
 }
 
-/** Makes a rank fail at its next step: 'throw' an error, 'hang' for good, or 'exit' its thread. */
-export function injectFault(engine: Engine, fault: { rank: number; kind: FaultKind }): Promise<void> {
-  return engine[INTERNALS].group.injectFault(fault.rank, fault.kind)
+/**
+ * Makes a rank fail: 'throw' an error, 'exit' its thread, 'hang' for good, run 'out-of-memory', or be 'slow' once (250 ms);
+ * at the start of its next step, or when it next comes to `site`.
+ */
+export function injectFault(engine: Engine, fault: { rank: number; kind: FaultKind; site?: Site }): Promise<void> {
+  const { rank, ...rest } = fault
+  return engine[INTERNALS].coordinator.group.injectFault(rank, rest)
+}
+
+/** Ends the thread of a rank from outside, as the system might. Threads are in no particular order. */
+export async function terminateThread(engine: Engine, index: number): Promise<void> {
+  await engine[INTERNALS].coordinator.group.threads()[index]?.terminate()
 }
 
 /** The bytes of a shard's memory; changing them changes the model. */
 export function shardBytes(engine: Engine, shard: number): Uint8Array {
-  const memory = engine[INTERNALS].shards[shard]
+  const memory = engine[INTERNALS].memories.shards[shard]
   if (!memory) throw new RangeError(`no shard ${shard}`)
   return new Uint8Array(bufferOf(memory))
 }
@@ -78,9 +90,9 @@ export type PartialKind = 'attention' | 'attentionOut' | 'mlp'
 
 /** A copy of the newest partial that each shard left in the exchange memory, first row of the step. */
 export function partials(engine: Engine, kind: PartialKind): Uint8Array[] {
-  const { layout, exchange, plan, model } = engine[INTERNALS]
+  const { layout, memories, plan, model } = engine[INTERNALS]
   const { embed, attention } = model.lowered.shape
   const width = kind === 'attention' ? attention.heads * attention.nopeDim : embed
-  const bytes = new Uint8Array(bufferOf(exchange))
+  const bytes = new Uint8Array(exchangeBuffer(memories))
   return layout.exchange[kind].map((ptr) => bytes.slice(ptr, ptr + width * (plan.backend === 'reference' ? 8 : 4)))
 }

@@ -20,6 +20,10 @@ export class Collectives {
   readonly #ranks: number
   readonly #spins: number
   readonly #deadlineMs: number
+  /** Milliseconds spent waiting at each site since attaching. */
+  readonly waitMs = new Float64Array(SITES.length)
+  /** Called at every site (fault injection). */
+  onSite: ((site: Site) => void) | undefined
 
   constructor(control: Int32Array, rank: number, ranks: number, spins: number, deadlineMs: number) {
     this.#control = control
@@ -32,6 +36,7 @@ export class Collectives {
   /** Notes where this rank is, for whoever has to name it. */
   at(site: Site): void {
     Atomics.store(this.#control, rankSlot(this.#rank, RANK.site), SITES.indexOf(site))
+    this.onSite?.(site)
   }
 
   /** Returns when every rank has called it. Throws StepAborted or RankLate. At one rank it only notes the site. */
@@ -50,8 +55,11 @@ export class Collectives {
       Atomics.notify(c, CONTROL.generation)
       return
     }
+    const start = performance.now()
     for (let i = 0; i < this.#spins; i++) if (Atomics.load(c, CONTROL.generation) !== generation) break
     if (Atomics.load(c, CONTROL.generation) === generation) this.#park(generation, entered, site)
+    const at = SITES.indexOf(site)
+    this.waitMs[at] = (this.waitMs[at] as number) + performance.now() - start
     if (Atomics.load(c, CONTROL.abort) !== 0) throw new StepAborted()
   }
 
@@ -80,6 +88,9 @@ export class Collectives {
     const first = Atomics.compareExchange(c, CONTROL.abort, 0, 1 + this.#rank) === 0
     Atomics.add(c, CONTROL.generation, 1)
     Atomics.notify(c, CONTROL.generation)
+    // The coordinator waits on the attention word for the step's end, which may never come.
+    Atomics.add(c, CONTROL.attention, 1)
+    Atomics.notify(c, CONTROL.attention)
     return first
   }
 

@@ -5,8 +5,10 @@ import { SHARDS } from './protocol.js'
 export const CONTROL = {
   /** Epoch of the newest published step. Coordinator writes, ranks wait on it. */
   stepEpoch: 0,
-  /** Epoch of the newest step that all ranks ended. The last rank writes, the coordinator waits on it. */
+  /** Epoch of the newest step that all ranks ended. The last rank writes it. */
   doneEpoch: 16,
+  /** Bumped after doneEpoch or abort has changed; the coordinator waits on it. */
+  attention: 17,
   /** 0, or 1 + the rank whose failure ended the step. Set once by compare-exchange; the coordinator clears it. */
   abort: 32,
   /** Ranks inside the current barrier. */
@@ -62,8 +64,8 @@ export const ROW_FLAGS = {
   sample: 2,
 } as const
 
-/** Per-rank counters: Float64 values, written by the rank at the end of a step. */
-export const COUNTERS = { shardedWeightBytes: 0, replicatedWeightBytes: 1, cacheBytes: 2, steps: 3, values: 8 } as const
+/** Per-rank counters: Float64 values, written by the rank at the end of a step; waitMs has one value per site. */
+export const COUNTERS = { shardedWeightBytes: 0, replicatedWeightBytes: 1, cacheBytes: 2, steps: 3, stepMs: 4, waitMs: 8, values: 24 } as const
 
 export interface MailboxLayout {
   readonly bytes: number

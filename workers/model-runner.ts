@@ -120,6 +120,7 @@ export class ModelRunner {
     const step = this.#step
     step.open(epoch)
     const tokens = step.rows
+    const start = performance.now()
     this.#collectives.at('start of step')
     this.#embed(tokens)
     for (let layer = 0; layer < this.#shape.layers; layer++) {
@@ -127,7 +128,7 @@ export class ModelRunner {
       this.#feedForward(layer, tokens)
     }
     this.#logits(tokens)
-    this.#count()
+    this.#count(performance.now() - start)
   }
 
   #embed(tokens: number): void {
@@ -288,15 +289,16 @@ export class ModelRunner {
       const flags = step.int(t, ROW.flags)
       if ((flags & wanted) === 0) continue
       if ((flags & ROW_FLAGS.sample) !== 0) {
+        // -1: not finite. The coordinator ends that request; a row that was scheduled ahead of it computes from token 0.
         const token = sampleRow(this.#exchange.space, step, t, logits, at, this.#shape.vocab, this.#exchange.sampling)
-        this.#lastSampled[step.int(t, ROW.slot)] = token
+        this.#lastSampled[step.int(t, ROW.slot)] = Math.max(0, token)
         if (this.#rank === 0) step.setSampled(t, token)
       }
       at++
     }
   }
 
-  #count(): void {
+  #count(ms: number): void {
     let sharded = 0
     let replicated = this.#space.weightBytesRead
     for (let s = 0; s < SHARDS; s++) {
@@ -308,6 +310,8 @@ export class ModelRunner {
     this.#counters[COUNTERS.replicatedWeightBytes] = replicated
     this.#counters[COUNTERS.cacheBytes] = this.#space.cacheBytesRead
     this.#counters[COUNTERS.steps] = (this.#counters[COUNTERS.steps] as number) + 1
+    this.#counters[COUNTERS.stepMs] = (this.#counters[COUNTERS.stepMs] as number) + ms
+    this.#counters.set(this.#collectives.waitMs, COUNTERS.waitMs)
   }
 
   #shard(s: number): ShardWork {

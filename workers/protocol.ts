@@ -104,11 +104,17 @@ export interface RankInit {
 }
 
 export interface RankFailure {
-  readonly code: 'RANK_FAILED' | 'NON_FINITE_LOGITS' | 'RANK_LATE'
+  readonly code: 'RANK_FAILED' | 'RANK_LATE'
   readonly message: string
 }
 
-export type FaultKind = 'throw' | 'hang' | 'exit'
+export type FaultKind = 'throw' | 'hang' | 'exit' | 'slow' | 'out-of-memory'
+
+/** A fault to come: at the next step, or in the next collective of that name. */
+export interface Fault {
+  readonly kind: FaultKind
+  readonly site?: Site
+}
 
 /** The control plane of a rank (comlink). Never on the per-token path: a rank in a step answers after it. */
 export interface RankApi {
@@ -117,7 +123,7 @@ export interface RankApi {
   /** The failure of the last aborted step, if it was this rank's own; clears it. */
   takeFailure(): RankFailure | undefined
   /** Arms a fault for the next step (tetrad/testing). */
-  injectFault(kind: FaultKind): void
+  injectFault(fault: Fault): void
 }
 
 /** A rectangle of a source tensor [rows, cols] and where it goes in a packed matrix. Rows and columns in elements. */

@@ -7,8 +7,7 @@ import { instructionLevel } from '../kernels/open-space.js'
 import { Collectives, RankLate, StepAborted } from './collectives.js'
 import { CONTROL, RANK, rankSlot } from './layout.js'
 import { ModelRunner } from './model-runner.js'
-import type { AttachTask, FaultKind, RankApi, RankFailure, RankInit } from './protocol.js'
-import { NonFiniteLogits } from './sampler.js'
+import type { AttachTask, Fault, RankApi, RankFailure, RankInit, Site } from './protocol.js'
 
 class Rank implements RankApi {
   readonly #rank: number
@@ -17,7 +16,7 @@ class Rank implements RankApi {
   #runner: ModelRunner | undefined
   #collectives: Collectives | undefined
   #failure: RankFailure | undefined
-  #fault: FaultKind | undefined
+  #fault: Fault | undefined
 
   constructor(task: AttachTask) {
     this.#rank = task.rank
@@ -38,8 +37,9 @@ class Rank implements RankApi {
     return failure
   }
 
-  injectFault(kind: FaultKind): void {
-    this.#fault = kind
+  injectFault(fault: Fault): void {
+    this.#fault = fault
+    if (this.#collectives) this.#collectives.onSite = (site) => this.#actOnFault(site)
   }
 
   async #serve(runner: ModelRunner, collectives: Collectives): Promise<void> {
@@ -64,7 +64,6 @@ class Rank implements RankApi {
 
   #runStep(runner: ModelRunner, collectives: Collectives, epoch: number): void {
     try {
-      this.#actOnFault()
       runner.run(epoch)
     } catch (error) {
       if (error instanceof StepAborted) return
@@ -72,12 +71,17 @@ class Rank implements RankApi {
     }
   }
 
-  #actOnFault(): void {
+  /** Without a site of its own a fault strikes at the start of the step. */
+  #actOnFault(site: Site): void {
     const fault = this.#fault
+    if (!fault || site !== (fault.site ?? 'start of step')) return
     this.#fault = undefined
-    if (fault === 'throw') throw new Error('injected fault')
-    if (fault === 'exit') process.exit(1)
-    if (fault === 'hang') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
+    const park = (ms: number) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
+    if (fault.kind === 'throw') throw new Error('injected fault')
+    if (fault.kind === 'exit') process.exit(1)
+    if (fault.kind === 'slow') park(250)
+    if (fault.kind === 'hang') park(Number.POSITIVE_INFINITY)
+    if (fault.kind === 'out-of-memory') for (const kept: unknown[] = []; ; ) kept.push(new Array(1 << 20).fill(kept.length))
   }
 
   /** Marks the step as ended here; the last rank tells the coordinator. */
@@ -89,14 +93,14 @@ class Rank implements RankApi {
     }
     // Two ranks may both see that all have ended: storing the same epoch twice does no harm.
     Atomics.store(c, CONTROL.doneEpoch, epoch)
-    Atomics.notify(c, CONTROL.doneEpoch)
+    Atomics.add(c, CONTROL.attention, 1)
+    Atomics.notify(c, CONTROL.attention)
   }
 }
 
 function describe(error: unknown): RankFailure {
   const message = error instanceof Error ? error.message : String(error)
   if (error instanceof RankLate) return { code: 'RANK_LATE', message }
-  if (error instanceof NonFiniteLogits) return { code: 'NON_FINITE_LOGITS', message }
   return { code: 'RANK_FAILED', message }
 }
 

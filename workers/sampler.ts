@@ -6,19 +6,11 @@ import type { Rows } from '../kernels/rows.js'
 import { ROW } from './layout.js'
 import type { StepView } from './step-view.js'
 
-/** The logits of a row are NaN or infinite: the weights or the cache are. */
-export class NonFiniteLogits extends Error {
-  override readonly name = 'NonFiniteLogits'
-}
-
-/** The token after row t of the step, from row `at` of logits. scratch: n + 4 scalars in the space's memory. */
+/** The token after row t of the step, or -1 if its logits are not finite, from row `at` of logits. scratch: n + 4 scalars in the space's memory. */
 export function sampleRow(space: KernelSpace, step: StepView, t: number, logits: Rows, at: number, n: number, scratch: number): number {
   const temperature = step.temperature(t)
   const position = step.int(t, ROW.position) + 1
-  const token =
-    temperature === 0
-      ? space.argmax(logits, at, n)
-      : space.sample(logits, at, n, temperature, uniform(step.int(t, ROW.seedLow), step.int(t, ROW.seedHigh), 0, position), scratch)
-  if (token < 0) throw new NonFiniteLogits(`the logits for position ${position} are not finite`)
-  return token
+  if (temperature === 0) return space.argmax(logits, at, n)
+  const u = uniform(step.int(t, ROW.seedLow), step.int(t, ROW.seedHigh), 0, position)
+  return space.sample(logits, at, n, temperature, u, scratch)
 }

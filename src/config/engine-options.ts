@@ -16,6 +16,18 @@ export interface EngineOptions {
   cache?: 'f32' | 'bf16'
   /** Prompt tokens of one step, 1..4096. Default 64. It never changes a bit of the output. */
   prefillChunk?: number
+  /** Requests that run at once, 1..256. Default 32. */
+  maxRunning?: number
+  /** Requests that may wait beyond those, 0..1000000; more get OverloadedError. Default 1024. */
+  maxQueue?: number
+  /** Size of the KV cache in tokens, all requests together. Default: see cacheBytes. */
+  cacheTokens?: number
+  /** Size of the KV cache in bytes, all ranks together. Default: a quarter of the free memory, at most maxRunning full contexts. */
+  cacheBytes?: number
+  /** Restarts of the ranks after failures before the engine fails for good, 0..1000, within restartWindowMs. Default 5. */
+  maxRestarts?: number
+  /** 1..86400000. Default 60000. */
+  restartWindowMs?: number
   /** Milliseconds that a rank may let the others wait, 10..3600000. Default 30000. */
   stepDeadlineMs?: number
   /** Called while weights are read. */
@@ -38,16 +50,40 @@ export interface ResolvedOptions {
   readonly cache: 'f32' | 'bf16'
   readonly prefillChunk: number
   readonly stepDeadlineMs: number
+  readonly maxRunning: number
+  readonly maxQueue: number
+  readonly cacheTokens: number | undefined
+  readonly cacheBytes: number | undefined
+  readonly maxRestarts: number
+  readonly restartWindowMs: number
   readonly onProgress: ((progress: LoadProgress) => void) | undefined
   readonly signal: AbortSignal | undefined
 }
 
-const NAMES = ['ranks', 'backend', 'weights', 'cache', 'prefillChunk', 'stepDeadlineMs', 'onProgress', 'signal']
+const NAMES = [
+  'ranks',
+  'backend',
+  'weights',
+  'cache',
+  'prefillChunk',
+  'maxRunning',
+  'maxQueue',
+  'cacheTokens',
+  'cacheBytes',
+  'maxRestarts',
+  'restartWindowMs',
+  'stepDeadlineMs',
+  'onProgress',
+  'signal',
+]
 
 const fail: Fail = (facts) => new OptionError('OPTION_INVALID', facts)
 
 export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
   const o = checkNames('Engine.load', options, NAMES)
+  if (o.cacheTokens !== undefined && o.cacheBytes !== undefined) {
+    throw fail({ what: 'cacheTokens and cacheBytes are both given', expected: 'one of them', actual: 'both', remedy: 'Leave one out.' })
+  }
   const ranks = checkOneOf('ranks', o.ranks ?? 'auto', ['auto', ...RANK_COUNTS] as const, fail)
   const backend = checkOneOf('backend', o.backend ?? 'auto', ['auto', 'wasm', 'reference'] as const, fail)
   return Object.freeze({
@@ -57,6 +93,12 @@ export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
     cache: checkOneOf('cache', o.cache ?? 'f32', ['f32', 'bf16'] as const, fail),
     prefillChunk: checkInteger('prefillChunk', o.prefillChunk ?? 64, 1, 4096, fail),
     stepDeadlineMs: checkInteger('stepDeadlineMs', o.stepDeadlineMs ?? 30000, 10, 3600000, fail),
+    maxRunning: checkInteger('maxRunning', o.maxRunning ?? 32, 1, 256, fail),
+    maxQueue: checkInteger('maxQueue', o.maxQueue ?? 1024, 0, 1_000_000, fail),
+    cacheTokens: o.cacheTokens === undefined ? undefined : checkInteger('cacheTokens', o.cacheTokens, 1, 2 ** 31, fail),
+    cacheBytes: o.cacheBytes === undefined ? undefined : checkInteger('cacheBytes', o.cacheBytes, 1, Number.MAX_SAFE_INTEGER, fail),
+    maxRestarts: checkInteger('maxRestarts', o.maxRestarts ?? 5, 0, 1000, fail),
+    restartWindowMs: checkInteger('restartWindowMs', o.restartWindowMs ?? 60_000, 1, 86_400_000, fail),
     onProgress: checkInstance('onProgress', o.onProgress, (v): v is (p: LoadProgress) => void => typeof v === 'function', 'a function'),
     signal: checkInstance('signal', o.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal'),
   })

@@ -1,12 +1,13 @@
-// The step loop: asks the scheduler for rows, publishes them to the mailbox, takes the results, and handles failures.
-// At most two steps are published at once, so the ranks never wait for this thread. It never blocks the event loop.
-import { setImmediate } from 'node:timers/promises'
+// The step loop: asks the scheduler for rows, publishes them to the mailbox, takes the results, and restarts the ranks when
+// one fails. At most two steps are published at once, so the ranks never wait for this thread. It never blocks the event loop.
+import { setImmediate, setTimeout } from 'node:timers/promises'
 import { CONTROL, COUNTERS, layoutMailbox, type MailboxLayout, RANK, ROW, ROW_FLAGS, rankSlot, STEP_HEADER, STEP_RING } from '../../workers/layout.js'
-import { type RankCount, SITES } from '../../workers/protocol.js'
-import { EngineClosedError, RankError, type TetradError } from '../errors.js'
+import { type RankCount, SITES, type Site } from '../../workers/protocol.js'
+import { EngineClosedError, RankError, RequestError, TetradError } from '../errors.js'
 import type { RankGroup } from './rank-group.js'
 import type { Scheduler, StepRow } from './scheduler.js'
 import type { FinishReason, Sequence } from './sequence.js'
+import type { Statistics } from './statistics.js'
 
 export interface CoordinatorInit {
   readonly control: SharedArrayBuffer
@@ -19,11 +20,26 @@ export interface CoordinatorInit {
   /** Logits rows of a step: by ring index, [stepRows][vocab]. */
   readonly logits: readonly (Float32Array | Float64Array)[]
   readonly vocab: number
+  /** Starts the ranks over the memories, which outlive them. */
+  readonly startRanks: (onExit: (detail: string) => void) => Promise<RankGroup>
+  readonly maxRestarts: number
+  readonly restartWindowMs: number
+  readonly onRestart: (event: RestartEvent) => void
+}
+
+/** The ranks were started anew after a failure. */
+export interface RestartEvent {
+  readonly reason: TetradError
+  /** From noticing the failure to the ranks being ready. */
+  readonly recoveryMs: number
+  /** Requests whose running steps were computed again. */
+  readonly replayed: number
 }
 
 /** Extra time for the ranks to name the late one before this thread gives up on all of them. */
 const GRACE_MS = 1000
-
+/** How long a rank may take to say why it failed. */
+const EXPLAIN_MS = 250
 const YIELD_MS = 5
 
 interface PublishedStep {
@@ -31,12 +47,15 @@ interface PublishedStep {
   readonly rows: readonly StepRow[]
 }
 
-/** Bytes that a rank has read since it was loaded. */
+/** What a rank has read and where its time went, since it was loaded. */
 export interface RankCounters {
   readonly shardedWeightBytes: number
   readonly replicatedWeightBytes: number
   readonly cacheBytes: number
   readonly steps: number
+  /** Milliseconds in steps, and of those waiting at each collective. */
+  readonly stepMs: number
+  readonly waitMs: Readonly<Partial<Record<Site, number>>>
 }
 
 export type LogitsObserver = (sequence: Sequence, position: number, logits: Float32Array | Float64Array) => void
@@ -48,26 +67,39 @@ export class Coordinator {
   readonly #floats: Float32Array
   readonly #layout: MailboxLayout
   readonly #scheduler: Scheduler
+  readonly #statistics: Statistics
   readonly #published: PublishedStep[] = []
+  readonly #restartTimes: number[] = []
   #group: RankGroup | undefined
+  /** Tells a thread of the current group from one that was replaced. */
+  #generation = 0
   #epoch = 0
   #looping: Promise<void> | undefined
+  /** The ranks must be restarted before the next step. */
+  #down: TetradError | undefined
+  /** Nothing is served any more. */
   #fatal: TetradError | undefined
   /** Sees each row of logits that a step leaves (tetrad/testing). */
   observer: LogitsObserver | undefined
 
-  constructor(init: CoordinatorInit, scheduler: Scheduler) {
+  constructor(init: CoordinatorInit, scheduler: Scheduler, statistics: Statistics) {
     this.#init = init
     this.#control = new Int32Array(init.control)
     this.#ints = new Int32Array(init.mailbox)
     this.#floats = new Float32Array(init.mailbox)
     this.#layout = layoutMailbox(init.stepRows, init.slots, init.pagesPerSlot)
     this.#scheduler = scheduler
+    this.#statistics = statistics
   }
 
-  /** The threads that serve the steps; before the first submit. */
-  attach(group: RankGroup): void {
-    this.#group = group
+  /** Starts the ranks for the first time; throws what starting them throws. */
+  async start(): Promise<void> {
+    this.#group = await this.#startGroup()
+  }
+
+  get group(): RankGroup {
+    if (!this.#group) throw new EngineClosedError('ENGINE_CLOSED', { what: 'the ranks are not running', remedy: 'Load another engine.' })
+    return this.#group
   }
 
   /** Queues a sequence. Its sink hears everything else, the engine's failure included. */
@@ -77,6 +109,11 @@ export class Coordinator {
       return
     }
     this.#scheduler.add(sequence)
+    this.wake()
+  }
+
+  /** Something can be scheduled again. */
+  wake(): void {
     this.#looping ??= this.#loop()
   }
 
@@ -87,18 +124,22 @@ export class Coordinator {
     sequence.sink.onFinish('abort')
   }
 
-  /** A thread is gone: everything fails. */
-  fail(error: TetradError): void {
-    this.#fatal ??= error
-    // Wakes the wait for the step, which then sees #fatal.
-    Atomics.notify(this.#control, CONTROL.doneEpoch)
-    if (!this.#looping) this.#failAll(this.#fatal)
+  /** Ends a sequence with an error. */
+  reject(sequence: Sequence, error: TetradError): void {
+    if (sequence.ended) return
+    this.#scheduler.end(sequence)
+    sequence.sink.onError(error)
   }
 
-  /** Fails what runs, and resolves when the loop has ended. */
-  async close(): Promise<void> {
-    this.fail(new EngineClosedError('ENGINE_CLOSED', { what: 'the engine was closed', remedy: 'Load another one.' }))
+  /** Lets what was submitted run for up to drainMs, fails the rest, and ends the threads. */
+  async close(drainMs: number): Promise<void> {
+    const end = performance.now() + drainMs
+    while (!this.#scheduler.idle && !this.#fatal && performance.now() < end) await setTimeout(Math.min(10, Math.max(1, end - performance.now())))
+    this.#fatal ??= new EngineClosedError('ENGINE_CLOSED', { what: 'the engine was closed', remedy: 'Load another one.' })
+    Atomics.notify(this.#control, CONTROL.attention)
     await this.#looping
+    this.#failAll(this.#fatal)
+    await this.#closeGroup()
   }
 
   get fatal(): TetradError | undefined {
@@ -107,11 +148,14 @@ export class Coordinator {
 
   counters(rank: number): RankCounters {
     const c = new Float64Array(this.#init.mailbox, this.#layout.counters + rank * COUNTERS.values * 8, COUNTERS.values)
+    const waits = SITES.map((site, i) => [site, c[COUNTERS.waitMs + i] as number] as const).filter(([, ms]) => ms > 0)
     return {
       shardedWeightBytes: c[COUNTERS.shardedWeightBytes] as number,
       replicatedWeightBytes: c[COUNTERS.replicatedWeightBytes] as number,
       cacheBytes: c[COUNTERS.cacheBytes] as number,
       steps: c[COUNTERS.steps] as number,
+      stepMs: c[COUNTERS.stepMs] as number,
+      waitMs: Object.fromEntries(waits),
     }
   }
 
@@ -128,13 +172,15 @@ export class Coordinator {
           await setImmediate()
           yielded = performance.now()
         }
+        if (this.#down) {
+          await this.#restart(this.#down)
+          continue
+        }
         while (this.#published.length < STEP_RING && this.#publish()) {}
         const step = this.#published[0]
         if (!step) break
-        await this.#completion(step.epoch)
-        if (this.#fatal) break
-        if (Atomics.load(this.#control, CONTROL.abort) === 0) this.#complete(step)
-        else await this.#recover()
+        this.#down ??= await this.#completion(step.epoch)
+        if (!this.#down && !this.#fatal) this.#complete(step)
       }
       if (this.#fatal) this.#failAll(this.#fatal)
     } finally {
@@ -144,6 +190,7 @@ export class Coordinator {
   }
 
   #publish(): boolean {
+    const start = performance.now()
     const rows = this.#scheduler.next()
     if (rows.length === 0) return false
     const epoch = (this.#epoch + 1) | 0
@@ -160,29 +207,29 @@ export class Coordinator {
       this.#ints[at + ROW.seedLow] = sequence.seed >>> 0
       this.#ints[at + ROW.seedHigh] = Math.floor(sequence.seed / 4294967296)
     }
-    for (const sequence of sequencesOf(rows)) {
-      // A step in flight reads only earlier entries, which stay as they are.
-      this.#ints.set(sequence.pages, this.#layout.blockTables + sequence.slot * this.#init.pagesPerSlot)
-      sequence.sink.onScheduled()
-    }
+    // A step in flight reads only earlier entries of a block table, which stay as they are.
+    for (const sequence of sequencesOf(rows)) this.#ints.set(sequence.pages, this.#layout.blockTables + sequence.slot * this.#init.pagesPerSlot)
     this.#published.push({ epoch, rows })
     Atomics.store(this.#control, CONTROL.stepEpoch, epoch)
     Atomics.notify(this.#control, CONTROL.stepEpoch)
+    this.#statistics.scheduling.add(performance.now() - start)
     return true
   }
 
-  /** Resolves when every rank has ended the step. Sets #fatal when that takes longer than the deadline. */
-  async #completion(epoch: number): Promise<void> {
+  /** Resolves when every rank has ended the step, or with why they never will. */
+  async #completion(epoch: number): Promise<TetradError | undefined> {
+    const c = this.#control
     const end = performance.now() + this.#init.deadlineMs + GRACE_MS
     for (;;) {
-      const done = Atomics.load(this.#control, CONTROL.doneEpoch)
-      if (((done - epoch) | 0) >= 0 || this.#fatal) return
+      // Read before what it announces: a change after this makes the wait return at once.
+      const attention = Atomics.load(c, CONTROL.attention)
+      const done = Atomics.load(c, CONTROL.doneEpoch)
+      if (this.#down || this.#fatal) return this.#down
+      if (Atomics.load(c, CONTROL.abort) !== 0) return this.#explain()
+      if (((done - epoch) | 0) >= 0) return undefined
       const left = end - performance.now()
-      if (left <= 0) {
-        this.#fatal = await this.#lateError(epoch)
-        return
-      }
-      const wait = Atomics.waitAsync(this.#control, CONTROL.doneEpoch, done, left)
+      if (left <= 0) return this.#late(epoch)
+      const wait = Atomics.waitAsync(c, CONTROL.attention, attention, left)
       if (wait.async) await wait.value
     }
   }
@@ -194,6 +241,7 @@ export class Coordinator {
     const logits = this.#init.logits[ring] as Float32Array | Float64Array
     let at = 0
     for (const [t, { sequence, position, flags }] of step.rows.entries()) {
+      if (!sequence.ended) this.#scheduler.computed(sequence, position)
       if (flags === 0) continue
       const row = logits.subarray(at * vocab, (at + 1) * vocab)
       at++
@@ -217,8 +265,21 @@ export class Coordinator {
   }
 
   #take(sequence: Sequence, token: number): void {
+    if (token < 0) {
+      this.reject(
+        sequence,
+        new RequestError('NON_FINITE_LOGITS', {
+          what: `the logits for position ${sequence.tokens.length} are not finite`,
+          expected: 'finite logits',
+          actual: 'NaN or infinity',
+          remedy: 'Use another checkpoint, or f32 weights and cache.',
+        }),
+      )
+      return
+    }
     if (sequence.endOfText.has(token)) return this.#finish(sequence, 'stop')
     sequence.tokens.push(token)
+    this.#statistics.token(performance.now())
     sequence.sink.onToken(token)
     const reason = this.#scheduler.finishReason(sequence)
     if (reason) this.#finish(sequence, reason)
@@ -230,46 +291,86 @@ export class Coordinator {
     sequence.sink.onFinish(reason)
   }
 
-  /** After an aborted step: all ranks are let out of it, its sequences fail, and the next request is served. */
-  async #recover(): Promise<void> {
-    const c = this.#control
-    const by = Atomics.load(c, CONTROL.abort) - 1
-    await this.#completion(this.#epoch)
-    if (this.#fatal) return
-    const failure = await this.#group?.takeFailure(by)
-    Atomics.store(c, CONTROL.arrived, 0)
-    for (let rank = 0; rank < this.#init.ranks; rank++) Atomics.store(c, rankSlot(rank, RANK.barriers), 0)
-    Atomics.store(c, CONTROL.abort, 0)
-    const error = new RankError(failure?.code ?? 'RANK_FAILED', {
-      what: `rank ${by} failed: ${failure?.message ?? 'it gave no reason'}`,
-      remedy: 'Send the request again; the engine goes on.',
-    })
-    const steps = this.#published.splice(0)
-    for (const sequence of new Set(steps.flatMap((step) => [...sequencesOf(step.rows)]))) {
-      const alreadyEnded = sequence.ended
-      this.#scheduler.end(sequence)
-      // All of its steps are over at once.
-      sequence.inFlight = 1
-      this.#scheduler.completed(sequence)
-      if (!alreadyEnded) sequence.sink.onError(error)
+  /**
+   * Ends the threads and starts others over the same memories. Weights and completed cache rows are still there; what was
+   * in flight is scheduled again, and by the determinism contract gives the same bits.
+   */
+  async #restart(reason: TetradError): Promise<void> {
+    const start = performance.now()
+    const recent = this.#restartTimes.filter((at) => start - at < this.#init.restartWindowMs)
+    this.#restartTimes.splice(0, this.#restartTimes.length, ...recent, start)
+    if (recent.length >= this.#init.maxRestarts) {
+      this.#fatal = new RankError(reason.code, {
+        what: `${reason.what}; the ranks were restarted ${recent.length} times within ${this.#init.restartWindowMs} ms already`,
+        remedy: 'Close this engine and load another; look at what ends the ranks.',
+        cause: reason,
+      })
+      return
     }
+    await this.#closeGroup()
+    this.#resetControl()
+    const steps = this.#published.splice(0)
+    const replayed = new Set(steps.flatMap((step) => [...sequencesOf(step.rows)]))
+    for (const sequence of replayed) this.#scheduler.rollBack(sequence)
+    this.#down = undefined
+    try {
+      this.#group = await this.#startGroup()
+    } catch (error) {
+      this.#down ??=
+        error instanceof TetradError ? error : new RankError('RANK_FAILED', { what: String(error), remedy: 'See the cause.', cause: error })
+      return
+    }
+    this.#statistics.restarts++
+    this.#init.onRestart({ reason, recoveryMs: performance.now() - start, replayed: replayed.size })
+  }
+
+  async #startGroup(): Promise<RankGroup> {
+    const generation = ++this.#generation
+    return this.#init.startRanks((detail) => {
+      if (generation !== this.#generation || this.#fatal) return
+      this.#down ??= new RankError('RANK_EXITED', { what: detail, remedy: 'The engine restarts its ranks.' })
+      // Wakes the wait for the step; if there is none, the loop starts in order to restart the ranks at once.
+      Atomics.notify(this.#control, CONTROL.attention)
+      this.wake()
+    })
+  }
+
+  async #closeGroup(): Promise<void> {
+    const group = this.#group
+    this.#group = undefined
+    this.#generation++
+    await group?.close()
+  }
+
+  /** As before the first step, but for the epochs: nobody is in a barrier, nobody has failed, all have ended every step. */
+  #resetControl(): void {
+    const c = this.#control
+    c.fill(0)
+    c[CONTROL.stepEpoch] = this.#epoch
+    c[CONTROL.doneEpoch] = this.#epoch
+    for (let rank = 0; rank < this.#init.ranks; rank++) c[rankSlot(rank, RANK.done)] = this.#epoch
+  }
+
+  /** What the rank that set the abort word has to say, if it says it soon. */
+  async #explain(): Promise<TetradError> {
+    const by = Atomics.load(this.#control, CONTROL.abort) - 1
+    const failure = await Promise.race([this.#group?.takeFailure(by).catch(() => undefined), setTimeout(EXPLAIN_MS, undefined)])
+    return new RankError(failure?.code ?? 'RANK_FAILED', {
+      what: failure?.code === 'RANK_LATE' ? failure.message : `rank ${by} failed: ${failure?.message ?? 'it gave no reason'}`,
+      remedy: 'The engine restarts its ranks.',
+    })
   }
 
   /** Which rank did not end the step, and where it was last seen. */
-  async #lateError(epoch: number): Promise<TetradError> {
+  #late(epoch: number): TetradError {
     const c = this.#control
-    const by = Atomics.load(c, CONTROL.abort) - 1
     const late = Array.from({ length: this.#init.ranks }, (_, rank) => rank).filter(
       (rank) => ((Atomics.load(c, rankSlot(rank, RANK.done)) - epoch) | 0) < 0,
     )
     const named = late.map((rank) => `rank ${rank} (last seen at: ${SITES[Atomics.load(c, rankSlot(rank, RANK.site))] ?? 'unknown'})`).join(', ')
-    // A rank that has ended the step can still say what it saw.
-    const seen = by >= 0 && !late.includes(by) ? await this.#group?.takeFailure(by) : undefined
     return new RankError('RANK_LATE', {
-      what: seen?.message ?? `${named} did not end the step within ${this.#init.deadlineMs} ms`,
-      expected: `every rank within ${this.#init.deadlineMs} ms`,
-      actual: named,
-      remedy: 'Close this engine and load another; raise stepDeadlineMs if the machine is just slow.',
+      what: `${named} did not end the step within ${this.#init.deadlineMs} ms`,
+      remedy: 'The engine restarts its ranks; raise stepDeadlineMs if the machine is just slow.',
     })
   }
 

@@ -1,27 +1,25 @@
-// The public engine: loads a model over ranks, turns prompts into sequences and sequences into completions.
+// The public engine: loads a model over ranks, takes prompts, and answers with completions.
+import { EventEmitter } from 'node:events'
 import { availableParallelism } from 'node:os'
-import type { SharedMemory } from '../../kernels/backend.js'
-import { bufferOf, createMemory, prepareBackend, scalarBytes } from '../../kernels/open-space.js'
-import { CONTROL_BYTES, layoutMailbox, STEP_RING } from '../../workers/layout.js'
 import { layoutModel, type ModelLayout } from '../../workers/model-layout.js'
-import type { RankInit, RunPlan } from '../../workers/protocol.js'
-import { assetUrl } from '../assets.js'
+import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
 import { loadWeights } from '../checkpoint/load-weights.js'
 import { planShards } from '../checkpoint/shard-plan.js'
-import { show } from '../config/check.js'
-import { type EngineOptions, type ResolvedOptions, resolveOptions } from '../config/engine-options.js'
-import { EngineClosedError, MemoryError, RankError, RequestError, TetradError } from '../errors.js'
-import { type GenerateParams, resolveParams, type SamplingParams } from '../sampling/params.js'
-import { Detokenizer } from '../tokenizer/detokenizer.js'
+import { checkInteger, checkNames, show } from '../config/check.js'
+import { type EngineOptions, resolveOptions } from '../config/engine-options.js'
+import { EngineClosedError, OptionError, OverloadedError, RequestError, TetradError } from '../errors.js'
+import { type GenerateParams, resolveParams } from '../sampling/params.js'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.js'
-import { BlockManager } from './block-manager.js'
-import { Coordinator } from './coordinator.js'
+import type { BlockManager } from './block-manager.js'
+import type { Coordinator, RankCounters, RestartEvent } from './coordinator.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
-import { availableMemory, checkMemory, memoryNeed } from './memory.js'
+import { availableMemory, checkMemory } from './memory.js'
 import { determinismKey, type OpenModel, openModel, planRun } from './model.js'
-import { RankGroup } from './rank-group.js'
-import { Scheduler } from './scheduler.js'
-import { type FinishReason, Sequence } from './sequence.js'
+import { Request } from './request.js'
+import type { Scheduler } from './scheduler.js'
+import { Sequence } from './sequence.js'
+import { allocateMemories, type EngineMemories, startEngine } from './start-engine.js'
+import type { HistogramData, Statistics } from './statistics.js'
 
 /** What an engine runs. */
 export interface EngineInfo {
@@ -31,7 +29,10 @@ export interface EngineInfo {
   readonly backend: 'wasm' | 'reference'
   readonly weights: 'f32' | 'bf16'
   readonly cache: 'f32' | 'bf16'
+  /** Most tokens of a request, prompt and output: the model's block_size, or what the cache holds if that is less. */
   readonly contextTokens: number
+  /** Tokens that the cache holds, all requests together. */
+  readonly cacheTokens: number
   readonly vocab: number
   readonly hasTokenizer: boolean
   /** Engines with equal keys give equal bits. */
@@ -39,30 +40,53 @@ export interface EngineInfo {
   readonly loadMs: number
 }
 
+/** Counters since loading; histograms in milliseconds. */
+export interface EngineStats {
+  readonly queued: number
+  readonly running: number
+  readonly finished: number
+  readonly promptTokens: number
+  readonly cachedTokens: number
+  readonly generatedTokens: number
+  /** Over the last ten seconds. */
+  readonly tokensPerSecond: number
+  readonly ttft: HistogramData
+  readonly timePerToken: HistogramData
+  readonly requestTime: HistogramData
+  /** Of the main thread, per step. */
+  readonly scheduling: HistogramData
+  readonly pages: { readonly all: number; readonly inUse: number; readonly cached: number }
+  readonly preemptions: number
+  readonly restarts: number
+  readonly ranks: readonly RankCounters[]
+}
+
+/** A chunk of one of several prompts. */
+export interface IndexedChunk extends Chunk {
+  /** Which prompt it belongs to. */
+  readonly index: number
+}
+
+export type Prompt = string | readonly number[]
+
 /** What tetrad/testing may touch. */
 export interface EngineInternals {
   readonly model: OpenModel
   readonly plan: RunPlan
   readonly layout: ModelLayout
   readonly coordinator: Coordinator
-  readonly group: RankGroup
   readonly blocks: BlockManager
-  readonly shards: readonly SharedMemory[]
-  readonly exchange: SharedMemory
+  readonly memories: EngineMemories
 }
 
 export const INTERNALS = Symbol('tetrad internals')
 
-interface Parts {
-  readonly model: OpenModel
-  readonly plan: RunPlan
-  readonly layout: ModelLayout
+interface Parts extends EngineInternals {
   readonly tokenizer: Tokenizer | undefined
-  readonly coordinator: Coordinator
-  readonly group: RankGroup
-  readonly blocks: BlockManager
-  readonly shards: readonly SharedMemory[]
-  readonly exchange: SharedMemory
+  readonly scheduler: Scheduler
+  readonly statistics: Statistics
+  readonly maxWaiting: number
+  readonly events: EventEmitter<{ restart: [RestartEvent] }>
   readonly loadMs: number
 }
 
@@ -77,6 +101,7 @@ export class Engine implements AsyncDisposable {
     this.#parts = parts
     const fromTokenizer = tokenizer?.endOfText === undefined ? [] : [tokenizer.endOfText]
     this.#endOfText = new Set(model.config.eosTokenIds ?? fromTokenizer)
+    const cacheTokens = plan.pages * PAGE_TOKENS
     this.info = Object.freeze({
       variant: model.variant.name,
       parameters: model.parameters,
@@ -84,7 +109,8 @@ export class Engine implements AsyncDisposable {
       backend: plan.backend,
       weights: plan.weights,
       cache: plan.cache,
-      contextTokens: model.config.block_size,
+      contextTokens: Math.min(model.config.block_size, cacheTokens),
+      cacheTokens,
       vocab: model.config.vocab_size,
       hasTokenizer: tokenizer !== undefined,
       determinismKey: determinismKey(plan),
@@ -100,72 +126,76 @@ export class Engine implements AsyncDisposable {
     const start = performance.now()
     const resolved = resolveOptions(options)
     const model = await openModel(dir)
-    const plan = planRun(model, resolved, availableParallelism())
+    const available = availableMemory()
+    const plan = planRun(model, resolved, availableParallelism(), available)
     const layout = layoutModel(model.lowered.shape, plan)
     const plans = planShards(model.checkpoint.tensors, model.lowered, model.variant, layout)
     const tokenizer = await loadTokenizer(dir, model.config.vocab_size)
     throwIfAborted(resolved.signal)
-    checkMemory(model, resolved, plan, layout, availableMemory())
-    const memories = allocate(plan, layout)
+    checkMemory(model, resolved, plan, layout, available)
+    const memories = allocateMemories(plan, layout)
     await loadWeights(plans, memories, resolved.onProgress, resolved.signal)
-    const { coordinator, group, blocks } = await startRanks(model, plan, layout, memories, resolved)
-    if (resolved.signal?.aborted) await group.close()
+    const events = new EventEmitter<{ restart: [RestartEvent] }>()
+    const started = await startEngine(model, plan, layout, memories, resolved, (event) => events.emit('restart', event))
+    if (resolved.signal?.aborted) await started.coordinator.close(0)
     throwIfAborted(resolved.signal)
-    const exchange = memories.exchange ?? (memories.ranks[0] as SharedMemory)
-    return new Engine({
-      model,
-      plan,
-      layout,
-      tokenizer,
-      coordinator,
-      group,
-      blocks,
-      shards: memories.shards,
-      exchange,
-      loadMs: performance.now() - start,
-    })
+    const maxWaiting = resolved.maxQueue + resolved.maxRunning
+    return new Engine({ model, plan, layout, tokenizer, memories, events, maxWaiting, ...started, loadMs: performance.now() - start })
   }
 
   /**
-   * Generates from a text or token ids. Await the result for the completion, or iterate it for chunks; both reject with
-   * OptionError, RequestError (PROMPT_EMPTY, PROMPT_TOO_LONG, TOKEN_INVALID, TOKENIZER_MISSING), RankError or
-   * EngineClosedError.
+   * Generates from a text, token ids, or an array of either. Await the result for the completion (an array of them for an
+   * array), or iterate it for chunks. Both reject with OptionError, RequestError (PROMPT_EMPTY, PROMPT_TOO_LONG,
+   * TOKEN_INVALID, TOKENIZER_MISSING, TIMEOUT, NON_FINITE_LOGITS), OverloadedError, RankError or EngineClosedError.
    */
-  generate(prompt: string | readonly number[], params: GenerateParams = {}): Generation {
-    const abort = new AbortController()
-    return new Generation(
-      async (push) => {
-        const resolved = resolveParams(params)
-        const ids = this.#promptIds(prompt, 1)
-        return this.#run(ids, resolved, abort.signal, push)
+  generate(prompt: Prompt, params?: GenerateParams): Generation
+  generate(prompts: readonly Prompt[], params?: GenerateParams): Generation<Completion[], IndexedChunk>
+  generate(prompt: Prompt | readonly Prompt[], params: GenerateParams = {}): Generation | Generation<Completion[], IndexedChunk> {
+    const requests: Request[] = []
+    const control = {
+      abort: () => {
+        for (const request of requests) request.abort()
       },
-      () => abort.abort(),
+      pause: (paused: boolean) => {
+        for (const request of requests) request.pause(paused)
+      },
+    }
+    if (!isBatch(prompt)) {
+      return new Generation<Completion, Chunk>(
+        async (push) => this.#start([prompt], params, requests, (_, chunk) => push(chunk)).then(([first]) => first as Completion),
+        control,
+      )
+    }
+    return new Generation<Completion[], IndexedChunk>(
+      (push) => this.#start(prompt, params, requests, (index, chunk) => push({ ...chunk, index })),
+      control,
     )
   }
 
   /** Logits after every token: [T, vocab], row t for the token after ids[t]. Rejects as generate does. */
   async logits(ids: readonly number[]): Promise<Float32Array> {
     const prompt = this.#promptIds(ids, 0)
+    this.#admit(1)
     const { vocab } = this.info
     const result = new Float32Array(prompt.length * vocab)
     await new Promise<void>((resolve, reject) => {
-      this.#submit(
-        new Sequence({
-          prompt,
-          maxTokens: 0,
-          temperature: 0,
-          seed: 0,
-          endOfText: new Set(),
-          everyLogits: true,
-          sink: {
-            onScheduled: () => {},
-            onToken: () => {},
-            onLogits: (position, row) => result.set(row, position * vocab),
-            onFinish: () => resolve(),
-            onError: reject,
-          },
-        }),
-      )
+      const sequence = new Sequence({
+        prompt,
+        maxTokens: 0,
+        temperature: 0,
+        seed: 0,
+        endOfText: new Set(),
+        everyLogits: true,
+        priority: 0,
+        sink: {
+          onAdmitted: () => {},
+          onToken: () => {},
+          onLogits: (position, row) => result.set(row, position * vocab),
+          onFinish: () => resolve(),
+          onError: reject,
+        },
+      })
+      this.#parts.coordinator.submit(sequence)
     })
     return result
   }
@@ -182,12 +212,47 @@ export class Engine implements AsyncDisposable {
     })
   }
 
-  /** Stops the ranks; running requests reject with EngineClosedError. Closing again does nothing more. */
-  close(): Promise<void> {
-    this.#closed ??= (async () => {
-      await this.#parts.coordinator.close()
-      await this.#parts.group.close()
-    })()
+  /** What the engine is doing and has done. */
+  stats(): EngineStats {
+    const { scheduler, statistics, blocks, coordinator, plan } = this.#parts
+    return {
+      queued: scheduler.waiting,
+      running: scheduler.running,
+      finished: statistics.finished,
+      promptTokens: statistics.promptTokens,
+      cachedTokens: statistics.cachedTokens,
+      generatedTokens: statistics.generatedTokens,
+      tokensPerSecond: statistics.tokensPerSecond(performance.now()),
+      ttft: statistics.ttft.data(),
+      timePerToken: statistics.timePerToken.data(),
+      requestTime: statistics.requestTime.data(),
+      scheduling: statistics.scheduling.data(),
+      pages: { all: blocks.pages, inUse: blocks.pages - blocks.freePages, cached: blocks.cachedPages },
+      preemptions: scheduler.preemptions,
+      restarts: statistics.restarts,
+      ranks: Array.from({ length: plan.ranks }, (_, rank) => coordinator.counters(rank)),
+    }
+  }
+
+  /** 'restart': the ranks failed and were started anew; no request was lost. */
+  on(event: 'restart', listener: (event: RestartEvent) => void): this {
+    this.#parts.events.on(event, listener)
+    return this
+  }
+
+  off(event: 'restart', listener: (event: RestartEvent) => void): this {
+    this.#parts.events.off(event, listener)
+    return this
+  }
+
+  /**
+   * Takes no more requests, lets the others run for up to drainMs (default 0), rejects the rest with EngineClosedError, and
+   * ends the threads. Closing again does nothing more.
+   */
+  close(options: { drainMs?: number } = {}): Promise<void> {
+    const { drainMs } = checkNames('close', options, ['drainMs'])
+    const drain = checkInteger('drainMs', drainMs ?? 0, 0, 2 ** 31 - 1, (facts) => new OptionError('OPTION_INVALID', facts))
+    this.#closed ??= this.#parts.coordinator.close(drain)
     return this.#closed
   }
 
@@ -200,7 +265,45 @@ export class Engine implements AsyncDisposable {
     return this.#parts
   }
 
-  #promptIds(prompt: string | readonly number[], room: number): number[] {
+  /** Starts a request for each prompt, all or none. */
+  async #start(
+    prompts: readonly Prompt[],
+    params: GenerateParams,
+    requests: Request[],
+    push: (index: number, chunk: Chunk) => void,
+  ): Promise<Completion[]> {
+    const resolved = resolveParams(params)
+    const ids = prompts.map((prompt) => this.#promptIds(prompt, 1))
+    this.#admit(ids.length)
+    const { coordinator, statistics, tokenizer } = this.#parts
+    const context = { coordinator, statistics, tokenizer, endOfText: this.#endOfText }
+    for (const [index, prompt] of ids.entries()) requests.push(new Request(context, prompt, resolved, (chunk) => push(index, chunk)))
+    for (const request of requests) request.start()
+    const settled = await Promise.allSettled(requests.map((request) => request.completion))
+    return settled.map((result) => {
+      if (result.status === 'rejected') throw result.reason
+      return result.value
+    })
+  }
+
+  /** Throws if `count` more requests can't be taken now. */
+  #admit(count: number): void {
+    if (this.#closed) throw new EngineClosedError('ENGINE_CLOSED', { what: 'the engine is closed', remedy: 'Load another one.' })
+    const { coordinator, scheduler, statistics, maxWaiting } = this.#parts
+    if (coordinator.fatal) throw coordinator.fatal
+    const held = scheduler.waiting + scheduler.running
+    if (held + count <= maxWaiting) return
+    // About when one of the running requests ends.
+    const retryAfterMs = Math.max(100, Math.ceil(statistics.requestTime.meanMs / Math.max(1, scheduler.running)))
+    throw new OverloadedError(retryAfterMs, {
+      what: 'the queue is full',
+      expected: `at most ${maxWaiting} requests running and waiting`,
+      actual: `${held}, and ${count} more`,
+      remedy: `Send it again in about ${retryAfterMs} ms, or raise maxQueue.`,
+    })
+  }
+
+  #promptIds(prompt: Prompt, room: number): number[] {
     if (typeof prompt !== 'string' && !Array.isArray(prompt)) {
       throw new RequestError('TOKEN_INVALID', {
         what: 'the prompt is of the wrong type',
@@ -209,7 +312,7 @@ export class Engine implements AsyncDisposable {
         remedy: 'Pass one of them.',
       })
     }
-    const ids = typeof prompt === 'string' ? this.tokenize(prompt) : [...(prompt as readonly number[])]
+    const ids = typeof prompt === 'string' ? this.tokenize(prompt) : [...prompt]
     const { vocab, contextTokens } = this.info
     if (ids.length === 0) {
       throw new RequestError('PROMPT_EMPTY', {
@@ -233,168 +336,16 @@ export class Engine implements AsyncDisposable {
         what: 'the prompt does not fit the context',
         expected: `at most ${contextTokens - room} tokens`,
         actual: `${ids.length}`,
-        remedy: 'Shorten the prompt.',
+        remedy: contextTokens < this.#parts.model.config.block_size ? 'Shorten the prompt, or load with more cacheTokens.' : 'Shorten the prompt.',
       })
     }
     return ids
   }
-
-  #submit(sequence: Sequence): void {
-    if (this.#closed) sequence.sink.onError(new EngineClosedError('ENGINE_CLOSED', { what: 'the engine is closed', remedy: 'Load another one.' }))
-    else this.#parts.coordinator.submit(sequence)
-  }
-
-  #run(prompt: readonly number[], params: SamplingParams, left: AbortSignal, push: (chunk: Chunk) => void): Promise<Completion> {
-    const start = performance.now()
-    const detokenizer = new Detokenizer(this.#parts.tokenizer)
-    const hasText = this.info.hasTokenizer
-    const tokens: number[] = []
-    let held: number[] = []
-    let text = ''
-    let firstAt = 0
-    let lastAt = 0
-    const emit = (piece: string) => {
-      text += piece
-      push({ text: piece, tokens: held })
-      held = []
-    }
-    const completion = (finishReason: FinishReason): Completion => ({
-      text,
-      tokens,
-      finishReason,
-      usage: { promptTokens: prompt.length, completionTokens: tokens.length },
-      timings: {
-        ttftMs: tokens.length > 0 ? firstAt - start : 0,
-        decodeMs: lastAt - firstAt,
-        tokensPerSecond: tokens.length > 1 ? ((tokens.length - 1) / (lastAt - firstAt)) * 1000 : 0,
-      },
-      seed: params.seed,
-    })
-    const signal = params.signal ? AbortSignal.any([params.signal, left]) : left
-    return new Promise((resolve, reject) => {
-      const sequence = new Sequence({
-        prompt,
-        maxTokens: params.maxTokens,
-        temperature: params.temperature,
-        seed: params.seed,
-        endOfText: params.ignoreEos ? new Set() : this.#endOfText,
-        everyLogits: false,
-        sink: {
-          onScheduled: () => {},
-          onLogits: () => {},
-          onToken: (token) => {
-            lastAt = performance.now()
-            if (tokens.length === 0) firstAt = lastAt
-            tokens.push(token)
-            held.push(token)
-            const piece = detokenizer.push(token)
-            if (piece !== '' || !hasText) emit(piece)
-          },
-          onFinish: (reason) => {
-            signal.removeEventListener('abort', onAbort)
-            const rest = detokenizer.flush()
-            if (rest !== '' || held.length > 0) emit(rest)
-            resolve(completion(reason))
-          },
-          onError: (error) => {
-            signal.removeEventListener('abort', onAbort)
-            reject(error)
-          },
-        },
-      })
-      const onAbort = () => this.#parts.coordinator.abort(sequence)
-      if (signal.aborted) {
-        resolve(completion('abort'))
-        return
-      }
-      signal.addEventListener('abort', onAbort, { once: true })
-      this.#submit(sequence)
-    })
-  }
 }
 
-interface EngineMemories {
-  readonly shards: readonly SharedMemory[]
-  readonly ranks: readonly SharedMemory[]
-  /** Undefined at one rank: the exchange regions lie in the rank's memory. */
-  readonly exchange: SharedMemory | undefined
-}
-
-function allocate(plan: RunPlan, layout: ModelLayout): EngineMemories {
-  try {
-    return {
-      shards: layout.shards.map((shard) => createMemory(plan.backend, shard.bytes)),
-      ranks: layout.ranks.map((rank) => createMemory(plan.backend, rank.bytes)),
-      exchange: plan.ranks > 1 ? createMemory(plan.backend, layout.exchange.bytes) : undefined,
-    }
-  } catch (cause) {
-    throw new MemoryError('MEMORY_EXHAUSTED', {
-      what: 'the memory for the model could not be had',
-      expected: `${Math.ceil(memoryNeed(plan, layout).totalBytes / 2 ** 20)} MiB`,
-      actual: cause instanceof Error ? cause.message : String(cause),
-      remedy: 'Free memory, or choose bf16 weights or cache, or more ranks, or a smaller prefillChunk.',
-      cause,
-    })
-  }
-}
-
-/** Barriers spin this often before they park, if every rank has a core: about 20 us. */
-const SPINS = 2000
-
-async function startRanks(model: OpenModel, plan: RunPlan, layout: ModelLayout, memories: EngineMemories, options: ResolvedOptions) {
-  const control = new SharedArrayBuffer(CONTROL_BYTES)
-  const mailbox = new SharedArrayBuffer(layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot).bytes)
-  const module = prepareBackend(plan.backend, assetUrl('dist/kernels/wasm/tetrad.wasm'))
-  const inits = memories.ranks.map(
-    (rankMemory): RankInit => ({
-      shape: model.lowered.shape,
-      plan,
-      module,
-      shards: memories.shards,
-      rankMemory,
-      exchange: memories.exchange,
-      mailbox,
-      deadlineMs: options.stepDeadlineMs,
-      spins: plan.ranks <= availableParallelism() ? SPINS : 0,
-    }),
-  )
-  const blocks = new BlockManager(plan.pages)
-  const scheduler = new Scheduler({ stepRows: plan.stepRows, slots: plan.slots, contextTokens: model.config.block_size }, blocks)
-  const exchange = bufferOf(memories.exchange ?? (memories.ranks[0] as SharedMemory))
-  const rows = layout.exchange.logits.slice(0, STEP_RING)
-  const vocab = model.config.vocab_size
-  const length = plan.stepRows * vocab
-  const logitsAt = (ptr: number) =>
-    scalarBytes(plan.backend) === 4 ? new Float32Array(exchange, ptr, length) : new Float64Array(exchange, ptr, length)
-  const coordinator = new Coordinator(
-    {
-      control,
-      mailbox,
-      ranks: plan.ranks,
-      stepRows: plan.stepRows,
-      slots: plan.slots,
-      pagesPerSlot: plan.pagesPerSlot,
-      deadlineMs: options.stepDeadlineMs,
-      logits: rows.map(logitsAt),
-      vocab,
-    },
-    scheduler,
-  )
-  const group = await RankGroup.start(inits, control, (detail) =>
-    coordinator.fail(new RankError('RANK_EXITED', { what: detail, remedy: 'Close this engine and load another.' })),
-  )
-  const odd = group.reports.find((report) => report.backend !== plan.backend)
-  if (odd) {
-    await group.close()
-    throw new RankError('RANK_FAILED', {
-      what: 'a rank runs on another backend than was asked for',
-      expected: plan.backend,
-      actual: odd.backend,
-      remedy: 'Choose a backend that all ranks have.',
-    })
-  }
-  coordinator.attach(group)
-  return { coordinator, group, blocks }
+/** An array that is not of numbers is an array of prompts; an empty one is a prompt without tokens. */
+function isBatch(prompt: Prompt | readonly Prompt[]): prompt is readonly Prompt[] {
+  return Array.isArray(prompt) && prompt.length > 0 && (typeof prompt[0] === 'string' || Array.isArray(prompt[0]))
 }
 
 function throwIfAborted(signal: AbortSignal | undefined): void {

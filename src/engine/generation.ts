@@ -12,6 +12,8 @@ export interface Chunk {
 export interface Usage {
   readonly promptTokens: number
   readonly completionTokens: number
+  /** Prompt tokens that were found in the prefix cache and not computed again. */
+  readonly cachedTokens: number
 }
 
 /** Milliseconds, and tokens per second after the first token. */
@@ -34,18 +36,34 @@ export interface Completion {
   readonly seed: number
 }
 
-export class Generation implements PromiseLike<Completion>, AsyncIterable<Chunk> {
-  readonly #completion: Promise<Completion>
-  readonly #chunks: Chunk[] = []
-  readonly #abort: () => void
+/** Unread chunks at which a request that is iterated is paused, and at which it goes on. */
+const MOST_UNREAD = 64
+const FEW_UNREAD = 16
+
+/** What a generation may ask of the request behind it. */
+export interface GenerationControl {
+  abort(): void
+  pause(paused: boolean): void
+}
+
+/** T is Completion, or Completion[] for an array of prompts; C is Chunk, with its `index` for an array. */
+export class Generation<T = Completion, C = Chunk> implements PromiseLike<T>, AsyncIterable<C> {
+  readonly #completion: Promise<T>
+  readonly #chunks: C[] = []
+  readonly #control: GenerationControl
+  #read = 0
+  #iterating = false
+  #awaited = false
+  #paused = false
   #ended = false
   #wake: (() => void) | undefined
 
   /** `start` begins the work: it pushes chunks, and its promise is the completion. */
-  constructor(start: (push: (chunk: Chunk) => void) => Promise<Completion>, abort: () => void) {
-    this.#abort = abort
+  constructor(start: (push: (chunk: C) => void) => Promise<T>, control: GenerationControl) {
+    this.#control = control
     this.#completion = start((chunk) => {
       this.#chunks.push(chunk)
+      this.#balance()
       this.#wake?.()
     }).finally(() => {
       this.#ended = true
@@ -56,37 +74,54 @@ export class Generation implements PromiseLike<Completion>, AsyncIterable<Chunk>
   }
 
   // biome-ignore lint/suspicious/noThenProperty: it is meant to be awaited
-  then<A = Completion, B = never>(
-    onFulfilled?: ((completion: Completion) => A | PromiseLike<A>) | null,
+  then<A = T, B = never>(
+    onFulfilled?: ((completion: T) => A | PromiseLike<A>) | null,
     onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
   ): Promise<A | B> {
+    this.#awaited = true
+    this.#balance()
     return this.#completion.then(onFulfilled, onRejected)
   }
 
-  catch<B = never>(onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<Completion | B> {
-    return this.#completion.catch(onRejected)
+  catch<B = never>(onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<T | B> {
+    return this.then(undefined, onRejected)
   }
 
-  finally(onFinally?: (() => void) | null): Promise<Completion> {
+  finally(onFinally?: (() => void) | null): Promise<T> {
     return this.#completion.finally(onFinally)
   }
 
-  /** All chunks from the first on. Throws what awaiting would throw. */
-  async *[Symbol.asyncIterator](): AsyncGenerator<Chunk, void, undefined> {
+  /** All chunks from the first on; one reader. A slow one pauses this request only. Throws what awaiting would throw. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<C, void, undefined> {
+    this.#iterating = true
+    this.#balance()
     try {
-      for (let i = 0; ; i++) {
-        while (i >= this.#chunks.length && !this.#ended) {
+      for (;;) {
+        while (this.#read >= this.#chunks.length && !this.#ended) {
           await new Promise<void>((resolve) => {
             this.#wake = resolve
           })
         }
-        const chunk = this.#chunks[i]
-        if (!chunk) break
+        if (this.#read >= this.#chunks.length) break
+        const chunk = this.#chunks[this.#read++] as C
+        // What was read is let go, now and then.
+        if (this.#read >= MOST_UNREAD) this.#chunks.splice(0, this.#read)
+        if (this.#read >= MOST_UNREAD) this.#read = 0
+        this.#balance()
         yield chunk
       }
       await this.#completion
     } finally {
-      if (!this.#ended) this.#abort()
+      if (!this.#ended) this.#control.abort()
     }
+  }
+
+  /** Pauses the request while its reader is behind; never once somebody awaits the whole. */
+  #balance(): void {
+    const unread = this.#chunks.length - this.#read
+    const paused = this.#iterating && !this.#awaited && (this.#paused ? unread > FEW_UNREAD : unread >= MOST_UNREAD)
+    if (paused === this.#paused) return
+    this.#paused = paused
+    this.#control.pause(paused)
   }
 }

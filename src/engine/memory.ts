@@ -1,7 +1,7 @@
 // Memory for a model: how much it needs, whether there is that much, and what would fit if there is not.
 import { availableParallelism } from 'node:os'
 import { layoutModel, type ModelLayout } from '../../workers/model-layout.js'
-import type { RunPlan } from '../../workers/protocol.js'
+import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
 import type { ResolvedOptions } from '../config/engine-options.js'
 import { MemoryError } from '../errors.js'
 import { type OpenModel, planRun } from './model.js'
@@ -30,10 +30,10 @@ export function availableMemory(): number {
 export function checkMemory(model: OpenModel, options: ResolvedOptions, plan: RunPlan, layout: ModelLayout, available: number): void {
   const need = memoryNeed(plan, layout)
   if (fits(need, plan, available)) return
-  const alternatives: Partial<ResolvedOptions>[] = [{ cache: 'bf16' }, { weights: 'bf16' }, { weights: 'bf16', cache: 'bf16' }]
+  const alternatives: Partial<ResolvedOptions>[] = [{}, { cache: 'bf16' }, { weights: 'bf16' }, { weights: 'bf16', cache: 'bf16' }]
   const ranked = alternatives.flatMap((change) => [options.ranks, 4 as const].map((ranks) => ({ ...change, ranks })))
   const fitting = [{ ranks: 4 as const }, ...ranked].find((change) => {
-    const other = planRun(model, { ...options, ...change }, availableParallelism())
+    const other = planRun(model, { ...options, ...change }, availableParallelism(), available)
     return fits(memoryNeed(other, layoutModel(model.lowered.shape, other)), other, available)
   })
   const described = fitting && Object.entries(fitting).map(([name, value]) => `${name}: ${typeof value === 'string' ? `'${value}'` : value}`)
@@ -43,7 +43,7 @@ export function checkMemory(model: OpenModel, options: ResolvedOptions, plan: Ru
         ? `the model needs ${mib(need.totalBytes)}`
         : `one of the model's memories needs ${mib(need.largestBytes)}, and a WebAssembly memory ends at ${mib(MEMORY_LIMIT)}`,
     expected: `at most ${mib(need.totalBytes > available ? available : MEMORY_LIMIT)}`,
-    actual: `${mib(need.totalBytes)} for ${plan.ranks} ranks, ${plan.weights} weights, ${plan.cache} cache, ${model.config.block_size} tokens of context`,
+    actual: `${mib(need.totalBytes)} for ${plan.ranks} ranks, ${plan.weights} weights, ${plan.cache} cache, a cache of ${plan.pages * PAGE_TOKENS} tokens`,
     remedy: described
       ? `This would fit: { ${described.join(', ')} }.`
       : 'No choice of ranks or formats would fit: free memory, or use a larger machine.',

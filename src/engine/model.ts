@@ -1,7 +1,7 @@
 // A model directory opened but not loaded: configuration, tensors, variant, shape and the plan that the options give.
 // What inspect prints and what Engine.load starts from.
 import { instructionLevel } from '../../kernels/open-space.js'
-import { cut, layoutModel, type ModelLayout, shardsOf, unitOf } from '../../workers/model-layout.js'
+import { cacheBytesPerScalar, cacheWidth, cut, layoutModel, type ModelLayout, shardsOf, unitOf } from '../../workers/model-layout.js'
 import { PAGE_TOKENS, type RankCount, type Replication, type RunPlan } from '../../workers/protocol.js'
 import { type Checkpoint, openCheckpoint } from '../checkpoint/checkpoint.js'
 import { elements, type StoredType } from '../checkpoint/tensor-source.js'
@@ -41,23 +41,50 @@ export async function openModel(dir: string): Promise<OpenModel> {
   }
 }
 
-/** Sequences that run at once. */
-const SLOTS = 1
+/** Share of the free memory that the cache takes when no size is given. */
+const CACHE_SHARE = 0.25
 
-export function planRun(model: OpenModel, options: ResolvedOptions, cores: number): RunPlan {
+/** `available`: bytes of free memory, for the size of the cache. */
+export function planRun(model: OpenModel, options: ResolvedOptions, cores: number, available: number): RunPlan {
   const pagesPerSlot = Math.ceil(model.config.block_size / PAGE_TOKENS)
   const weights = options.weights !== 'auto' ? options.weights : model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32'
+  const { ranks, backend, cache, maxRunning } = options
+  const pageBytes = cachePageBytes(model, options)
+  const wanted =
+    options.cacheTokens !== undefined
+      ? Math.ceil(options.cacheTokens / PAGE_TOKENS)
+      : Math.floor((options.cacheBytes ?? available * CACHE_SHARE) / pageBytes)
+  const automatic = options.cacheTokens === undefined && options.cacheBytes === undefined
+  const most = automatic ? Math.min(wanted, maxRunning * pagesPerSlot, mostPages(model, options)) : wanted
   const partial = {
-    backend: options.backend,
-    ranks: options.ranks,
+    backend,
+    ranks,
     weights,
-    cache: options.cache,
-    stepRows: Math.min(options.prefillChunk, model.config.block_size),
-    pages: SLOTS * pagesPerSlot,
-    slots: SLOTS,
+    cache,
+    // Prompt rows, and one row for every other sequence.
+    stepRows: Math.min(options.prefillChunk, model.config.block_size) + maxRunning,
+    pages: Math.max(1, most),
+    slots: maxRunning,
     pagesPerSlot,
   } as const
   return { ...partial, replicate: chooseReplication(model, { ...partial, replicate: { queryA: false, queryB: false } }, cores) }
+}
+
+/** Bytes of one page over all layers, of one rank. */
+function rankPageBytes(model: OpenModel, options: ResolvedOptions, rank: number): number {
+  const { attention: a, layers } = model.lowered.shape
+  const values = shardsOf(rank, options.ranks).length * cacheWidth(a.latentDim) + cacheWidth(a.ropeDim)
+  return PAGE_TOKENS * values * layers * cacheBytesPerScalar(options.backend, options.cache)
+}
+
+/** Bytes of one page over all layers and ranks. */
+export function cachePageBytes(model: OpenModel, options: ResolvedOptions): number {
+  return Array.from({ length: options.ranks }, (_, r) => rankPageBytes(model, options, r)).reduce((a, b) => a + b, 0)
+}
+
+/** Pages that leave room for the rest in a rank's memory, which ends at 4 GiB. */
+function mostPages(model: OpenModel, options: ResolvedOptions): number {
+  return Math.floor((3 * 2 ** 30) / rankPageBytes(model, options, 0))
 }
 
 // Microseconds of a collective: both ranks spinning on cores of their own and the usual skew between them, or parked

@@ -4,7 +4,7 @@ import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threa
 import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { Piscina } from 'piscina'
-import type { AttachTask, FaultKind, RankApi, RankFailure, RankInit } from '../../workers/protocol.js'
+import type { AttachTask, Fault, RankApi, RankFailure, RankInit } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
 import { RankError } from '../errors.js'
 
@@ -42,6 +42,8 @@ export class RankGroup {
       // With atomics piscina's own idle wait would block the thread, and our port with it.
       atomics: 'disabled',
       idleTimeout: Number.POSITIVE_INFINITY,
+      // A rank's JavaScript holds views and counters; one that grows beyond this is broken, and is better restarted.
+      resourceLimits: { maxOldGenerationSizeMb: 256 },
     })
     let ended = (_detail: string) => {}
     // Piscina emits an error when a thread fails between tasks; unheard, it would end the process.
@@ -78,8 +80,13 @@ export class RankGroup {
     return this.#call(rank, (api) => api.takeFailure())
   }
 
-  injectFault(rank: number, kind: FaultKind): Promise<void> {
-    return this.#call(rank, (api) => api.injectFault(kind))
+  injectFault(rank: number, fault: Fault): Promise<void> {
+    return this.#call(rank, (api) => api.injectFault(fault))
+  }
+
+  /** The thread of a rank, for tests that end it from outside. */
+  threads(): readonly Worker[] {
+    return this.#pool.threads as Worker[]
   }
 
   async close(): Promise<void> {

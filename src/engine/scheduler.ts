@@ -1,11 +1,18 @@
 // Which rows the next step runs: pure logic over sequences and pages, no threads, no clock.
 //
-// Decode rows first, then prompt chunks, in order of arrival, up to stepRows. A sequence whose newest token is still being
-// sampled may be scheduled one token ahead (its row says LAST_SAMPLED); never two.
+// Running sequences that decode get one row each; prompts share prefillChunk rows. A sequence whose newest token is still
+// being sampled may be scheduled one token ahead (its row says LAST_SAMPLED); never two. When pages run out, the last in
+// order gives up its own and is computed again later. The first in order is never preempted, so there is always progress.
+//
+// Order: arrival, less PRIORITY_STEP places per unit of priority. So a request is overtaken by at most
+// PRIORITY_STEP * (the difference of priorities) later ones: the bound against starvation.
 import { LAST_SAMPLED, ROW_FLAGS } from '../../workers/layout.js'
 import { PAGE_TOKENS } from '../../workers/protocol.js'
 import type { BlockManager } from './block-manager.js'
 import type { FinishReason, Sequence } from './sequence.js'
+
+export const PRIORITY_STEP = 64
+export const MOST_PRIORITY = 10
 
 export interface StepRow {
   readonly sequence: Sequence
@@ -15,18 +22,24 @@ export interface StepRow {
 }
 
 export interface SchedulerLimits {
-  readonly stepRows: number
+  /** Prompt rows of one step. */
+  readonly prefillChunk: number
+  /** Sequences that run at once. */
   readonly slots: number
-  /** Most tokens of one sequence. */
+  /** Most tokens of one sequence; no more than fit the cache. */
   readonly contextTokens: number
 }
 
 export class Scheduler {
   readonly #limits: SchedulerLimits
   readonly #blocks: BlockManager
+  /** By order. */
   readonly #waiting: Sequence[] = []
+  /** By order. */
   readonly #running: Sequence[] = []
   readonly #freeSlots: number[]
+  #arrivals = 0
+  preemptions = 0
 
   constructor(limits: SchedulerLimits, blocks: BlockManager) {
     this.#limits = limits
@@ -35,11 +48,20 @@ export class Scheduler {
   }
 
   add(sequence: Sequence): void {
-    this.#waiting.push(sequence)
+    sequence.order = this.#arrivals++ - sequence.priority * PRIORITY_STEP
+    insert(this.#waiting, sequence)
   }
 
   get idle(): boolean {
     return this.#waiting.length === 0 && this.#running.length === 0
+  }
+
+  get waiting(): number {
+    return this.#waiting.length
+  }
+
+  get running(): number {
+    return this.#running.length
   }
 
   /** All sequences that have not ended. */
@@ -51,17 +73,38 @@ export class Scheduler {
   next(): StepRow[] {
     this.#admit()
     const rows: StepRow[] = []
-    const decoding = this.#running.filter((s) => !s.ended && s.scheduled >= s.tokens.length)
-    const prefilling = this.#running.filter((s) => !s.ended && s.scheduled < s.tokens.length)
-    for (const sequence of decoding) if (rows.length < this.#limits.stepRows) this.#scheduleAhead(sequence, rows)
-    for (const sequence of prefilling) this.#scheduleKnown(sequence, rows)
+    // Preempting changes the list, so it is walked over a copy.
+    const running = [...this.#running]
+    for (const sequence of running) if (sequence.scheduled >= sequence.tokens.length) this.#scheduleAhead(sequence, rows)
+    let prefill = this.#limits.prefillChunk
+    for (const sequence of running) {
+      const left = sequence.tokens.length - sequence.scheduled
+      // One known token after generation began is decoding as well: after a pause, a restart, or without running ahead.
+      const decodes = left === 1 && sequence.generated > 0
+      const taken = this.#scheduleKnown(sequence, decodes ? 1 : prefill, rows)
+      if (!decodes) prefill -= taken
+    }
     return rows
+  }
+
+  /** Call for each row of a completed step whose sequence has not ended, before its results are taken. */
+  computed(sequence: Sequence, position: number): void {
+    sequence.computed = position + 1
   }
 
   /** Call once per sequence of a completed step, after its results were taken. */
   completed(sequence: Sequence): void {
     sequence.inFlight--
-    if (sequence.ended) this.#retire(sequence)
+    this.#learnPages(sequence)
+    this.#settle(sequence)
+  }
+
+  /** Forgets what was in flight: its rows are scheduled again. For steps that will never complete. */
+  rollBack(sequence: Sequence): void {
+    sequence.inFlight = 0
+    sequence.pendingSamples = 0
+    sequence.scheduled = sequence.computed
+    this.#settle(sequence)
   }
 
   /** Ends a sequence: it gets no more rows, and its pages return when its steps in flight have completed. */
@@ -70,7 +113,7 @@ export class Scheduler {
     sequence.ended = true
     const waiting = this.#waiting.indexOf(sequence)
     if (waiting >= 0) this.#waiting.splice(waiting, 1)
-    else this.#retire(sequence)
+    else this.#settle(sequence)
   }
 
   /** Why a sequence is over after its newest token, if it is. */
@@ -81,25 +124,62 @@ export class Scheduler {
 
   #admit(): void {
     while (this.#waiting.length > 0 && this.#freeSlots.length > 0) {
-      const sequence = this.#waiting.shift() as Sequence
+      const sequence = this.#waiting[0] as Sequence
+      // A page for its first rows, and one to spare for whoever decodes: else it would only be preempted at once.
+      const spare = this.#running.length > 0 ? 1 : 0
+      if (this.#blocks.freePages < 1 + spare) return
+      this.#waiting.shift()
       sequence.slot = this.#freeSlots.pop() as number
-      this.#running.push(sequence)
+      this.#findPrefix(sequence)
+      insert(this.#running, sequence)
+      sequence.sink.onAdmitted()
     }
   }
 
-  #retire(sequence: Sequence): void {
-    if (sequence.inFlight > 0) return
+  /** Takes the pages of the longest known prefix, all but the last token at most. */
+  #findPrefix(sequence: Sequence): void {
+    const { tokens, pages, chain } = sequence
+    const usable = sequence.everyLogits ? 0 : Math.floor((tokens.length - 1) / PAGE_TOKENS)
+    for (let i = 0; i < usable; i++) {
+      const found = this.#blocks.reuse(chain.at(-1) ?? 0, tokens.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS))
+      if (!found) break
+      pages.push(found.page)
+      chain.push(found.chain)
+    }
+    sequence.scheduled = pages.length * PAGE_TOKENS
+    sequence.computed = sequence.scheduled
+    if (!sequence.wasAdmitted) sequence.cachedTokens = sequence.scheduled
+    sequence.wasAdmitted = true
+  }
+
+  #learnPages(sequence: Sequence): void {
+    const { tokens, pages, chain, computed } = sequence
+    for (let i = chain.length; (i + 1) * PAGE_TOKENS <= computed; i++) {
+      chain.push(this.#blocks.learn(pages[i] as number, chain.at(-1) ?? 0, tokens.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS)))
+    }
+  }
+
+  /** Takes what an ended or preempted sequence holds, once no step in flight uses it. */
+  #settle(sequence: Sequence): void {
+    if (sequence.inFlight > 0 || !(sequence.ended || sequence.preempted)) return
     const at = this.#running.indexOf(sequence)
     if (at < 0) return
     this.#running.splice(at, 1)
     this.#blocks.release(sequence.pages)
+    sequence.chain.length = 0
     this.#freeSlots.push(sequence.slot)
+    sequence.slot = -1
+    sequence.scheduled = 0
+    sequence.computed = 0
+    if (sequence.ended) return
+    sequence.preempted = false
+    insert(this.#waiting, sequence)
   }
 
   /** A row for the token that the step in flight is sampling. */
   #scheduleAhead(sequence: Sequence, rows: StepRow[]): void {
     const position = sequence.tokens.length
-    if (sequence.scheduled !== position || sequence.pendingSamples !== 1) return
+    if (!schedulable(sequence) || sequence.scheduled !== position || sequence.pendingSamples !== 1) return
     if (sequence.generated + 1 >= sequence.maxTokens || position + 1 >= this.#limits.contextTokens) return
     if (!this.#reserve(sequence, position)) return
     rows.push({ sequence, position, token: LAST_SAMPLED, flags: ROW_FLAGS.sample })
@@ -108,11 +188,11 @@ export class Scheduler {
     sequence.inFlight++
   }
 
-  /** Rows for tokens that are known; the last one samples. */
-  #scheduleKnown(sequence: Sequence, rows: StepRow[]): void {
-    const first = sequence.scheduled
+  /** Up to `most` rows for tokens that are known; the last token's row samples. Returns how many. */
+  #scheduleKnown(sequence: Sequence, most: number, rows: StepRow[]): number {
     const known = sequence.tokens.length
-    while (rows.length < this.#limits.stepRows && sequence.scheduled < known) {
+    let taken = 0
+    while (sequence.scheduled < known && taken < most && schedulable(sequence)) {
       const position = sequence.scheduled
       if (!this.#reserve(sequence, position)) break
       const samples = sequence.maxTokens > 0 && position === known - 1
@@ -120,16 +200,38 @@ export class Scheduler {
       rows.push({ sequence, position, token: sequence.tokens[position] as number, flags })
       sequence.scheduled++
       if (samples) sequence.pendingSamples++
+      // From its first row on it holds its pages, also if a later row finds none and it has to give way.
+      if (taken++ === 0) sequence.inFlight++
     }
-    if (sequence.scheduled > first) sequence.inFlight++
+    return taken
   }
 
-  /** Sees that the sequence holds the page of a position. */
+  /** Sees that the sequence holds the page of a position, at the expense of later ones. False: not now. */
   #reserve(sequence: Sequence, position: number): boolean {
-    if (Math.floor(position / PAGE_TOKENS) < sequence.pages.length) return true
-    const page = this.#blocks.take()
-    if (page === undefined) return false
-    sequence.pages.push(page)
+    while (Math.floor(position / PAGE_TOKENS) >= sequence.pages.length) {
+      const page = this.#blocks.take()
+      if (page !== undefined) {
+        sequence.pages.push(page)
+        continue
+      }
+      // The last in order that is not giving up already; its pages may come only when its steps have completed.
+      const victim = this.#running.findLast((s) => !s.preempted && !s.ended)
+      if (!victim || victim.order < sequence.order || this.#running.some((s) => s.preempted || (s.ended && s.inFlight > 0))) return false
+      victim.preempted = true
+      this.preemptions++
+      this.#settle(victim)
+      if (victim === sequence) return false
+    }
     return true
   }
+}
+
+function schedulable(sequence: Sequence): boolean {
+  return !sequence.ended && !sequence.paused && !sequence.preempted && sequence.slot >= 0
+}
+
+/** Keeps a list ascending by order. */
+function insert(list: Sequence[], sequence: Sequence): void {
+  const at = list.findIndex((other) => other.order > sequence.order)
+  list.splice(at < 0 ? list.length : at, 0, sequence)
 }

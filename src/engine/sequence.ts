@@ -4,8 +4,8 @@ export type FinishReason = 'length' | 'stop' | 'abort'
 
 /** What a sequence tells its owner. Called by the coordinator, never within another call. */
 export interface SequenceSink {
-  /** A step took rows of this sequence. */
-  onScheduled(): void
+  /** It has got a slot; called again after each preemption. */
+  onAdmitted(): void
   onToken(token: number): void
   /** Logits of one position, [vocab]; the view is reused: copy what is kept. */
   onLogits(position: number, logits: Float32Array | Float64Array): void
@@ -22,6 +22,8 @@ export interface SequenceInit {
   /** Ids that end the text; they are not emitted. */
   readonly endOfText: ReadonlySet<number>
   readonly everyLogits: boolean
+  /** Places it moves ahead in the queue, times PRIORITY_STEP. */
+  readonly priority: number
   readonly sink: SequenceSink
 }
 
@@ -34,17 +36,31 @@ export class Sequence {
   readonly seed: number
   readonly endOfText: ReadonlySet<number>
   readonly everyLogits: boolean
+  readonly priority: number
   readonly sink: SequenceSink
   /** Page numbers in sequence order; owned by the block manager. */
   readonly pages: number[] = []
+  /** Of those, full pages that the prefix cache knows: their chain ids, in order. */
+  readonly chain: number[] = []
+  /** Lower is served first; set by the scheduler. */
+  order = 0
   /** Slot of the block table, while running. */
   slot = -1
-  /** Positions 0..scheduled-1 have been put into published steps. */
+  /** Positions 0..scheduled-1 have been put into published steps, or came from the prefix cache. */
   scheduled = 0
+  /** Positions 0..computed-1 are in the cache for sure: their steps have completed. */
+  computed = 0
   /** Published steps that hold rows of this sequence and have not completed. */
   inFlight = 0
   /** Of those, the steps that will sample a token. */
   pendingSamples = 0
+  /** Prompt tokens that the first admission found in the prefix cache. */
+  cachedTokens = 0
+  wasAdmitted = false
+  /** Its reader is behind: no new rows until it catches up. */
+  paused = false
+  /** It gives its pages back as soon as its steps in flight have completed, and is computed again later. */
+  preempted = false
   /** Set once; no more rows are scheduled, and results of steps in flight are dropped. */
   ended = false
 
@@ -56,6 +72,7 @@ export class Sequence {
     this.seed = init.seed
     this.endOfText = init.endOfText
     this.everyLogits = init.everyLogits
+    this.priority = init.priority
     this.sink = init.sink
   }
 

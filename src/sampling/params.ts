@@ -14,6 +14,12 @@ export interface GenerateParams {
   seed?: number
   /** Go on past the end-of-text token. Default false. */
   ignoreEos?: boolean
+  /** An integer from 0 (default) to 10: each step moves the request 64 places ahead in the queue. */
+  priority?: number
+  /** Most milliseconds from the call to the end; then it rejects with TIMEOUT. Default: none. */
+  timeoutMs?: number
+  /** Most milliseconds in the queue. Default: none. */
+  queueTimeoutMs?: number
   /** Ends the request; it resolves with finishReason 'abort'. */
   signal?: AbortSignal
 }
@@ -23,10 +29,13 @@ export interface SamplingParams {
   readonly temperature: number
   readonly seed: number
   readonly ignoreEos: boolean
+  readonly priority: number
+  readonly timeoutMs: number | undefined
+  readonly queueTimeoutMs: number | undefined
   readonly signal: AbortSignal | undefined
 }
 
-const NAMES = ['maxTokens', 'temperature', 'seed', 'ignoreEos', 'signal']
+const NAMES = ['maxTokens', 'temperature', 'seed', 'ignoreEos', 'priority', 'timeoutMs', 'queueTimeoutMs', 'signal']
 
 const fail: Fail = (facts) => new OptionError('OPTION_INVALID', facts)
 
@@ -50,6 +59,13 @@ export function resolveParams(params: GenerateParams = {}): SamplingParams {
     temperature,
     seed: checkInteger('seed', p.seed ?? randomBytes(6).readUIntBE(0, 6), 0, Number.MAX_SAFE_INTEGER, fail),
     ignoreEos,
+    priority: checkInteger('priority', p.priority ?? 0, 0, 10, fail),
+    timeoutMs: timeout('timeoutMs', p.timeoutMs),
+    queueTimeoutMs: timeout('queueTimeoutMs', p.queueTimeoutMs),
     signal: checkInstance('signal', p.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal'),
   })
+}
+
+function timeout(name: string, value: unknown): number | undefined {
+  return value === undefined ? undefined : checkInteger(name, value, 1, 2 ** 31 - 1, fail)
 }

@@ -1,37 +1,47 @@
 import test from 'ava'
+import fc from 'fast-check'
 import { BlockManager } from '../../src/engine/block-manager.js'
-import { Scheduler, type StepRow } from '../../src/engine/scheduler.js'
+import { PRIORITY_STEP, Scheduler, type StepRow } from '../../src/engine/scheduler.js'
 import { Sequence, type SequenceSink } from '../../src/engine/sequence.js'
 import { LAST_SAMPLED, ROW_FLAGS } from '../../workers/layout.js'
+import { PAGE_TOKENS } from '../../workers/protocol.js'
 
-const sink: SequenceSink = { onScheduled() {}, onToken() {}, onLogits() {}, onFinish() {}, onError() {} }
+const sink: SequenceSink = { onAdmitted() {}, onToken() {}, onLogits() {}, onFinish() {}, onError() {} }
 
-function sequence(promptLength: number, maxTokens: number): Sequence {
-  return new Sequence({
-    prompt: Array.from({ length: promptLength }, (_, i) => i),
-    maxTokens,
-    temperature: 0,
-    seed: 0,
-    endOfText: new Set(),
-    everyLogits: false,
-    sink,
-  })
+function sequence(prompt: number | number[], maxTokens: number, priority = 0): Sequence {
+  const tokens = typeof prompt === 'number' ? Array.from({ length: prompt }, (_, i) => i) : prompt
+  return new Sequence({ prompt: tokens, maxTokens, temperature: 0, seed: 0, endOfText: new Set(), everyLogits: false, priority, sink })
 }
 
-function setup(pages = 4, stepRows = 8, slots = 2) {
+function setup(pages = 4, prefillChunk = 8, slots = 2) {
   const blocks = new BlockManager(pages)
-  return { blocks, scheduler: new Scheduler({ stepRows, slots, contextTokens: 1024 }, blocks) }
+  return { blocks, scheduler: new Scheduler({ prefillChunk, slots, contextTokens: Math.min(1024, pages * PAGE_TOKENS) }, blocks) }
 }
 
-/** What the coordinator does with a completed step whose samples are all 7. */
-function complete(scheduler: Scheduler, rows: StepRow[]): void {
-  for (const { sequence, flags } of rows) {
-    if (sequence.ended || (flags & ROW_FLAGS.sample) === 0) continue
+/** A token that depends on everything before it, so that a wrong order or a wrong page shows. */
+function nextToken(tokens: readonly number[]): number {
+  return tokens.reduce((h, v) => (Math.imul(h, 31) + v + 7) >>> 0, 1) % 3
+}
+
+/** What the coordinator does with a completed step. */
+function complete(scheduler: Scheduler, rows: readonly StepRow[], before: (row: StepRow) => void = () => {}): void {
+  for (const row of rows) {
+    const { sequence, flags, position } = row
+    if (sequence.ended) continue
+    before(row)
+    scheduler.computed(sequence, position)
+    if ((flags & ROW_FLAGS.sample) === 0) continue
     sequence.pendingSamples--
-    sequence.tokens.push(7)
+    sequence.tokens.push(nextToken(sequence.tokens))
     if (scheduler.finishReason(sequence)) scheduler.end(sequence)
   }
   for (const sequence of new Set(rows.map((r) => r.sequence))) scheduler.completed(sequence)
+}
+
+function drain(scheduler: Scheduler, mostSteps: number): number {
+  let steps = 0
+  for (; !scheduler.idle && steps < mostSteps; steps++) complete(scheduler, scheduler.next())
+  return steps
 }
 
 test('a prompt is cut into chunks; its last row samples; then one step ahead and no more', (t) => {
@@ -87,6 +97,20 @@ test('pages of an ended sequence return when its last step in flight has complet
   t.true(scheduler.idle)
 })
 
+test('decoding goes on beside a long prompt: each step has one row of it and a chunk of the other', (t) => {
+  const { scheduler } = setup(8, 8, 2)
+  const [a, b] = [sequence(2, 50), sequence(40, 5)]
+  scheduler.add(a)
+  complete(scheduler, scheduler.next())
+  scheduler.add(b)
+  for (let i = 0; i < 4; i++) {
+    const rows = scheduler.next()
+    t.is(rows.filter((r) => r.sequence === a).length, 1)
+    t.is(rows.filter((r) => r.sequence === b).length, 8)
+    complete(scheduler, rows)
+  }
+})
+
 test('sequences beyond the slots wait in order; an ended one that waited is forgotten', (t) => {
   const { scheduler } = setup(4, 8, 1)
   const [a, b, c] = [sequence(2, 1), sequence(2, 1), sequence(2, 1)]
@@ -98,10 +122,153 @@ test('sequences beyond the slots wait in order; an ended one that waited is forg
   t.true(scheduler.next().every((r) => r.sequence === c))
 })
 
-test('a sequence takes a page for every 64 tokens and waits when there is none', (t) => {
-  const { scheduler, blocks } = setup(1, 100)
-  scheduler.add(sequence(70, 1))
-  t.is(scheduler.next().length, 64)
-  t.is(blocks.freePages, 0)
-  t.deepEqual(scheduler.next(), [])
+test('a request of the highest priority overtakes 640 earlier ones and no more: nobody starves', (t) => {
+  const { scheduler } = setup(4, 8, 1)
+  const ordinary = Array.from({ length: 700 }, () => sequence([1], 1))
+  for (const s of ordinary) scheduler.add(s)
+  const urgent = sequence([2], 1, 10)
+  scheduler.add(urgent)
+  let before = 0
+  while (!urgent.ended) {
+    complete(scheduler, scheduler.next())
+    before = ordinary.filter((s) => s.ended).length
+  }
+  t.true(before >= 700 - 10 * PRIORITY_STEP - 1 && before <= 700 - 10 * PRIORITY_STEP + 1, `${before} were served before it`)
+})
+
+test('when pages run out the newest gives way, and ends with the tokens it would have had', (t) => {
+  const { scheduler, blocks } = setup(4, 64, 4)
+  const all = [1, 2, 3].map((first) => sequence([first, ...Array.from({ length: 60 }, (_, i) => i % 5)], 120))
+  for (const s of all) scheduler.add(s)
+  drain(scheduler, 5000)
+  t.true(scheduler.idle && scheduler.preemptions > 0)
+  for (const s of all) {
+    const alone = s.tokens.slice(0, s.promptLength)
+    while (alone.length < s.tokens.length) alone.push(nextToken(alone))
+    t.deepEqual(s.tokens, alone)
+    t.is(s.generated, 120)
+  }
+  t.is(blocks.freePages, 4)
+})
+
+test('a prefix is found again: full pages only, and at least one token is left to compute', (t) => {
+  const { scheduler, blocks } = setup(8, 64, 2)
+  const prompt = Array.from({ length: 2 * PAGE_TOKENS }, (_, i) => i)
+  const first = sequence(prompt, 1)
+  scheduler.add(first)
+  drain(scheduler, 100)
+  t.is(blocks.cachedPages, 2)
+  const second = sequence(prompt, 1)
+  scheduler.add(second)
+  const rows = scheduler.next()
+  t.is(second.cachedTokens, PAGE_TOKENS)
+  t.is(rows[0]?.position, PAGE_TOKENS)
+  complete(scheduler, rows)
+  const longer = sequence([...prompt, 5, 6], 1)
+  scheduler.add(longer)
+  t.is(scheduler.next()[0]?.position, 2 * PAGE_TOKENS)
+  const other = sequence([9, ...prompt], 1)
+  scheduler.add(other)
+  scheduler.next()
+  t.is(other.cachedTokens, 0)
+})
+
+type Command =
+  | { readonly kind: 'add'; readonly prefix: number; readonly length: number; readonly maxTokens: number; readonly priority: number }
+  | { readonly kind: 'publish' | 'complete' | 'restart' }
+  | { readonly kind: 'end' | 'pause' | 'resume'; readonly which: number }
+
+const command: fc.Arbitrary<Command> = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: fc.constant('add' as const),
+      prefix: fc.nat({ max: 2 }),
+      length: fc.integer({ min: 1, max: 200 }),
+      maxTokens: fc.integer({ min: 1, max: 90 }),
+      priority: fc.nat({ max: 2 }),
+    }),
+  },
+  { weight: 8, arbitrary: fc.record({ kind: fc.constantFrom('publish' as const, 'complete' as const) }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant('restart' as const) }) },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom('end' as const, 'pause' as const, 'resume' as const), which: fc.nat({ max: 30 }) }) },
+)
+
+test('any order of arrivals, steps, aborts, pauses and restarts: every row finds its own past in its pages, no page leaks, all ends', (t) => {
+  fc.assert(
+    fc.property(
+      fc.array(command, { minLength: 5, maxLength: 120 }),
+      fc.integer({ min: 5, max: 12 }),
+      fc.integer({ min: 1, max: 5 }),
+      fc.constantFrom(1, 7, 64),
+      (commands, pages, slots, chunk) => {
+        const { blocks, scheduler } = setup(pages, chunk, slots)
+        const all: Sequence[] = []
+        const published: StepRow[][] = []
+        // What each cached row holds: the tokens up to its position, as the ranks would have written it.
+        const cache = Array.from({ length: pages }, () => new Array<string>(PAGE_TOKENS).fill('nothing'))
+        const execute = (row: StepRow) => {
+          const { sequence, position, token } = row
+          const known = sequence.tokens[position]
+          if (token !== LAST_SAMPLED && token !== known) throw new Error(`a row has the token ${token} for position ${position}, which is ${known}`)
+          const page = (p: number) => cache[sequence.pages[Math.floor(p / PAGE_TOKENS)] as number] as string[]
+          ;(page(position)[position % PAGE_TOKENS] as string) = sequence.tokens.slice(0, position + 1).join()
+          for (let p = 0; p <= position; p++) {
+            if (page(p)[p % PAGE_TOKENS] !== sequence.tokens.slice(0, p + 1).join())
+              throw new Error(`position ${position} would read another past at ${p}`)
+          }
+        }
+        const check = () => {
+          const held = new Set(all.flatMap((s) => s.pages))
+          if (held.size + blocks.freePages !== pages) throw new Error(`${held.size} pages held, ${blocks.freePages} free, ${pages} in all`)
+          const running = all.filter((s) => s.slot >= 0)
+          if (new Set(running.map((s) => s.slot)).size !== running.length || running.length > slots) throw new Error('two sequences in one slot')
+        }
+        for (const c of commands) {
+          if (c.kind === 'add') {
+            const length = Math.min(c.length, pages * PAGE_TOKENS - 1)
+            const s = sequence(
+              Array.from({ length }, (_, i) => (i < 130 ? c.prefix : all.length + i)),
+              c.maxTokens,
+              c.priority,
+            )
+            all.push(s)
+            scheduler.add(s)
+          } else if (c.kind === 'publish') {
+            if (published.length < 2) published.push(scheduler.next())
+          } else if (c.kind === 'complete') {
+            const step = published.shift()
+            if (step) complete(scheduler, step, execute)
+          } else if (c.kind === 'restart') {
+            for (const s of new Set(published.flat().map((row) => row.sequence))) scheduler.rollBack(s)
+            published.length = 0
+          } else {
+            const s = all[c.which]
+            if (!s || s.ended) continue
+            if (c.kind === 'end') scheduler.end(s)
+            else s.paused = c.kind === 'pause'
+          }
+          check()
+        }
+        const aborted = new Set(all.filter((s) => s.ended && s.generated < s.maxTokens))
+        for (const s of all) s.paused = false
+        for (let steps = 0; !scheduler.idle; steps++) {
+          const step = published.shift() ?? scheduler.next()
+          complete(scheduler, step, execute)
+          check()
+          if (steps > 60_000) throw new Error('it does not come to an end')
+        }
+        for (const s of all) {
+          const alone = s.tokens.slice(0, s.promptLength)
+          while (alone.length < s.tokens.length) alone.push(nextToken(alone))
+          if (alone.join() !== s.tokens.join()) throw new Error('other tokens than alone')
+          const most = Math.min(s.maxTokens, pages * PAGE_TOKENS - s.promptLength)
+          if (!aborted.has(s) && s.generated !== most) throw new Error(`${s.generated} tokens of ${most}`)
+        }
+        if (blocks.freePages !== pages) throw new Error('pages leaked')
+      },
+    ),
+    { numRuns: 300 },
+  )
+  t.pass()
 })

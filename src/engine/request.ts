@@ -1,0 +1,154 @@
+// One request from prompt ids to completion: its sequence, text, timers and statistics. Knows the coordinator, not the ranks.
+import { RequestError } from '../errors.js'
+import type { SamplingParams } from '../sampling/params.js'
+import { Detokenizer } from '../tokenizer/detokenizer.js'
+import type { Tokenizer } from '../tokenizer/tokenizer.js'
+import type { Coordinator } from './coordinator.js'
+import type { Chunk, Completion } from './generation.js'
+import { type FinishReason, Sequence } from './sequence.js'
+import type { Statistics } from './statistics.js'
+
+export interface RequestContext {
+  readonly coordinator: Coordinator
+  readonly statistics: Statistics
+  readonly tokenizer: Tokenizer | undefined
+  readonly endOfText: ReadonlySet<number>
+}
+
+export class Request {
+  readonly #context: RequestContext
+  readonly #params: SamplingParams
+  readonly #push: (chunk: Chunk) => void
+  readonly #start = performance.now()
+  readonly #detokenizer: Detokenizer
+  readonly #sequence: Sequence
+  readonly #timers: NodeJS.Timeout[] = []
+  readonly #tokens: number[] = []
+  #held: number[] = []
+  #text = ''
+  #firstAt = 0
+  #lastAt = 0
+  #settle: { resolve: (completion: Completion) => void; reject: (error: Error) => void } | undefined
+  readonly completion: Promise<Completion>
+
+  constructor(context: RequestContext, prompt: readonly number[], params: SamplingParams, push: (chunk: Chunk) => void) {
+    this.#context = context
+    this.#params = params
+    this.#push = push
+    this.#detokenizer = new Detokenizer(context.tokenizer)
+    this.completion = new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject }
+    })
+    this.#sequence = new Sequence({
+      prompt,
+      maxTokens: params.maxTokens,
+      temperature: params.temperature,
+      seed: params.seed,
+      endOfText: params.ignoreEos ? new Set() : context.endOfText,
+      everyLogits: false,
+      priority: params.priority,
+      sink: {
+        onAdmitted: () => this.#cancelQueueTimer(),
+        onLogits: () => {},
+        onToken: (token) => this.#take(token),
+        onFinish: (reason) => this.#finish(reason),
+        onError: (error) => this.#fail(error),
+      },
+    })
+  }
+
+  /** Submits it, or ends it at once if its signal has aborted. */
+  start(): void {
+    const { signal, timeoutMs, queueTimeoutMs } = this.#params
+    if (signal?.aborted) {
+      this.#finish('abort')
+      return
+    }
+    signal?.addEventListener('abort', this.abort, { once: true })
+    if (queueTimeoutMs !== undefined) this.#queueTimer = this.#timer(queueTimeoutMs, `it waited in the queue longer than ${queueTimeoutMs} ms`)
+    if (timeoutMs !== undefined) this.#timer(timeoutMs, `it took longer than ${timeoutMs} ms`)
+    this.#context.coordinator.submit(this.#sequence)
+  }
+
+  abort = (): void => this.#context.coordinator.abort(this.#sequence)
+
+  pause(paused: boolean): void {
+    this.#sequence.paused = paused
+    if (!paused && !this.#sequence.ended) this.#context.coordinator.wake()
+  }
+
+  #queueTimer: NodeJS.Timeout | undefined
+
+  #timer(ms: number, what: string): NodeJS.Timeout {
+    const timer = setTimeout(() => {
+      const error = new RequestError('TIMEOUT', {
+        what: `the request was ended: ${what}`,
+        actual: `${this.#tokens.length} tokens generated`,
+        remedy: 'Raise the timeout, ask for fewer tokens, or send fewer requests at once.',
+      })
+      this.#context.coordinator.reject(this.#sequence, error)
+    }, ms)
+    this.#timers.push(timer)
+    return timer
+  }
+
+  #cancelQueueTimer(): void {
+    clearTimeout(this.#queueTimer)
+  }
+
+  #take(token: number): void {
+    const now = performance.now()
+    const { statistics, tokenizer } = this.#context
+    if (this.#tokens.length === 0) {
+      this.#firstAt = now
+      statistics.ttft.add(now - this.#start)
+    } else statistics.timePerToken.add(now - this.#lastAt)
+    this.#lastAt = now
+    this.#tokens.push(token)
+    this.#held.push(token)
+    const piece = this.#detokenizer.push(token)
+    if (piece !== '' || !tokenizer) this.#emit(piece)
+  }
+
+  #emit(text: string): void {
+    this.#text += text
+    this.#push({ text, tokens: this.#held })
+    this.#held = []
+  }
+
+  #finish(finishReason: FinishReason): void {
+    this.#release()
+    const rest = this.#detokenizer.flush()
+    if (rest !== '' || this.#held.length > 0) this.#emit(rest)
+    const { statistics } = this.#context
+    const count = this.#tokens.length
+    const { promptLength, cachedTokens } = this.#sequence
+    statistics.finished++
+    statistics.promptTokens += promptLength
+    statistics.cachedTokens += cachedTokens
+    statistics.requestTime.add(performance.now() - this.#start)
+    const decodeMs = this.#lastAt - this.#firstAt
+    this.#settle?.resolve({
+      text: this.#text,
+      tokens: this.#tokens,
+      finishReason,
+      usage: { promptTokens: promptLength, completionTokens: count, cachedTokens },
+      timings: {
+        ttftMs: count > 0 ? this.#firstAt - this.#start : 0,
+        decodeMs,
+        tokensPerSecond: count > 1 && decodeMs > 0 ? ((count - 1) / decodeMs) * 1000 : 0,
+      },
+      seed: this.#params.seed,
+    })
+  }
+
+  #fail(error: Error): void {
+    this.#release()
+    this.#settle?.reject(error)
+  }
+
+  #release(): void {
+    for (const timer of this.#timers) clearTimeout(timer)
+    this.#params.signal?.removeEventListener('abort', this.abort)
+  }
+}

@@ -1,0 +1,126 @@
+// Builds what runs a loaded model: memories, scheduler, coordinator, and the ranks over them.
+import { availableParallelism } from 'node:os'
+import type { SharedMemory } from '../../kernels/backend.js'
+import { bufferOf, createMemory, prepareBackend, scalarBytes } from '../../kernels/open-space.js'
+import { CONTROL_BYTES, layoutMailbox, STEP_RING } from '../../workers/layout.js'
+import type { ModelLayout } from '../../workers/model-layout.js'
+import { PAGE_TOKENS, type RankInit, type RunPlan } from '../../workers/protocol.js'
+import { assetUrl } from '../assets.js'
+import type { ResolvedOptions } from '../config/engine-options.js'
+import { MemoryError, RankError } from '../errors.js'
+import { BlockManager } from './block-manager.js'
+import { Coordinator, type RestartEvent } from './coordinator.js'
+import { memoryNeed } from './memory.js'
+import type { OpenModel } from './model.js'
+import { RankGroup } from './rank-group.js'
+import { Scheduler } from './scheduler.js'
+import { Statistics } from './statistics.js'
+
+export interface EngineMemories {
+  readonly shards: readonly SharedMemory[]
+  readonly ranks: readonly SharedMemory[]
+  /** Undefined at one rank: the exchange regions lie in the rank's memory. */
+  readonly exchange: SharedMemory | undefined
+}
+
+/** Throws MemoryError MEMORY_EXHAUSTED. */
+export function allocateMemories(plan: RunPlan, layout: ModelLayout): EngineMemories {
+  try {
+    return {
+      shards: layout.shards.map((shard) => createMemory(plan.backend, shard.bytes)),
+      ranks: layout.ranks.map((rank) => createMemory(plan.backend, rank.bytes)),
+      exchange: plan.ranks > 1 ? createMemory(plan.backend, layout.exchange.bytes) : undefined,
+    }
+  } catch (cause) {
+    throw new MemoryError('MEMORY_EXHAUSTED', {
+      what: 'the memory for the model could not be had',
+      expected: `${Math.ceil(memoryNeed(plan, layout).totalBytes / 2 ** 20)} MiB`,
+      actual: cause instanceof Error ? cause.message : String(cause),
+      remedy: 'Free memory, or choose bf16 weights or cache, or fewer cacheTokens, or a smaller prefillChunk.',
+      cause,
+    })
+  }
+}
+
+/** Where the logits of each ring index lie. */
+export function exchangeBuffer(memories: EngineMemories): SharedArrayBuffer {
+  return bufferOf(memories.exchange ?? (memories.ranks[0] as SharedMemory))
+}
+
+/** Barriers spin this often before they park, if every rank has a core: about 20 us. */
+const SPINS = 2000
+
+export async function startEngine(
+  model: OpenModel,
+  plan: RunPlan,
+  layout: ModelLayout,
+  memories: EngineMemories,
+  options: ResolvedOptions,
+  onRestart: (event: RestartEvent) => void,
+): Promise<{ coordinator: Coordinator; scheduler: Scheduler; blocks: BlockManager; statistics: Statistics }> {
+  const control = new SharedArrayBuffer(CONTROL_BYTES)
+  const mailbox = new SharedArrayBuffer(layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot).bytes)
+  const module = prepareBackend(plan.backend, assetUrl('dist/kernels/wasm/tetrad.wasm'))
+  const inits = memories.ranks.map(
+    (rankMemory): RankInit => ({
+      shape: model.lowered.shape,
+      plan,
+      module,
+      shards: memories.shards,
+      rankMemory,
+      exchange: memories.exchange,
+      mailbox,
+      deadlineMs: options.stepDeadlineMs,
+      spins: plan.ranks <= availableParallelism() ? SPINS : 0,
+    }),
+  )
+  const { block_size: blockSize, vocab_size: vocab } = model.config
+  const blocks = new BlockManager(plan.pages)
+  const prefillChunk = plan.stepRows - plan.slots
+  const scheduler = new Scheduler({ prefillChunk, slots: plan.slots, contextTokens: Math.min(blockSize, plan.pages * PAGE_TOKENS) }, blocks)
+  const statistics = new Statistics()
+  const exchange = exchangeBuffer(memories)
+  const length = plan.stepRows * vocab
+  const logitsAt = (ptr: number) =>
+    scalarBytes(plan.backend) === 4 ? new Float32Array(exchange, ptr, length) : new Float64Array(exchange, ptr, length)
+  const coordinator = new Coordinator(
+    {
+      control,
+      mailbox,
+      ranks: plan.ranks,
+      stepRows: plan.stepRows,
+      slots: plan.slots,
+      pagesPerSlot: plan.pagesPerSlot,
+      deadlineMs: options.stepDeadlineMs,
+      logits: layout.exchange.logits.slice(0, STEP_RING).map(logitsAt),
+      vocab,
+      startRanks: (onExit) => startRanks(plan, inits, control, onExit),
+      maxRestarts: options.maxRestarts,
+      restartWindowMs: options.restartWindowMs,
+      onRestart,
+    },
+    scheduler,
+    statistics,
+  )
+  await coordinator.start()
+  return { coordinator, scheduler, blocks, statistics }
+}
+
+/** Starts the threads, and makes sure that each has what was asked for. */
+async function startRanks(
+  plan: RunPlan,
+  inits: readonly RankInit[],
+  control: SharedArrayBuffer,
+  onExit: (detail: string) => void,
+): Promise<RankGroup> {
+  const group = await RankGroup.start(inits, control, onExit)
+  const odd = group.reports.find((report) => report.backend !== plan.backend)
+  if (!odd) return group
+  await group.close()
+  throw new RankError('RANK_FAILED', {
+    what: 'a rank runs on another backend than was asked for',
+    expected: plan.backend,
+    actual: odd.backend,
+    remedy: 'Choose a backend that all ranks have.',
+  })
+}
