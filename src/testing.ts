@@ -1,7 +1,7 @@
 // tetrad/testing: what tests of Tetrad, and of programs that use it, need to look inside. Not for production.
 import { createHash } from 'node:crypto'
 import { bufferOf } from '../kernels/open-space.js'
-import { type FaultKind, SITES, type Site } from '../workers/protocol.js'
+import { FAULT_KINDS, type FaultKind, SITES, type Site } from '../workers/protocol.js'
 import type { RankCounters } from './engine/coordinator.js'
 import { type Engine, INTERNALS } from './engine/engine.js'
 import { rankPlans } from './engine/model.js'
@@ -62,9 +62,12 @@ export function recordLogits(engine: Engine): { readonly rows: readonly Recorded
  * Makes a rank fail: 'throw' an error, 'exit' its thread, 'hang' for good, run 'out-of-memory', or be 'slow' once (250 ms);
  * at the start of its next step, or when it next comes to `site`.
  */
-export function injectFault(engine: Engine, fault: { rank: number; kind: FaultKind; site?: Site }): Promise<void> {
-  const { rank, ...rest } = fault
-  return engine[INTERNALS].coordinator.group.injectFault(rank, rest)
+export function injectFault(engine: Engine, fault: { rank: number; kind: FaultKind; site?: Site }): void {
+  const { coordinator, plan } = engine[INTERNALS]
+  const { rank, kind, site = 'start of step' } = fault
+  if (!(rank >= 0 && rank < plan.ranks) || !FAULT_KINDS.includes(kind) || !SITES.includes(site))
+    throw new RangeError(`no such fault: ${JSON.stringify(fault)}`)
+  coordinator.injectFault(rank, kind, site)
 }
 
 /** Ends the thread of a rank from outside, as the system might. Threads are in no particular order. */

@@ -22,10 +22,18 @@ export class Collectives {
   readonly #deadlineMs: number
   /** Milliseconds spent waiting at each site since attaching. */
   readonly waitMs = new Float64Array(SITES.length)
-  /** Called at every site (fault injection). */
-  onSite: ((site: Site) => void) | undefined
+  /** Acts on an injected fault. */
+  readonly #onFault: (fault: number, at: number) => void
 
-  constructor(control: Int32Array, rank: number, ranks: number, spins: number, deadlineMs: number) {
+  constructor(
+    control: Int32Array,
+    rank: number,
+    ranks: number,
+    spins: number,
+    deadlineMs: number,
+    onFault: (fault: number, at: number) => void = () => {},
+  ) {
+    this.#onFault = onFault
     this.#control = control
     this.#rank = rank
     this.#ranks = ranks
@@ -35,8 +43,10 @@ export class Collectives {
 
   /** Notes where this rank is, for whoever has to name it. */
   at(site: Site): void {
-    Atomics.store(this.#control, rankSlot(this.#rank, RANK.site), SITES.indexOf(site))
-    this.onSite?.(site)
+    const at = SITES.indexOf(site)
+    Atomics.store(this.#control, rankSlot(this.#rank, RANK.site), at)
+    const fault = Atomics.load(this.#control, rankSlot(this.#rank, RANK.fault))
+    if (fault !== 0) this.#onFault(fault, at)
   }
 
   /** Returns when every rank has called it. Throws StepAborted or RankLate. At one rank it only notes the site. */

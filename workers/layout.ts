@@ -30,6 +30,8 @@ export const RANK = {
   site: 1,
   /** Epoch of the newest step that this rank ended, well or not. */
   done: 2,
+  /** 0, or a fault to act on: 1 + its kind, plus 16 times its site (tetrad/testing). A busy rank does not serve its port. */
+  fault: 3,
 } as const
 
 export const CONTROL_BYTES = (CONTROL.ranks + SHARDS * RANK_SLOTS) * 4

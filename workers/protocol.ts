@@ -108,13 +108,8 @@ export interface RankFailure {
   readonly message: string
 }
 
-export type FaultKind = 'throw' | 'hang' | 'exit' | 'slow' | 'out-of-memory'
-
-/** A fault to come: at the next step, or in the next collective of that name. */
-export interface Fault {
-  readonly kind: FaultKind
-  readonly site?: Site
-}
+export const FAULT_KINDS = ['throw', 'hang', 'exit', 'slow', 'out-of-memory'] as const
+export type FaultKind = (typeof FAULT_KINDS)[number]
 
 /** The control plane of a rank (comlink). Never on the per-token path: a rank in a step answers after it. */
 export interface RankApi {
@@ -122,8 +117,6 @@ export interface RankApi {
   load(init: RankInit): { backend: BackendName; instructions: string }
   /** The failure of the last aborted step, if it was this rank's own; clears it. */
   takeFailure(): RankFailure | undefined
-  /** Arms a fault for the next step (tetrad/testing). */
-  injectFault(fault: Fault): void
 }
 
 /** A rectangle of a source tensor [rows, cols] and where it goes in a packed matrix. Rows and columns in elements. */

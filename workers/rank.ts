@@ -7,7 +7,7 @@ import { instructionLevel } from '../kernels/open-space.js'
 import { Collectives, RankLate, StepAborted } from './collectives.js'
 import { CONTROL, RANK, rankSlot } from './layout.js'
 import { ModelRunner } from './model-runner.js'
-import type { AttachTask, Fault, RankApi, RankFailure, RankInit, Site } from './protocol.js'
+import { type AttachTask, FAULT_KINDS, type RankApi, type RankFailure, type RankInit } from './protocol.js'
 
 class Rank implements RankApi {
   readonly #rank: number
@@ -16,7 +16,6 @@ class Rank implements RankApi {
   #runner: ModelRunner | undefined
   #collectives: Collectives | undefined
   #failure: RankFailure | undefined
-  #fault: Fault | undefined
 
   constructor(task: AttachTask) {
     this.#rank = task.rank
@@ -25,7 +24,9 @@ class Rank implements RankApi {
   }
 
   load(init: RankInit) {
-    this.#collectives = new Collectives(this.#control, this.#rank, this.#ranks, init.spins, init.deadlineMs)
+    this.#collectives = new Collectives(this.#control, this.#rank, this.#ranks, init.spins, init.deadlineMs, (fault, at) =>
+      this.#actOnFault(fault, at),
+    )
     this.#runner = new ModelRunner(this.#rank, init, this.#collectives)
     void this.#serve(this.#runner, this.#collectives)
     return { backend: this.#runner.backend, instructions: instructionLevel(this.#runner.backend) }
@@ -35,11 +36,6 @@ class Rank implements RankApi {
     const failure = this.#failure
     this.#failure = undefined
     return failure
-  }
-
-  injectFault(fault: Fault): void {
-    this.#fault = fault
-    if (this.#collectives) this.#collectives.onSite = (site) => this.#actOnFault(site)
   }
 
   async #serve(runner: ModelRunner, collectives: Collectives): Promise<void> {
@@ -71,17 +67,16 @@ class Rank implements RankApi {
     }
   }
 
-  /** Without a site of its own a fault strikes at the start of the step. */
-  #actOnFault(site: Site): void {
-    const fault = this.#fault
-    if (!fault || site !== (fault.site ?? 'start of step')) return
-    this.#fault = undefined
+  #actOnFault(fault: number, at: number): void {
+    if (at !== fault >> 4) return
+    Atomics.store(this.#control, rankSlot(this.#rank, RANK.fault), 0)
+    const kind = FAULT_KINDS[(fault & 15) - 1]
     const park = (ms: number) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
-    if (fault.kind === 'throw') throw new Error('injected fault')
-    if (fault.kind === 'exit') process.exit(1)
-    if (fault.kind === 'slow') park(250)
-    if (fault.kind === 'hang') park(Number.POSITIVE_INFINITY)
-    if (fault.kind === 'out-of-memory') for (const kept: unknown[] = []; ; ) kept.push(new Array(1 << 20).fill(kept.length))
+    if (kind === 'throw') throw new Error('injected fault')
+    if (kind === 'exit') process.exit(1)
+    if (kind === 'slow') park(250)
+    if (kind === 'hang') park(Number.POSITIVE_INFINITY)
+    if (kind === 'out-of-memory') for (const kept: unknown[] = []; ; ) kept.push(new Array(1 << 20).fill(kept.length))
   }
 
   /** Marks the step as ended here; the last rank tells the coordinator. */

@@ -2,7 +2,7 @@
 // one fails. At most two steps are published at once, so the ranks never wait for this thread. It never blocks the event loop.
 import { setImmediate, setTimeout } from 'node:timers/promises'
 import { CONTROL, COUNTERS, layoutMailbox, type MailboxLayout, RANK, ROW, ROW_FLAGS, rankSlot, STEP_HEADER, STEP_RING } from '../../workers/layout.js'
-import { type RankCount, SITES, type Site } from '../../workers/protocol.js'
+import { FAULT_KINDS, type FaultKind, type RankCount, SITES, type Site } from '../../workers/protocol.js'
 import { EngineClosedError, RankError, RequestError, TetradError } from '../errors.js'
 import type { RankGroup } from './rank-group.js'
 import type { Scheduler, StepRow } from './scheduler.js'
@@ -157,6 +157,11 @@ export class Coordinator {
       stepMs: c[COUNTERS.stepMs] as number,
       waitMs: Object.fromEntries(waits),
     }
+  }
+
+  /** Arms a fault in a rank, for when it next comes to the site. */
+  injectFault(rank: number, kind: FaultKind, site: Site): void {
+    Atomics.store(this.#control, rankSlot(rank, RANK.fault), 1 + FAULT_KINDS.indexOf(kind) + 16 * SITES.indexOf(site))
   }
 
   async #loop(): Promise<void> {

@@ -4,7 +4,7 @@ import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threa
 import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { Piscina } from 'piscina'
-import type { AttachTask, Fault, RankApi, RankFailure, RankInit } from '../../workers/protocol.js'
+import type { AttachTask, RankApi, RankFailure, RankInit } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
 import { RankError } from '../errors.js'
 
@@ -48,6 +48,12 @@ export class RankGroup {
     let ended = (_detail: string) => {}
     // Piscina emits an error when a thread fails between tasks; unheard, it would end the process.
     pool.on('error', (error: Error) => ended(`a worker thread failed: ${error.message}`))
+    // While starting, a thread's end rejects `died`: a call to it would never be answered.
+    const died = new Promise<never>((_, reject) => {
+      ended = (detail) => reject(new Error(detail))
+    })
+    died.catch(() => {})
+    for (const thread of pool.threads as Worker[]) thread.once('exit', (code) => ended(`a worker thread exited with code ${code}`))
     try {
       const channels = inits.map(() => new MessageChannel())
       const attached = channels.map(({ port2 }, rank) => {
@@ -55,13 +61,12 @@ export class RankGroup {
         return pool.run(task, { transferList: [port2] })
       })
       const ranks = channels.map(({ port1 }): RankHandle => ({ port: port1, api: Comlink.wrap<RankApi>(nodeEndpoint(port1)) }))
-      await Promise.all(attached)
-      const reports = await Promise.all(ranks.map(({ api }, rank) => api.load(inits[rank] as RankInit)))
+      await Promise.race([Promise.all(attached), died])
+      const reports = await Promise.race([Promise.all(ranks.map(({ api }, rank) => api.load(inits[rank] as RankInit))), died])
       const group = new RankGroup(pool, ranks, reports)
       ended = (detail) => {
         if (!group.#closing) onExit(detail)
       }
-      for (const thread of pool.threads as Worker[]) thread.once('exit', (code) => ended(`a worker thread exited with code ${code}`))
       // Idle ports must not keep the process alive.
       for (const { port } of ranks) port.unref()
       return group
@@ -78,10 +83,6 @@ export class RankGroup {
 
   takeFailure(rank: number): Promise<RankFailure | undefined> {
     return this.#call(rank, (api) => api.takeFailure())
-  }
-
-  injectFault(rank: number, fault: Fault): Promise<void> {
-    return this.#call(rank, (api) => api.injectFault(fault))
   }
 
   /** The thread of a rank, for tests that end it from outside. */

@@ -242,7 +242,7 @@ test('any order of arrivals, steps, aborts, pauses and restarts: every row finds
           } else if (c.kind === 'restart') {
             for (const s of new Set(published.flat().map((row) => row.sequence))) scheduler.rollBack(s)
             published.length = 0
-          } else {
+          } else if ('which' in c) {
             const s = all[c.which]
             if (!s || s.ended) continue
             if (c.kind === 'end') scheduler.end(s)
