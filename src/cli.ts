@@ -86,6 +86,10 @@ async function generate(prompt: string | undefined, flags: GenerateFlags): Promi
     },
   }).finally(() => bar?.stop())
   process.once('SIGTERM', () => void engine.close({ drainMs: TERMINATE_MS }))
+  if (!flags.json) {
+    const { loadMs, memoryBytes, cacheTokens } = engine.info
+    console.error(`loaded in ${loadMs.toFixed(0)} ms: ${(memoryBytes / 2 ** 20).toFixed(0)} MiB, with a cache for ${cacheTokens} tokens`)
+  }
   try {
     const { maxTokens, temperature, seed, ignoreEos } = flags
     const params: GenerateParams = { signal: interrupt.signal }

@@ -32,7 +32,7 @@ test('generate streams the text of the embedded model on stdout and nothing else
   const { code, stdout, stderr } = await tetrad(['generate', golden.text, '--max-tokens', '100', '--ignore-eos'])
   t.is(code, 0)
   t.is(stdout, `${golden.text}${golden.decoded}\n`)
-  t.regex(stderr, /^100 tokens, \d+ tokens\/s, \d ranks?, wasm, finished: length\n$/)
+  t.regex(stderr, /^loaded in \d+ ms: \d+ MiB, with a cache for \d+ tokens\n100 tokens, \d+ tokens\/s, \d ranks?, wasm, finished: length\n$/)
 })
 
 test("generate --json prints one line with the contract's fields", async (t) => {
@@ -79,6 +79,12 @@ test('Ctrl-C stops with the text so far, the JSON still printed, exit status 130
   )
   t.is(code, 130)
   t.true(stdout.startsWith('Once upon a time') && stdout.endsWith('\n'))
+})
+
+test('SIGTERM lets the request end, within its time', async (t) => {
+  const { code, stdout } = await tetrad(['generate', golden.text, '--max-tokens', '100', '--ignore-eos'], (kill) => kill('SIGTERM'))
+  t.is(code, 0)
+  t.is(stdout, `${golden.text}${golden.decoded}\n`)
 })
 
 test('wrong arguments exit with 1, say what and why on stderr, and print no stack', async (t) => {

@@ -13,7 +13,7 @@ import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.js'
 import type { BlockManager } from './block-manager.js'
 import type { Coordinator, RankCounters, RestartEvent } from './coordinator.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
-import { availableMemory, checkMemory } from './memory.js'
+import { availableMemory, checkMemory, memoryNeed } from './memory.js'
 import { determinismKey, type OpenModel, openModel, planRun } from './model.js'
 import { Request } from './request.js'
 import type { Scheduler } from './scheduler.js'
@@ -33,6 +33,8 @@ export interface EngineInfo {
   readonly contextTokens: number
   /** Tokens that the cache holds, all requests together. */
   readonly cacheTokens: number
+  /** Memory of weights, cache and buffers, all ranks together. */
+  readonly memoryBytes: number
   readonly vocab: number
   readonly hasTokenizer: boolean
   /** Engines with equal keys give equal bits. */
@@ -111,6 +113,7 @@ export class Engine implements AsyncDisposable {
       cache: plan.cache,
       contextTokens: Math.min(model.config.block_size, cacheTokens),
       cacheTokens,
+      memoryBytes: memoryNeed(plan, parts.layout).totalBytes,
       vocab: model.config.vocab_size,
       hasTokenizer: tokenizer !== undefined,
       determinismKey: determinismKey(plan),

@@ -4,7 +4,7 @@ import { layoutModel, type ModelLayout } from '../../workers/model-layout.js'
 import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
 import type { ResolvedOptions } from '../config/engine-options.js'
 import { MemoryError } from '../errors.js'
-import { type OpenModel, planRun } from './model.js'
+import { cachePageBytes, mostPages, type OpenModel, planRun } from './model.js'
 
 /** The most that one WebAssembly memory can hold. */
 const MEMORY_LIMIT = 2 ** 32
@@ -36,6 +36,10 @@ export function checkMemory(model: OpenModel, options: ResolvedOptions, plan: Ru
     const other = planRun(model, { ...options, ...change }, availableParallelism(), available)
     return fits(memoryNeed(other, layoutModel(model.lowered.shape, other)), other, available)
   })
+  // When the cache was given a size, that size is what can give.
+  const cacheAsked = options.cacheTokens !== undefined || options.cacheBytes !== undefined
+  const pageBytes = cachePageBytes(model, options)
+  const room = Math.min(Math.floor((available - (need.totalBytes - plan.pages * pageBytes)) / pageBytes), mostPages(model, options))
   const described = fitting && Object.entries(fitting).map(([name, value]) => `${name}: ${typeof value === 'string' ? `'${value}'` : value}`)
   throw new MemoryError('MEMORY_EXHAUSTED', {
     what:
@@ -44,9 +48,12 @@ export function checkMemory(model: OpenModel, options: ResolvedOptions, plan: Ru
         : `one of the model's memories needs ${mib(need.largestBytes)}, and a WebAssembly memory ends at ${mib(MEMORY_LIMIT)}`,
     expected: `at most ${mib(need.totalBytes > available ? available : MEMORY_LIMIT)}`,
     actual: `${mib(need.totalBytes)} for ${plan.ranks} ranks, ${plan.weights} weights, ${plan.cache} cache, a cache of ${plan.pages * PAGE_TOKENS} tokens`,
-    remedy: described
-      ? `This would fit: { ${described.join(', ')} }.`
-      : 'No choice of ranks or formats would fit: free memory, or use a larger machine.',
+    remedy:
+      cacheAsked && room > 0
+        ? `A cache of ${room * PAGE_TOKENS} tokens would fit: cacheTokens: ${room * PAGE_TOKENS}.`
+        : described
+          ? `This would fit: { ${described.join(', ')} }.`
+          : 'No choice of ranks or formats would fit: free memory, or use a larger machine.',
   })
 }
 

@@ -83,7 +83,7 @@ export function cachePageBytes(model: OpenModel, options: ResolvedOptions): numb
 }
 
 /** Pages that leave room for the rest in a rank's memory, which ends at 4 GiB. */
-function mostPages(model: OpenModel, options: ResolvedOptions): number {
+export function mostPages(model: OpenModel, options: ResolvedOptions): number {
   return Math.floor((3 * 2 ** 30) / rankPageBytes(model, options, 0))
 }
 

@@ -195,7 +195,7 @@ test('stats count what was done', async (t) => {
   await engine.close()
 })
 
-test('5000 short requests leave heap, external memory and pages flat', async (t) => {
+test('10,000 short requests leave heap, external memory and pages flat', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 2 })
   const wave = async (n: number) => {
     for (let i = 0; i < n; i += 50) await Promise.all(Array.from({ length: 50 }, (_, k) => engine.generate([1 + ((i + k) % 4000)], { maxTokens: 1 })))
@@ -207,7 +207,7 @@ test('5000 short requests leave heap, external memory and pages flat', async (t)
     return { heapUsed, external }
   }
   const before = await measure()
-  await wave(3000)
+  await wave(8000)
   const after = await measure()
   t.log(JSON.stringify({ before, after }))
   t.true(after.external - before.external < 4 << 20)
