@@ -30,7 +30,7 @@ export function availableMemory(): number {
 export function checkMemory(model: OpenModel, options: ResolvedOptions, plan: RunPlan, layout: ModelLayout, available: number): void {
   const need = memoryNeed(plan, layout)
   if (fits(need, plan, available)) return
-  const alternatives: Partial<ResolvedOptions>[] = [{}, { cache: 'bf16' }, { weights: 'bf16' }, { weights: 'bf16', cache: 'bf16' }]
+  const alternatives: Partial<ResolvedOptions>[] = [{ cache: 'bf16' }, { weights: 'bf16' }, { weights: 'bf16', cache: 'bf16' }]
   const ranked = alternatives.flatMap((change) => [options.ranks, 4 as const].map((ranks) => ({ ...change, ranks })))
   const fitting = [{ ranks: 4 as const }, ...ranked].find((change) => {
     const other = planRun(model, { ...options, ...change }, availableParallelism(), available)
