@@ -1,3 +1,4 @@
+// The same inputs every time, so that a run says something about the change at hand; npm run fuzz draws new ones.
 import test from 'ava'
 import fc from 'fast-check'
 import { judge, TARGETS } from './targets.js'
@@ -9,7 +10,7 @@ for (const target of TARGETS) {
       fc.asyncProperty(target.inputs, async (bytes) => {
         seen[await judge(target, bytes)]++
       }),
-      { numRuns: target.name === 'tokenizer' ? 300 : 3000 },
+      { seed: 20261124, numRuns: target.name === 'tokenizer' ? 300 : 3000 },
     )
     t.log(`${seen.read} read, ${seen.refused} refused`)
     t.true(seen.refused > 0)
