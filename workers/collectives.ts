@@ -45,6 +45,7 @@ export class Collectives {
   at(site: Site): void {
     const at = SITES.indexOf(site)
     Atomics.store(this.#control, rankSlot(this.#rank, RANK.site), at)
+    Atomics.add(this.#control, rankSlot(this.#rank, RANK.progress), 1)
     const fault = Atomics.load(this.#control, rankSlot(this.#rank, RANK.fault))
     if (fault !== 0) this.#onFault(fault, at)
   }

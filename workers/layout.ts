@@ -32,6 +32,8 @@ export const RANK = {
   done: 2,
   /** 0, or a fault to act on: 1 + its kind, plus 16 times its site (tetrad/testing). A busy rank does not serve its port. */
   fault: 3,
+  /** Sites that this rank has come to: it grows as long as the rank gets on. */
+  progress: 4,
 } as const
 
 export const CONTROL_BYTES = (CONTROL.ranks + SHARDS * RANK_SLOTS) * 4

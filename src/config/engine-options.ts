@@ -28,7 +28,7 @@ export interface EngineOptions {
   maxRestarts?: number
   /** 1..86400000. Default 60000. */
   restartWindowMs?: number
-  /** Milliseconds that a rank may let the others wait, 10..3600000. Default 30000. */
+  /** Milliseconds that a rank may let the others wait, or that no rank gets on within a step, 10..3600000. Default 30000. */
   stepDeadlineMs?: number
   /** Called while weights are read. */
   onProgress?: (progress: LoadProgress) => void

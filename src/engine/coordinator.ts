@@ -224,7 +224,8 @@ export class Coordinator {
   /** Resolves when every rank has ended the step, or with why they never will. */
   async #completion(epoch: number): Promise<TetradError | undefined> {
     const c = this.#control
-    const end = performance.now() + this.#init.deadlineMs + GRACE_MS
+    let progress = this.#progress()
+    let end = performance.now() + this.#init.deadlineMs + GRACE_MS
     for (;;) {
       // Read before what it announces: a change after this makes the wait return at once.
       const attention = Atomics.load(c, CONTROL.attention)
@@ -233,10 +234,24 @@ export class Coordinator {
       if (Atomics.load(c, CONTROL.abort) !== 0) return this.#explain()
       if (((done - epoch) | 0) >= 0) return undefined
       const left = end - performance.now()
-      if (left <= 0) return this.#late(epoch)
+      if (left <= 0) {
+        // A long step is not late as long as some rank gets on: the deadline is for what they wait for, not for the work.
+        const now = this.#progress()
+        if (now === progress) return this.#late(epoch)
+        progress = now
+        end = performance.now() + this.#init.deadlineMs + GRACE_MS
+        continue
+      }
       const wait = Atomics.waitAsync(c, CONTROL.attention, attention, left)
       if (wait.async) await wait.value
     }
+  }
+
+  /** Sites that the ranks have come to, together. */
+  #progress(): number {
+    let sum = 0
+    for (let rank = 0; rank < this.#init.ranks; rank++) sum += Atomics.load(this.#control, rankSlot(rank, RANK.progress))
+    return sum
   }
 
   #complete(step: PublishedStep): void {
