@@ -1,5 +1,5 @@
 // How fast does the matrix kernel stream packed weights, and how fast does it compute for several tokens?
-// One thread per rank over memories larger than the last-level cache, against a plain wasm-free read as the floor.
+// Each thread has a matrix of its own, larger than the last-level cache. Compare with the machine's memory bandwidth.
 // Usage: node dist/bench/matvec.js [threads]
 import { availableParallelism, cpus } from 'node:os'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'

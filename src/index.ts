@@ -1,8 +1,9 @@
 // Tetrad's public surface.
 export type { EngineOptions, LoadProgress } from './config/engine-options.js'
-export type { RankCounters, RestartEvent } from './engine/coordinator.js'
+export type { RestartEvent } from './engine/coordinator.js'
 export { Engine, type EngineInfo, type EngineStats, type IndexedChunk, type Prompt } from './engine/engine.js'
 export type { Chunk, Completion, Generation, Timings, Usage } from './engine/generation.js'
+export type { RankCounters } from './engine/mailbox.js'
 export type { FinishReason } from './engine/sequence.js'
 export {
   CheckpointError,

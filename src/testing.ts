@@ -2,8 +2,8 @@
 import { createHash } from 'node:crypto'
 import { bufferOf } from '../kernels/open-space.js'
 import { FAULT_KINDS, type FaultKind, SITES, type Site } from '../workers/protocol.js'
-import type { RankCounters } from './engine/coordinator.js'
 import { type Engine, INTERNALS } from './engine/engine.js'
+import type { RankCounters } from './engine/mailbox.js'
 import { rankPlans } from './engine/model.js'
 import { exchangeBuffer } from './engine/start-engine.js'
 

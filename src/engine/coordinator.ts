@@ -1,9 +1,10 @@
 // The step loop: asks the scheduler for rows, publishes them to the mailbox, takes the results, and restarts the ranks when
 // one fails. At most two steps are published at once, so the ranks never wait for this thread. It never blocks the event loop.
 import { setImmediate, setTimeout } from 'node:timers/promises'
-import { CONTROL, COUNTERS, layoutMailbox, type MailboxLayout, RANK, ROW, ROW_FLAGS, rankSlot, STEP_HEADER, STEP_RING } from '../../workers/layout.js'
+import { CONTROL, RANK, ROW_FLAGS, rankSlot, STEP_RING } from '../../workers/layout.js'
 import { FAULT_KINDS, type FaultKind, type RankCount, SITES, type Site } from '../../workers/protocol.js'
 import { EngineClosedError, RankError, RequestError, TetradError } from '../errors.js'
+import { Mailbox, type RankCounters, ringOf, sequencesOf } from './mailbox.js'
 import type { RankGroup } from './rank-group.js'
 import type { Scheduler, StepRow } from './scheduler.js'
 import type { FinishReason, Sequence } from './sequence.js'
@@ -47,25 +48,12 @@ interface PublishedStep {
   readonly rows: readonly StepRow[]
 }
 
-/** What a rank has read and where its time went, since it was loaded. */
-export interface RankCounters {
-  readonly shardedWeightBytes: number
-  readonly replicatedWeightBytes: number
-  readonly cacheBytes: number
-  readonly steps: number
-  /** Milliseconds in steps, and of those waiting at each collective. */
-  readonly stepMs: number
-  readonly waitMs: Readonly<Partial<Record<Site, number>>>
-}
-
 export type LogitsObserver = (sequence: Sequence, position: number, logits: Float32Array | Float64Array) => void
 
 export class Coordinator {
   readonly #init: CoordinatorInit
   readonly #control: Int32Array
-  readonly #ints: Int32Array
-  readonly #floats: Float32Array
-  readonly #layout: MailboxLayout
+  readonly #mailbox: Mailbox
   readonly #scheduler: Scheduler
   readonly #statistics: Statistics
   readonly #published: PublishedStep[] = []
@@ -85,9 +73,7 @@ export class Coordinator {
   constructor(init: CoordinatorInit, scheduler: Scheduler, statistics: Statistics) {
     this.#init = init
     this.#control = new Int32Array(init.control)
-    this.#ints = new Int32Array(init.mailbox)
-    this.#floats = new Float32Array(init.mailbox)
-    this.#layout = layoutMailbox(init.stepRows, init.slots, init.pagesPerSlot)
+    this.#mailbox = new Mailbox(init.mailbox, init.stepRows, init.slots, init.pagesPerSlot)
     this.#scheduler = scheduler
     this.#statistics = statistics
   }
@@ -147,16 +133,7 @@ export class Coordinator {
   }
 
   counters(rank: number): RankCounters {
-    const c = new Float64Array(this.#init.mailbox, this.#layout.counters + rank * COUNTERS.values * 8, COUNTERS.values)
-    const waits = SITES.map((site, i) => [site, c[COUNTERS.waitMs + i] as number] as const).filter(([, ms]) => ms > 0)
-    return {
-      shardedWeightBytes: c[COUNTERS.shardedWeightBytes] as number,
-      replicatedWeightBytes: c[COUNTERS.replicatedWeightBytes] as number,
-      cacheBytes: c[COUNTERS.cacheBytes] as number,
-      steps: c[COUNTERS.steps] as number,
-      stepMs: c[COUNTERS.stepMs] as number,
-      waitMs: Object.fromEntries(waits),
-    }
+    return this.#mailbox.counters(rank)
   }
 
   /** Arms a fault in a rank, for when it next comes to the site. */
@@ -200,20 +177,7 @@ export class Coordinator {
     if (rows.length === 0) return false
     const epoch = (this.#epoch + 1) | 0
     this.#epoch = epoch
-    const base = (epoch & (STEP_RING - 1)) * this.#layout.stepInts
-    this.#ints[base + STEP_HEADER.rows] = rows.length
-    for (const [t, { sequence, position, token, flags }] of rows.entries()) {
-      const at = base + STEP_HEADER.slots + t * ROW.ints
-      this.#ints[at + ROW.slot] = sequence.slot
-      this.#ints[at + ROW.position] = position
-      this.#ints[at + ROW.token] = token
-      this.#ints[at + ROW.flags] = flags
-      this.#floats[at + ROW.temperature] = sequence.temperature
-      this.#ints[at + ROW.seedLow] = sequence.seed >>> 0
-      this.#ints[at + ROW.seedHigh] = Math.floor(sequence.seed / 4294967296)
-    }
-    // A step in flight reads only earlier entries of a block table, which stay as they are.
-    for (const sequence of sequencesOf(rows)) this.#ints.set(sequence.pages, this.#layout.blockTables + sequence.slot * this.#init.pagesPerSlot)
+    this.#mailbox.write(epoch, rows)
     this.#published.push({ epoch, rows })
     Atomics.store(this.#control, CONTROL.stepEpoch, epoch)
     Atomics.notify(this.#control, CONTROL.stepEpoch)
@@ -256,9 +220,8 @@ export class Coordinator {
 
   #complete(step: PublishedStep): void {
     this.#published.shift()
-    const ring = step.epoch & (STEP_RING - 1)
     const { vocab } = this.#init
-    const logits = this.#init.logits[ring] as Float32Array | Float64Array
+    const logits = this.#init.logits[ringOf(step.epoch)] as Float32Array | Float64Array
     let at = 0
     for (const [t, { sequence, position, flags }] of step.rows.entries()) {
       if (!sequence.ended) this.#scheduler.computed(sequence, position)
@@ -271,7 +234,7 @@ export class Coordinator {
         if ((flags & ROW_FLAGS.logits) !== 0) sequence.sink.onLogits(position, row)
         if ((flags & ROW_FLAGS.sample) !== 0) {
           sequence.pendingSamples--
-          this.#take(sequence, this.#ints[this.#layout.sampled + ring * this.#init.stepRows + t] as number)
+          this.#take(sequence, this.#mailbox.sampled(step.epoch, t))
         } else if (sequence.maxTokens === 0 && position === sequence.tokens.length - 1) {
           this.#finish(sequence, 'length')
         }
@@ -401,8 +364,4 @@ export class Coordinator {
       sequence.sink.onError(error)
     }
   }
-}
-
-function sequencesOf(rows: readonly StepRow[]): Set<Sequence> {
-  return new Set(rows.map((row) => row.sequence))
 }

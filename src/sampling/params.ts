@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { checkInteger, checkNames, type Fail, show } from '../config/check.js'
 import { checkInstance } from '../config/engine-options.js'
+import { MOST_PRIORITY } from '../engine/scheduler.js'
 import { OptionError } from '../errors.js'
 
 /** What engine.generate takes beside the prompt. */
@@ -59,7 +60,7 @@ export function resolveParams(params: GenerateParams = {}): SamplingParams {
     temperature,
     seed: checkInteger('seed', p.seed ?? randomBytes(6).readUIntBE(0, 6), 0, Number.MAX_SAFE_INTEGER, fail),
     ignoreEos,
-    priority: checkInteger('priority', p.priority ?? 0, 0, 10, fail),
+    priority: checkInteger('priority', p.priority ?? 0, 0, MOST_PRIORITY, fail),
     timeoutMs: timeout('timeoutMs', p.timeoutMs),
     queueTimeoutMs: timeout('queueTimeoutMs', p.queueTimeoutMs),
     signal: checkInstance('signal', p.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal'),
