@@ -18,14 +18,16 @@ console.log(`${TOKENS} tokens after ${PROMPT.length}, ${rounds} rounds after one
 console.log('ranks  load ms  tokens/s (median)  p10..p90     GB/s of weights  prefill of 512, tokens/s')
 const rates = new Map<Engine, number[]>(engines.map((engine) => [engine, []]))
 const prefills = new Map<Engine, number[]>(engines.map((engine) => [engine, []]))
-const long = Array.from({ length: Math.min(512, (engines[0] as Engine).info.contextTokens - 1) }, (_, i) => i % 97)
+const longTokens = Math.min(512, (engines[0] as Engine).info.contextTokens - 1)
 for (let round = 0; round <= rounds; round++) {
   for (const engine of engines) {
     const { timings } = await engine.generate(PROMPT, { maxTokens: TOKENS, ignoreEos: true })
+    // Another prompt each time: the prefix cache would answer the same one.
+    const long = Array.from({ length: longTokens }, (_, i) => (i * 31 + round * 7) % 97)
     const prefill = await engine.generate(long, { maxTokens: 1, ignoreEos: true })
     if (round === 0) continue
     rates.get(engine)?.push(timings.tokensPerSecond)
-    prefills.get(engine)?.push((long.length / prefill.timings.ttftMs) * 1000)
+    prefills.get(engine)?.push((longTokens / prefill.timings.ttftMs) * 1000)
   }
 }
 for (const engine of engines) {

@@ -56,12 +56,9 @@ export class Rows {
   }
 }
 
-/** Copies n rows of dst.width scalars; src must be at least as wide. One call where both are dense. */
+/** Copies n rows of equal width. One call where both are dense. */
 export function copyRows(dst: Rows, src: Rows, n: number): void {
-  if (n === 1 && src.width === dst.width) dst.row(0).set(src.row(0))
-  else if (dst.stride === src.stride && dst.width === src.width && dst.stride === dst.width) dst.span(n).set(src.span(n))
-  else {
-    const source = src.width === dst.width ? src : src.columns(0, dst.width)
-    for (let t = 0; t < n; t++) dst.row(t).set(source.row(t))
-  }
+  if (n === 1) dst.row(0).set(src.row(0))
+  else if (dst.stride === dst.width && src.stride === dst.width) dst.span(n).set(src.span(n))
+  else for (let t = 0; t < n; t++) dst.row(t).set(src.row(t))
 }
