@@ -31,6 +31,12 @@ export interface UnitGeometry {
   readonly sharedLanes: number
   readonly sharedOffset: number
   readonly scale: number
+  /**
+   * Keys and values are sums over `rank` cached vectors with cached coefficients per head: key vector r lies r * keyWidth
+   * after the first, value vector r lies r * valueStride after, and a row of coefficients has rowWidth scalars,
+   * [2 * rank][lanes]: of keys, then of values. dots: scratch as large as scores. Undefined: they are the columns themselves.
+   */
+  readonly factors?: { readonly rank: number; readonly valueStride: number; readonly rowWidth: number; readonly dots: number } | undefined
 }
 
 /**
@@ -57,6 +63,10 @@ export interface KernelSpace {
   rope(x: Rows, headStride: number, heads: number, half: number, table: Rows, tokens: number): void
   /** gate = silu(gate) * up over n scalars a row; n is a multiple of 4, row padding included. */
   swiglu(gate: Rows, up: Rows, n: number, tokens: number): void
+  /** x[t] *= sigmoid(gate[t]) over n scalars a row; n is a multiple of 4, row padding included. */
+  gateRows(x: Rows, gate: Rows, n: number, tokens: number): void
+  /** dst[t][h] = sum over r of a[t][h][r] * b[t][r], r ascending. dst: heads of `width` scalars; a: [T, heads * rank]; b: [T, rank * width]. */
+  combineFactors(dst: Rows, a: Rows, b: Rows, heads: number, rank: number, width: number, tokens: number): void
   /** dst[t] = (((s0 + s1) + s2) + s3) * factor, over 1..4 sources of equal stride. */
   sumPartials(dst: Rows, sources: readonly Rows[], n: number, tokens: number, factor: number): void
   /** x[t] += y[t]. */
@@ -74,7 +84,7 @@ export interface KernelSpace {
   dotPage(query: number, page: number, rowWidth: number, width: number, out: number, lanes: number, tokens: number, format: CacheFormat): void
   /** Clears a unit's state and row t of z ([heads][valueWidth]). */
   beginAttention(unit: UnitGeometry, z: Rows, t: number): void
-  /** One page of 1..64 tokens. shared: byte offset of the second score terms, or 0 for none. */
+  /** One page of 1..64 tokens. shared: byte offset of the second score terms, or 0 for none; with factors of the page's coefficients. */
   attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number, format: CacheFormat): void
   /** Divides row t of z by the sums. */
   finishAttention(unit: UnitGeometry, z: Rows, t: number): void

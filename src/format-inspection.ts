@@ -2,7 +2,7 @@
 import type { Inspection } from './inspect.js'
 
 export function formatInspection(i: Inspection): string {
-  const range = ([start, end]: readonly [number, number]) => `${start}..${end - 1}`
+  const range = ([start, end]: readonly [number, number]) => (end > start ? `${start}..${end - 1}` : 'none')
   const lines = [
     `${i.dir}`,
     `variant      ${i.variant}, ${i.parameters.toLocaleString('en')} parameters, ${i.layers} layers, vocabulary ${i.vocab}, context ${i.contextTokens} tokens`,
@@ -10,11 +10,11 @@ export function formatInspection(i: Inspection): string {
     `runs as      ${i.backend}, weights ${i.weights}, cache ${i.cache}, ${i.ranks.length} ${i.ranks.length === 1 ? 'rank' : 'ranks'}, ${mib(i.memoryBytes)}, of which a cache for ${i.cacheTokens} tokens`,
     `key          ${i.determinismKey}`,
     '',
-    'rank  latent heads  query heads  projection heads  MLP rows    vocabulary    own weights  replicated',
+    'rank  cache streams  query heads  projection heads  MLP rows    vocabulary    own weights  replicated',
     ...i.ranks.map((r) =>
       [
         String(r.rank).padEnd(4),
-        r.latentHeads.join(', ').padEnd(12),
+        r.streams.join(', ').padEnd(13),
         range(r.heads).padEnd(11),
         range(r.projectionHeads).padEnd(16),
         range(r.mlpRows).padEnd(10),

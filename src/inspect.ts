@@ -1,11 +1,11 @@
 // What a checkpoint is and how it would run, without loading it.
 import { availableParallelism } from 'node:os'
-import { cacheWidth, layoutModel } from '../workers/model-layout.js'
-import { PAGE_TOKENS, RANK_COUNTS } from '../workers/protocol.js'
+import { layoutModel } from '../workers/model-layout.js'
+import { type AttentionShape, PAGE_TOKENS, RANK_COUNTS, type RunPlan } from '../workers/protocol.js'
 import { planShards } from './checkpoint/shard-plan.js'
 import { type EngineOptions, resolveOptions } from './config/engine-options.js'
 import { availableMemory, memoryNeed } from './engine/memory.js'
-import { cacheValuesPerToken, determinismKey, openModel, planRun, type RankPlan, rankPlans } from './engine/model.js'
+import { cacheCost, determinismKey, openModel, planRun, type RankPlan, rankPlans } from './engine/model.js'
 
 export interface CacheCost {
   readonly ranks: 1 | 2 | 4
@@ -40,11 +40,11 @@ export interface Inspection {
 /** Reads headers only. Throws what Engine.load would throw for the same files and options. */
 export async function inspect(dir: string, options: EngineOptions = {}): Promise<Inspection> {
   const resolved = resolveOptions(options)
-  const model = await openModel(dir)
+  const model = await openModel(dir, resolved.variant)
   const plan = planRun(model, resolved, availableParallelism(), availableMemory())
   const layout = layoutModel(model.lowered.shape, plan)
   planShards(model.checkpoint.tensors, model.lowered, model.variant, layout)
-  const a = model.lowered.shape.attention
+  const { attention } = model.lowered.shape
   const bytes = plan.backend === 'reference' ? 8 : plan.cache === 'bf16' ? 2 : 4
   return {
     dir,
@@ -59,15 +59,24 @@ export async function inspect(dir: string, options: EngineOptions = {}): Promise
     weights: plan.weights,
     cache: plan.cache,
     ranks: rankPlans(model, plan, layout),
-    replicated: ['norms', 'rope key rows', ...(plan.replicate.queryA ? ['q_a_proj'] : []), ...(plan.replicate.queryB ? ['q_b_proj'] : [])],
+    replicated: replicatedParts(attention, plan),
     kvCache: RANK_COUNTS.map((ranks) => {
-      const valuesPerTokenPerLayer = cacheValuesPerToken(model, ranks)
-      const latents = (valuesPerTokenPerLayer - a.ropeDim) / a.latentDim
-      const padded = latents * cacheWidth(a.latentDim) + cacheWidth(a.ropeDim)
-      return { ranks, valuesPerTokenPerLayer, bytesPerToken: padded * bytes * model.config.n_layer }
+      const { values, scalars } = cacheCost(attention, ranks)
+      return { ranks, valuesPerTokenPerLayer: values, bytesPerToken: scalars * bytes * model.config.n_layer }
     }),
     memoryBytes: memoryNeed(plan, layout).totalBytes,
     cacheTokens: plan.pages * PAGE_TOKENS,
     determinismKey: determinismKey(plan),
   }
+}
+
+function replicatedParts(a: AttentionShape, plan: RunPlan): string[] {
+  const shared = Array.from({ length: a.streams }, (_, i) => i).filter((i) => a.units.filter((units) => units.some((u) => u.stream === i)).length > 1)
+  return [
+    'norms',
+    ...(a.sharedRopeDim > 0 ? ['rope key rows'] : []),
+    ...(shared.length > 0 ? [`rows of cache streams ${shared.join(', ')}`] : []),
+    ...(plan.replicate.queryA ? ['query latent projection'] : []),
+    ...(plan.replicate.queryB ? ['query projection'] : []),
+  ]
 }

@@ -95,7 +95,7 @@ export type PartialKind = 'attention' | 'attentionOut' | 'mlp'
 export function partials(engine: Engine, kind: PartialKind): Uint8Array[] {
   const { layout, memories, plan, model } = engine[INTERNALS]
   const { embed, attention } = model.lowered.shape
-  const width = kind === 'attention' ? attention.heads * attention.nopeDim : embed
+  const width = kind === 'attention' ? attention.heads * attention.valueDim : embed
   const bytes = new Uint8Array(exchangeBuffer(memories))
   return layout.exchange[kind].map((ptr) => bytes.slice(ptr, ptr + width * (plan.backend === 'reference' ? 8 : 4)))
 }

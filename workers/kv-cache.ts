@@ -1,7 +1,6 @@
 // The paged cache of one rank: addresses of pages and writes of rows. Page numbers are the coordinator's; a rank trusts them.
 import type { CacheFormat, KernelSpace } from '../kernels/backend.js'
 import type { Rows } from '../kernels/rows.js'
-import { cacheWidth } from './model-layout.js'
 import { PAGE_TOKENS } from './protocol.js'
 
 /** One stream: [pages][PAGE_TOKENS][rowWidth] at a byte offset of the rank's memory. */
@@ -14,13 +13,13 @@ export class CacheStream {
   readonly rowWidth: number
   readonly #rowBytes: number
 
-  constructor(space: KernelSpace, format: CacheFormat, ptr: number, width: number) {
+  constructor(space: KernelSpace, format: CacheFormat, ptr: number, width: number, rowWidth: number) {
     this.#space = space
     this.#format = format
     this.#ptr = ptr
     this.#width = width
-    this.rowWidth = cacheWidth(width)
-    this.#rowBytes = this.rowWidth * space.cacheScalarBytes(format)
+    this.rowWidth = rowWidth
+    this.#rowBytes = rowWidth * space.cacheScalarBytes(format)
   }
 
   /** Byte offset of a page's first row. */

@@ -3,7 +3,21 @@
 import { type CacheFormat, matmulScratchBytes } from '../kernels/backend.js'
 import { scalarBytes } from '../kernels/open-space.js'
 import { type PackedMatrix, packedBytes, paddedRows } from '../kernels/packing.js'
-import { type ModelShape, PAGE_TOKENS, type RankCount, type RunPlan, SHARDS } from './protocol.js'
+import {
+  cacheWidth,
+  coefficientRowWidth,
+  contextWidth,
+  ownStreams,
+  rankHeads,
+  rankUnits,
+  segmentHeads,
+  shardHeads,
+  shardsOf,
+  sharedStreams,
+  streamRowWidth,
+  streamsOf,
+} from './attention-plan.js'
+import { type AttentionShape, type AttentionUnit, type ModelShape, PAGE_TOKENS, type RunPlan, SHARDS } from './protocol.js'
 
 /** Start of shard i's part of n units: floor(i * n / 4). Design rule 2: cut, then pad. */
 export function cut(n: number, i: number): number {
@@ -15,29 +29,23 @@ export function part(n: number, i: number): number {
   return cut(n, i + 1) - cut(n, i)
 }
 
-/** Shards that a rank carries. */
-export function shardsOf(rank: number, ranks: RankCount): number[] {
-  const each = SHARDS / ranks
-  return Array.from({ length: each }, (_, i) => rank * each + i)
-}
-
-/** Scalars of a cached row of n values: rounded up to whole vectors. */
-export function cacheWidth(n: number): number {
-  return Math.ceil(n / 4) * 4
-}
-
+/** A matrix that a variant does not have has no rows. `heads` are the shard's: of its segment, or those it attends with. */
 export interface ShardLayer {
   /** [part(queryRank), embed] */
   readonly queryA: PackedMatrix
-  /** [latentDim, embed] */
-  readonly latent: PackedMatrix
-  /** [part(heads) * (nope + rope), queryRank] */
+  /** [segment heads * (nope + rope), queryRank or embed]; with factors [segment heads * factors.queryRank, embed] */
   readonly queryB: PackedMatrix
-  /** per head of the unit: [latentDim, nopeDim] */
+  /** [own streams * width, embed] */
+  readonly streams: PackedMatrix
+  /** [2 * rank * heads, embed]: coefficients of keys, then of values, by factor and head. */
+  readonly coefficients: PackedMatrix
+  /** per head: [keyWidth, nopeDim] */
   readonly keyUp: PackedMatrix
-  /** per head of the unit: [nopeDim, latentDim] */
+  /** per head: [valueDim, valueWidth] */
   readonly valueUp: PackedMatrix
-  /** [embed, part(heads) * nopeDim] */
+  /** [segment heads * valueDim, embed] */
+  readonly outputGate: PackedMatrix
+  /** [embed, segment heads * valueDim] */
   readonly attentionOut: PackedMatrix
   /** [part(intermediate), embed] */
   readonly gate: PackedMatrix
@@ -71,28 +79,43 @@ export interface RankLayer {
   /** Pointers to float32 vectors. */
   readonly inputNorm: number
   readonly mlpNorm: number
+  /** [queryRank] */
   readonly queryNorm: number
-  /** Indexed by the rank's units. */
-  readonly latentNorms: readonly number[]
-  /** [ropeDim, embed] */
-  readonly ropeKey: PackedMatrix
-  /** Byte offset of each unit's cache stream: [pages][PAGE_TOKENS][cacheWidth(latentDim)]. */
+  /** [width], indexed as the rank's streams. */
+  readonly streamNorms: readonly number[]
+  /** [shared streams * width + sharedRopeDim, embed]: what every rank that needs it projects itself. */
+  readonly shared: PackedMatrix
+  /** Byte offset of each cache stream: [pages][PAGE_TOKENS][streamRowWidth]. */
   readonly streams: readonly number[]
-  /** [pages][PAGE_TOKENS][cacheWidth(ropeDim)] */
+  /** [pages][PAGE_TOKENS][cacheWidth(sharedRopeDim)] */
   readonly ropeStream: number
+  /** [pages][PAGE_TOKENS][coefficientRowWidth] */
+  readonly coefficientStream: number
+}
+
+/** A cache stream of a rank, and the shard that projects it; undefined: the rank does. */
+export interface RankStream {
+  readonly stream: number
+  readonly shard: number | undefined
+  /** First row of the projection that makes it. */
+  readonly row: number
+  /** [T, width]; 0 for a stream that the rank projects: it stays where the projection leaves it. */
+  readonly rows: number
 }
 
 /** Pointers of one unit's operands in a rank's memory. */
 export interface UnitBuffers {
-  readonly shard: number
-  /** [T, latentDim] */
-  readonly latent: number
-  /** [T, heads * latentDim] */
+  readonly unit: AttentionUnit
+  /** Index into the rank's streams. */
+  readonly stream: number
+  /** [T, heads * keyWidth]; queries in the stream's space. */
   readonly absorbed: number
-  /** [T, heads * cacheWidth(latentDim)] */
+  /** [T, heads * contextWidth] */
   readonly context: number
   readonly query: number
   readonly scores: number
+  /** A second scratch as large, for factors. */
+  readonly dots: number
   readonly state: number
 }
 
@@ -102,6 +125,7 @@ export interface RankLayout {
   readonly finalNorm: number
   /** Replicated bytes: what every rank holds of its own. */
   readonly weightBytes: number
+  readonly streams: readonly RankStream[]
   readonly units: readonly UnitBuffers[]
   /** Heads headStart..headEnd-1 are served by this rank's units. */
   readonly headStart: number
@@ -114,8 +138,12 @@ export interface RankLayout {
   readonly queryLatent: number
   /** [T, heads * (nope + rope)] */
   readonly queries: number
-  /** [T, paddedRows(ropeDim)] */
-  readonly ropeKey: number
+  /** [T, heads * factors.queryRank] */
+  readonly queryCoefficients: number
+  /** [T, coefficientRowWidth] */
+  readonly coefficients: number
+  /** [T, paddedRows(shared.rows)] */
+  readonly shared: number
   /** [T, ropeDim]: cos half, sin half */
   readonly ropeTable: number
   readonly ropeQuery: number
@@ -129,11 +157,11 @@ export interface RankLayout {
 export interface ExchangeLayout {
   readonly queryA: readonly number[]
   readonly queryB: readonly number[]
-  /** Row stride heads * nopeDim, whatever the unit's own width. */
+  /** Row stride heads * valueDim, whatever the shard's own width. */
   readonly attention: readonly number[]
   readonly attentionOut: readonly number[]
   readonly mlp: readonly number[]
-  /** By rank: [T, heads * nopeDim] */
+  /** By rank: [T, heads * valueDim] */
   readonly segments: readonly number[]
   /** By rank: [T, embed] */
   readonly reduced: readonly number[]
@@ -179,27 +207,48 @@ function bufferRows(plan: RunPlan): number {
   return Math.ceil(plan.stepRows / 4) * 4
 }
 
+function queryWidth(a: AttentionShape): number {
+  return a.nopeDim + a.ropeDim
+}
+
+/** What queryB makes of a head: its query, or the coefficients of it. */
+function queryRows(a: AttentionShape): number {
+  return a.factors ? a.factors.queryRank : queryWidth(a)
+}
+
+/** Inputs of queryB. */
+function queryInputs(shape: ModelShape): number {
+  const { attention: a, embed } = shape
+  return a.factors || a.queryRank === 0 ? embed : a.queryRank
+}
+
 function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): ShardLayout {
   const { attention: a, embed } = shape
   const arena = new Arena()
-  const unit = unitOf(shape, shard)
-  const unitHeads = unit.headEnd - unit.headStart
-  const heads = part(a.heads, shard)
-  const queryWidth = a.nopeDim + a.ropeDim
+  const attends = shardHeads(a, shard)
+  const segment = segmentHeads(a, shard)
+  const heads = attends.end - attends.start
+  const upHeads = a.absorbed ? heads : 0
+  const segmentCount = segment.end - segment.start
+  const { keyWidth, valueWidth } = a.stream
   const matrix = (rows: number, cols: number, batch = 1, inStride = 0, outStride = 0): PackedMatrix => {
     const batchBytes = packedBytes(rows, cols, plan.weights)
     const bytes = batch * batchBytes
     return { ptr: arena.take(bytes), rows, cols, format: plan.weights, batch, batchBytes, inStride, outStride, bytes }
   }
+  const streamRows = ownStreams(a, shard).length * a.stream.width
+  const coefficientRows = a.factors ? 2 * a.factors.rank * heads : 0
   const layers = Array.from(
     { length: shape.layers },
     (): ShardLayer => ({
       queryA: matrix(part(a.queryRank, shard), embed),
-      latent: matrix(a.latentDim, embed),
-      queryB: matrix(heads * queryWidth, a.queryRank),
-      keyUp: matrix(a.latentDim, a.nopeDim, unitHeads, queryWidth, a.latentDim),
-      valueUp: matrix(a.nopeDim, a.latentDim, unitHeads, cacheWidth(a.latentDim), a.nopeDim),
-      attentionOut: matrix(embed, heads * a.nopeDim),
+      queryB: matrix(segmentCount * queryRows(a), queryInputs(shape)),
+      streams: matrix(streamRows, embed),
+      coefficients: matrix(coefficientRows, embed),
+      keyUp: matrix(keyWidth, a.nopeDim, upHeads, queryWidth(a), keyWidth),
+      valueUp: matrix(a.valueDim, valueWidth, upHeads, contextWidth(a), a.valueDim),
+      outputGate: matrix(a.gated ? segmentCount * a.valueDim : 0, embed),
+      attentionOut: matrix(embed, segmentCount * a.valueDim),
       gate: matrix(part(shape.intermediate, shard), embed),
       up: matrix(part(shape.intermediate, shard), embed),
       down: matrix(embed, part(shape.intermediate, shard)),
@@ -209,14 +258,16 @@ function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): ShardLayo
   const weightBytes = layers.reduce((sum, layer) => sum + matrixBytes(layer), head.bytes)
 
   const mlp = paddedRows(part(shape.intermediate, shard))
-  const inputWidth = Math.max(embed, a.queryRank, a.heads * queryWidth, unitHeads * cacheWidth(a.latentDim), heads * a.nopeDim)
+  const inputWidth = Math.max(embed, a.queryRank, a.heads * queryWidth(a), heads * contextWidth(a), cacheWidth(segmentCount * a.valueDim))
   const outputWidth = Math.max(
     paddedRows(part(a.queryRank, shard)),
-    paddedRows(a.latentDim),
-    paddedRows(heads * queryWidth),
+    paddedRows(segmentCount * queryRows(a)),
+    paddedRows(streamRows),
+    paddedRows(coefficientRows),
     // Heads are written one over the other's padding; the last one's needs room of its own.
-    unitHeads * a.latentDim + paddedRows(a.latentDim),
-    unitHeads * a.nopeDim + paddedRows(a.nopeDim),
+    heads * keyWidth + paddedRows(keyWidth),
+    heads * a.valueDim + paddedRows(a.valueDim),
+    paddedRows(segmentCount * a.valueDim),
     paddedRows(embed),
     mlp,
     paddedRows(part(shape.vocab, shard)),
@@ -243,18 +294,20 @@ function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): RankLayout 
   const { attention: a, embed } = shape
   const arena = new Arena()
   const shards = shardsOf(rank, plan.ranks)
-  const units = shards.map((s) => unitOf(shape, s))
+  const streams = streamsOf(a, shards)
+  const shared = sharedStreams(a, shards)
   const vector = (n: number) => arena.take(n * 4)
+  const sharedRows = shared.length * a.stream.width + a.sharedRopeDim
   const weights = Array.from({ length: shape.layers }, () => {
-    const bytes = packedBytes(a.ropeDim, embed, plan.weights)
+    const bytes = packedBytes(sharedRows, embed, plan.weights)
     return {
       inputNorm: vector(embed),
       mlpNorm: vector(embed),
       queryNorm: vector(a.queryRank),
-      latentNorms: units.map(() => vector(a.latentDim)),
-      ropeKey: {
+      streamNorms: streams.map(() => vector(a.stream.width)),
+      shared: {
         ptr: arena.take(bytes),
-        rows: a.ropeDim,
+        rows: sharedRows,
         cols: embed,
         format: plan.weights,
         batch: 1,
@@ -272,20 +325,26 @@ function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): RankLayout 
   const size = scalarBytes(plan.backend)
   const buffer = (width: number) => arena.take(rows * width * size)
   const scalars = (n: number) => arena.take(n * size)
-  const headStart = Math.min(...units.map((u) => u.headStart))
-  const headEnd = Math.max(...units.map((u) => u.headEnd))
-  const lanes = cacheWidth(headEnd - headStart)
+  const heads = rankHeads(a, shards)
+  const lanes = cacheWidth(heads.end - heads.start)
+  const owner = (stream: number) => shards.find((s) => ownStreams(a, s).includes(stream))
   const buffers = {
-    units: units.map((unit, i): UnitBuffers => {
-      const heads = unit.headEnd - unit.headStart
-      const unitLanes = cacheWidth(heads)
+    streams: streams.map((stream): RankStream => {
+      const shard = owner(stream)
+      const index = shard === undefined ? shared.indexOf(stream) : ownStreams(a, shard).indexOf(stream)
+      return { stream, shard, row: index * a.stream.width, rows: shard === undefined ? 0 : buffer(a.stream.width) }
+    }),
+    units: rankUnits(a, shards).map((unit): UnitBuffers => {
+      const count = unit.headEnd - unit.headStart
+      const unitLanes = cacheWidth(count)
       return {
-        shard: shards[i] as number,
-        latent: buffer(a.latentDim),
-        absorbed: buffer(heads * a.latentDim),
-        context: buffer(heads * cacheWidth(a.latentDim)),
-        query: scalars(a.latentDim * unitLanes),
+        unit,
+        stream: streams.indexOf(unit.stream),
+        absorbed: a.absorbed ? buffer(count * a.stream.keyWidth) : 0,
+        context: buffer(count * contextWidth(a)),
+        query: scalars(a.stream.keyWidth * unitLanes),
         scores: scalars(PAGE_TOKENS * unitLanes),
+        dots: a.factors ? scalars(PAGE_TOKENS * unitLanes) : 0,
         state: scalars(3 * unitLanes),
       }
     }),
@@ -293,10 +352,12 @@ function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): RankLayout 
     normed: buffer(embed),
     delta: buffer(embed),
     queryLatent: buffer(a.queryRank),
-    queries: buffer(a.heads * (a.nopeDim + a.ropeDim)),
-    ropeKey: buffer(paddedRows(a.ropeDim)),
+    queries: buffer(a.heads * queryWidth(a)),
+    queryCoefficients: a.factors ? buffer(a.heads * a.factors.queryRank) : 0,
+    coefficients: buffer(coefficientRowWidth(a, shards)),
+    shared: buffer(paddedRows(sharedRows)),
     ropeTable: buffer(a.ropeDim),
-    ropeQuery: scalars(a.ropeDim * lanes),
+    ropeQuery: scalars(a.sharedRopeDim * lanes),
     // A unit that starts between two vectors reads up to three lanes past the last row.
     ropeScores: scalars(PAGE_TOKENS * lanes + 4),
     matmul: arena.take(matmulScratchBytes(rows, embed)),
@@ -306,11 +367,13 @@ function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): RankLayout 
   const layers = weights.map(
     (w): RankLayer => ({
       ...w,
-      streams: units.map(() => arena.take(pageRows * cacheWidth(a.latentDim))),
-      ropeStream: arena.take(pageRows * cacheWidth(a.ropeDim)),
+      streams: streams.map(() => arena.take(pageRows * streamRowWidth(a))),
+      ropeStream: arena.take(pageRows * cacheWidth(a.sharedRopeDim)),
+      coefficientStream: arena.take(pageRows * coefficientRowWidth(a, shards)),
     }),
   )
-  return { shards, layers, finalNorm, weightBytes, headStart, headEnd, ...buffers, cacheBytes: arena.bytes - cacheStart, bytes: arena.bytes }
+  const cacheBytes = arena.bytes - cacheStart
+  return { shards, layers, finalNorm, weightBytes, headStart: heads.start, headEnd: heads.end, ...buffers, cacheBytes, bytes: arena.bytes }
 }
 
 function layoutExchange(shape: ModelShape, plan: RunPlan, start: number): ExchangeLayout {
@@ -320,13 +383,14 @@ function layoutExchange(shape: ModelShape, plan: RunPlan, start: number): Exchan
   const size = scalarBytes(plan.backend)
   const perShard = (width: (s: number) => number) => Array.from({ length: SHARDS }, (_, s) => arena.take(rows * width(s) * size))
   const perRank = (width: number, n = rows) => Array.from({ length: plan.ranks }, () => arena.take(n * width * size))
+  const segment = (s: number) => segmentHeads(a, s).end - segmentHeads(a, s).start
   return {
     queryA: perShard((s) => part(a.queryRank, s)),
-    queryB: perShard((s) => part(a.heads, s) * (a.nopeDim + a.ropeDim)),
-    attention: perShard(() => a.heads * a.nopeDim),
+    queryB: perShard((s) => segment(s) * queryWidth(a)),
+    attention: perShard(() => a.heads * a.valueDim),
     attentionOut: perShard(() => embed),
     mlp: perShard(() => embed),
-    segments: perRank(a.heads * a.nopeDim),
+    segments: perRank(a.heads * a.valueDim),
     reduced: perRank(embed),
     logits: [arena.take(rows * shape.vocab * size), arena.take(rows * shape.vocab * size)],
     sampling: perRank(shape.vocab + 4, 1),
@@ -341,10 +405,4 @@ export function cacheBytesPerScalar(backend: RunPlan['backend'], format: CacheFo
 
 export function matrixBytes(layer: ShardLayer): number {
   return Object.values(layer).reduce((sum: number, m: PackedMatrix) => sum + m.bytes, 0)
-}
-
-export function unitOf(shape: ModelShape, shard: number) {
-  const unit = shape.attention.units[shard]
-  if (!unit) throw new RangeError(`no attention unit for shard ${shard}`)
-  return unit
 }

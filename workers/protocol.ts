@@ -11,25 +11,58 @@ export type RankCount = (typeof RANK_COUNTS)[number]
 /** Cached tokens of a page. */
 export const PAGE_TOKENS = 64
 
-/** Attention of one shard: a latent head (cache stream) and the query heads headStart..headEnd-1 that it serves. */
+/** Query heads headStart..headEnd-1, which attend over one cache stream. */
 export interface AttentionUnit {
   readonly stream: number
   readonly headStart: number
   readonly headEnd: number
 }
 
-/** Latent attention lowered to units; `units[s]` belongs to shard s. See the table of attention-variants.ts. */
-export interface LatentAttention {
+/** What a token writes to a cache stream, and which columns of a cached row are keys and values. Widths in values. */
+export interface StreamShape {
+  readonly width: number
+  readonly keyWidth: number
+  readonly valueOffset: number
+  readonly valueWidth: number
+  /** RMS norm before it is cached. */
+  readonly normed: boolean
+  /** Vectors of ropeDim values, from column 0 on, that are rotated before they are cached. */
+  readonly ropeVectors: number
+}
+
+/**
+ * Attention lowered to streams and units: what the ranks run, whatever the variant. Keys are the columns from 0 on.
+ * See the table of attention-variants.ts.
+ */
+export interface AttentionShape {
   readonly heads: number
-  /** Width of a head's value and of the part of its query without rope. */
+  /** A head's query: columns without rope, then columns with. */
   readonly nopeDim: number
   readonly ropeDim: number
+  /** Width of a head's output. */
+  readonly valueDim: number
+  /** Width of the query latent that all heads share; 0: queries come straight from the block's input. */
   readonly queryRank: number
-  readonly latentDim: number
-  readonly units: readonly AttentionUnit[]
+  /** The query latent has a norm. */
+  readonly queryNormed: boolean
+  /** Number of cache streams, all of the shape `stream`. */
+  readonly streams: number
+  readonly stream: StreamShape
+  /** Queries are taken to the stream's space before attention and values out of it after: W_UK and W_UV per head. */
+  readonly absorbed: boolean
+  /** Width of the rope key that all heads share, a stream of its own; 0: none. */
+  readonly sharedRopeDim: number
+  /** Queries, keys and values are sums of `rank` shared vectors with coefficients per head and token. */
+  readonly factors: { readonly queryRank: number; readonly rank: number } | undefined
+  /** The output is multiplied by the sigmoid of a projection of the block's input. */
+  readonly gated: boolean
+  /** By shard: its units, in ascending and contiguous order of heads. */
+  readonly units: readonly (readonly AttentionUnit[])[]
+  /** Shard s projects queries and outputs of the heads headCuts[s]..headCuts[s + 1] - 1. */
+  readonly headCuts: readonly number[]
   /** Softmax scale. */
   readonly scale: number
-  /** Multiplies the sum over latent heads, once. */
+  /** Multiplies the sum over streams, once. */
   readonly outputFactor: number
 }
 
@@ -39,7 +72,7 @@ export interface ModelShape {
   readonly embed: number
   readonly vocab: number
   readonly intermediate: number
-  readonly attention: LatentAttention
+  readonly attention: AttentionShape
 }
 
 /** How a model is run; with the shape it fixes every address of every memory. */

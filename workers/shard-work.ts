@@ -1,8 +1,9 @@
 // One shard as a rank uses it: kernels over the shard's memory and the rank's scratch there, as named rows.
 import type { KernelSpace } from '../kernels/backend.js'
-import { paddedRows } from '../kernels/packing.js'
+import { type PackedMatrix, paddedRows } from '../kernels/packing.js'
 import type { Rows } from '../kernels/rows.js'
-import { cacheWidth, part, type ShardLayer, type ShardLayout, unitOf } from './model-layout.js'
+import { cacheWidth, contextWidth, segmentHeads, shardHeads } from './attention-plan.js'
+import { part, type ShardLayer, type ShardLayout } from './model-layout.js'
 import type { ModelShape } from './protocol.js'
 
 export class ShardWork {
@@ -10,21 +11,24 @@ export class ShardWork {
   readonly layers: readonly ShardLayer[]
   readonly head: ShardLayout['head']
   /** Scratch for matmul, byte offset. */
-  readonly scratch: number
+  readonly #scratch: number
   // Inputs, copied in by the rank. All share one buffer: one is in use at a time.
   readonly normed: Rows
   readonly queryLatent: Rows
   readonly queries: Rows
-  /** The unit's heads of `queries`. */
-  readonly unitQueries: Rows
+  /** The shard's heads of `queries`. */
+  readonly ownQueries: Rows
   readonly context: Rows
+  /** Rows are spaced by whole vectors. */
   readonly segment: Rows
   // Outputs, copied out by the rank; rows are spaced by the padded width.
   readonly queryA: Rows
-  readonly latent: Rows
   readonly queryB: Rows
+  readonly streams: Rows
+  readonly coefficients: Rows
   readonly absorbed: Rows
   readonly values: Rows
+  readonly outputGate: Rows
   readonly attentionOut: Rows
   readonly gate: Rows
   readonly up: Rows
@@ -36,33 +40,47 @@ export class ShardWork {
   constructor(space: KernelSpace, layout: ShardLayout, shape: ModelShape, shard: number, rank: number) {
     const a = shape.attention
     const buffers = layout.scratch[rank]
-    if (!buffers) throw new RangeError(`no scratch for rank ${rank} in shard ${shard}`)
-    const unit = unitOf(shape, shard)
-    const unitHeads = unit.headEnd - unit.headStart
-    const heads = part(a.heads, shard)
+    const first = layout.layers[0]
+    if (!buffers || !first) throw new RangeError(`no scratch for rank ${rank} in shard ${shard}`)
+    const attends = shardHeads(a, shard)
+    const heads = attends.end - attends.start
+    const segment = segmentHeads(a, shard)
+    const segmentWidth = (segment.end - segment.start) * a.valueDim
     const queryWidth = a.nopeDim + a.ropeDim
-    const input = (width: number) => space.rows(buffers.input, width)
+    const input = (width: number, stride = width) => space.rows(buffers.input, width, stride)
     const padded = (ptr: number, width: number) => space.rows(ptr, width, paddedRows(width))
+    const byHead = (width: number) => space.rows(buffers.output, heads * width, heads * width + paddedRows(width))
     this.space = space
     this.layers = layout.layers
     this.head = layout.head
-    this.scratch = buffers.matmul
+    this.#scratch = buffers.matmul
     this.normed = input(shape.embed)
     this.queryLatent = input(a.queryRank)
     this.queries = input(a.heads * queryWidth)
-    this.unitQueries = this.queries.columns(unit.headStart * queryWidth, unitHeads * queryWidth)
-    this.context = input(unitHeads * cacheWidth(a.latentDim))
-    this.segment = input(heads * a.nopeDim)
+    this.ownQueries = this.queries.columns(attends.start * queryWidth, heads * queryWidth)
+    this.context = input(heads * contextWidth(a))
+    this.segment = input(segmentWidth, cacheWidth(segmentWidth))
     this.queryA = padded(buffers.output, part(a.queryRank, shard))
-    this.latent = padded(buffers.output, a.latentDim)
-    this.queryB = padded(buffers.output, heads * queryWidth)
-    this.absorbed = space.rows(buffers.output, unitHeads * a.latentDim, unitHeads * a.latentDim + paddedRows(a.latentDim))
-    this.values = space.rows(buffers.output, unitHeads * a.nopeDim, unitHeads * a.nopeDim + paddedRows(a.nopeDim))
+    this.queryB = padded(buffers.output, first.queryB.rows)
+    this.streams = padded(buffers.output, first.streams.rows)
+    this.coefficients = padded(buffers.output, first.coefficients.rows)
+    this.absorbed = byHead(a.stream.keyWidth)
+    this.values = byHead(a.valueDim)
+    this.outputGate = padded(buffers.output, segmentWidth)
     this.attentionOut = padded(buffers.output, shape.embed)
     this.gate = padded(buffers.output, part(shape.intermediate, shard))
     this.up = padded(buffers.second, part(shape.intermediate, shard))
     this.down = padded(buffers.second, shape.embed)
     this.logits = padded(buffers.output, part(shape.vocab, shard))
     this.gateWidth = paddedRows(part(shape.intermediate, shard))
+  }
+
+  layer(layer: number): ShardLayer {
+    return this.layers[layer] as ShardLayer
+  }
+
+  /** y[t] = w x[t]; nothing for a matrix that the model does not have. */
+  matmul(w: PackedMatrix, x: Rows, y: Rows, tokens: number): void {
+    if (w.rows * w.batch > 0) this.space.matmul(w, x, y, tokens, this.#scratch)
   }
 }

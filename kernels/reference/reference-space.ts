@@ -97,6 +97,26 @@ export class ReferenceSpace implements KernelSpace {
     }
   }
 
+  gateRows(x: Rows, gate: Rows, n: number, tokens: number): void {
+    const s = this.scalars
+    for (let t = 0; t < tokens; t++) {
+      for (let i = 0; i < n; i++) s[this.#at(x, t) + i] = (s[this.#at(x, t) + i] as number) / (1 + exp(-(s[this.#at(gate, t) + i] as number)))
+    }
+  }
+
+  combineFactors(dst: Rows, a: Rows, b: Rows, heads: number, rank: number, width: number, tokens: number): void {
+    const s = this.scalars
+    for (let t = 0; t < tokens; t++) {
+      for (let h = 0; h < heads; h++) {
+        for (let i = 0; i < width; i++) {
+          let sum = 0
+          for (let r = 0; r < rank; r++) sum += (s[this.#at(a, t) + h * rank + r] as number) * (s[this.#at(b, t) + r * width + i] as number)
+          s[this.#at(dst, t) + h * width + i] = sum
+        }
+      }
+    }
+  }
+
   sumPartials(dst: Rows, sources: readonly Rows[], n: number, tokens: number, factor: number): void {
     const s = this.scalars
     for (let t = 0; t < tokens; t++) {
@@ -163,12 +183,20 @@ export class ReferenceSpace implements KernelSpace {
   attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void {
     const s = this.scalars
     const first = page / BYTES
+    const { factors } = unit
+    /** Coefficient j (keys', then values') of head h for cached token i; 1 without factors. */
+    const coefficient = (i: number, j: number, h: number) => (factors ? (s[shared / BYTES + i * factors.rowWidth + j * unit.lanes + h] as number) : 1)
+    const rank = factors?.rank ?? 1
     for (let h = 0; h < unit.heads; h++) {
       const state = unit.state / BYTES + h
       const scores: number[] = []
       for (let i = 0; i < tokens; i++) {
-        let score = this.#dot(unit.query, first + i * unit.rowWidth + unit.keyOffset, unit.keyWidth, unit.lanes, h)
-        if (shared !== 0) score += s[shared / BYTES + i * unit.sharedLanes + unit.sharedOffset + h] as number
+        let score = 0
+        for (let r = 0; r < rank; r++) {
+          const key = first + i * unit.rowWidth + unit.keyOffset + r * unit.keyWidth
+          score += coefficient(i, r, h) * this.#dot(unit.query, key, unit.keyWidth, unit.lanes, h)
+        }
+        if (!factors && shared !== 0) score += s[shared / BYTES + i * unit.sharedLanes + unit.sharedOffset + h] as number
         scores.push(score * unit.scale)
       }
       const previous = s[state] as number
@@ -180,11 +208,14 @@ export class ReferenceSpace implements KernelSpace {
       for (let v = 0; v < unit.valueWidth; v++) {
         const at = this.#at(z, t) + h * unit.valueWidth + v
         let sum = (s[at] as number) * alpha
-        for (let i = 0; i < tokens; i++) sum += (p[i] as number) * (s[first + i * unit.rowWidth + unit.valueOffset + v] as number)
+        for (let r = 0; r < rank; r++) {
+          const value = first + unit.valueOffset + r * (factors?.valueStride ?? 0) + v
+          for (let i = 0; i < tokens; i++) sum += (p[i] as number) * coefficient(i, rank + r, h) * (s[value + i * unit.rowWidth] as number)
+        }
         s[at] = sum
       }
     }
-    this.cacheBytesRead += unit.rowWidth * BYTES * tokens
+    this.cacheBytesRead += (unit.rowWidth + (factors?.rowWidth ?? 0)) * BYTES * tokens
   }
 
   finishAttention(unit: UnitGeometry, z: Rows, t: number): void {

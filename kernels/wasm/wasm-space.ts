@@ -13,6 +13,8 @@ interface Exports {
   rmsNorm: Kernel
   rope: Kernel
   swiglu: Kernel
+  gateRows: Kernel
+  combineFactors: Kernel
   sumPartials: Kernel
   addRows: Kernel
   gatherRowF32: Kernel
@@ -25,6 +27,8 @@ interface Exports {
   beginAttention: Kernel
   attendF32: Kernel
   attendBf16: Kernel
+  attendFactorsF32: Kernel
+  attendFactorsBf16: Kernel
   finishAttention: Kernel
   argmax: Kernel
   sampleCategorical: Kernel
@@ -87,6 +91,14 @@ export class WasmSpace implements KernelSpace {
     this.#k.swiglu(gate.ptr, up.ptr, gate.strideBytes, n, tokens)
   }
 
+  gateRows(x: Rows, gate: Rows, n: number, tokens: number): void {
+    this.#k.gateRows(x.ptr, x.strideBytes, gate.ptr, gate.strideBytes, n, tokens)
+  }
+
+  combineFactors(dst: Rows, a: Rows, b: Rows, heads: number, rank: number, width: number, tokens: number): void {
+    this.#k.combineFactors(dst.ptr, dst.strideBytes, a.ptr, a.strideBytes, b.ptr, b.strideBytes, heads, rank, width, tokens)
+  }
+
   sumPartials(dst: Rows, sources: readonly Rows[], n: number, tokens: number, factor: number): void {
     const first = sources[0] as Rows
     const b = sources[1] ?? first
@@ -129,6 +141,7 @@ export class WasmSpace implements KernelSpace {
 
   attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number, format: CacheFormat): void {
     const bytes = this.cacheScalarBytes(format)
+    if (unit.factors) return this.#attendFactors(unit, unit.factors, page, shared, z, t, tokens, format)
     ;(format === 'bf16' ? this.#k.attendBf16 : this.#k.attendF32)(
       unit.query,
       page + unit.keyOffset * bytes,
@@ -148,6 +161,41 @@ export class WasmSpace implements KernelSpace {
       tokens,
     )
     this.cacheBytesRead += unit.rowWidth * bytes * tokens
+  }
+
+  #attendFactors(
+    unit: UnitGeometry,
+    factors: NonNullable<UnitGeometry['factors']>,
+    page: number,
+    coefficients: number,
+    z: Rows,
+    t: number,
+    tokens: number,
+    format: CacheFormat,
+  ): void {
+    const bytes = this.cacheScalarBytes(format)
+    ;(format === 'bf16' ? this.#k.attendFactorsBf16 : this.#k.attendFactorsF32)(
+      unit.query,
+      page + unit.keyOffset * bytes,
+      unit.keyWidth,
+      page + unit.valueOffset * bytes,
+      unit.valueWidth,
+      factors.valueStride * bytes,
+      unit.rowWidth * bytes,
+      factors.rank,
+      coefficients,
+      factors.rowWidth * bytes,
+      unit.scale,
+      factors.dots,
+      unit.scores,
+      unit.state,
+      z.ptr + t * z.strideBytes,
+      unit.valueWidth * 4,
+      unit.heads,
+      unit.lanes,
+      tokens,
+    )
+    this.cacheBytesRead += (unit.rowWidth + factors.rowWidth) * bytes * tokens
   }
 
   finishAttention(unit: UnitGeometry, z: Rows, t: number): void {

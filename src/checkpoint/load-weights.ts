@@ -7,7 +7,7 @@ import type { LoadResult, LoadTask, MemoryName } from '../../workers/protocol.js
 import { assetUrl } from '../assets.js'
 import type { LoadProgress } from '../config/engine-options.js'
 import { CheckpointError, TetradError } from '../errors.js'
-import type { TensorPlan } from './shard-plan.js'
+import type { TensorPlan } from './planner.js'
 import { STORED_BYTES } from './tensor-source.js'
 
 /** A block is as many whole rows as fit. */

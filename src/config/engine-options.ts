@@ -2,6 +2,7 @@
 import { availableParallelism } from 'node:os'
 import { RANK_COUNTS, type RankCount } from '../../workers/protocol.js'
 import { OptionError } from '../errors.js'
+import { VARIANT_NAMES } from './attention-variants.js'
 import { checkInteger, checkNames, checkOneOf, type Fail } from './check.js'
 
 /** What Engine.load takes. */
@@ -10,6 +11,11 @@ export interface EngineOptions {
   ranks?: 'auto' | 1 | 2 | 4
   /** 'wasm' (WebAssembly SIMD) or 'reference' (float64, slow, the oracle). Default 'auto': wasm. */
   backend?: 'auto' | 'wasm' | 'reference'
+  /**
+   * Name of the attention variant. Default: what the tensors' names and shapes show, or config.json's `variant`. Needed for
+   * the ablations mla_no_scale, gla_2_no_scale and mlra_2_no_scale, whose tensors look like those of mla, gla_2 and mlra_2.
+   */
+  variant?: string
   /** Format of the weights in memory. Default 'auto': the stored type, float16 and mixed types as f32. */
   weights?: 'auto' | 'f32' | 'bf16'
   /** Format of the cached latents. Default 'f32'. */
@@ -46,6 +52,7 @@ export interface LoadProgress {
 export interface ResolvedOptions {
   readonly ranks: RankCount
   readonly backend: 'wasm' | 'reference'
+  readonly variant: string | undefined
   readonly weights: 'auto' | 'f32' | 'bf16'
   readonly cache: 'f32' | 'bf16'
   readonly prefillChunk: number
@@ -63,6 +70,7 @@ export interface ResolvedOptions {
 const NAMES = [
   'ranks',
   'backend',
+  'variant',
   'weights',
   'cache',
   'prefillChunk',
@@ -89,6 +97,7 @@ export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
   return Object.freeze({
     ranks: ranks === 'auto' ? automaticRanks(availableParallelism()) : ranks,
     backend: backend === 'auto' ? 'wasm' : backend,
+    variant: o.variant === undefined ? undefined : checkOneOf('variant', o.variant as string, VARIANT_NAMES, fail),
     weights: checkOneOf('weights', o.weights ?? 'auto', ['auto', 'f32', 'bf16'] as const, fail),
     cache: checkOneOf('cache', o.cache ?? 'f32', ['f32', 'bf16'] as const, fail),
     prefillChunk: checkInteger('prefillChunk', o.prefillChunk ?? 64, 1, 4096, fail),

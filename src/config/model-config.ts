@@ -2,7 +2,9 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CheckpointError } from '../errors.js'
-import { checkInteger, type Fail, show } from './check.js'
+import { VARIANT_NAMES } from './attention-variants.js'
+import { checkInteger, checkOneOf, type Fail, show } from './check.js'
+import { LIMITS } from './limits.js'
 
 /** As in the authors' configuration files; sizes in elements. */
 export interface ModelConfig {
@@ -17,12 +19,16 @@ export interface ModelConfig {
   readonly kv_lora_rank: number | undefined
   readonly qk_nope_head_dim: number | undefined
   readonly qk_rope_head_dim: number | undefined
+  readonly head_dim: number | undefined
+  readonly group_size: number | undefined
+  readonly share_q_dim: number | undefined
+  readonly q_rank: number | undefined
+  readonly rank: number | undefined
+  /** Not in the authors' files; `tetrad synth` writes it, since the keys alone do not tell every variant. */
+  readonly variant: string | undefined
   /** Ids that end a text. Undefined: the tokenizer may know. */
   readonly eosTokenIds: readonly number[] | undefined
 }
-
-// Larger dimensions than any real model's are refused before anything is sized by them.
-const LIMITS = { layers: 1024, heads: 1024, width: 1 << 20, vocab: 1 << 22, context: 1 << 24 }
 
 const fail: Fail = (facts) => new CheckpointError('CONFIG_INVALID', { ...facts, what: `config.json: ${facts.what}` })
 
@@ -77,6 +83,12 @@ export function parseModelConfig(value: unknown): ModelConfig {
     kv_lora_rank: optional('kv_lora_rank', LIMITS.width),
     qk_nope_head_dim: optional('qk_nope_head_dim', LIMITS.width),
     qk_rope_head_dim: optional('qk_rope_head_dim', LIMITS.width),
+    head_dim: optional('head_dim', LIMITS.width),
+    group_size: optional('group_size', LIMITS.heads),
+    share_q_dim: optional('share_q_dim', LIMITS.width),
+    q_rank: optional('q_rank', LIMITS.heads),
+    rank: optional('rank', LIMITS.heads),
+    variant: typeof c.variant === 'string' ? checkOneOf('variant', c.variant, VARIANT_NAMES, fail) : undefined,
     eosTokenIds: endOfText(c.eos_token_id, vocab),
   })
 }

@@ -129,7 +129,7 @@ export class Engine implements AsyncDisposable {
   static async load(dir: string, options: EngineOptions = {}): Promise<Engine> {
     const start = performance.now()
     const resolved = resolveOptions(options)
-    const model = await openModel(dir)
+    const model = await openModel(dir, resolved.variant)
     const available = availableMemory()
     const plan = planRun(model, resolved, availableParallelism(), available)
     const layout = layoutModel(model.lowered.shape, plan)

@@ -1,8 +1,9 @@
 // A model directory opened but not loaded: configuration, tensors, variant, shape and the plan that the options give.
 // What inspect prints and what Engine.load starts from.
 import { instructionLevel } from '../../kernels/open-space.js'
-import { cacheBytesPerScalar, cacheWidth, cut, layoutModel, type ModelLayout, shardsOf, unitOf } from '../../workers/model-layout.js'
-import { PAGE_TOKENS, type RankCount, type Replication, type RunPlan } from '../../workers/protocol.js'
+import { cachedScalars, cachedValues, isLocal, segmentHeads, shardsOf, streamsOf } from '../../workers/attention-plan.js'
+import { cacheBytesPerScalar, cut, layoutModel, type ModelLayout } from '../../workers/model-layout.js'
+import { type ModelShape, PAGE_TOKENS, type RankCount, type Replication, type RunPlan } from '../../workers/protocol.js'
 import { type Checkpoint, openCheckpoint } from '../checkpoint/checkpoint.js'
 import { elements, type StoredType } from '../checkpoint/tensor-source.js'
 import { detectVariant, type LoweredModel, lowerModel, type Variant } from '../config/attention-variants.js'
@@ -22,10 +23,12 @@ export interface OpenModel {
   readonly parameters: number
 }
 
-export async function openModel(dir: string): Promise<OpenModel> {
+/** `chosen`: the variant, where the keys alone do not tell it. */
+export async function openModel(dir: string, chosen?: string): Promise<OpenModel> {
   const config = await readModelConfig(dir)
   const checkpoint = await openCheckpoint(dir)
-  const variant = detectVariant(config, (name) => checkpoint.tensors.get(name)?.shape)
+  const shapeOf = (name: string) => checkpoint.tensors.get(name)?.shape
+  const variant = detectVariant(config, shapeOf, chosen ?? config.variant)
   const tensors = [...checkpoint.tensors.values()]
   const matrices = tensors.filter((t) => t.shape.length > 1)
   const tied = checkpoint.tensors.has('lm_head.weight') && checkpoint.tensors.has('transformer.wte.weight')
@@ -35,7 +38,7 @@ export async function openModel(dir: string): Promise<OpenModel> {
     config,
     checkpoint,
     variant,
-    lowered: lowerModel(config, variant),
+    lowered: lowerModel(config, variant, shapeOf),
     storedTypes: [...new Set(matrices.map((t) => t.dtype))].sort(),
     parameters: counted.reduce((sum, t) => sum + elements(t.shape), 0),
   }
@@ -72,9 +75,9 @@ export function planRun(model: OpenModel, options: ResolvedOptions, cores: numbe
 
 /** Bytes of one page over all layers, of one rank. */
 function rankPageBytes(model: OpenModel, options: ResolvedOptions, rank: number): number {
-  const { attention: a, layers } = model.lowered.shape
-  const values = shardsOf(rank, options.ranks).length * cacheWidth(a.latentDim) + cacheWidth(a.ropeDim)
-  return PAGE_TOKENS * values * layers * cacheBytesPerScalar(options.backend, options.cache)
+  const { attention, layers } = model.lowered.shape
+  const scalars = cachedScalars(attention, shardsOf(rank, options.ranks))
+  return PAGE_TOKENS * scalars * layers * cacheBytesPerScalar(options.backend, options.cache)
 }
 
 /** Bytes of one page over all layers and ranks. */
@@ -84,7 +87,8 @@ export function cachePageBytes(model: OpenModel, options: ResolvedOptions): numb
 
 /** Pages that leave room for the rest in a rank's memory, which ends at 4 GiB. */
 export function mostPages(model: OpenModel, options: ResolvedOptions): number {
-  return Math.floor((3 * 2 ** 30) / rankPageBytes(model, options, 0))
+  const largest = Math.max(...Array.from({ length: options.ranks }, (_, rank) => rankPageBytes(model, options, rank)))
+  return Math.floor((3 * 2 ** 30) / largest)
 }
 
 // Microseconds of a collective: both ranks spinning on cores of their own and the usual skew between them, or parked
@@ -95,14 +99,14 @@ const BYTES_PER_US = 25e3
 
 /** A projection is computed whole by every rank where the extra bytes cost less time than the gather. It never changes a bit. */
 function chooseReplication(model: OpenModel, plan: RunPlan, cores: number): Replication {
-  if (plan.ranks === 1) return { queryA: false, queryB: false }
+  if (plan.ranks === 1 || model.lowered.shape.attention.queryRank === 0) return { queryA: false, queryB: false }
   const layer = layoutModel(model.lowered.shape, plan).shards.map((shard) => shard.layers[0])
   const extra = 1 - 1 / plan.ranks
   const whole = (pick: 'queryA' | 'queryB') => layer.reduce((sum, l) => sum + (l?.[pick].bytes ?? 0), 0)
   const barrier = plan.ranks <= cores ? SPINNING_US : PARKED_US
   const pays = (bytes: number) => (bytes * extra) / BYTES_PER_US < barrier
   const queryA = pays(whole('queryA'))
-  return { queryA, queryB: queryA && pays(whole('queryB')) }
+  return { queryA, queryB: queryA && !isLocal(model.lowered.shape.attention) && pays(whole('queryB')) }
 }
 
 /** Two engines with the same key give the same bits for the same request. */
@@ -114,8 +118,8 @@ export function determinismKey(plan: RunPlan): string {
 export interface RankPlan {
   readonly rank: number
   readonly shards: readonly number[]
-  /** Latent heads whose cache this rank holds. */
-  readonly latentHeads: readonly number[]
+  /** Cache streams (latent heads, or key and value heads) that this rank holds. */
+  readonly streams: readonly number[]
   /** Query heads that it attends with, [start, end). */
   readonly heads: readonly [number, number]
   /** Heads of the attention projection, rows of the MLP, rows of the vocabulary: [start, end). */
@@ -140,9 +144,9 @@ export function rankPlans(model: OpenModel, plan: RunPlan, layout: ModelLayout):
     return {
       rank: r,
       shards,
-      latentHeads: [...new Set(shards.map((s) => unitOf(shape, s).stream))],
+      streams: streamsOf(a, shards),
       heads: [rank.headStart, rank.headEnd],
-      projectionHeads: range(a.heads),
+      projectionHeads: [segmentHeads(a, first).start, segmentHeads(a, end - 1).end],
       mlpRows: range(shape.intermediate),
       vocabRows: range(shape.vocab),
       shardedWeightBytes: shards.reduce((sum, s) => sum + (layout.shards[s]?.weightBytes ?? 0), 0),
@@ -152,12 +156,8 @@ export function rankPlans(model: OpenModel, plan: RunPlan, layout: ModelLayout):
   })
 }
 
-/** Cached values per token, layer and rank (the fullest), without padding, at a rank count. */
-export function cacheValuesPerToken(model: OpenModel, ranks: RankCount): number {
-  const { shape } = model.lowered
-  const perRank = Array.from({ length: ranks }, (_, r) => {
-    const streams = new Set(shardsOf(r, ranks).map((s) => unitOf(shape, s).stream))
-    return streams.size * shape.attention.latentDim + shape.attention.ropeDim
-  })
-  return Math.max(...perRank)
+/** Of the fullest rank at a rank count, per token and layer: cached values, and scalars with padding. */
+export function cacheCost(attention: ModelShape['attention'], ranks: RankCount): { values: number; scalars: number } {
+  const fullest = (of: typeof cachedValues) => Math.max(...Array.from({ length: ranks }, (_, r) => of(attention, shardsOf(r, ranks))))
+  return { values: fullest(cachedValues), scalars: fullest(cachedScalars) }
 }

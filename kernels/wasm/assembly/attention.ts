@@ -211,6 +211,54 @@ export function attendBf16(
   scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize,
 ): void { attend<u16>(q, key, keyWidth, value, valueWidth, cStride, pe, peStride, scale, scores, state, z, zStride, heads, headLanes, tokens) }
 
+/** scores[t][h] (+)= a[t][h] * dots[t][h]; a: cached coefficients, [tokens][headLanes] at aStride. `first`: no sum to go on from. */
+function weighScores<C>(scores: usize, dots: usize, a: usize, aStride: usize, headLanes: usize, tokens: usize, first: bool): void {
+  const laneBytes = headLanes << 2
+  for (let t: usize = 0; t < tokens; t++) {
+    for (let h: usize = 0; h < headLanes; h += 4) {
+      const o = h << 2
+      const v = f32x4.mul(four<C>(a + h * sizeof<C>()), v128.load(dots + o))
+      v128.store(scores + o, first ? v : f32x4.add(v128.load(scores + o), v))
+    }
+    scores += laneBytes; dots += laneBytes; a += aStride
+  }
+}
+
+// @ts-ignore: decorator
+@inline function attendFactors<C>(
+  q: usize, key: usize, keyWidth: usize, value: usize, valueWidth: usize, valueBytes: usize, cStride: usize, rank: usize, a: usize, aStride: usize,
+  scale: f32, dots: usize, scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize,
+): void {
+  const columns = headLanes * sizeof<C>()
+  for (let r: usize = 0; r < rank; r++) {
+    dot<C>(q, key + r * keyWidth * sizeof<C>(), cStride, keyWidth, dots, headLanes, tokens)
+    weighScores<C>(scores, dots, a + r * columns, aStride, headLanes, tokens, r == 0)
+  }
+  softmaxPage(scores, 0, 0, scale, state, headLanes, tokens)
+  const alpha = state + (headLanes << 3)
+  for (let r: usize = 0; r < rank; r++) {
+    weighScores<C>(dots, scores, a + (rank + r) * columns, aStride, headLanes, tokens, true)
+    accumulate<C>(dots, alpha, value + r * valueBytes, cStride, valueWidth, z, zStride, heads, headLanes, tokens)
+    // What was there before this page has been rescaled once.
+    if (r == 0) for (let h: usize = 0; h < headLanes << 2; h += 16) v128.store(alpha + h, f32x4.splat(1))
+  }
+}
+
+/**
+ * As attendF32, for keys and values that are sums over `rank` cached vectors: a: the page's coefficients, a row
+ * [2 * rank][headLanes] (of keys, then of values) per token; valueBytes from one value vector to the next; dots: scratch as scores.
+ */
+export function attendFactorsF32(
+  q: usize, key: usize, keyWidth: usize, value: usize, valueWidth: usize, valueBytes: usize, cStride: usize, rank: usize, a: usize, aStride: usize,
+  scale: f32, dots: usize, scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize,
+): void { attendFactors<u32>(q, key, keyWidth, value, valueWidth, valueBytes, cStride, rank, a, aStride, scale, dots, scores, state, z, zStride, heads, headLanes, tokens) }
+
+/** As attendFactorsF32 over a bfloat16 cache. */
+export function attendFactorsBf16(
+  q: usize, key: usize, keyWidth: usize, value: usize, valueWidth: usize, valueBytes: usize, cStride: usize, rank: usize, a: usize, aStride: usize,
+  scale: f32, dots: usize, scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize,
+): void { attendFactors<u16>(q, key, keyWidth, value, valueWidth, valueBytes, cStride, rank, a, aStride, scale, dots, scores, state, z, zStride, heads, headLanes, tokens) }
+
 /** The rope part of a page's scores, once for all of a rank's units. */
 export function dotF32(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLanes: usize, tokens: usize): void {
   dot<u32>(q, c, cStride, k, out, headLanes, tokens)

@@ -50,6 +50,41 @@ export function swiglu(gate: usize, up: usize, stride: usize, n: usize, tokens: 
   }
 }
 
+/** x[t] *= sigmoid(gate[t]), elementwise over [tokens] rows of n values (n a multiple of 4, the row padding included). */
+export function gateRows(x: usize, xStride: usize, gate: usize, gateStride: usize, n: usize, tokens: i32): void {
+  const one = f32x4.splat(1)
+  for (let t = 0; t < tokens; t++) {
+    for (let i: usize = 0; i < n << 2; i += 16)
+      v128.store(x + i, f32x4.div(v128.load(x + i), f32x4.add(one, exp4(f32x4.neg(v128.load(gate + i))))))
+    x += xStride; gate += gateStride
+  }
+}
+
+/** dst[t][h] = sum over r of a[t][h][r] * b[t][r], one accumulator per output, r ascending. dst: `heads` vectors of `width`. */
+export function combineFactors(
+  dst: usize, dstStride: usize, a: usize, aStride: usize, b: usize, bStride: usize, heads: usize, rank: usize, width: usize, tokens: i32,
+): void {
+  const bytes = width << 2
+  for (let t = 0; t < tokens; t++) {
+    let out = dst
+    let ah = a
+    for (let h: usize = 0; h < heads; h++, out += bytes, ah += rank << 2) {
+      let i: usize = 0
+      for (; i + 16 <= bytes; i += 16) {
+        let sum = f32x4.splat(0)
+        for (let r: usize = 0; r < rank; r++) sum = f32x4.add(sum, f32x4.mul(v128.load32_splat(ah + (r << 2)), v128.load(b + r * bytes + i)))
+        v128.store(out + i, sum)
+      }
+      for (; i < bytes; i += 4) {
+        let sum: f32 = 0
+        for (let r: usize = 0; r < rank; r++) sum += load<f32>(ah + (r << 2)) * load<f32>(b + r * bytes + i)
+        store<f32>(out + i, sum)
+      }
+    }
+    dst += dstStride; a += aStride; b += bStride
+  }
+}
+
 /** dst[t] = (((a + b) + c) + d) * factor over the first `count` (1..4) sources, each [tokens] rows of n values. */
 export function sumPartials(
   dst: usize, dstStride: usize, a: usize, b: usize, c: usize, d: usize, count: i32, srcStride: usize,
