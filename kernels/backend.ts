@@ -78,6 +78,8 @@ export interface KernelSpace {
   cacheScalarBytes(format: CacheFormat): number
   /** Writes row t of src, rounded to the format, at a byte offset; zeros from n up to padded. */
   writeCacheRow(dst: number, src: Rows, t: number, n: number, padded: number, format: CacheFormat): void
+  /** Copies cached rows within the memory. */
+  copyBytes(dst: number, src: number, bytes: number): void
   /** dst [n][lanes] from `heads` vectors of n scalars, `headStride` apart, of row t of src; idle lanes 0. */
   transposeHeads(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number): void
   /** out[t][lane] = query . cached row t; query [width][lanes], out [tokens][lanes]. */
@@ -91,6 +93,8 @@ export interface KernelSpace {
 
   /** Lowest id of the largest of n logits in row t, or -1 if they are not finite. */
   argmax(logits: Rows, t: number, n: number): number
+  /** Logarithm of the softmax of row t at an id, float64; NaN if the logits are not finite. */
+  logProbability(logits: Rows, t: number, n: number, id: number): number
   /** Inverse CDF at u in [0, 1) over ids in ascending order, at temperature > 0; -1 if not finite. scratch: n + 4 scalars. */
   sample(logits: Rows, t: number, n: number, temperature: number, u: number, scratch: number): number
 }

@@ -6,6 +6,23 @@ export function bf16FromF32Bits(bits: number): number {
   return ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff
 }
 
+/** float32 bits -> float16 bits, to nearest, ties to even; what is too large becomes infinite. */
+export function f16FromF32Bits(bits: number): number {
+  const sign = (bits >>> 16) & 0x8000
+  const magnitude = bits & 0x7fffffff
+  if (magnitude > 0x7f800000) return sign | 0x7e00
+  if (magnitude >= 0x47800000) return sign | 0x7c00
+  const exponent = (magnitude >>> 23) - 112
+  const significand = (magnitude & 0x7fffff) | 0x800000
+  // Below the smallest normal number the bits that stay are fewer.
+  const drop = exponent > 0 ? 13 : 14 - exponent
+  if (drop > 24) return sign
+  const half = exponent > 0 ? (exponent << 10) + ((significand >>> 13) & 0x3ff) : significand >>> drop
+  const rest = significand & ((1 << drop) - 1)
+  const middle = 1 << (drop - 1)
+  return sign | (half + (rest > middle || (rest === middle && (half & 1) === 1) ? 1 : 0))
+}
+
 /** float16 bits -> float32 bits. */
 export function f32BitsFromF16(half: number): number {
   const sign = (half & 0x8000) << 16

@@ -28,6 +28,30 @@ export function exp(x: number): number {
   return n < -1000 ? p * powerOfTwo(n + 100) * powerOfTwo(-100) : p * powerOfTwo(n)
 }
 
+const double = new Float64Array(1)
+const words = new Uint32Array(double.buffer)
+
+/** Natural logarithm of a finite x > 0, relative error below 1e-15 away from 1; -Infinity at 0, NaN below. */
+export function log(x: number): number {
+  if (!(x > 0)) return x === 0 ? Number.NEGATIVE_INFINITY : Number.NaN
+  if (x === Number.POSITIVE_INFINITY) return x
+  if (x < 2.2250738585072014e-308) return log(x * 18014398509481984) - 54 * LN2_HIGH - 54 * LN2_LOW
+  double[0] = x
+  let n = ((words[1] as number) >>> 20) - 1023
+  words[1] = ((words[1] as number) & 0xfffff) | 0x3ff00000
+  let m = double[0] as number
+  if (m > 1.4142135623730951) {
+    m /= 2
+    n++
+  }
+  // log m = 2 atanh(s); |s| <= 0.1716, remainder below 1e-18.
+  const s = (m - 1) / (m + 1)
+  const z = s * s
+  let p = 1 / 23
+  for (let k = 21; k >= 1; k -= 2) p = 1 / k + z * p
+  return n * LN2_HIGH + (n * LN2_LOW + 2 * s * p)
+}
+
 // pi/2 in three parts, the first two with 33 significant bits: n * part is exact for n below 2^20.
 const HALF_PI_1 = 1.57079632673412561417
 const HALF_PI_2 = 6.0771005063039659766e-11

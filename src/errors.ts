@@ -138,6 +138,12 @@ export const ERROR_CODES = {
     meaning: 'The machine has not the memory that the model needs, or would not give it.',
     remedy: 'Choose what the message says would fit, or free memory.',
   },
+  OUTPUT_EXISTS: { meaning: 'The output directory holds a model already.', remedy: 'Choose another directory, or remove the model first.' },
+  OUTPUT_FAILED: {
+    meaning: 'A file could not be written, or there is no room for it.',
+    remedy: 'Check the path, its permissions and the room on its disk.',
+  },
+  SYNTH_ABORTED: { meaning: 'Writing a synthetic checkpoint was stopped.', remedy: 'Start it again when it is wanted.' },
   LOAD_ABORTED: { meaning: 'Loading was stopped by its signal.', remedy: 'Load again when it is wanted.' },
 } as const
 

@@ -32,6 +32,18 @@ export function formatInspection(i: Inspection): string {
   return lines.join('\n')
 }
 
+/** What several variants of one configuration would cache. */
+export function formatComparison(inspections: readonly Inspection[]): string {
+  const values = (i: Inspection) => i.kvCache.map((k) => String(k.valuesPerTokenPerLayer).padEnd(7)).join('')
+  return [
+    `${inspections[0]?.dir}: the file fits several variants; name one for the whole plan (--variant)`,
+    '',
+    'KV values per token and layer of the fullest rank',
+    'variant  parameters     1 rank 2      4',
+    ...inspections.map((i) => `${i.variant.padEnd(9)}${i.parameters.toLocaleString('en').padEnd(15)}${values(i)}`.trimEnd()),
+  ].join('\n')
+}
+
 function mib(bytes: number): string {
   return `${(bytes / 2 ** 20).toFixed(1)} MiB`
 }

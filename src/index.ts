@@ -17,5 +17,6 @@ export {
   RequestError,
   TetradError,
 } from './errors.js'
-export { type Inspection, inspect } from './inspect.js'
+export { type Inspection, inspect, inspectConfig } from './inspect.js'
 export type { GenerateParams } from './sampling/params.js'
+export { type Synthesized, type SynthOptions, synthesize } from './synth/synthesize.js'

@@ -1,11 +1,15 @@
 // What a checkpoint is and how it would run, without loading it.
 import { availableParallelism } from 'node:os'
-import { layoutModel } from '../workers/model-layout.js'
+import { cacheBytesPerScalar, layoutModel, type ModelLayout } from '../workers/model-layout.js'
 import { type AttentionShape, PAGE_TOKENS, RANK_COUNTS, type RunPlan } from '../workers/protocol.js'
 import { planShards } from './checkpoint/shard-plan.js'
+import { elements } from './checkpoint/tensor-source.js'
+import { lowerModel, VARIANTS, type Variant, variantNamed } from './config/attention-variants.js'
 import { type EngineOptions, resolveOptions } from './config/engine-options.js'
+import { parseModelConfig, readConfigFile } from './config/model-config.js'
 import { availableMemory, memoryNeed } from './engine/memory.js'
-import { cacheCost, determinismKey, openModel, planRun, type RankPlan, rankPlans } from './engine/model.js'
+import { cacheCost, determinismKey, type ModelPlan, openModel, planRun, type RankPlan, rankPlans } from './engine/model.js'
+import { describeTensors } from './synth/describe-tensors.js'
 
 export interface CacheCost {
   readonly ranks: 1 | 2 | 4
@@ -18,7 +22,8 @@ export interface Inspection {
   readonly dir: string
   readonly variant: string
   readonly parameters: number
-  readonly format: 'torch' | 'safetensors'
+  /** 'none': inspected from a configuration alone. */
+  readonly format: 'torch' | 'safetensors' | 'none'
   /** Element types of the stored matrices. */
   readonly storedTypes: readonly string[]
   readonly layers: number
@@ -44,13 +49,47 @@ export async function inspect(dir: string, options: EngineOptions = {}): Promise
   const plan = planRun(model, resolved, availableParallelism(), availableMemory())
   const layout = layoutModel(model.lowered.shape, plan)
   planShards(model.checkpoint.tensors, model.lowered, model.variant, layout)
+  return describe(dir, model, plan, layout, model.checkpoint.format)
+}
+
+/**
+ * The same from a configuration file alone, as bf16 weights. Without `variant` in the options or the file: one for each
+ * variant that the file's fields fit (gated and no_scale ones, which cache the same, left out).
+ */
+export async function inspectConfig(path: string, options: EngineOptions = {}): Promise<Inspection[]> {
+  const resolved = resolveOptions(options)
+  const config = parseModelConfig(await readConfigFile(path))
+  const name = resolved.variant ?? config.variant
+  const candidates = name !== undefined ? [variantNamed(name)] : VARIANTS.filter(isPlain)
+  const inspections: Inspection[] = []
+  let firstProblem: unknown
+  for (const variant of candidates) {
+    try {
+      const lowered = lowerModel(config, variant)
+      const parameters = describeTensors(lowered, variant).reduce((sum, t) => sum + elements(t.shape), 0)
+      const model = { config, variant, lowered, storedTypes: ['bf16'] as const, parameters }
+      const plan = planRun(model, resolved, availableParallelism(), availableMemory())
+      inspections.push(describe(path, model, plan, layoutModel(lowered.shape, plan), 'none'))
+    } catch (error) {
+      firstProblem ??= error
+    }
+  }
+  if (inspections.length === 0) throw firstProblem
+  return inspections
+}
+
+function isPlain(variant: Variant): boolean {
+  return !variant.gated && !(variant.tensors === 'latent' && !variant.scaled)
+}
+
+function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLayout, format: Inspection['format']): Inspection {
   const { attention } = model.lowered.shape
-  const bytes = plan.backend === 'reference' ? 8 : plan.cache === 'bf16' ? 2 : 4
+  const bytes = cacheBytesPerScalar(plan.backend, plan.cache)
   return {
     dir,
     variant: model.variant.name,
     parameters: model.parameters,
-    format: model.checkpoint.format,
+    format,
     storedTypes: model.storedTypes,
     layers: model.config.n_layer,
     contextTokens: model.config.block_size,

@@ -117,7 +117,7 @@ test('inspect shows the plan, as text and as JSON', async (t) => {
   t.is(result.variant, 'mlra_4')
   t.is(result.parameters, 16131968)
   t.deepEqual(
-    result.ranks.map((r: { streams: number[] }) => r.latentHeads),
+    result.ranks.map((r: { streams: number[] }) => r.streams),
     [[0], [1], [2], [3]],
   )
   t.deepEqual(

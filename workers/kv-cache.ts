@@ -27,6 +27,11 @@ export class CacheStream {
     return this.#ptr + page * PAGE_TOKENS * this.#rowBytes
   }
 
+  /** Copies the first `rows` cached rows of a page to another. */
+  copy(from: number, to: number, rows: number): void {
+    this.#space.copyBytes(this.page(to), this.page(from), rows * this.#rowBytes)
+  }
+
   /** Writes row t of src as the cached row `position` (counted in the sequence) of a page. */
   write(page: number, position: number, src: Rows, t: number): void {
     const dst = this.page(page) + (position % PAGE_TOKENS) * this.#rowBytes

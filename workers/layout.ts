@@ -44,7 +44,11 @@ export function rankSlot(rank: number, slot: number): number {
 
 // Mailbox: two steps in turn (epoch & 1), so that step n + 1 can be published while n runs.
 export const STEP_RING = 2
-export const STEP_HEADER = { rows: 0, slots: 16 } as const
+/** A step: header, rows, then copies of cached rows that come before them. */
+export const STEP_HEADER = { rows: 0, copies: 1, ints: 16 } as const
+
+/** Fields of a copy: the first `rows` cached rows of a page, in every stream and layer. */
+export const COPY = { from: 0, to: 1, rows: 2, ints: 4 } as const
 
 /** Fields of a row (one token of one sequence). */
 export const ROW = {
@@ -57,6 +61,8 @@ export const ROW = {
   temperature: 4,
   seedLow: 5,
   seedHigh: 6,
+  /** Token id whose probability the row asks for. */
+  target: 7,
   ints: 8,
 } as const
 
@@ -66,6 +72,8 @@ export const ROW_FLAGS = {
   logits: 1,
   /** Sample the next token from this row's logits. */
   sample: 2,
+  /** Leave the logarithm of the target's probability, and the most likely token, in the mailbox. */
+  score: 4,
 } as const
 
 /** Per-rank counters: Float64 values, written by the rank at the end of a step; waitMs has one value per site. */
@@ -74,8 +82,12 @@ export const COUNTERS = { shardedWeightBytes: 0, replicatedWeightBytes: 1, cache
 export interface MailboxLayout {
   readonly bytes: number
   readonly stepInts: number
-  /** Int32 offset of the sampled tokens: [STEP_RING][stepRows]. */
+  /** Int32 offset of a step's copies, from its first int. */
+  readonly copies: number
+  /** Int32 offset of the sampled (or, for a score, most likely) tokens: [STEP_RING][stepRows]. */
   readonly sampled: number
+  /** Float64 offset of the scores: [STEP_RING][stepRows]. */
+  readonly scores: number
   /** Int32 offset of the block tables: [slots][pagesPerSlot] page numbers. */
   readonly blockTables: number
   /** Byte offset of the counters: [SHARDS][COUNTERS.values]. */
@@ -83,9 +95,11 @@ export interface MailboxLayout {
 }
 
 export function layoutMailbox(stepRows: number, slots: number, pagesPerSlot: number): MailboxLayout {
-  const stepInts = STEP_HEADER.slots + stepRows * ROW.ints
+  const copies = STEP_HEADER.ints + stepRows * ROW.ints
+  const stepInts = copies + slots * COPY.ints
   const sampled = STEP_RING * stepInts
   const blockTables = sampled + STEP_RING * stepRows
-  const counters = Math.ceil(((blockTables + slots * pagesPerSlot) * 4) / 8) * 8
-  return { stepInts, sampled, blockTables, counters, bytes: counters + SHARDS * COUNTERS.values * 8 }
+  const scores = Math.ceil((blockTables + slots * pagesPerSlot) / 2)
+  const counters = (scores + STEP_RING * stepRows) * 8
+  return { stepInts, copies, sampled, blockTables, scores, counters, bytes: counters + SHARDS * COUNTERS.values * 8 }
 }

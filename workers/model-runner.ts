@@ -16,6 +16,7 @@ import { StepView } from './step-view.js'
 
 export class ModelRunner {
   readonly #rank: number
+  readonly #ranks: number
   readonly #shape: ModelShape
   readonly #space: KernelSpace
   readonly #layout: RankLayout
@@ -46,6 +47,7 @@ export class ModelRunner {
     if (!mine) throw new RangeError(`no rank ${rank} in a plan for ${plan.ranks}`)
     const space = openSpace(init.module, init.rankMemory)
     this.#rank = rank
+    this.#ranks = plan.ranks
     this.#shape = shape
     this.#space = space
     this.#layout = mine
@@ -95,6 +97,7 @@ export class ModelRunner {
     const tokens = step.rows
     const start = performance.now()
     this.#collectives.at('start of step')
+    this.#attention.copyPages()
     this.#embed(tokens)
     for (let layer = 0; layer < this.#shape.layers; layer++) {
       this.#attend(layer, tokens)
@@ -162,7 +165,7 @@ export class ModelRunner {
 
   #logits(tokens: number): void {
     const step = this.#step
-    const wanted = ROW_FLAGS.logits | ROW_FLAGS.sample
+    const wanted = ROW_FLAGS.logits | ROW_FLAGS.sample | ROW_FLAGS.score
     let selected = 0
     for (let t = 0; t < tokens; t++) {
       if ((step.int(t, ROW.flags) & wanted) === 0) continue
@@ -190,8 +193,17 @@ export class ModelRunner {
         this.#lastSampled[step.int(t, ROW.slot)] = Math.max(0, token)
         if (this.#rank === 0) step.setSampled(t, token)
       }
+      // Nothing in the ranks depends on a score, so they share the work.
+      if ((flags & ROW_FLAGS.score) !== 0 && at % this.#ranks === this.#rank) this.#score(t, logits, at)
       at++
     }
+  }
+
+  #score(t: number, logits: Rows, at: number): void {
+    const { space } = this.#exchange
+    const { vocab } = this.#shape
+    this.#step.setSampled(t, space.argmax(logits, at, vocab))
+    this.#step.setScore(t, space.logProbability(logits, at, vocab, this.#step.int(t, ROW.target)))
   }
 
   #count(ms: number): void {

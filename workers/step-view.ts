@@ -1,10 +1,11 @@
 // A step as a rank reads it from the mailbox. The coordinator wrote it before bumping the epoch; it changes only after
 // the step has ended, so plain reads are enough.
-import { layoutMailbox, type MailboxLayout, ROW, STEP_HEADER, STEP_RING } from './layout.js'
+import { COPY, layoutMailbox, type MailboxLayout, ROW, STEP_HEADER, STEP_RING } from './layout.js'
 
 export class StepView {
   readonly #ints: Int32Array
   readonly #floats: Float32Array
+  readonly #doubles: Float64Array
   readonly #layout: MailboxLayout
   readonly #stepRows: number
   readonly #pagesPerSlot: number
@@ -14,6 +15,7 @@ export class StepView {
   constructor(mailbox: SharedArrayBuffer, stepRows: number, slots: number, pagesPerSlot: number) {
     this.#ints = new Int32Array(mailbox)
     this.#floats = new Float32Array(mailbox)
+    this.#doubles = new Float64Array(mailbox)
     this.#layout = layoutMailbox(stepRows, slots, pagesPerSlot)
     this.#stepRows = stepRows
     this.#pagesPerSlot = pagesPerSlot
@@ -32,18 +34,31 @@ export class StepView {
     return this.#ints[this.#base + STEP_HEADER.rows] as number
   }
 
+  get copies(): number {
+    return this.#ints[this.#base + STEP_HEADER.copies] as number
+  }
+
+  /** Field of copy i; `field` is one of COPY. */
+  copy(i: number, field: number): number {
+    return this.#ints[this.#base + this.#layout.copies + i * COPY.ints + field] as number
+  }
+
   /** Field of row t; `field` is one of ROW. */
   int(t: number, field: number): number {
-    return this.#ints[this.#base + STEP_HEADER.slots + t * ROW.ints + field] as number
+    return this.#ints[this.#base + STEP_HEADER.ints + t * ROW.ints + field] as number
   }
 
   temperature(t: number): number {
-    return this.#floats[this.#base + STEP_HEADER.slots + t * ROW.ints + ROW.temperature] as number
+    return this.#floats[this.#base + STEP_HEADER.ints + t * ROW.ints + ROW.temperature] as number
   }
 
   /** Page number of a sequence's i-th page. */
   page(slot: number, i: number): number {
     return this.#ints[this.#layout.blockTables + slot * this.#pagesPerSlot + i] as number
+  }
+
+  setScore(t: number, logProbability: number): void {
+    this.#doubles[this.#layout.scores + this.#ring * this.#stepRows + t] = logProbability
   }
 
   setSampled(t: number, token: number): void {

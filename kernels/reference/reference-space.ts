@@ -3,7 +3,7 @@
 import type { CacheFormat, KernelSpace, UnitGeometry } from '../backend.js'
 import { roundToBf16 } from '../float-formats.js'
 import { type PackedMatrix, packedIndex, WEIGHT_BYTES } from '../packing.js'
-import { exp } from '../portable-math.js'
+import { exp, log } from '../portable-math.js'
 import { Rows } from '../rows.js'
 
 const BYTES = 8
@@ -150,6 +150,10 @@ export class ReferenceSpace implements KernelSpace {
     }
   }
 
+  copyBytes(dst: number, src: number, bytes: number): void {
+    this.scalars.copyWithin(dst / BYTES, src / BYTES, (src + bytes) / BYTES)
+  }
+
   transposeHeads(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number): void {
     for (let i = 0; i < n; i++) {
       for (let h = 0; h < lanes; h++) {
@@ -241,6 +245,14 @@ export class ReferenceSpace implements KernelSpace {
       }
     }
     return best < Number.POSITIVE_INFINITY ? id : -1
+  }
+
+  logProbability(logits: Rows, t: number, n: number, id: number): number {
+    const top = this.argmax(logits, t, n)
+    if (top < 0) return Number.NaN
+    const row = this.scalars.subarray(this.#at(logits, t), this.#at(logits, t) + n)
+    const max = row[top] as number
+    return (row[id] as number) - max - log(row.reduce((sum, v) => sum + exp(v - max), 0))
   }
 
   sample(logits: Rows, t: number, n: number, temperature: number, u: number, _scratch: number): number {

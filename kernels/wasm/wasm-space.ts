@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import type { CacheFormat, KernelSpace, UnitGeometry } from '../backend.js'
 import { type PackedMatrix, TILE_ROWS } from '../packing.js'
+import { log } from '../portable-math.js'
 import { Rows } from '../rows.js'
 import { type WasmMemory, type WasmModule, WebAssembly } from './webassembly.js'
 
@@ -31,6 +32,7 @@ interface Exports {
   attendFactorsBf16: Kernel
   finishAttention: Kernel
   argmax: Kernel
+  sumOfExponentials: Kernel
   sampleCategorical: Kernel
 }
 
@@ -46,6 +48,7 @@ export class WasmSpace implements KernelSpace {
   weightBytesRead = 0
   cacheBytesRead = 0
   readonly #k: Exports
+  readonly #bytes: Uint8Array
 
   constructor(module: WasmModule, memory: WasmMemory) {
     const abort = () => {
@@ -53,6 +56,7 @@ export class WasmSpace implements KernelSpace {
     }
     this.#k = new WebAssembly.Instance(module, { env: { memory, abort } }).exports as unknown as Exports
     this.scalars = new Float32Array(memory.buffer)
+    this.#bytes = new Uint8Array(memory.buffer)
   }
 
   rows(ptr: number, width: number, stride = width): Rows {
@@ -123,6 +127,10 @@ export class WasmSpace implements KernelSpace {
 
   writeCacheRow(dst: number, src: Rows, t: number, n: number, padded: number, format: CacheFormat): void {
     ;(format === 'bf16' ? this.#k.cacheRowBf16 : this.#k.cacheRowF32)(dst, src.ptr + t * src.strideBytes, n, padded)
+  }
+
+  copyBytes(dst: number, src: number, bytes: number): void {
+    this.#bytes.copyWithin(dst, src, src + bytes)
   }
 
   transposeHeads(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number): void {
@@ -204,6 +212,14 @@ export class WasmSpace implements KernelSpace {
 
   argmax(logits: Rows, t: number, n: number): number {
     return this.#k.argmax(logits.ptr + t * logits.strideBytes, n)
+  }
+
+  logProbability(logits: Rows, t: number, n: number, id: number): number {
+    const top = this.argmax(logits, t, n)
+    if (top < 0) return Number.NaN
+    const row = logits.row(t)
+    const max = row[top] as number
+    return (row[id] as number) - max - log(this.#k.sumOfExponentials(logits.ptr + t * logits.strideBytes, n, max))
   }
 
   sample(logits: Rows, t: number, n: number, temperature: number, u: number, scratch: number): number {

@@ -45,17 +45,23 @@ export function piece(
   return { memory, ptr: matrix.ptr, format: matrix.format, packedCols: matrix.cols, ...area, packedRow, packedCol: 0, transposed: false }
 }
 
-export class Planner {
-  readonly #tensors: ReadonlyMap<string, TensorSource>
-  readonly #plans: TensorPlan[] = []
-  readonly #used = new Set<string>()
+/** Where a plan's tensors come from. */
+export interface TensorFinder {
+  has(name: string): boolean
+  /** Throws if there is no such tensor of that shape. */
+  find(name: string, shape: readonly number[]): TensorSource
+}
 
-  constructor(tensors: ReadonlyMap<string, TensorSource>) {
-    this.#tensors = tensors
+export class Planner {
+  readonly #finder: TensorFinder
+  readonly plans: TensorPlan[] = []
+
+  constructor(finder: TensorFinder) {
+    this.#finder = finder
   }
 
   matrix(name: string, shape: readonly number[], pieces: readonly MatrixPiece[]): void {
-    const source = this.#find(name, shape)
+    const source = this.#finder.find(name, shape)
     const cols = shape.at(-1) as number
     const rows = shape.slice(0, -1).reduce((n, d) => n * d, 1)
     const taken = pieces.filter((p) => p.rows > 0 && p.cols > 0)
@@ -63,24 +69,39 @@ export class Planner {
       // A transposed view of a contiguous matrix: read that one, and turn the pieces instead.
       const { strides: _, ...contiguous } = source
       const turned = taken.map((p) => ({ ...p, row: p.col, rows: p.cols, col: p.row, cols: p.rows, transposed: !p.transposed }))
-      this.#plans.push({ source: contiguous, rows: cols, cols: rows, pieces: turned, vectors: [] })
+      this.plans.push({ source: contiguous, rows: cols, cols: rows, pieces: turned, vectors: [] })
       return
     }
-    this.#plans.push({ source, rows, cols, pieces: taken, vectors: [] })
+    this.plans.push({ source, rows, cols, pieces: taken, vectors: [] })
   }
 
   vector(name: string, n: number, vectors: readonly VectorPiece[]): void {
-    this.#plans.push({ source: this.#find(name, [n]), rows: 1, cols: n, pieces: [], vectors })
+    this.plans.push({ source: this.#finder.find(name, [n]), rows: 1, cols: n, pieces: [], vectors })
   }
 
   /** A tensor that must be right but is not loaded. */
   skip(name: string, shape: readonly number[]): void {
-    this.#find(name, shape)
+    this.#finder.find(name, shape)
+  }
+}
+
+/** The tensors of a checkpoint, each of which must be asked for. */
+export class CheckpointTensors implements TensorFinder {
+  readonly #tensors: ReadonlyMap<string, TensorSource>
+  readonly #used = new Set<string>()
+
+  constructor(tensors: ReadonlyMap<string, TensorSource>) {
+    this.#tensors = tensors
   }
 
-  finish(): TensorPlan[] {
+  has(name: string): boolean {
+    return this.#tensors.has(name)
+  }
+
+  /** Throws TENSOR_SURPLUS if a tensor was never asked for. */
+  checkSurplus(): void {
     const surplus = [...this.#tensors.keys()].filter((name) => !this.#used.has(name))
-    if (surplus.length === 0) return this.#plans
+    if (surplus.length === 0) return
     throw new CheckpointError('TENSOR_SURPLUS', {
       what: `the checkpoint has ${surplus.length} tensors that its variant does not, among them ${surplus[0]}`,
       expected: `${this.#used.size} tensors`,
@@ -89,7 +110,7 @@ export class Planner {
     })
   }
 
-  #find(name: string, shape: readonly number[]): TensorSource {
+  find(name: string, shape: readonly number[]): TensorSource {
     const source = this.#tensors.get(name)
     if (!source) {
       throw new CheckpointError('TENSOR_MISSING', {

@@ -4,14 +4,22 @@ import type { PackedMatrix } from '../../kernels/packing.js'
 import { cut, type ModelLayout, type RankLayout, type ShardLayer } from '../../workers/model-layout.js'
 import type { LoweredModel, Variant } from '../config/attention-variants.js'
 import { planAttention } from './attention-tensors.js'
-import { columnsOf, eachShard, Planner, rankMemory, rowsOf, shardMemory, type TensorPlan } from './planner.js'
+import { CheckpointTensors, columnsOf, eachShard, Planner, rankMemory, rowsOf, shardMemory, type TensorFinder, type TensorPlan } from './planner.js'
 import type { TensorSource } from './tensor-source.js'
 
 /** Plans every tensor of the checkpoint. Throws TENSOR_MISSING, TENSOR_SURPLUS or TENSOR_SHAPE. */
 export function planShards(tensors: ReadonlyMap<string, TensorSource>, model: LoweredModel, variant: Variant, layout: ModelLayout): TensorPlan[] {
+  const finder = new CheckpointTensors(tensors)
+  const plans = planTensors(finder, model, variant, layout)
+  finder.checkSurplus()
+  return plans
+}
+
+/** Asks the finder for every tensor of the model, in the order of the authors' state dicts. */
+export function planTensors(finder: TensorFinder, model: LoweredModel, variant: Variant, layout: ModelLayout): TensorPlan[] {
   const { shape } = model
   const { embed, intermediate } = shape
-  const planner = new Planner(tensors)
+  const planner = new Planner(finder)
 
   for (let i = 0; i < shape.layers; i++) {
     const prefix = `transformer.h.${i}.`
@@ -51,9 +59,9 @@ export function planShards(tensors: ReadonlyMap<string, TensorSource>, model: Lo
   )
 
   // Tied: either name or both; the first is loaded.
-  const tied = ['lm_head.weight', 'transformer.wte.weight'].filter((name) => tensors.has(name))
+  const tied = ['lm_head.weight', 'transformer.wte.weight'].filter((name) => finder.has(name))
   const head = eachShard((s) => [rowsOf(shardMemory(s), layout.shards[s]?.head as PackedMatrix, cut(shape.vocab, s))])
   planner.matrix(tied[0] ?? 'lm_head.weight', [shape.vocab, embed], head)
   if (tied[1]) planner.skip(tied[1], [shape.vocab, embed])
-  return planner.finish()
+  return planner.plans
 }

@@ -34,7 +34,11 @@ const fail: Fail = (facts) => new CheckpointError('CONFIG_INVALID', { ...facts, 
 
 /** Reads and checks `dir`/config.json. Throws CheckpointError MODEL_NOT_FOUND or CONFIG_INVALID. */
 export async function readModelConfig(dir: string): Promise<ModelConfig> {
-  const path = join(dir, 'config.json')
+  return parseModelConfig(await readConfigFile(join(dir, 'config.json')))
+}
+
+/** The JSON of a configuration file, unchecked. Throws as readModelConfig. */
+export async function readConfigFile(path: string): Promise<unknown> {
   let text: string
   try {
     text = await readFile(path, 'utf8')
@@ -47,13 +51,11 @@ export async function readModelConfig(dir: string): Promise<ModelConfig> {
       cause,
     })
   }
-  let parsed: unknown
   try {
-    parsed = JSON.parse(text)
+    return JSON.parse(text)
   } catch (cause) {
     throw fail({ what: 'not JSON', expected: 'a JSON object', actual: (cause as Error).message, remedy: 'Fetch the file again.', cause })
   }
-  return parseModelConfig(parsed)
 }
 
 export function parseModelConfig(value: unknown): ModelConfig {

@@ -3,11 +3,17 @@
 //
 // A full page is known by its chain: (the chain before it, its 64 tokens) -> a chain id that is never given twice. Keys are
 // exact, so a hit can't be a collision. By the determinism contract a page's bits do not depend on who computed it.
+// A page that was left before it was full is known too, as a source of rows to copy: see similar.
 
 interface KnownPage {
+  /** 0 for a page that is not full. */
   readonly chain: number
-  readonly key: string
+  readonly parent: number
+  readonly tokens: readonly number[]
 }
+
+/** Pages after one chain that are compared for common rows: the newest. */
+const MOST_COMPARED = 32
 
 export class BlockManager {
   readonly pages: number
@@ -17,6 +23,8 @@ export class BlockManager {
   readonly #reusable = new Map<number, true>()
   readonly #known = new Map<number, KnownPage>()
   readonly #byKey = new Map<string, number>()
+  /** The newest known pages by the chain before them. */
+  readonly #children = new Map<number, Set<number>>()
   #nextChain = 1
 
   constructor(pages: number) {
@@ -65,9 +73,41 @@ export class BlockManager {
     const other = this.#byKey.get(key)
     if (other !== undefined) return (this.#known.get(other) as KnownPage).chain
     const chain = this.#nextChain++
-    this.#known.set(page, { chain, key })
     this.#byKey.set(key, page)
+    this.#know(page, { chain, parent, tokens })
     return chain
+  }
+
+  /** Makes the computed rows of a page that is not full findable as a source of copies. Call before it is released. */
+  learnPartial(page: number, parent: number, tokens: readonly number[]): void {
+    this.#know(page, { chain: 0, parent, tokens })
+  }
+
+  /** The known page after a chain whose tokens begin with most of these, and how many. */
+  similar(parent: number, tokens: readonly number[]): { page: number; rows: number } | undefined {
+    let best: { page: number; rows: number } | undefined
+    for (const page of this.#children.get(parent) ?? []) {
+      const known = (this.#known.get(page) as KnownPage).tokens
+      let rows = 0
+      while (rows < tokens.length && known[rows] === tokens[rows]) rows++
+      if (rows > 0 && rows >= (best?.rows ?? 0)) best = { page, rows }
+    }
+    return best
+  }
+
+  /** A page as `take` gives it, but not this one, whose prefix counts as just used. */
+  takeOther(page: number): number | undefined {
+    const free = this.#reusable.delete(page)
+    const taken = this.take()
+    if (free) this.#reusable.set(page, true)
+    return taken
+  }
+
+  #know(page: number, known: KnownPage): void {
+    this.#known.set(page, known)
+    const siblings = this.#children.get(known.parent)
+    if (!siblings) this.#children.set(known.parent, new Set([page]))
+    else if (siblings.add(page).size > MOST_COMPARED) siblings.delete(siblings.values().next().value as number)
   }
 
   /** Drops one reference to each page of a list and empties it. Its last pages are the first to be reused for other content. */
@@ -86,7 +126,10 @@ export class BlockManager {
     const known = this.#known.get(page)
     if (!known) return
     this.#known.delete(page)
-    this.#byKey.delete(known.key)
+    if (known.chain !== 0) this.#byKey.delete(keyOf(known.parent, known.tokens))
+    const siblings = this.#children.get(known.parent)
+    siblings?.delete(page)
+    if (siblings?.size === 0) this.#children.delete(known.parent)
   }
 }
 

@@ -6,7 +6,7 @@ import { FAULT_KINDS, type FaultKind, type RankCount, SITES, type Site } from '.
 import { EngineClosedError, RankError, RequestError, TetradError } from '../errors.js'
 import { Mailbox, type RankCounters, ringOf, sequencesOf } from './mailbox.js'
 import type { RankGroup } from './rank-group.js'
-import type { Scheduler, StepRow } from './scheduler.js'
+import type { PageCopy, Scheduler, StepRow } from './scheduler.js'
 import type { FinishReason, Sequence } from './sequence.js'
 import type { Statistics } from './statistics.js'
 
@@ -46,6 +46,7 @@ const YIELD_MS = 5
 interface PublishedStep {
   readonly epoch: number
   readonly rows: readonly StepRow[]
+  readonly copies: readonly PageCopy[]
 }
 
 export type LogitsObserver = (sequence: Sequence, position: number, logits: Float32Array | Float64Array) => void
@@ -177,8 +178,9 @@ export class Coordinator {
     if (rows.length === 0) return false
     const epoch = (this.#epoch + 1) | 0
     this.#epoch = epoch
-    this.#mailbox.write(epoch, rows)
-    this.#published.push({ epoch, rows })
+    const copies = this.#scheduler.takeCopies()
+    this.#mailbox.write(epoch, rows, copies)
+    this.#published.push({ epoch, rows, copies })
     Atomics.store(this.#control, CONTROL.stepEpoch, epoch)
     Atomics.notify(this.#control, CONTROL.stepEpoch)
     this.#statistics.scheduling.add(performance.now() - start)
@@ -232,6 +234,8 @@ export class Coordinator {
       try {
         this.observer?.(sequence, position, row)
         if ((flags & ROW_FLAGS.logits) !== 0) sequence.sink.onLogits(position, row)
+        if ((flags & ROW_FLAGS.score) !== 0) this.#takeScore(sequence, position, step.epoch, t)
+        if (sequence.ended) continue
         if ((flags & ROW_FLAGS.sample) !== 0) {
           sequence.pendingSamples--
           this.#take(sequence, this.#mailbox.sampled(step.epoch, t))
@@ -247,19 +251,14 @@ export class Coordinator {
     for (const sequence of sequencesOf(step.rows)) this.#scheduler.completed(sequence)
   }
 
+  #takeScore(sequence: Sequence, position: number, epoch: number, t: number): void {
+    const token = this.#mailbox.sampled(epoch, t)
+    if (token < 0) return this.reject(sequence, nonFinite(position + 1))
+    sequence.sink.onScore(position + 1, this.#mailbox.score(epoch, t), token === sequence.target(position))
+  }
+
   #take(sequence: Sequence, token: number): void {
-    if (token < 0) {
-      this.reject(
-        sequence,
-        new RequestError('NON_FINITE_LOGITS', {
-          what: `the logits for position ${sequence.tokens.length} are not finite`,
-          expected: 'finite logits',
-          actual: 'NaN or infinity',
-          remedy: 'Use another checkpoint, or f32 weights and cache.',
-        }),
-      )
-      return
-    }
+    if (token < 0) return this.reject(sequence, nonFinite(sequence.tokens.length))
     if (sequence.endOfText.has(token)) return this.#finish(sequence, 'stop')
     sequence.tokens.push(token)
     this.#statistics.token(performance.now())
@@ -293,7 +292,7 @@ export class Coordinator {
     await this.#closeGroup()
     this.#resetControl()
     const steps = this.#published.splice(0)
-    const replayed = new Set(steps.flatMap((step) => [...sequencesOf(step.rows)]))
+    const replayed = new Set(steps.flatMap((step) => [...step.rows, ...step.copies].map(({ sequence }) => sequence)))
     for (const sequence of replayed) this.#scheduler.rollBack(sequence)
     this.#down = undefined
     try {
@@ -364,4 +363,13 @@ export class Coordinator {
       sequence.sink.onError(error)
     }
   }
+}
+
+function nonFinite(position: number): RequestError {
+  return new RequestError('NON_FINITE_LOGITS', {
+    what: `the logits for position ${position} are not finite`,
+    expected: 'finite logits',
+    actual: 'NaN or infinity',
+    remedy: 'Use another checkpoint, or f32 weights and cache.',
+  })
 }

@@ -194,6 +194,7 @@ export class Engine implements AsyncDisposable {
         sink: {
           onAdmitted: () => {},
           onToken: () => {},
+          onScore: () => {},
           onLogits: (position, row) => result.set(row, position * vocab),
           onFinish: () => resolve(),
           onError: reject,

@@ -11,16 +11,20 @@ import type { ResolvedOptions } from '../config/engine-options.js'
 import { type ModelConfig, readModelConfig } from '../config/model-config.js'
 import { VERSION } from '../version.js'
 
-export interface OpenModel {
-  readonly dir: string
+/** What a plan is made from. */
+export interface ModelPlan {
   readonly config: ModelConfig
-  readonly checkpoint: Checkpoint
   readonly variant: Variant
   readonly lowered: LoweredModel
   /** Element types of the stored matrices. */
   readonly storedTypes: readonly StoredType[]
   /** Tied weights count once. */
   readonly parameters: number
+}
+
+export interface OpenModel extends ModelPlan {
+  readonly dir: string
+  readonly checkpoint: Checkpoint
 }
 
 /** `chosen`: the variant, where the keys alone do not tell it. */
@@ -48,7 +52,7 @@ export async function openModel(dir: string, chosen?: string): Promise<OpenModel
 const CACHE_SHARE = 0.25
 
 /** `available`: bytes of free memory, for the size of the cache. */
-export function planRun(model: OpenModel, options: ResolvedOptions, cores: number, available: number): RunPlan {
+export function planRun(model: ModelPlan, options: ResolvedOptions, cores: number, available: number): RunPlan {
   const pagesPerSlot = Math.ceil(model.config.block_size / PAGE_TOKENS)
   const weights = options.weights !== 'auto' ? options.weights : model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32'
   const { ranks, backend, cache, maxRunning } = options
@@ -74,19 +78,19 @@ export function planRun(model: OpenModel, options: ResolvedOptions, cores: numbe
 }
 
 /** Bytes of one page over all layers, of one rank. */
-function rankPageBytes(model: OpenModel, options: ResolvedOptions, rank: number): number {
+function rankPageBytes(model: ModelPlan, options: ResolvedOptions, rank: number): number {
   const { attention, layers } = model.lowered.shape
   const scalars = cachedScalars(attention, shardsOf(rank, options.ranks))
   return PAGE_TOKENS * scalars * layers * cacheBytesPerScalar(options.backend, options.cache)
 }
 
 /** Bytes of one page over all layers and ranks. */
-export function cachePageBytes(model: OpenModel, options: ResolvedOptions): number {
+export function cachePageBytes(model: ModelPlan, options: ResolvedOptions): number {
   return Array.from({ length: options.ranks }, (_, r) => rankPageBytes(model, options, r)).reduce((a, b) => a + b, 0)
 }
 
 /** Pages that leave room for the rest in a rank's memory, which ends at 4 GiB. */
-export function mostPages(model: OpenModel, options: ResolvedOptions): number {
+export function mostPages(model: ModelPlan, options: ResolvedOptions): number {
   const largest = Math.max(...Array.from({ length: options.ranks }, (_, rank) => rankPageBytes(model, options, rank)))
   return Math.floor((3 * 2 ** 30) / largest)
 }
@@ -98,7 +102,7 @@ const PARKED_US = 21
 const BYTES_PER_US = 25e3
 
 /** A projection is computed whole by every rank where the extra bytes cost less time than the gather. It never changes a bit. */
-function chooseReplication(model: OpenModel, plan: RunPlan, cores: number): Replication {
+function chooseReplication(model: ModelPlan, plan: RunPlan, cores: number): Replication {
   if (plan.ranks === 1 || model.lowered.shape.attention.queryRank === 0) return { queryA: false, queryB: false }
   const layer = layoutModel(model.lowered.shape, plan).shards.map((shard) => shard.layers[0])
   const extra = 1 - 1 / plan.ranks
@@ -131,7 +135,7 @@ export interface RankPlan {
   readonly replicatedWeightBytes: number
 }
 
-export function rankPlans(model: OpenModel, plan: RunPlan, layout: ModelLayout): RankPlan[] {
+export function rankPlans(model: ModelPlan, plan: RunPlan, layout: ModelLayout): RankPlan[] {
   const { shape } = model.lowered
   const a = shape.attention
   return layout.ranks.map((rank, r) => {

@@ -50,6 +50,7 @@ export class Request {
       sink: {
         onAdmitted: () => this.#cancelQueueTimer(),
         onLogits: () => {},
+        onScore: () => {},
         onToken: (token) => this.#take(token),
         onFinish: (reason) => this.#finish(reason),
         onError: (error) => this.#fail(error),

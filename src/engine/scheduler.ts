@@ -21,6 +21,14 @@ export interface StepRow {
   readonly flags: number
 }
 
+/** The first `rows` cached rows of one page to another, before any row of the step. */
+export interface PageCopy {
+  readonly sequence: Sequence
+  readonly from: number
+  readonly to: number
+  readonly rows: number
+}
+
 export interface SchedulerLimits {
   /** Prompt rows of one step. */
   readonly prefillChunk: number
@@ -38,6 +46,8 @@ export class Scheduler {
   /** By order. */
   readonly #running: Sequence[] = []
   readonly #freeSlots: number[]
+  /** For the next step. */
+  #copies: PageCopy[] = []
   #arrivals = 0
   preemptions = 0
 
@@ -87,6 +97,11 @@ export class Scheduler {
     return rows
   }
 
+  /** Copies that the rows just given need; they are the step's from now on. */
+  takeCopies(): PageCopy[] {
+    return this.#copies.splice(0)
+  }
+
   /** Call for each row of a completed step whose sequence has not ended, before its results are taken. */
   computed(sequence: Sequence, position: number): void {
     sequence.computed = position + 1
@@ -99,7 +114,7 @@ export class Scheduler {
     this.#settle(sequence)
   }
 
-  /** Forgets what was in flight: its rows are scheduled again. For steps that will never complete. */
+  /** Forgets what was in flight, rows and copies: it is scheduled again. For sequences of steps that will never complete. */
   rollBack(sequence: Sequence): void {
     sequence.inFlight = 0
     sequence.pendingSamples = 0
@@ -136,20 +151,34 @@ export class Scheduler {
     }
   }
 
-  /** Takes the pages of the longest known prefix, all but the last token at most. */
+  /** Takes the pages of the longest known prefix, and copies what a known page after it has in common with the tokens. */
   #findPrefix(sequence: Sequence): void {
-    const { tokens, pages, chain } = sequence
-    const usable = sequence.everyLogits ? 0 : Math.floor((tokens.length - 1) / PAGE_TOKENS)
-    for (let i = 0; i < usable; i++) {
+    const { tokens, pages, chain, reusable } = sequence
+    for (let i = 0; (i + 1) * PAGE_TOKENS <= reusable; i++) {
       const found = this.#blocks.reuse(chain.at(-1) ?? 0, tokens.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS))
       if (!found) break
       pages.push(found.page)
       chain.push(found.chain)
     }
-    sequence.scheduled = pages.length * PAGE_TOKENS
-    sequence.computed = sequence.scheduled
+    // Copied rows count as computed when the step that copies them has completed.
+    sequence.computed = pages.length * PAGE_TOKENS
+    sequence.scheduled = sequence.computed + this.#copyRows(sequence)
     if (!sequence.wasAdmitted) sequence.cachedTokens = sequence.scheduled
     sequence.wasAdmitted = true
+  }
+
+  /** Gives the sequence a page with rows copied from a known one; returns how many. */
+  #copyRows(sequence: Sequence): number {
+    const { tokens, pages, chain, computed, reusable } = sequence
+    const wanted = tokens.slice(computed, Math.min(reusable, computed + PAGE_TOKENS))
+    if (wanted.length === 0 || this.#copies.length >= this.#limits.slots) return 0
+    const source = this.#blocks.similar(chain.at(-1) ?? 0, wanted)
+    if (!source) return 0
+    const page = this.#blocks.takeOther(source.page)
+    if (page === undefined) return 0
+    pages.push(page)
+    this.#copies.push({ sequence, from: source.page, to: page, rows: source.rows })
+    return source.rows
   }
 
   #learnPages(sequence: Sequence): void {
@@ -159,12 +188,20 @@ export class Scheduler {
     }
   }
 
+  /** The computed rows after its last full page. */
+  #learnRest({ tokens, pages, chain, computed }: Sequence): void {
+    const page = pages[chain.length]
+    const first = chain.length * PAGE_TOKENS
+    if (page !== undefined && computed > first) this.#blocks.learnPartial(page, chain.at(-1) ?? 0, tokens.slice(first, computed))
+  }
+
   /** Takes what an ended or preempted sequence holds, once no step in flight uses it. */
   #settle(sequence: Sequence): void {
     if (sequence.inFlight > 0 || !(sequence.ended || sequence.preempted)) return
     const at = this.#running.indexOf(sequence)
     if (at < 0) return
     this.#running.splice(at, 1)
+    this.#learnRest(sequence)
     this.#blocks.release(sequence.pages)
     sequence.chain.length = 0
     this.#freeSlots.push(sequence.slot)
@@ -196,7 +233,8 @@ export class Scheduler {
       const position = sequence.scheduled
       if (!this.#reserve(sequence, position)) break
       const samples = sequence.maxTokens > 0 && position === known - 1
-      const flags = (sequence.everyLogits ? ROW_FLAGS.logits : 0) | (samples ? ROW_FLAGS.sample : 0)
+      const scores = sequence.score !== undefined && position + 1 >= sequence.score.from
+      const flags = (sequence.everyLogits ? ROW_FLAGS.logits : 0) | (samples ? ROW_FLAGS.sample : 0) | (scores ? ROW_FLAGS.score : 0)
       rows.push({ sequence, position, token: sequence.tokens[position] as number, flags })
       sequence.scheduled++
       if (samples) sequence.pendingSamples++

@@ -7,6 +7,8 @@ export interface SequenceSink {
   /** It has got a slot; called again after each preemption. */
   onAdmitted(): void
   onToken(token: number): void
+  /** Of a sequence with `score`: log-probability of the token at `position`, and whether it is the most likely one. */
+  onScore(position: number, logProbability: number, isGreedy: boolean): void
   /** Logits of one position, [vocab]; the view is reused: copy what is kept. */
   onLogits(position: number, logits: Float32Array | Float64Array): void
   onFinish(reason: FinishReason): void
@@ -22,6 +24,8 @@ export interface SequenceInit {
   /** Ids that end the text; they are not emitted. */
   readonly endOfText: ReadonlySet<number>
   readonly everyLogits: boolean
+  /** Scores the tokens from position `from` (1 or more) on; `next` is the one after the prompt. maxTokens is 0 then. */
+  readonly score?: { readonly from: number; readonly next: number }
   /** Places it moves ahead in the queue, times PRIORITY_STEP. */
   readonly priority: number
   readonly sink: SequenceSink
@@ -36,6 +40,7 @@ export class Sequence {
   readonly seed: number
   readonly endOfText: ReadonlySet<number>
   readonly everyLogits: boolean
+  readonly score: { readonly from: number; readonly next: number } | undefined
   readonly priority: number
   readonly sink: SequenceSink
   /** Page numbers in sequence order; owned by the block manager. */
@@ -72,8 +77,20 @@ export class Sequence {
     this.seed = init.seed
     this.endOfText = init.endOfText
     this.everyLogits = init.everyLogits
+    this.score = init.score
     this.priority = init.priority
     this.sink = init.sink
+  }
+
+  /** Leading tokens that may come from the prefix cache: one at least is computed, and all whose results are wanted. */
+  get reusable(): number {
+    if (this.everyLogits) return 0
+    return this.score ? Math.min(this.tokens.length, this.score.from) - 1 : this.tokens.length - 1
+  }
+
+  /** What the row of a position is asked for the probability of. */
+  target(position: number): number {
+    return this.tokens[position + 1] ?? this.score?.next ?? 0
   }
 
   get generated(): number {

@@ -1,12 +1,12 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { BlockManager } from '../../src/engine/block-manager.js'
-import { PRIORITY_STEP, Scheduler, type StepRow } from '../../src/engine/scheduler.js'
+import { type PageCopy, PRIORITY_STEP, Scheduler, type StepRow } from '../../src/engine/scheduler.js'
 import { Sequence, type SequenceSink } from '../../src/engine/sequence.js'
 import { LAST_SAMPLED, ROW_FLAGS } from '../../workers/layout.js'
 import { PAGE_TOKENS } from '../../workers/protocol.js'
 
-const sink: SequenceSink = { onAdmitted() {}, onToken() {}, onLogits() {}, onFinish() {}, onError() {} }
+const sink: SequenceSink = { onAdmitted() {}, onToken() {}, onLogits() {}, onScore() {}, onFinish() {}, onError() {} }
 
 function sequence(prompt: number | number[], maxTokens: number, priority = 0): Sequence {
   const tokens = typeof prompt === 'number' ? Array.from({ length: prompt }, (_, i) => i) : prompt
@@ -151,8 +151,8 @@ test('when pages run out the newest gives way, and ends with the tokens it would
   t.is(blocks.freePages, 4)
 })
 
-test('a prefix is found again: full pages only, and at least one token is left to compute', (t) => {
-  const { scheduler, blocks } = setup(8, 64, 2)
+test('a prefix is found again: full pages are shared, rows of the next one copied, and at least one token is left to compute', (t) => {
+  const { scheduler, blocks } = setup(8, 64, 3)
   const prompt = Array.from({ length: 2 * PAGE_TOKENS }, (_, i) => i)
   const first = sequence(prompt, 1)
   scheduler.add(first)
@@ -161,8 +161,11 @@ test('a prefix is found again: full pages only, and at least one token is left t
   const second = sequence(prompt, 1)
   scheduler.add(second)
   const rows = scheduler.next()
-  t.is(second.cachedTokens, PAGE_TOKENS)
-  t.is(rows[0]?.position, PAGE_TOKENS)
+  t.is(second.cachedTokens, 2 * PAGE_TOKENS - 1)
+  t.is(rows[0]?.position, 2 * PAGE_TOKENS - 1)
+  t.is(second.pages[0], 0)
+  t.deepEqual(scheduler.takeCopies(), [{ sequence: second, from: 1, to: second.pages[1], rows: PAGE_TOKENS - 1 }])
+  t.deepEqual(scheduler.takeCopies(), [])
   complete(scheduler, rows)
   const longer = sequence([...prompt, 5, 6], 1)
   scheduler.add(longer)
@@ -171,6 +174,54 @@ test('a prefix is found again: full pages only, and at least one token is left t
   scheduler.add(other)
   scheduler.next()
   t.is(other.cachedTokens, 0)
+})
+
+test('rows that were copied in a step that never completes are computed', (t) => {
+  const { scheduler } = setup(8, 64, 3)
+  const prompt = Array.from({ length: 40 }, (_, i) => i)
+  scheduler.add(sequence(prompt, 1))
+  drain(scheduler, 100)
+  const second = sequence([...prompt.slice(0, 30), 77, 78], 1)
+  scheduler.add(second)
+  t.is(scheduler.next()[0]?.position, 30)
+  t.is(scheduler.takeCopies().length, 1)
+  scheduler.rollBack(second)
+  t.is(scheduler.next()[0]?.position, 0)
+  t.is(scheduler.takeCopies().length, 0)
+})
+
+test('a sequence that scores keeps the rows that it is asked about, and ends with its last one', (t) => {
+  const { scheduler } = setup(8, 64, 3)
+  const tokens = Array.from({ length: 40 }, (_, i) => i)
+  const scoring = (from: number) =>
+    new Sequence({
+      prompt: tokens.slice(0, -1),
+      maxTokens: 0,
+      temperature: 0,
+      seed: 0,
+      endOfText: new Set(),
+      everyLogits: false,
+      score: { from, next: 39 },
+      priority: 0,
+      sink,
+    })
+  const first = scoring(30)
+  scheduler.add(first)
+  const rows = scheduler.next()
+  t.deepEqual(
+    rows.map((r) => r.flags),
+    Array.from({ length: 39 }, (_, p) => (p >= 29 ? ROW_FLAGS.score : 0)),
+  )
+  t.deepEqual(
+    rows.map((r) => first.target(r.position)),
+    tokens.slice(1),
+  )
+  for (const row of rows) scheduler.computed(first, row.position)
+  scheduler.end(first)
+  scheduler.completed(first)
+  const second = scoring(30)
+  scheduler.add(second)
+  t.is(scheduler.next()[0]?.position, 29)
 })
 
 type Command =
@@ -204,7 +255,8 @@ test('any order of arrivals, steps, aborts, pauses and restarts: every row finds
       (commands, pages, slots, chunk) => {
         const { blocks, scheduler } = setup(pages, chunk, slots)
         const all: Sequence[] = []
-        const published: StepRow[][] = []
+        const published: { readonly rows: StepRow[]; readonly copies: PageCopy[] }[] = []
+        const publish = () => ({ rows: scheduler.next(), copies: scheduler.takeCopies() })
         // What each cached row holds: the tokens up to its position, as the ranks would have written it.
         const cache = Array.from({ length: pages }, () => new Array<string>(PAGE_TOKENS).fill('nothing'))
         const execute = (row: StepRow) => {
@@ -218,6 +270,10 @@ test('any order of arrivals, steps, aborts, pauses and restarts: every row finds
               throw new Error(`position ${position} would read another past at ${p}`)
           }
         }
+        const run = ({ rows, copies }: { readonly rows: StepRow[]; readonly copies: PageCopy[] }) => {
+          for (const { from, to, rows: n } of copies) (cache[to] as string[]).splice(0, n, ...(cache[from] as string[]).slice(0, n))
+          complete(scheduler, rows, execute)
+        }
         const check = () => {
           const held = new Set(all.flatMap((s) => s.pages))
           if (held.size + blocks.freePages !== pages) throw new Error(`${held.size} pages held, ${blocks.freePages} free, ${pages} in all`)
@@ -228,19 +284,20 @@ test('any order of arrivals, steps, aborts, pauses and restarts: every row finds
           if (c.kind === 'add') {
             const length = Math.min(c.length, pages * PAGE_TOKENS - 1)
             const s = sequence(
-              Array.from({ length }, (_, i) => (i < 130 ? c.prefix : all.length + i)),
+              // Prefixes that part within a page as well as between pages.
+              Array.from({ length }, (_, i) => (i < 130 - 17 * (all.length % 4) ? c.prefix : all.length + i)),
               c.maxTokens,
               c.priority,
             )
             all.push(s)
             scheduler.add(s)
           } else if (c.kind === 'publish') {
-            if (published.length < 2) published.push(scheduler.next())
+            if (published.length < 2) published.push(publish())
           } else if (c.kind === 'complete') {
             const step = published.shift()
-            if (step) complete(scheduler, step, execute)
+            if (step) run(step)
           } else if (c.kind === 'restart') {
-            for (const s of new Set(published.flat().map((row) => row.sequence))) scheduler.rollBack(s)
+            for (const s of new Set(published.flatMap(({ rows, copies }) => [...rows, ...copies]).map((each) => each.sequence))) scheduler.rollBack(s)
             published.length = 0
           } else if ('which' in c) {
             const s = all[c.which]
@@ -253,8 +310,7 @@ test('any order of arrivals, steps, aborts, pauses and restarts: every row finds
         const aborted = new Set(all.filter((s) => s.ended && s.generated < s.maxTokens))
         for (const s of all) s.paused = false
         for (let steps = 0; !scheduler.idle; steps++) {
-          const step = published.shift() ?? scheduler.next()
-          complete(scheduler, step, execute)
+          run(published.shift() ?? publish())
           check()
           if (steps > 60_000) throw new Error('it does not come to an end')
         }

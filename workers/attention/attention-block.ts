@@ -101,6 +101,11 @@ export class AttentionBlock {
     this.#moves = own.map((s) => this.#movesOf(s, coefficients, coefficientLanes))
   }
 
+  /** Copies of cached rows that the step begins with. */
+  copyPages(): void {
+    this.#paged.copyPages(this.#c.step)
+  }
+
   /** Adds nothing to the residual: leaves each shard's partial of the projected output in the exchange memory. */
   run(layer: number, tokens: number): void {
     const { shape, space, collectives, layout, step } = this.#c

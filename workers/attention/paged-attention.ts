@@ -4,7 +4,7 @@ import type { CacheFormat, KernelSpace, UnitGeometry } from '../../kernels/backe
 import type { Rows } from '../../kernels/rows.js'
 import { cacheWidth, coefficientRowWidth, contextWidth, streamRowWidth } from '../attention-plan.js'
 import { CacheStream } from '../kv-cache.js'
-import { ROW } from '../layout.js'
+import { COPY, ROW } from '../layout.js'
 import type { RankLayout } from '../model-layout.js'
 import { type AttentionShape, PAGE_TOKENS } from '../protocol.js'
 import type { StepView } from '../step-view.js'
@@ -100,6 +100,21 @@ export class PagedAttention {
       rope: new CacheStream(space, format, layer.ropeStream, a.sharedRopeDim, cacheWidth(a.sharedRopeDim)),
       coefficients: new CacheStream(space, format, layer.coefficientStream, coefficientWidth, coefficientWidth),
     }))
+  }
+
+  /** Makes the step's copies of cached rows, in all layers, before any row is written. */
+  copyPages(step: StepView): void {
+    for (let i = 0; i < step.copies; i++) {
+      const from = step.copy(i, COPY.from)
+      const to = step.copy(i, COPY.to)
+      const rows = step.copy(i, COPY.rows)
+      for (let l = 0; l < this.#layers.length; l++) {
+        const { streams, rope, coefficients } = this.#layer(l)
+        for (let k = 0; k < streams.length; k++) (streams[k] as CacheStream).copy(from, to, rows)
+        rope.copy(from, to, rows)
+        coefficients.copy(from, to, rows)
+      }
+    }
   }
 
   /** Writes the step's inputs to the cache of a layer, before any row attends. */

@@ -13,6 +13,22 @@ export function argmax(logits: usize, n: i32): i32 {
   return best < Infinity ? id : -1
 }
 
+/** Sum of exp(logit - max) over a row, float64, ascending. */
+export function sumOfExponentials(logits: usize, n: i32, max: f32): f64 {
+  const mv = f32x4.splat(max)
+  let sum: f64 = 0
+  let i = 0
+  for (; i + 4 <= n; i += 4) {
+    const e = exp4(f32x4.sub(v128.load(logits + (<usize>i << 2)), mv))
+    sum += <f64>f32x4.extract_lane(e, 0)
+    sum += <f64>f32x4.extract_lane(e, 1)
+    sum += <f64>f32x4.extract_lane(e, 2)
+    sum += <f64>f32x4.extract_lane(e, 3)
+  }
+  for (; i < n; i++) sum += <f64>f32x4.extract_lane(exp4(f32x4.splat(load<f32>(logits + (<usize>i << 2)) - max)), 0)
+  return sum
+}
+
 /**
  * Inverse CDF over ids in ascending order: the first id at which the running sum of exp((logit - max) * inverseTemperature)
  * exceeds u times the whole sum. u in [0, 1). scratch: n values. Sums are float64, ascending.
