@@ -144,6 +144,8 @@ export const ERROR_CODES = {
     remedy: 'Check the path, its permissions and the room on its disk.',
   },
   SYNTH_ABORTED: { meaning: 'Writing a synthetic checkpoint was stopped.', remedy: 'Start it again when it is wanted.' },
+  EVAL_DATA_INVALID: { meaning: 'A file or array for an evaluation that cannot be used.', remedy: 'Correct what the message names.' },
+  REQUEST_ABORTED: { meaning: 'A score or an evaluation was stopped by its signal.', remedy: 'Start it again when it is wanted.' },
   LOAD_ABORTED: { meaning: 'Loading was stopped by its signal.', remedy: 'Load again when it is wanted.' },
 } as const
 

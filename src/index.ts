@@ -1,9 +1,10 @@
 // Tetrad's public surface.
 export type { EngineOptions, LoadProgress } from './config/engine-options.js'
 export type { RestartEvent } from './engine/coordinator.js'
-export { Engine, type EngineInfo, type EngineStats, type IndexedChunk, type Prompt } from './engine/engine.js'
+export { Engine, type EngineInfo, type EngineStats, type IndexedChunk } from './engine/engine.js'
 export type { Chunk, Completion, Generation, Timings, Usage } from './engine/generation.js'
 export type { RankCounters } from './engine/mailbox.js'
+export type { Prompt } from './engine/prompts.js'
 export type { FinishReason } from './engine/sequence.js'
 export {
   CheckpointError,
@@ -17,6 +18,8 @@ export {
   RequestError,
   TetradError,
 } from './errors.js'
+export type { LogLikelihood, MultipleChoiceItem, MultipleChoiceOptions, MultipleChoiceResult, ScoredItem } from './eval/multiple-choice.js'
+export type { PerplexityOptions, PerplexityResult } from './eval/perplexity.js'
 export { type Inspection, inspect, inspectConfig } from './inspect.js'
 export type { GenerateParams } from './sampling/params.js'
 export { type Synthesized, type SynthOptions, synthesize } from './synth/synthesize.js'

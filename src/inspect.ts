@@ -92,7 +92,7 @@ function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLay
     format,
     storedTypes: model.storedTypes,
     layers: model.config.n_layer,
-    contextTokens: model.config.block_size,
+    contextTokens: plan.contextTokens,
     vocab: model.config.vocab_size,
     backend: plan.backend,
     weights: plan.weights,

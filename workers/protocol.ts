@@ -85,6 +85,8 @@ export interface RunPlan {
   readonly stepRows: number
   /** Pages of the cache, shared by all sequences. */
   readonly pages: number
+  /** Most tokens of one sequence. */
+  readonly contextTokens: number
   /** Most sequences at once. */
   readonly slots: number
   /** Most pages of one sequence. */

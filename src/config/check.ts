@@ -28,6 +28,12 @@ export function checkInteger(name: string, value: unknown, min: number, max: num
   })
 }
 
+/** A boolean; false if it is not given. */
+export function checkBoolean(name: string, value: unknown, fail: Fail): boolean {
+  if (value === undefined || typeof value === 'boolean') return value ?? false
+  throw fail({ what: `${name} is no boolean`, expected: 'true or false', actual: show(value), remedy: 'Pass true or false.' })
+}
+
 export function checkOneOf<T extends string | number>(name: string, value: unknown, allowed: readonly T[], fail: Fail): T {
   const found = allowed.find((a) => a === value)
   if (found !== undefined) return found

@@ -22,6 +22,11 @@ export interface EngineOptions {
   cache?: 'f32' | 'bf16'
   /** Prompt tokens of one step, 1..4096. Default 64. It never changes a bit of the output. */
   prefillChunk?: number
+  /**
+   * Most tokens of a request, 1..1048576, prompt and output. Default: the model's block_size. Beyond it the model was not
+   * trained: rotary positions go on, and a warning says so.
+   */
+  maxContext?: number
   /** Requests that run at once, 1..256. Default 32. */
   maxRunning?: number
   /** Requests that may wait beyond those, 0..1000000; more get OverloadedError. Default 1024. */
@@ -57,6 +62,7 @@ export interface ResolvedOptions {
   readonly cache: 'f32' | 'bf16'
   readonly prefillChunk: number
   readonly stepDeadlineMs: number
+  readonly maxContext: number | undefined
   readonly maxRunning: number
   readonly maxQueue: number
   readonly cacheTokens: number | undefined
@@ -74,6 +80,7 @@ const NAMES = [
   'weights',
   'cache',
   'prefillChunk',
+  'maxContext',
   'maxRunning',
   'maxQueue',
   'cacheTokens',
@@ -102,6 +109,7 @@ export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
     cache: checkOneOf('cache', o.cache ?? 'f32', ['f32', 'bf16'] as const, fail),
     prefillChunk: checkInteger('prefillChunk', o.prefillChunk ?? 64, 1, 4096, fail),
     stepDeadlineMs: checkInteger('stepDeadlineMs', o.stepDeadlineMs ?? 30000, 10, 3600000, fail),
+    maxContext: o.maxContext === undefined ? undefined : checkInteger('maxContext', o.maxContext, 1, 2 ** 20, fail),
     maxRunning: checkInteger('maxRunning', o.maxRunning ?? 32, 1, 256, fail),
     maxQueue: checkInteger('maxQueue', o.maxQueue ?? 1024, 0, 1_000_000, fail),
     cacheTokens: o.cacheTokens === undefined ? undefined : checkInteger('cacheTokens', o.cacheTokens, 1, 2 ** 31, fail),

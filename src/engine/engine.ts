@@ -5,9 +5,18 @@ import { layoutModel, type ModelLayout } from '../../workers/model-layout.js'
 import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
 import { loadWeights } from '../checkpoint/load-weights.js'
 import { planShards } from '../checkpoint/shard-plan.js'
-import { checkInteger, checkNames, show } from '../config/check.js'
-import { type EngineOptions, resolveOptions } from '../config/engine-options.js'
-import { EngineClosedError, OptionError, OverloadedError, RequestError, TetradError } from '../errors.js'
+import { checkBoolean, checkInteger, checkNames } from '../config/check.js'
+import { checkInstance, type EngineOptions, resolveOptions } from '../config/engine-options.js'
+import { EngineClosedError, OptionError, OverloadedError, TetradError } from '../errors.js'
+import {
+  type LogLikelihood,
+  type MultipleChoiceItem,
+  type MultipleChoiceOptions,
+  type MultipleChoiceResult,
+  multipleChoice,
+} from '../eval/multiple-choice.js'
+import { type PerplexityOptions, type PerplexityResult, perplexity } from '../eval/perplexity.js'
+import { limiter, type Scorer, type TokenScores } from '../eval/scoring.js'
 import { type GenerateParams, resolveParams } from '../sampling/params.js'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.js'
 import type { BlockManager } from './block-manager.js'
@@ -16,8 +25,10 @@ import { type Chunk, type Completion, Generation } from './generation.js'
 import type { RankCounters } from './mailbox.js'
 import { availableMemory, checkMemory, memoryNeed } from './memory.js'
 import { determinismKey, type OpenModel, openModel, planRun } from './model.js'
+import { emptyPrompt, type Prompt, PromptReader } from './prompts.js'
 import { Request } from './request.js'
 import type { Scheduler } from './scheduler.js'
+import { scoreTokens } from './score-request.js'
 import { Sequence } from './sequence.js'
 import { allocateMemories, type EngineMemories, startEngine } from './start-engine.js'
 import type { HistogramData, Statistics } from './statistics.js'
@@ -30,7 +41,7 @@ export interface EngineInfo {
   readonly backend: 'wasm' | 'reference'
   readonly weights: 'f32' | 'bf16'
   readonly cache: 'f32' | 'bf16'
-  /** Most tokens of a request, prompt and output: the model's block_size, or what the cache holds if that is less. */
+  /** Most tokens of a request, prompt and output: maxContext or the model's block_size, or what the cache holds if that is less. */
   readonly contextTokens: number
   /** Tokens that the cache holds, all requests together. */
   readonly cacheTokens: number
@@ -70,8 +81,6 @@ export interface IndexedChunk extends Chunk {
   readonly index: number
 }
 
-export type Prompt = string | readonly number[]
-
 /** What tetrad/testing may touch. */
 export interface EngineInternals {
   readonly model: OpenModel
@@ -96,6 +105,7 @@ interface Parts extends EngineInternals {
 export class Engine implements AsyncDisposable {
   readonly #parts: Parts
   readonly #endOfText: ReadonlySet<number>
+  readonly #prompts: PromptReader
   #closed: Promise<void> | undefined
   readonly info: EngineInfo
 
@@ -112,7 +122,7 @@ export class Engine implements AsyncDisposable {
       backend: plan.backend,
       weights: plan.weights,
       cache: plan.cache,
-      contextTokens: Math.min(model.config.block_size, cacheTokens),
+      contextTokens: plan.contextTokens,
       cacheTokens,
       memoryBytes: memoryNeed(plan, parts.layout).totalBytes,
       vocab: model.config.vocab_size,
@@ -120,6 +130,7 @@ export class Engine implements AsyncDisposable {
       determinismKey: determinismKey(plan),
       loadMs: parts.loadMs,
     })
+    this.#prompts = new PromptReader(tokenizer, this.info)
   }
 
   /**
@@ -144,6 +155,13 @@ export class Engine implements AsyncDisposable {
     if (resolved.signal?.aborted) await started.coordinator.close(0)
     throwIfAborted(resolved.signal)
     const maxWaiting = resolved.maxQueue + resolved.maxRunning
+    const trained = model.config.block_size
+    if (plan.contextTokens > trained) {
+      process.emitWarning(`the context is ${plan.contextTokens} tokens, and the model was trained for ${trained}: its output beyond may be poor`, {
+        type: 'TetradWarning',
+        code: 'CONTEXT_BEYOND_TRAINING',
+      })
+    }
     return new Engine({ model, plan, layout, tokenizer, memories, events, maxWaiting, ...started, loadMs: performance.now() - start })
   }
 
@@ -178,7 +196,7 @@ export class Engine implements AsyncDisposable {
 
   /** Logits after every token: [T, vocab], row t for the token after ids[t]. Rejects as generate does. */
   async logits(ids: readonly number[]): Promise<Float32Array> {
-    const prompt = this.#promptIds(ids, 0)
+    const prompt = this.#prompts.ids(ids, 0, false)
     this.#admit(1)
     const { vocab } = this.info
     const result = new Float32Array(prompt.length * vocab)
@@ -205,16 +223,72 @@ export class Engine implements AsyncDisposable {
     return result
   }
 
+  /**
+   * Log-likelihood of a continuation after a context. Texts are tokenized together: the continuation's tokens are those
+   * after the context's own (as in lm-evaluation-harness). Call it as often as you like at once; what contexts have in
+   * common is computed once. `bos` puts `<|endoftext|>` before the context, which may be empty then.
+   * Rejects as generate does; an aborted signal rejects with REQUEST_ABORTED.
+   */
+  async loglikelihood(context: Prompt, continuation: Prompt, options: { bos?: boolean; signal?: AbortSignal } = {}): Promise<LogLikelihood> {
+    const { bos, signal } = checkEvaluation('loglikelihood', options, ['bos', 'signal'])
+    const before = this.#prompts.tokensOf(context)
+    // An array and a text can't be tokenized together.
+    const all =
+      typeof context === 'string' && typeof continuation === 'string'
+        ? this.tokenize(context + continuation)
+        : [...before, ...this.#prompts.tokensOf(continuation)]
+    const prefix = bos ? [this.#prompts.bosId()] : []
+    const from = prefix.length + before.length
+    const ids = [...prefix, ...all]
+    if (from === 0) throw emptyPrompt('the context has no tokens', 'Give one, or pass bos: true.')
+    if (ids.length <= from) throw emptyPrompt('the continuation has no tokens of its own', 'Give a longer one.')
+    const { logProbabilities, isGreedy } = await this.#score(ids, from, signal)
+    return { sum: logProbabilities.reduce((sum, p) => sum + p, 0), perToken: [...logProbabilities], isGreedy }
+  }
+
+  /**
+   * Perplexity of a file of tokens (headerless little-endian uint16) or an array of them, by the authors' protocol; windows
+   * run batched. Rejects with EVAL_DATA_INVALID, REQUEST_ABORTED, or as generate does.
+   */
+  perplexity(source: string | readonly number[], options: PerplexityOptions = {}): Promise<PerplexityResult> {
+    const names = ['blockSize', 'windows', 'firstToken', 'onProgress', 'signal']
+    const { contextTokens, vocab } = this.info
+    const { signal } = checkEvaluation('perplexity', options, names)
+    const count = (name: string, value: number | undefined, min: number, max: number) =>
+      value === undefined ? undefined : checkInteger(name, value, min, max, (facts) => new OptionError('OPTION_INVALID', facts))
+    const blockSize = count('blockSize', options.blockSize, 1, contextTokens) ?? Math.min(this.#parts.model.config.block_size, contextTokens)
+    const windows = count('windows', options.windows, 1, Number.MAX_SAFE_INTEGER)
+    const firstToken = count('firstToken', options.firstToken, 0, Number.MAX_SAFE_INTEGER) ?? 512
+    return perplexity(this.#scorer, source, { blockSize, windows, firstToken, vocab, onProgress: options.onProgress, signal })
+  }
+
+  /**
+   * Accuracy on multiple-choice items: a JSONL file of {query, choices, gold}, or an array of them. Choices run batched, and
+   * a query is computed once for all of its choices. Rejects with EVAL_DATA_INVALID, REQUEST_ABORTED, or as generate does.
+   */
+  multipleChoice(source: string | readonly MultipleChoiceItem[], options: MultipleChoiceOptions = {}): Promise<MultipleChoiceResult> {
+    const { bos, signal } = checkEvaluation('multipleChoice', options, ['bos', 'onProgress', 'signal'])
+    const given = { bos, ...(signal && { signal }) }
+    const { concurrency } = this.#scorer
+    const limited = limiter(concurrency)
+    const score = (query: string, choice: string) => limited(() => this.loglikelihood(query, choice, given))
+    return multipleChoice(score, concurrency, source, options.onProgress)
+  }
+
+  get #scorer(): Scorer {
+    return { concurrency: this.#parts.plan.slots, score: (tokens, from, signal) => this.#score(tokens, from, signal) }
+  }
+
+  async #score(ids: readonly number[], from: number, signal: AbortSignal | undefined): Promise<TokenScores> {
+    const prompt = this.#prompts.ids(ids.slice(0, -1), 0, false)
+    const next = this.#prompts.ids(ids.slice(-1), 0, false)[0] as number
+    this.#admit(1)
+    return scoreTokens(this.#parts.coordinator, prompt, { from, next }, signal)
+  }
+
   /** Token ids of a text. Throws RequestError TOKENIZER_MISSING. */
   tokenize(text: string): number[] {
-    const { tokenizer } = this.#parts
-    if (tokenizer) return tokenizer.encode(text)
-    throw new RequestError('TOKENIZER_MISSING', {
-      what: 'this model has no tokenizer.json',
-      expected: 'token ids',
-      actual: 'a text',
-      remedy: 'Give the prompt as token ids.',
-    })
+    return this.#prompts.tokenize(text)
   }
 
   /** What the engine is doing and has done. */
@@ -278,7 +352,7 @@ export class Engine implements AsyncDisposable {
     push: (index: number, chunk: Chunk) => void,
   ): Promise<Completion[]> {
     const resolved = resolveParams(params)
-    const ids = prompts.map((prompt) => this.#promptIds(prompt, 1))
+    const ids = prompts.map((prompt) => this.#prompts.ids(prompt, 1, resolved.bos))
     this.#admit(ids.length)
     const { coordinator, statistics, tokenizer } = this.#parts
     const context = { coordinator, statistics, tokenizer, endOfText: this.#endOfText }
@@ -307,50 +381,21 @@ export class Engine implements AsyncDisposable {
       remedy: `Send it again in about ${retryAfterMs} ms, or raise maxQueue.`,
     })
   }
-
-  #promptIds(prompt: Prompt, room: number): number[] {
-    if (typeof prompt !== 'string' && !Array.isArray(prompt)) {
-      throw new RequestError('TOKEN_INVALID', {
-        what: 'the prompt is of the wrong type',
-        expected: 'a text or an array of token ids',
-        actual: show(prompt),
-        remedy: 'Pass one of them.',
-      })
-    }
-    const ids = typeof prompt === 'string' ? this.tokenize(prompt) : [...prompt]
-    const { vocab, contextTokens } = this.info
-    if (ids.length === 0) {
-      throw new RequestError('PROMPT_EMPTY', {
-        what: 'the prompt has no tokens',
-        expected: 'at least one',
-        actual: 'none',
-        remedy: 'Give a text or token ids.',
-      })
-    }
-    const bad = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocab)
-    if (bad >= 0) {
-      throw new RequestError('TOKEN_INVALID', {
-        what: `token ${bad} of the prompt is not in the vocabulary`,
-        expected: `an integer from 0 to ${vocab - 1}`,
-        actual: show(ids[bad]),
-        remedy: "Use this model's tokenizer.",
-      })
-    }
-    if (ids.length + room > contextTokens) {
-      throw new RequestError('PROMPT_TOO_LONG', {
-        what: 'the prompt does not fit the context',
-        expected: `at most ${contextTokens - room} tokens`,
-        actual: `${ids.length}`,
-        remedy: contextTokens < this.#parts.model.config.block_size ? 'Shorten the prompt, or load with more cacheTokens.' : 'Shorten the prompt.',
-      })
-    }
-    return ids
-  }
 }
 
 /** An array that is not of numbers is an array of prompts; an empty one is a prompt without tokens. */
 function isBatch(prompt: Prompt | readonly Prompt[]): prompt is readonly Prompt[] {
   return Array.isArray(prompt) && prompt.length > 0 && (typeof prompt[0] === 'string' || Array.isArray(prompt[0]))
+}
+
+/** What the evaluation calls have in common. */
+function checkEvaluation(call: string, options: object, names: readonly string[]): { bos: boolean; signal: AbortSignal | undefined } {
+  const o = checkNames(call, options, names)
+  checkInstance('onProgress', o.onProgress, (v): v is () => void => typeof v === 'function', 'a function')
+  return {
+    bos: checkBoolean('bos', o.bos, (facts) => new OptionError('OPTION_INVALID', facts)),
+    signal: checkInstance('signal', o.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal'),
+  }
 }
 
 function throwIfAborted(signal: AbortSignal | undefined): void {

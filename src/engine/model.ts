@@ -53,7 +53,8 @@ const CACHE_SHARE = 0.25
 
 /** `available`: bytes of free memory, for the size of the cache. */
 export function planRun(model: ModelPlan, options: ResolvedOptions, cores: number, available: number): RunPlan {
-  const pagesPerSlot = Math.ceil(model.config.block_size / PAGE_TOKENS)
+  const context = options.maxContext ?? model.config.block_size
+  const pagesPerSlot = Math.ceil(context / PAGE_TOKENS)
   const weights = options.weights !== 'auto' ? options.weights : model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32'
   const { ranks, backend, cache, maxRunning } = options
   const pageBytes = cachePageBytes(model, options)
@@ -64,12 +65,13 @@ export function planRun(model: ModelPlan, options: ResolvedOptions, cores: numbe
   const automatic = options.cacheTokens === undefined && options.cacheBytes === undefined
   const most = automatic ? Math.min(wanted, maxRunning * pagesPerSlot, mostPages(model, options)) : wanted
   const partial = {
+    contextTokens: Math.min(context, Math.max(1, most) * PAGE_TOKENS),
     backend,
     ranks,
     weights,
     cache,
     // Prompt rows, and one row for every other sequence.
-    stepRows: Math.min(options.prefillChunk, model.config.block_size) + maxRunning,
+    stepRows: Math.min(options.prefillChunk, context) + maxRunning,
     pages: Math.max(1, most),
     slots: maxRunning,
     pagesPerSlot,

@@ -5,6 +5,7 @@ import { Detokenizer } from '../tokenizer/detokenizer.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
 import type { Coordinator } from './coordinator.js'
 import type { Chunk, Completion } from './generation.js'
+import { onAbort } from './on-abort.js'
 import { type FinishReason, Sequence } from './sequence.js'
 import type { Statistics } from './statistics.js'
 
@@ -65,7 +66,7 @@ export class Request {
       this.#finish('abort')
       return
     }
-    signal?.addEventListener('abort', this.abort, { once: true })
+    this.#stopListening = onAbort(signal, this.abort)
     if (queueTimeoutMs !== undefined) this.#queueTimer = this.#timer(queueTimeoutMs, `it waited in the queue longer than ${queueTimeoutMs} ms`)
     if (timeoutMs !== undefined) this.#timer(timeoutMs, `it took longer than ${timeoutMs} ms`)
     this.#context.coordinator.submit(this.#sequence)
@@ -79,6 +80,7 @@ export class Request {
   }
 
   #queueTimer: NodeJS.Timeout | undefined
+  #stopListening = () => {}
 
   #timer(ms: number, what: string): NodeJS.Timeout {
     const timer = setTimeout(() => {
@@ -150,6 +152,6 @@ export class Request {
 
   #release(): void {
     for (const timer of this.#timers) clearTimeout(timer)
-    this.#params.signal?.removeEventListener('abort', this.abort)
+    this.#stopListening()
   }
 }

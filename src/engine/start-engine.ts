@@ -4,7 +4,7 @@ import type { SharedMemory } from '../../kernels/backend.js'
 import { bufferOf, createMemory, prepareBackend, scalarBytes } from '../../kernels/open-space.js'
 import { CONTROL_BYTES, layoutMailbox, STEP_RING } from '../../workers/layout.js'
 import type { ModelLayout } from '../../workers/model-layout.js'
-import { PAGE_TOKENS, type RankInit, type RunPlan } from '../../workers/protocol.js'
+import type { RankInit, RunPlan } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
 import type { ResolvedOptions } from '../config/engine-options.js'
 import { MemoryError, RankError } from '../errors.js'
@@ -74,10 +74,10 @@ export async function startEngine(
       spins: plan.ranks <= availableParallelism() ? SPINS : 0,
     }),
   )
-  const { block_size: blockSize, vocab_size: vocab } = model.config
+  const { vocab_size: vocab } = model.config
   const blocks = new BlockManager(plan.pages)
   const prefillChunk = plan.stepRows - plan.slots
-  const scheduler = new Scheduler({ prefillChunk, slots: plan.slots, contextTokens: Math.min(blockSize, plan.pages * PAGE_TOKENS) }, blocks)
+  const scheduler = new Scheduler({ prefillChunk, slots: plan.slots, contextTokens: plan.contextTokens }, blocks)
   const statistics = new Statistics()
   const exchange = exchangeBuffer(memories)
   const length = plan.stepRows * vocab

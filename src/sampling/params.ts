@@ -1,6 +1,6 @@
 // Parameters of generate(), checked once. The sampler itself runs in the ranks.
 import { randomBytes } from 'node:crypto'
-import { checkInteger, checkNames, type Fail, show } from '../config/check.js'
+import { checkBoolean, checkInteger, checkNames, type Fail, show } from '../config/check.js'
 import { checkInstance } from '../config/engine-options.js'
 import { MOST_PRIORITY } from '../engine/scheduler.js'
 import { OptionError } from '../errors.js'
@@ -15,6 +15,8 @@ export interface GenerateParams {
   seed?: number
   /** Go on past the end-of-text token. Default false. */
   ignoreEos?: boolean
+  /** Put `<|endoftext|>` before the prompt, as every document of the published models' training had it. Default false. */
+  bos?: boolean
   /** An integer from 0 (default) to 10: each step moves the request 64 places ahead in the queue. */
   priority?: number
   /** Most milliseconds from the call to the end; then it rejects with TIMEOUT. Default: none. */
@@ -30,13 +32,14 @@ export interface SamplingParams {
   readonly temperature: number
   readonly seed: number
   readonly ignoreEos: boolean
+  readonly bos: boolean
   readonly priority: number
   readonly timeoutMs: number | undefined
   readonly queueTimeoutMs: number | undefined
   readonly signal: AbortSignal | undefined
 }
 
-const NAMES = ['maxTokens', 'temperature', 'seed', 'ignoreEos', 'priority', 'timeoutMs', 'queueTimeoutMs', 'signal']
+const NAMES = ['maxTokens', 'temperature', 'seed', 'ignoreEos', 'bos', 'priority', 'timeoutMs', 'queueTimeoutMs', 'signal']
 
 const fail: Fail = (facts) => new OptionError('OPTION_INVALID', facts)
 
@@ -52,14 +55,12 @@ export function resolveParams(params: GenerateParams = {}): SamplingParams {
       remedy: 'Give temperature such a value.',
     })
   }
-  const ignoreEos = p.ignoreEos ?? false
-  if (typeof ignoreEos !== 'boolean')
-    throw fail({ what: 'ignoreEos is no boolean', expected: 'true or false', actual: show(ignoreEos), remedy: 'Pass true or false.' })
   return Object.freeze({
     maxTokens: checkInteger('maxTokens', p.maxTokens ?? 256, 1, Number.MAX_SAFE_INTEGER, fail),
     temperature,
     seed: checkInteger('seed', p.seed ?? randomBytes(6).readUIntBE(0, 6), 0, Number.MAX_SAFE_INTEGER, fail),
-    ignoreEos,
+    ignoreEos: checkBoolean('ignoreEos', p.ignoreEos, fail),
+    bos: checkBoolean('bos', p.bos, fail),
     priority: checkInteger('priority', p.priority ?? 0, 0, MOST_PRIORITY, fail),
     timeoutMs: timeout('timeoutMs', p.timeoutMs),
     queueTimeoutMs: timeout('queueTimeoutMs', p.queueTimeoutMs),

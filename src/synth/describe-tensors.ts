@@ -28,6 +28,7 @@ export function describeTensors(model: LoweredModel, variant: Variant): Describe
     cache: 'f32',
     stepRows: 1,
     pages: 1,
+    contextTokens: 1,
     slots: 1,
     pagesPerSlot: 1,
     replicate: { queryA: false, queryB: false },
@@ -39,8 +40,8 @@ export function describeTensors(model: LoweredModel, variant: Variant): Describe
 function deviationOf(name: string, shape: readonly number[], model: LoweredModel): number {
   if (shape.length === 1) return 0
   const { layers, embed } = model.shape
-  // Tied with the embedding: logits of deviation 2.
-  if (name === 'lm_head.weight') return 2 / Math.sqrt(embed)
+  // Tied with the embedding: logits of deviation 1, and no token much likelier after itself.
+  if (name === 'lm_head.weight') return 1 / Math.sqrt(embed)
   const stacked = shape.length === 3
   const fanIn = shape[stacked ? 1 : shape.length - 1] as number
   // 2 * layers blocks add to the residual.

@@ -1,9 +1,11 @@
-// Text <-> token ids through tokenizer.json (@huggingface/tokenizers). A model without one has no tokenizer.
+// Text <-> token ids through tokenizer.json (@huggingface/tokenizers), or the GPT-2 BPE for a model without one whose
+// vocabulary has room for it. Another model without one has no tokenizer.
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
 import { show } from '../config/check.js'
 import { CheckpointError } from '../errors.js'
+import { GPT2_IDS, gpt2Tokenizer } from './gpt2.js'
 
 export interface Tokenizer {
   encode(text: string): number[]
@@ -13,14 +15,14 @@ export interface Tokenizer {
   readonly endOfText: number | undefined
 }
 
-/** The tokenizer of `dir`/tokenizer.json, or undefined if there is none. Throws CheckpointError TOKENIZER_INVALID. */
+/** The tokenizer of `dir`/tokenizer.json, else GPT-2's if vocab is 50257 or more, else undefined. Throws CheckpointError TOKENIZER_INVALID. */
 export async function loadTokenizer(dir: string, vocab: number): Promise<Tokenizer | undefined> {
   const path = join(dir, 'tokenizer.json')
   let text: string
   try {
     text = await readFile(path, 'utf8')
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return vocab >= GPT2_IDS ? gpt2Tokenizer() : undefined
     throw invalid(path, error)
   }
   try {

@@ -34,6 +34,7 @@ const plan = (ranks: 1 | 2 | 4): RunPlan => ({
   cache: 'f32',
   stepRows: 7,
   pages: 3,
+  contextTokens: 128,
   slots: 1,
   pagesPerSlot: 3,
   replicate: { queryA: false, queryB: false },

@@ -1,0 +1,57 @@
+// Flags that several commands have, and how their values are read. Engine.load and the calls check what they mean.
+import { fileURLToPath } from 'node:url'
+import { type Command, InvalidArgumentError } from 'commander'
+import { assetUrl } from '../assets.js'
+import type { EngineOptions } from '../config/engine-options.js'
+
+export const DEFAULT_MODEL = fileURLToPath(assetUrl('models/tiny'))
+
+export interface EngineFlags {
+  ranks: 'auto' | number
+  backend: string
+  weights: string
+  cache: string
+  variant?: string
+  maxContext?: number
+  json?: boolean
+}
+
+export function number(text: string): number {
+  const value = Number(text)
+  if (text.trim() === '' || Number.isNaN(value)) throw new InvalidArgumentError('It must be a number.')
+  return value
+}
+
+function ranks(text: string): 'auto' | number {
+  return text === 'auto' ? text : number(text)
+}
+
+export function ids(text: string): number[] {
+  return text.split(',').map(number)
+}
+
+export function engineOptions(flags: EngineFlags): EngineOptions {
+  const { ranks, backend, weights, cache, variant, maxContext } = flags
+  // Engine.load checks the values; the cast only lets them through to it.
+  return { ranks, backend, weights, cache, ...given({ variant, maxContext }) } as EngineOptions
+}
+
+/** The options that were given. */
+export function given<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as { [K in keyof T]?: Exclude<T[K], undefined> }
+}
+
+export function withEngineFlags(command: Command): Command {
+  return command
+    .option('--ranks <n>', 'worker threads that share the model: auto, 1, 2 or 4', ranks, 'auto')
+    .option('--backend <name>', 'auto, wasm or reference (float64, slow)', 'auto')
+    .option('--weights <format>', 'weights in memory: auto (as stored), f32 or bf16', 'auto')
+    .option('--cache <format>', 'cached latents: f32 or bf16', 'f32')
+    .option('--variant <name>', 'attention variant, where the keys do not tell it (mla_no_scale)')
+    .option('--max-context <n>', "most tokens of a request (default: the model's block_size)", number)
+    .option('--json', 'print one line of JSON on stdout and nothing else there')
+}
+
+export function withModelFlag(command: Command): Command {
+  return withEngineFlags(command).option('--model <dir>', 'model directory', DEFAULT_MODEL)
+}

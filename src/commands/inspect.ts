@@ -1,0 +1,33 @@
+// tetrad inspect
+import { type Command, InvalidArgumentError } from 'commander'
+import { formatComparison, formatInspection } from '../format-inspection.js'
+import { type Inspection, inspect, inspectConfig } from '../inspect.js'
+import { DEFAULT_MODEL, type EngineFlags, engineOptions, withEngineFlags } from './flags.js'
+
+interface InspectFlags extends EngineFlags {
+  config?: string
+}
+
+export function addInspect(program: Command): void {
+  withEngineFlags(
+    program
+      .command('inspect')
+      .description('show what a model is and how it would run')
+      .argument('[dir]', 'model directory; default: the embedded model'),
+  )
+    .option('--config <file>', 'a config.json alone, without weights; --variant says of which variant')
+    .action(inspectModel)
+}
+
+async function inspectModel(dir: string | undefined, flags: InspectFlags): Promise<void> {
+  if (flags.config === undefined) {
+    const result = await inspect(dir ?? DEFAULT_MODEL, engineOptions(flags))
+    console.log(flags.json ? JSON.stringify(result) : formatInspection(result))
+    return
+  }
+  if (dir !== undefined) throw new InvalidArgumentError('Give a model directory or --config, not both.')
+  const results = await inspectConfig(flags.config, engineOptions(flags))
+  const [first, ...others] = results as [Inspection, ...Inspection[]]
+  if (flags.json) console.log(JSON.stringify(others.length === 0 ? first : { variants: results }))
+  else console.log(others.length === 0 ? formatInspection(first) : formatComparison(results))
+}

@@ -1,0 +1,49 @@
+// A bar on stderr while something takes long; nothing where stderr is no terminal. And Ctrl-C as an AbortSignal.
+import { SingleBar } from 'cli-progress'
+import { Engine } from '../engine/engine.js'
+import { type EngineFlags, engineOptions } from './flags.js'
+
+export interface Bar {
+  update(done: number, total: number): void
+  stop(): void
+}
+
+export function progressBar(what: string, unit = ''): Bar {
+  if (!process.stderr.isTTY) return { update: () => {}, stop: () => {} }
+  const format = `${what} {bar} {percentage}%${unit === '' ? '' : ` | {value}/{total} ${unit} | {eta_formatted} left`}`
+  const bar = new SingleBar({ stream: process.stderr, format, clearOnComplete: true, hideCursor: true })
+  let started = false
+  return {
+    update: (done, total) => {
+      if (!started) bar.start(total, 0)
+      started = true
+      bar.update(done)
+    },
+    stop: () => bar.stop(),
+  }
+}
+
+/** Aborts at the first Ctrl-C; a second one ends the process as ever. */
+export function interruption(): AbortSignal {
+  const controller = new AbortController()
+  process.once('SIGINT', () => controller.abort())
+  return controller.signal
+}
+
+/** Loads a model with a bar; says on stderr what it took, unless JSON is asked for. */
+export async function loadEngine(dir: string, flags: EngineFlags, signal: AbortSignal): Promise<Engine> {
+  const bar = progressBar('loading')
+  const engine = await Engine.load(dir, {
+    ...engineOptions(flags),
+    signal,
+    onProgress: ({ loadedBytes, totalBytes }) => {
+      bar.update(loadedBytes, totalBytes)
+      if (loadedBytes === totalBytes) bar.stop()
+    },
+  }).finally(() => bar.stop())
+  if (!flags.json) {
+    const { loadMs, memoryBytes, cacheTokens } = engine.info
+    console.error(`loaded in ${loadMs.toFixed(0)} ms: ${(memoryBytes / 2 ** 20).toFixed(0)} MiB, with a cache for ${cacheTokens} tokens`)
+  }
+  return engine
+}

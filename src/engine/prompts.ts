@@ -1,0 +1,92 @@
+// Prompts as token ids, checked against the model: what every call begins with. Knows no requests.
+import { show } from '../config/check.js'
+import { OptionError, RequestError } from '../errors.js'
+import type { Tokenizer } from '../tokenizer/tokenizer.js'
+
+export type Prompt = string | readonly number[]
+
+export interface PromptLimits {
+  readonly vocab: number
+  /** Most tokens of a request. */
+  readonly contextTokens: number
+  /** Tokens that the cache holds. */
+  readonly cacheTokens: number
+}
+
+export class PromptReader {
+  readonly #tokenizer: Tokenizer | undefined
+  readonly #limits: PromptLimits
+
+  constructor(tokenizer: Tokenizer | undefined, limits: PromptLimits) {
+    this.#tokenizer = tokenizer
+    this.#limits = limits
+  }
+
+  /** Token ids of a text. Throws RequestError TOKENIZER_MISSING. */
+  tokenize(text: string): number[] {
+    if (this.#tokenizer) return this.#tokenizer.encode(text)
+    throw new RequestError('TOKENIZER_MISSING', {
+      what: 'this model has no tokenizer.json',
+      expected: 'token ids',
+      actual: 'a text',
+      remedy: 'Give the prompt as token ids.',
+    })
+  }
+
+  /** Id of `<|endoftext|>`. */
+  bosId(): number {
+    const id = this.#tokenizer?.endOfText
+    if (id !== undefined) return id
+    throw new OptionError('OPTION_INVALID', {
+      what: 'bos cannot be used with this model',
+      expected: 'a tokenizer that knows <|endoftext|>',
+      actual: this.#tokenizer ? 'a tokenizer without it' : 'no tokenizer',
+      remedy: 'Leave bos out, and put the id that begins a document before the prompt yourself.',
+    })
+  }
+
+  /** Without any check but of its type. */
+  tokensOf(prompt: Prompt): number[] {
+    if (typeof prompt !== 'string' && !Array.isArray(prompt)) {
+      throw new RequestError('TOKEN_INVALID', {
+        what: 'the prompt is of the wrong type',
+        expected: 'a text or an array of token ids',
+        actual: show(prompt),
+        remedy: 'Pass one of them.',
+      })
+    }
+    return typeof prompt === 'string' ? this.tokenize(prompt) : [...prompt]
+  }
+
+  /** Token ids that the model has, with room for as many more. Throws RequestError. */
+  ids(prompt: Prompt, room: number, bos: boolean): number[] {
+    const ids = [...(bos ? [this.bosId()] : []), ...this.tokensOf(prompt)]
+    const { vocab, contextTokens, cacheTokens } = this.#limits
+    if (ids.length === 0) throw emptyPrompt('the prompt has no tokens', 'Give a text or token ids.')
+    const bad = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocab)
+    if (bad >= 0) {
+      throw new RequestError('TOKEN_INVALID', {
+        what: `token ${bad} of the prompt is not in the vocabulary`,
+        expected: `an integer from 0 to ${vocab - 1}`,
+        actual: show(ids[bad]),
+        remedy: "Use this model's tokenizer.",
+      })
+    }
+    if (ids.length + room > contextTokens) {
+      throw new RequestError('PROMPT_TOO_LONG', {
+        what: 'the prompt does not fit the context',
+        expected: `at most ${contextTokens - room} tokens`,
+        actual: `${ids.length}`,
+        remedy:
+          contextTokens === cacheTokens
+            ? 'Shorten the prompt, or load with more cacheTokens.'
+            : 'Shorten the prompt, or load with a larger maxContext (beyond what the model was trained for).',
+      })
+    }
+    return ids
+  }
+}
+
+export function emptyPrompt(what: string, remedy: string): RequestError {
+  return new RequestError('PROMPT_EMPTY', { what, expected: 'at least one token', actual: 'none', remedy })
+}
