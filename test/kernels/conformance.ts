@@ -18,6 +18,7 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
   for (const format of ['f32', 'bf16'] as const) {
     for (const [rows, cols] of [
       [1, 1],
+      [33, 0],
       [31, 7],
       [32, 64],
       [33, 129],
@@ -121,6 +122,76 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     }
   })
 
+  test(`${backend}: gateRows multiplies by a sigmoid over the whole range of gates`, (t) => {
+    const s = new TestSpace(backend)
+    const gates = [-200, -90, -20, -3, -1e-3, 0, 1e-3, 1, 5, 30, 90, 200]
+    const values = gates.map((_, i) => i - 5)
+    const x = s.rows([values, values], 12, 16)
+    s.space.gateRows(x, s.rows([gates, [...gates].reverse()], 12, 20), 12, 2)
+    for (const [row, list] of [gates, [...gates].reverse()].entries())
+      for (const [i, g] of list.entries()) close(t, x.row(row)[i] as number, (values[i] as number) / (1 + Math.exp(-g)), `row ${row} gate ${g}`)
+  })
+
+  test(`${backend}: combineFactors sums shared vectors with coefficients per head`, (t) => {
+    const next = randomNumbers(15)
+    const [heads, rank, tokens] = [3, 5, 2]
+    for (const width of [1, 4, 6]) {
+      const s = new TestSpace(backend)
+      const a = rowsOf(tokens, heads * rank, next)
+      const b = rowsOf(tokens, rank * width, next)
+      const dst = s.rows(tokens, heads * width, heads * width + 3)
+      s.space.combineFactors(dst, s.rows(a, heads * rank), s.rows(b, rank * width), heads, rank, width, tokens)
+      for (const [row, values] of read(dst, tokens).entries()) {
+        for (const [j, v] of values.entries()) {
+          const [h, i] = [Math.floor(j / width), j % width]
+          const terms = Array.from(
+            { length: rank },
+            (_, r) => ((a[row] as number[])[h * rank + r] as number) * ((b[row] as number[])[r * width + i] as number),
+          )
+          close(t, v, sum(terms), `row ${row} head ${h} ${i}`, terms)
+        }
+      }
+    }
+  })
+
+  test(`${backend}: logProbability is the log-softmax at an id, and not a number where a logit is not finite`, (t) => {
+    const next = randomNumbers(16)
+    for (const n of [1, 3, 4, 7, 50]) {
+      const s = new TestSpace(backend)
+      const values = rowsOf(2, n, next).map((row) => row.map((v) => v * 20))
+      const logits = s.rows(values, n)
+      for (const [row, list] of values.entries()) {
+        const max = Math.max(...list)
+        const total = sum(list.map((v) => Math.exp(v - max)))
+        for (let id = 0; id < n; id++)
+          close(t, s.space.logProbability(logits, row, n, id), (list[id] as number) - max - Math.log(total), `of ${n}, id ${id}`)
+      }
+    }
+    const s = new TestSpace(backend)
+    t.true(Number.isNaN(s.space.logProbability(s.rows([[1, Number.NaN, 2, 3]], 4), 0, 4, 0)))
+    t.true(Number.isNaN(s.space.logProbability(s.rows([[1, Number.POSITIVE_INFINITY, 2, 3]], 4), 0, 4, 0)))
+  })
+
+  test(`${backend}: copyBytes copies cached rows and nothing else`, (t) => {
+    const s = new TestSpace(backend)
+    const rows = s.rows(
+      [
+        [1, 2, 3, 4],
+        [5, 6, 7, 8],
+        [9, 10, 11, 12],
+        [0, 0, 0, 0],
+      ],
+      4,
+    )
+    s.space.copyBytes(rows.ptr + 2 * rows.strideBytes, rows.ptr, rows.strideBytes)
+    t.deepEqual(read(rows, 4), [
+      [1, 2, 3, 4],
+      [5, 6, 7, 8],
+      [1, 2, 3, 4],
+      [0, 0, 0, 0],
+    ])
+  })
+
   test(`${backend}: sums of 1 to 4 partials times a factor, and addRows`, (t) => {
     const next = randomNumbers(13)
     const [n, tokens] = [7, 3]
@@ -163,6 +234,19 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     for (const heads of [1, 3, 4, 6, 8, 12]) {
       test(`${backend}: attention over three pages, ${heads} heads, ${format} cache, odd widths, key and value columns apart`, (t) => {
         attention(t, backend, format, heads, format === 'bf16' ? Math.max(tolerance, 1e-5) : tolerance)
+      })
+    }
+  }
+
+  for (const format of ['f32', 'bf16'] as const) {
+    for (const [heads, rank, width] of [
+      [1, 1, 6],
+      [3, 2, 8],
+      [6, 2, 10],
+      [8, 3, 4],
+    ] as const) {
+      test(`${backend}: attention over factored keys and values, ${heads} heads, rank ${rank}, width ${width}, ${format} cache`, (t) => {
+        factoredAttention(t, backend, format, heads, rank, width, format === 'bf16' ? Math.max(tolerance, 1e-5) : tolerance)
       })
     }
   }
@@ -264,6 +348,87 @@ function attention(t: { true(v: boolean, m?: string): boolean }, backend: Backen
       const expected = sum(p.map((w, i) => w * stored((values[i] as number[])[v] as number))) / sum(p)
       const actual = z.row(0)[h * valueWidth + v] as number
       t.true(Math.abs(actual - expected) <= tolerance * 2, `head ${h} value ${v}: ${actual}, expected ${expected}`)
+    }
+  }
+}
+
+function factoredAttention(
+  t: { true(v: boolean, m?: string): boolean },
+  backend: BackendName,
+  format: CacheFormat,
+  heads: number,
+  rank: number,
+  width: number,
+  tolerance: number,
+): void {
+  const next = randomNumbers(heads * 10 + rank)
+  const [tokens, pageTokens] = [130, 64]
+  const lanes = Math.ceil(heads / 4) * 4
+  const padded = Math.ceil(width / 4) * 4
+  const rowWidth = Math.ceil((2 * rank * width + padded - width) / 4) * 4
+  const coefficientWidth = 2 * rank * lanes
+  const s = new TestSpace(backend)
+  const stored = (v: number) => (format === 'bf16' ? roundToBf16(v) : v)
+  // A cached row: rank key vectors, then rank value vectors. A row of coefficients: [2 * rank][lanes].
+  const vectors = rowsOf(tokens, 2 * rank * width, next)
+  const coefficients = rowsOf(tokens, coefficientWidth, next)
+  const queries = rowsOf(heads, width, next)
+  const bytes = s.space.cacheScalarBytes(format)
+  const cache = s.take(3 * pageTokens * rowWidth * bytes)
+  const coefficientCache = s.take(3 * pageTokens * coefficientWidth * bytes)
+  const pages = [2, 0, 1]
+  const at = (base: number, rowScalars: number, i: number) =>
+    base + ((pages[Math.floor(i / pageTokens)] as number) * pageTokens + (i % pageTokens)) * rowScalars * bytes
+  for (let i = 0; i < tokens; i++) {
+    s.space.writeCacheRow(at(cache, rowWidth, i), s.rows([vectors[i] as number[]], 2 * rank * width), 0, 2 * rank * width, rowWidth, format)
+    const row = s.rows([coefficients[i] as number[]], coefficientWidth)
+    s.space.writeCacheRow(at(coefficientCache, coefficientWidth, i), row, 0, coefficientWidth, coefficientWidth, format)
+  }
+  const unit: UnitGeometry = {
+    query: s.scalars(width * lanes),
+    scores: s.scalars(pageTokens * lanes),
+    state: s.scalars(3 * lanes),
+    heads,
+    lanes,
+    rowWidth,
+    keyOffset: 0,
+    keyWidth: width,
+    valueOffset: rank * width,
+    valueWidth: padded,
+    sharedLanes: 0,
+    sharedOffset: 0,
+    scale: 0.2,
+    factors: { rank, valueStride: width, rowWidth: coefficientWidth, dots: s.scalars(pageTokens * lanes) },
+  }
+  s.space.transposeHeads(unit.query, s.rows([queries.flat()], heads * width), 0, width, heads, lanes, width)
+  const z = s.rows(1, heads * padded)
+  const readBefore = s.space.cacheBytesRead
+  s.space.beginAttention(unit, z, 0)
+  for (const [i, page] of pages.entries()) {
+    const valid = Math.min(pageTokens, tokens - i * pageTokens)
+    const from = (base: number, rowScalars: number) => base + page * pageTokens * rowScalars * bytes
+    s.space.attendPage(unit, from(cache, rowWidth), from(coefficientCache, coefficientWidth), z, 0, valid, format)
+  }
+  s.space.finishAttention(unit, z, 0)
+  t.true(s.space.cacheBytesRead - readBefore === tokens * (rowWidth + coefficientWidth) * bytes)
+  const combined = (i: number, h: number, values: boolean) =>
+    Array.from({ length: width }, (_, v) =>
+      sum(
+        Array.from({ length: rank }, (_, r) => {
+          const j = values ? rank + r : r
+          return stored((coefficients[i] as number[])[j * lanes + h] as number) * stored((vectors[i] as number[])[j * width + v] as number)
+        }),
+      ),
+    )
+  for (let h = 0; h < heads; h++) {
+    const scores = vectors.map((_, i) => sum(combined(i, h, false).map((k, v) => k * ((queries[h] as number[])[v] as number))) * 0.2)
+    const max = Math.max(...scores)
+    const p = scores.map((v) => Math.exp(v - max))
+    const values = vectors.map((_, i) => combined(i, h, true))
+    for (let v = 0; v < width; v++) {
+      const expected = sum(p.map((w, i) => w * ((values[i] as number[])[v] as number))) / sum(p)
+      const actual = z.row(0)[h * padded + v] as number
+      t.true(Math.abs(actual - expected) <= tolerance * 20, `head ${h} value ${v}: ${actual}, expected ${expected}`)
     }
   }
 }

@@ -123,7 +123,9 @@ function matmul<T>(
       const wTile = w + tile * k * columnBytes
       const yTile = y + (tile << 7)
       if (groups > 0) {
-        for (let c: usize = 0; c < k; c += block) {
+        // At least once: without columns the outputs are zeros (a shard without heads).
+        let c: usize = 0
+        do {
           const columns = min(block, k - c)
           for (let g = 0; g < groups; g++) {
             const xBlock = scratch + <usize>g * groupBytes + (c << 4)
@@ -131,7 +133,8 @@ function matmul<T>(
             for (let strip: usize = 0; strip < 4; strip++)
               stripFourTokens<T>(wTile + c * columnBytes + strip * stripBytes, xBlock, columns, yGroup + (strip << 5), yStride, c > 0)
           }
-        }
+          c += block
+        } while (c < k)
       }
       for (let t = grouped; t < tokens; t++)
         tileOneToken<T>(wTile, x + <usize>t * xStride, yTile + <usize>t * yStride, k)
