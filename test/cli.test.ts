@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process'
+import { join } from 'node:path'
 import test from 'ava'
 import { FIXTURES, ROOT, TINY, tinyGolden } from './support/fixtures.js'
+import { temporary } from './support/models.js'
 
 interface Run {
   code: number | null
@@ -136,6 +138,61 @@ test('inspect shows the plan, as text and as JSON', async (t) => {
   t.regex(result.determinismKey, /^tetrad-[\d.]+\/wasm\/simd128\/weights-bf16\/cache-f32$/)
   const text = await tetrad(['inspect'])
   t.regex(text.stdout, /variant {6}mlra_4, 16,131,968 parameters/)
+})
+
+test('inspect --config needs no weights: one variant, or all that the file fits', async (t) => {
+  const config = `${FIXTURES}golden/mla/config.json`
+  const one = await tetrad(['inspect', '--config', config, '--variant', 'mla', '--json'])
+  t.is(one.code, 0)
+  t.deepEqual(
+    JSON.parse(one.stdout).kvCache.map((k: { valuesPerTokenPerLayer: number }) => k.valuesPerTokenPerLayer),
+    [56, 56, 56],
+  )
+  const all = await tetrad(['inspect', '--config', config])
+  t.regex(all.stdout, /^mlra_4 +[\d,]+ +56 +32 +20$/m)
+  t.regex(all.stdout, /^mla +[\d,]+ +56 +56 +56$/m)
+  const both = await tetrad(['inspect', TINY, '--config', config])
+  t.is(both.code, 1)
+})
+
+test("eval perplexity and multiple-choice print numbers, and JSON with the contract's fields", async (t) => {
+  const text = await tetrad(['eval', 'perplexity', `${FIXTURES}eval/genesis.bin`, '--windows', '2', '--ranks', '2'])
+  t.is(text.code, 0)
+  t.regex(text.stdout, /^window 0 +loss 3\.827\d\nwindow 1 +loss 3\.617\d\nmean loss 3\.722\d+, perplexity 41\.\d+, 2 windows\n$/)
+  const json = await tetrad(['eval', 'perplexity', `${FIXTURES}eval/genesis.bin`, '--block-size', '64', '--windows', '3', '--json'])
+  t.is(json.stderr, '')
+  const result = JSON.parse(json.stdout)
+  t.deepEqual(Object.keys(result).sort(), ['meanLoss', 'perplexity', 'windowLosses', 'windows'])
+  t.is(result.windowLosses.length, 3)
+  const choice = await tetrad(['eval', 'multiple-choice', `${FIXTURES}eval/multiple_choice.jsonl`, '--json'])
+  t.true(Math.abs(JSON.parse(choice.stdout).acc - 11 / 48) < 1e-9)
+  t.true(Math.abs(JSON.parse(choice.stdout).acc_norm - 26 / 48) < 1e-9)
+  const wrong = await tetrad(['eval', 'perplexity', `${FIXTURES}eval/perplexity.json`])
+  t.is(wrong.code, 1)
+  t.regex(wrong.stderr, /error EVAL_DATA_INVALID/)
+})
+
+test('synth writes a model that generate runs', async (t) => {
+  const dir = join(temporary(t), 'model')
+  const { code, stdout } = await tetrad([
+    'synth',
+    dir,
+    '--variant',
+    'tpa',
+    '--config',
+    `${FIXTURES}golden/tpa/config.json`,
+    '--dtype',
+    'f32',
+    '--seed',
+    '5',
+  ])
+  t.is(code, 0)
+  t.regex(stdout, /tpa, [\d,]+ random parameters, \d+ MiB\n$/)
+  const run = await tetrad(['generate', '--model', dir, '--prompt-ids', '1,2', '--max-tokens', '4', '--ignore-eos', '--json'])
+  t.is(JSON.parse(run.stdout).tokens.length, 4)
+  const again = await tetrad(['synth', dir, '--variant', 'tpa', '--preset', 'mid'])
+  t.is(again.code, 1)
+  t.regex(again.stderr, /error OUTPUT_EXISTS/)
 })
 
 test('help and version exit with 0', async (t) => {

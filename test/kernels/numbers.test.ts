@@ -1,6 +1,6 @@
 import test from 'ava'
-import { bf16FromF32Bits, f32BitsFromF16, roundToBf16 } from '../../kernels/float-formats.js'
-import { cosSin, exp, ropeFrequencies, uniform } from '../../kernels/portable-math.js'
+import { bf16FromF32Bits, f16FromF32Bits, f32BitsFromF16, roundToBf16 } from '../../kernels/float-formats.js'
+import { cosSin, exp, log, ropeFrequencies, uniform } from '../../kernels/portable-math.js'
 
 const value = (bits: number) => new Float32Array(new Uint32Array([bits]).buffer)[0] as number
 
@@ -70,4 +70,36 @@ test('uniform numbers: a function of seed, choice and position, flat over [0, 1)
     const chi = cells.reduce((sum, n) => sum + (n - 1000) ** 2 / 1000, 0)
     t.true(chi < 148.2, `chi-square ${chi}`)
   }
+})
+
+test('log is the natural logarithm, subnormal and huge arguments included', (t) => {
+  for (let e = -1070; e <= 1020; e += 7) {
+    for (const m of [1, 1.1, 1.4142, 1.5, 1.999]) {
+      const x = m * 2 ** e
+      const expected = Math.log(x)
+      t.true(Math.abs(log(x) - expected) <= 4e-16 * Math.max(1, Math.abs(expected)), `log(${x}) = ${log(x)}, ${expected}`)
+    }
+  }
+  for (let x = 0.9; x < 1.1; x += 0.0007) t.true(Math.abs(log(x) - Math.log(x)) < 3e-16)
+  t.is(log(1), 0)
+  t.is(log(0), Number.NEGATIVE_INFINITY)
+  t.is(log(Number.POSITIVE_INFINITY), Number.POSITIVE_INFINITY)
+  t.true(Number.isNaN(log(-1)) && Number.isNaN(log(Number.NaN)))
+})
+
+test('float16 narrowing is exact where it can be, and to nearest, ties to even, elsewhere', (t) => {
+  const bitsOf = (v: number) => new Uint32Array(Float32Array.of(v).buffer)[0] as number
+  for (let half = 0; half < 65536; half++) {
+    if ((half & 0x7c00) === 0x7c00) continue
+    t.true(f16FromF32Bits(f32BitsFromF16(half)) === half || (half & 0x7fff) === 0)
+  }
+  t.is(f16FromF32Bits(bitsOf(1 + 2 ** -11)), 0x3c00)
+  t.is(f16FromF32Bits(bitsOf(1 + 3 * 2 ** -11)), 0x3c02)
+  t.is(f16FromF32Bits(bitsOf(1 + 2 ** -11 + 2 ** -20)), 0x3c01)
+  t.is(f16FromF32Bits(bitsOf(65504)), 0x7bff)
+  t.is(f16FromF32Bits(bitsOf(65520)), 0x7c00)
+  t.is(f16FromF32Bits(bitsOf(1e9)), 0x7c00)
+  t.is(f16FromF32Bits(bitsOf(2 ** -25)), 0)
+  t.is(f16FromF32Bits(bitsOf(2 ** -25 + 2 ** -40)), 1)
+  t.is(f16FromF32Bits(bitsOf(-(2 ** -24))), 0x8001)
 })
