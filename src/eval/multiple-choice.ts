@@ -3,7 +3,7 @@
 import { createReadStream } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { show } from '../config/check.js'
-import type { TetradError } from '../errors.js'
+import { TetradError } from '../errors.js'
 import { mapLimited } from './scoring.js'
 import { invalid } from './token-file.js'
 
@@ -58,7 +58,7 @@ export async function multipleChoice(
   const items =
     typeof source === 'string'
       ? await readItems(source)
-      : source.map((item, i) => checkItem(item, (w) => problem('items', `item ${i}: ${w.what}`, w)))
+      : source.map((item, i) => checkItem(item, (p) => problem('the array', `item ${i}: ${p.what}`, p)))
   if (items.length === 0) throw invalid(typeof source === 'string' ? source : 'the array of items', 'at least one item', 'none', 'Give some.')
   let done = 0
   onProgress?.({ done, total: items.length })
@@ -129,5 +129,10 @@ function checkItem(value: unknown, fail: (problem: Problem) => TetradError): Mul
 }
 
 function problem(name: string, what: string, { expected, actual }: Problem): TetradError {
-  return invalid(`${name}, ${what}: it`, expected, actual, 'Correct it: one JSON object a line with query, choices and gold.')
+  return new TetradError('EVAL_DATA_INVALID', {
+    what: `${name}, ${what}`,
+    expected,
+    actual,
+    remedy: 'Correct it: one JSON object a line with query, choices and gold.',
+  })
 }
