@@ -6,6 +6,7 @@ import { isMainThread, parentPort, Worker, workerData } from 'node:worker_thread
 import { matmulScratchBytes } from '../kernels/backend.js'
 import { bufferOf, createMemory, openSpace, prepareBackend } from '../kernels/open-space.js'
 import { packedBytes, type WeightFormat } from '../kernels/packing.js'
+import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
 
 interface Task {
@@ -25,7 +26,9 @@ async function main(): Promise<void> {
   console.log(`${cpus()[0]?.model}, ${availableParallelism()} cores, Node ${process.version}`)
   console.log('floor: bytes / memory bandwidth; here each thread streams its own 200 MB matrix')
   console.log('threads  format  tokens  ms (median)  p10..p90      GB/s of weights  GFLOP/s')
-  const module = prepareBackend('wasm') as WasmModule
+  const simd = bestSimdLevel(new URL('../kernels/wasm/', import.meta.url))
+  console.log(`kernels: ${simd}`)
+  const module = prepareBackend('wasm', simd) as WasmModule
   for (let threads = 1; threads <= most; threads++) {
     for (const [format, tokens] of [
       ['bf16', 1],

@@ -1,6 +1,7 @@
 // Which class runs a backend. The only place that names them.
 import type { BackendName, KernelSpace, SharedMemory } from './backend.js'
 import { ReferenceSpace } from './reference/reference-space.js'
+import { KERNEL_FILES, type SimdLevel } from './wasm/simd-level.js'
 import { compileKernels, WasmSpace } from './wasm/wasm-space.js'
 import { type WasmModule, WebAssembly } from './wasm/webassembly.js'
 
@@ -20,9 +21,12 @@ export function bufferOf(memory: SharedMemory): SharedArrayBuffer {
   return (memory instanceof SharedArrayBuffer ? memory : memory.buffer) as SharedArrayBuffer
 }
 
-/** What every thread needs to run the backend; it crosses by postMessage. `kernels`: the compiled module's file. */
-export function prepareBackend(backend: BackendName, kernels = new URL('./wasm/tetrad.wasm', import.meta.url)): WasmModule | undefined {
-  return backend === 'wasm' ? compileKernels(kernels) : undefined
+/** Where the builds of the kernels lie when the package is not bundled. */
+const KERNELS = new URL('./wasm/', import.meta.url)
+
+/** What every thread needs to run the backend; it crosses by postMessage. `folder`: where the compiled kernels lie. */
+export function prepareBackend(backend: BackendName, simd: SimdLevel = 'simd128', folder = KERNELS): WasmModule | undefined {
+  return backend === 'wasm' ? compileKernels(new URL(KERNEL_FILES[simd], folder)) : undefined
 }
 
 /** Kernels over one memory. */
@@ -33,6 +37,6 @@ export function openSpace(module: WasmModule | undefined, memory: SharedMemory):
 }
 
 /** The part of a determinism key that names the instructions in use. */
-export function instructionLevel(backend: BackendName): string {
-  return backend === 'wasm' ? 'simd128' : 'float64'
+export function instructionLevel(backend: BackendName, simd: SimdLevel): string {
+  return backend === 'wasm' ? simd : 'float64'
 }

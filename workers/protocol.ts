@@ -1,6 +1,7 @@
 // What crosses between the coordinator and its worker threads: types, error codes, collective names. No logic.
 import type { BackendName, CacheFormat, SharedMemory } from '../kernels/backend.js'
 import type { WeightFormat } from '../kernels/packing.js'
+import type { SimdLevel } from '../kernels/wasm/simd-level.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
 
 /** A model is always cut into this many shards; `ranks` says how many of them a thread carries. */
@@ -78,6 +79,8 @@ export interface ModelShape {
 /** How a model is run; with the shape it fixes every address of every memory. */
 export interface RunPlan {
   readonly backend: BackendName
+  /** Build of the wasm kernels. */
+  readonly simd: SimdLevel
   readonly ranks: RankCount
   readonly weights: WeightFormat
   readonly cache: CacheFormat

@@ -29,7 +29,7 @@ class Rank implements RankApi {
     )
     this.#runner = new ModelRunner(this.#rank, init, this.#collectives)
     void this.#serve(this.#runner, this.#collectives)
-    return { backend: this.#runner.backend, instructions: instructionLevel(this.#runner.backend) }
+    return { backend: this.#runner.backend, instructions: instructionLevel(this.#runner.backend, init.plan.simd) }
   }
 
   takeFailure(): RankFailure | undefined {

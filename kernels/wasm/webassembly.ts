@@ -10,6 +10,7 @@ export interface WasmMemory {
 }
 
 interface WebAssemblyApi {
+  readonly validate: (bytes: Uint8Array) => boolean
   readonly Module: new (bytes: Uint8Array) => WasmModule
   readonly Instance: new (module: WasmModule, imports: Record<string, Record<string, unknown>>) => { readonly exports: Record<string, unknown> }
   /** Sizes in pages of 64 KiB. */

@@ -12,6 +12,7 @@ export interface EngineFlags {
   weights: string
   cache: string
   variant?: string
+  simd: string
   maxContext?: number
   json?: boolean
 }
@@ -31,9 +32,9 @@ export function ids(text: string): number[] {
 }
 
 export function engineOptions(flags: EngineFlags): EngineOptions {
-  const { ranks, backend, weights, cache, variant, maxContext } = flags
+  const { ranks, backend, simd, weights, cache, variant, maxContext } = flags
   // Engine.load checks the values; the cast only lets them through to it.
-  return { ranks, backend, weights, cache, ...given({ variant, maxContext }) } as EngineOptions
+  return { ranks, backend, simd, weights, cache, ...given({ variant, maxContext }) } as EngineOptions
 }
 
 /** The options that were given. */
@@ -45,6 +46,7 @@ export function withEngineFlags(command: Command): Command {
   return command
     .option('--ranks <n>', 'worker threads that share the model: auto, 1, 2 or 4', ranks, 'auto')
     .option('--backend <name>', 'auto, wasm or reference (float64, slow)', 'auto')
+    .option('--simd <level>', 'wasm kernels: auto, relaxed (fused multiply-add) or simd128', 'auto')
     .option('--weights <format>', 'weights in memory: auto (as stored), f32 or bf16', 'auto')
     .option('--cache <format>', 'cached latents: f32 or bf16', 'f32')
     .option('--variant <name>', 'attention variant, where the keys do not tell it (mla_no_scale)')

@@ -1,5 +1,6 @@
 // Options of Engine.load, checked once. Knows nothing of the model.
 import { availableParallelism } from 'node:os'
+import { SIMD_LEVELS } from '../../kernels/wasm/simd-level.js'
 import { RANK_COUNTS, type RankCount } from '../../workers/protocol.js'
 import { OptionError } from '../errors.js'
 import { VARIANT_NAMES } from './attention-variants.js'
@@ -16,6 +17,11 @@ export interface EngineOptions {
    * the ablations mla_no_scale, gla_2_no_scale and mlra_2_no_scale, whose tensors look like those of mla, gla_2 and mlra_2.
    */
   variant?: string
+  /**
+   * Build of the WebAssembly kernels: 'relaxed' (relaxed SIMD, fused multiply-add, a third faster) or 'simd128' (every engine and
+   * processor: the same bits on all of them). Default 'auto': relaxed where there is one. It is part of the determinism key.
+   */
+  simd?: 'auto' | 'simd128' | 'relaxed'
   /** Format of the weights in memory. Default 'auto': the stored type, float16 and mixed types as f32. */
   weights?: 'auto' | 'f32' | 'bf16'
   /** Format of the cached latents. Default 'f32'. */
@@ -58,6 +64,7 @@ export interface ResolvedOptions {
   readonly ranks: RankCount
   readonly backend: 'wasm' | 'reference'
   readonly variant: string | undefined
+  readonly simd: 'auto' | 'simd128' | 'relaxed'
   readonly weights: 'auto' | 'f32' | 'bf16'
   readonly cache: 'f32' | 'bf16'
   readonly prefillChunk: number
@@ -77,6 +84,7 @@ const NAMES = [
   'ranks',
   'backend',
   'variant',
+  'simd',
   'weights',
   'cache',
   'prefillChunk',
@@ -105,6 +113,7 @@ export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
     ranks: ranks === 'auto' ? automaticRanks(availableParallelism()) : ranks,
     backend: backend === 'auto' ? 'wasm' : backend,
     variant: o.variant === undefined ? undefined : checkOneOf('variant', o.variant as string, VARIANT_NAMES, fail),
+    simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', ...SIMD_LEVELS] as const, fail),
     weights: checkOneOf('weights', o.weights ?? 'auto', ['auto', 'f32', 'bf16'] as const, fail),
     cache: checkOneOf('cache', o.cache ?? 'f32', ['f32', 'bf16'] as const, fail),
     prefillChunk: checkInteger('prefillChunk', o.prefillChunk ?? 64, 1, 4096, fail),

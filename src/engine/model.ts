@@ -1,14 +1,17 @@
 // A model directory opened but not loaded: configuration, tensors, variant, shape and the plan that the options give.
 // What inspect prints and what Engine.load starts from.
 import { instructionLevel } from '../../kernels/open-space.js'
+import { bestSimdLevel, type SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { cachedScalars, cachedValues, isLocal, segmentHeads, shardsOf, streamsOf } from '../../workers/attention-plan.js'
 import { cacheBytesPerScalar, cut, layoutModel, type ModelLayout } from '../../workers/model-layout.js'
 import { type ModelShape, PAGE_TOKENS, type RankCount, type Replication, type RunPlan } from '../../workers/protocol.js'
+import { assetUrl } from '../assets.js'
 import { type Checkpoint, openCheckpoint } from '../checkpoint/checkpoint.js'
 import { elements, type StoredType } from '../checkpoint/tensor-source.js'
 import { detectVariant, type LoweredModel, lowerModel, type Variant } from '../config/attention-variants.js'
 import type { ResolvedOptions } from '../config/engine-options.js'
 import { type ModelConfig, readModelConfig } from '../config/model-config.js'
+import { OptionError } from '../errors.js'
 import { VERSION } from '../version.js'
 
 /** What a plan is made from. */
@@ -65,6 +68,7 @@ export function planRun(model: ModelPlan, options: ResolvedOptions, cores: numbe
   const automatic = options.cacheTokens === undefined && options.cacheBytes === undefined
   const most = automatic ? Math.min(wanted, maxRunning * pagesPerSlot, mostPages(model, options)) : wanted
   const partial = {
+    simd: chooseSimd(options.simd),
     contextTokens: Math.min(context, Math.max(1, most) * PAGE_TOKENS),
     backend,
     ranks,
@@ -77,6 +81,18 @@ export function planRun(model: ModelPlan, options: ResolvedOptions, cores: numbe
     pagesPerSlot,
   } as const
   return { ...partial, replicate: chooseReplication(model, { ...partial, replicate: { queryA: false, queryB: false } }, cores) }
+}
+
+function chooseSimd(wanted: ResolvedOptions['simd']): SimdLevel {
+  if (wanted === 'simd128') return wanted
+  const best = bestSimdLevel(assetUrl('dist/kernels/wasm/'))
+  if (wanted === 'auto' || wanted === best) return best
+  throw new OptionError('OPTION_INVALID', {
+    what: 'simd: relaxed is not available here',
+    expected: 'a Node version and processor with relaxed SIMD and a fused multiply-add',
+    actual: `Node ${process.version} on ${process.arch}`,
+    remedy: 'Leave simd out, or choose simd128.',
+  })
 }
 
 /** Bytes of one page over all layers, of one rank. */
@@ -117,7 +133,7 @@ function chooseReplication(model: ModelPlan, plan: RunPlan, cores: number): Repl
 
 /** Two engines with the same key give the same bits for the same request. */
 export function determinismKey(plan: RunPlan): string {
-  return `tetrad-${VERSION}/${plan.backend}/${instructionLevel(plan.backend)}/weights-${plan.weights}/cache-${plan.cache}`
+  return `tetrad-${VERSION}/${plan.backend}/${instructionLevel(plan.backend, plan.simd)}/weights-${plan.weights}/cache-${plan.cache}`
 }
 
 /** One rank of a plan, in the model's terms. */

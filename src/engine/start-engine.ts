@@ -60,7 +60,7 @@ export async function startEngine(
 ): Promise<{ coordinator: Coordinator; scheduler: Scheduler; blocks: BlockManager; statistics: Statistics }> {
   const control = new SharedArrayBuffer(CONTROL_BYTES)
   const mailbox = new SharedArrayBuffer(layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot).bytes)
-  const module = prepareBackend(plan.backend, assetUrl('dist/kernels/wasm/tetrad.wasm'))
+  const module = prepareBackend(plan.backend, plan.simd, assetUrl('dist/kernels/wasm/'))
   const inits = memories.ranks.map(
     (rankMemory): RankInit => ({
       shape: model.lowered.shape,

@@ -4,15 +4,16 @@ import { bf16FromF32Bits } from '../../kernels/float-formats.js'
 import { bufferOf, createMemory, openSpace, prepareBackend } from '../../kernels/open-space.js'
 import { type PackedMatrix, packedBytes, packRectangle, type WeightFormat } from '../../kernels/packing.js'
 import type { Rows } from '../../kernels/rows.js'
+import type { SimdLevel } from '../../kernels/wasm/simd-level.js'
 
 export class TestSpace {
   readonly space: KernelSpace
   readonly buffer: SharedArrayBuffer
   #next = 64
 
-  constructor(backend: BackendName, bytes = 8 << 20) {
+  constructor(backend: BackendName, simd: SimdLevel = 'simd128', bytes = 8 << 20) {
     const memory = createMemory(backend, bytes)
-    this.space = openSpace(prepareBackend(backend), memory)
+    this.space = openSpace(prepareBackend(backend, simd), memory)
     this.buffer = bufferOf(memory)
     // Whatever a kernel does not write must not look like a result.
     this.space.scalars.fill(12345.678)

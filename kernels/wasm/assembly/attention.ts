@@ -1,6 +1,7 @@
 // Attention of one query row over one page of the cache. Lanes are heads for the scores and cache columns for the
 // weighted sum; every score and every sum is one accumulator in ascending order (columns, then cached tokens).
 // The caller walks the pages of a row in sequence order, so a row's bits depend on its own position alone.
+import { madd } from './madd'
 import { exp4 } from './math'
 
 /** One cached value in all lanes. C is u32 (f32 cache) or u16 (bf16 cache). */
@@ -41,10 +42,10 @@ function dot<C>(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLa
       let qp = q + h
       for (let i: usize = 0; i < k; i++) {
         const u = v128.load(qp), v = v128.load(qp, 16)
-        let x = splat<C>(p0); a0 = f32x4.add(a0, f32x4.mul(u, x)); b0 = f32x4.add(b0, f32x4.mul(v, x))
-        x = splat<C>(p1); a1 = f32x4.add(a1, f32x4.mul(u, x)); b1 = f32x4.add(b1, f32x4.mul(v, x))
-        x = splat<C>(p2); a2 = f32x4.add(a2, f32x4.mul(u, x)); b2 = f32x4.add(b2, f32x4.mul(v, x))
-        x = splat<C>(p3); a3 = f32x4.add(a3, f32x4.mul(u, x)); b3 = f32x4.add(b3, f32x4.mul(v, x))
+        let x = splat<C>(p0); a0 = madd(a0, u, x); b0 = madd(b0, v, x)
+        x = splat<C>(p1); a1 = madd(a1, u, x); b1 = madd(b1, v, x)
+        x = splat<C>(p2); a2 = madd(a2, u, x); b2 = madd(b2, v, x)
+        x = splat<C>(p3); a3 = madd(a3, u, x); b3 = madd(b3, v, x)
         qp += laneBytes; p0 += step; p1 += step; p2 += step; p3 += step
       }
       let o = out + h
@@ -59,8 +60,8 @@ function dot<C>(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLa
       let qp = q + h
       for (let i: usize = 0; i < k; i++) {
         const u = v128.load(qp)
-        a0 = f32x4.add(a0, f32x4.mul(u, splat<C>(p0))); a1 = f32x4.add(a1, f32x4.mul(u, splat<C>(p1)))
-        a2 = f32x4.add(a2, f32x4.mul(u, splat<C>(p2))); a3 = f32x4.add(a3, f32x4.mul(u, splat<C>(p3)))
+        a0 = madd(a0, u, splat<C>(p0)); a1 = madd(a1, u, splat<C>(p1))
+        a2 = madd(a2, u, splat<C>(p2)); a3 = madd(a3, u, splat<C>(p3))
         qp += laneBytes; p0 += step; p1 += step; p2 += step; p3 += step
       }
       let o = out + h
@@ -75,7 +76,7 @@ function dot<C>(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLa
       let a = f32x4.splat(0)
       let p = c, qp = q + h
       for (let i: usize = 0; i < k; i++) {
-        a = f32x4.add(a, f32x4.mul(v128.load(qp), splat<C>(p)))
+        a = madd(a, v128.load(qp), splat<C>(p))
         qp += laneBytes; p += step
       }
       v128.store(out + h, a)
@@ -141,10 +142,10 @@ function accumulate<C>(p: usize, alpha: usize, c: usize, cStride: usize, v: usiz
         let cp = column, pp = pr
         for (let t: usize = 0; t < tokens; t++) {
           const u = four<C>(cp), w = four<C>(cp + fourBytes)
-          let x = v128.load32_splat(pp); a0 = f32x4.add(a0, f32x4.mul(u, x)); b0 = f32x4.add(b0, f32x4.mul(w, x))
-          x = v128.load32_splat(pp, 4); a1 = f32x4.add(a1, f32x4.mul(u, x)); b1 = f32x4.add(b1, f32x4.mul(w, x))
-          x = v128.load32_splat(pp, 8); a2 = f32x4.add(a2, f32x4.mul(u, x)); b2 = f32x4.add(b2, f32x4.mul(w, x))
-          x = v128.load32_splat(pp, 12); a3 = f32x4.add(a3, f32x4.mul(u, x)); b3 = f32x4.add(b3, f32x4.mul(w, x))
+          let x = v128.load32_splat(pp); a0 = madd(a0, u, x); b0 = madd(b0, w, x)
+          x = v128.load32_splat(pp, 4); a1 = madd(a1, u, x); b1 = madd(b1, w, x)
+          x = v128.load32_splat(pp, 8); a2 = madd(a2, u, x); b2 = madd(b2, w, x)
+          x = v128.load32_splat(pp, 12); a3 = madd(a3, u, x); b3 = madd(b3, w, x)
           cp += cStride; pp += laneBytes
         }
         v128.store(z0 + o, a0); v128.store(z0 + o, b0, 16); v128.store(z1 + o, a1); v128.store(z1 + o, b1, 16)
@@ -158,8 +159,8 @@ function accumulate<C>(p: usize, alpha: usize, c: usize, cStride: usize, v: usiz
         let cp = column, pp = pr
         for (let t: usize = 0; t < tokens; t++) {
           const u = four<C>(cp)
-          a0 = f32x4.add(a0, f32x4.mul(u, v128.load32_splat(pp))); a1 = f32x4.add(a1, f32x4.mul(u, v128.load32_splat(pp, 4)))
-          a2 = f32x4.add(a2, f32x4.mul(u, v128.load32_splat(pp, 8))); a3 = f32x4.add(a3, f32x4.mul(u, v128.load32_splat(pp, 12)))
+          a0 = madd(a0, u, v128.load32_splat(pp)); a1 = madd(a1, u, v128.load32_splat(pp, 4))
+          a2 = madd(a2, u, v128.load32_splat(pp, 8)); a3 = madd(a3, u, v128.load32_splat(pp, 12))
           cp += cStride; pp += laneBytes
         }
         v128.store(z0 + o, a0); v128.store(z1 + o, a1); v128.store(z2 + o, a2); v128.store(z3 + o, a3)
@@ -174,7 +175,7 @@ function accumulate<C>(p: usize, alpha: usize, c: usize, cStride: usize, v: usiz
           let a = f32x4.mul(v128.load(zg + o), l)
           let cp = column, pp = pr + (g << 2)
           for (let t: usize = 0; t < tokens; t++) {
-            a = f32x4.add(a, f32x4.mul(four<C>(cp), v128.load32_splat(pp)))
+            a = madd(a, four<C>(cp), v128.load32_splat(pp))
             cp += cStride; pp += laneBytes
           }
           v128.store(zg + o, a)

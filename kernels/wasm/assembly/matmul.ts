@@ -6,12 +6,11 @@
 // so a row is recovered by one shift or one mask, and vector lanes are outputs, never parts of one sum.
 // Each output is one accumulator over ascending k, so one token or many give the same bits.
 
+import { madd } from './madd'
+
 /** Columns of a tile that stay in the L1 cache while all tokens pass over them (16 KiB in either format). */
 // @ts-ignore: decorator
 @inline function blockColumns<T>(): usize { return sizeof<T>() == 2 ? 256 : 128 }
-
-// @ts-ignore: decorator
-@inline function madd(acc: v128, a: v128, b: v128): v128 { return f32x4.add(acc, f32x4.mul(a, b)) }
 
 /** y[32] of one tile for one token. w: [k][32] packed, x: [k], y: [32]. Columns k0..k1; k0 > 0 goes on from y. */
 function tileOneToken<T>(w: usize, x: usize, y: usize, columns: usize): void {

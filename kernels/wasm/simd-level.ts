@@ -1,0 +1,22 @@
+// Which build of the kernels an engine can run: relaxed SIMD with a fused multiply-add, or plain 128-bit SIMD.
+import { readFileSync } from 'node:fs'
+import { setFlagsFromString } from 'node:v8'
+import { WebAssembly } from './webassembly.js'
+
+/** 'relaxed': relaxed SIMD, whose multiply-add rounds once here. 'simd128': every engine, two roundings. */
+export type SimdLevel = 'simd128' | 'relaxed'
+
+export const SIMD_LEVELS = ['simd128', 'relaxed'] as const
+
+export const KERNEL_FILES: Readonly<Record<SimdLevel, string>> = { simd128: 'tetrad.wasm', relaxed: 'tetrad-relaxed.wasm' }
+
+/** The best level of this engine and processor. `folder`: where the builds lie. */
+export function bestSimdLevel(folder: URL): SimdLevel {
+  const bytes = readFileSync(new URL(KERNEL_FILES.relaxed, folder))
+  // Node 20 has it behind a flag, which later versions no longer know as off.
+  if (!WebAssembly.validate(bytes)) setFlagsFromString('--experimental-wasm-relaxed-simd')
+  if (!WebAssembly.validate(bytes)) return 'simd128'
+  const memory = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true })
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory, abort: () => {} } })
+  return (exports as { fusesMultiplyAdd(): number }).fusesMultiplyAdd() ? 'relaxed' : 'simd128'
+}
