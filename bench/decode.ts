@@ -10,7 +10,7 @@ const rounds = Number(process.argv[3] ?? 7)
 const TOKENS = 300
 const PROMPT = Array.from({ length: 16 }, (_, i) => 100 + i)
 
-const engines = await Promise.all(([1, 2, 4] as const).map((ranks) => Engine.load(dir, { ranks })))
+const engines = await Promise.all(([1, 2, 4] as const).map((ranks) => Engine.load(dir, { ranks, weights: (process.argv[4] ?? 'auto') as 'auto' })))
 const bytes = packedBytes(engines[0] as Engine).shards.reduce((a, b) => a + b, 0)
 console.log(`${cpus()[0]?.model}, ${availableParallelism()} cores, Node ${process.version}`)
 console.log(`floor: ${(bytes / 1e6).toFixed(1)} MB of weights a token / memory bandwidth (npm run bench:matvec)`)

@@ -101,5 +101,6 @@ export interface KernelSpace {
 
 /** Bytes of scratch that matmul needs for `tokens` rows of k inputs. */
 export function matmulScratchBytes(tokens: number, k: number): number {
-  return Math.ceil(tokens / 4) * k * 16
+  // int8 rounds its columns up to whole blocks of 32.
+  return Math.ceil(tokens / 4) * Math.ceil(k / 32) * 32 * 16
 }

@@ -1,13 +1,16 @@
 // The packed weight layout that all backends read: tiles of 32 rows, column by column (design rule 1).
 // Owns where an element lies; knows no tensor names. The kernels' side is wasm/assembly/matmul.ts.
 import { bf16FromF32Bits } from './float-formats.js'
+import { int8Bytes } from './int8-packing.js'
 
 /** Rows of a tile; a matrix is padded with zero rows to a multiple of it. */
 export const TILE_ROWS = 32
 
-export type WeightFormat = 'f32' | 'bf16'
+/** Formats whose elements stand alone; int8 has scales (int8-packing.ts). */
+export type FloatFormat = 'f32' | 'bf16'
+export type WeightFormat = FloatFormat | 'int8'
 
-export const WEIGHT_BYTES: Readonly<Record<WeightFormat, number>> = { f32: 4, bf16: 2 }
+export const WEIGHT_BYTES: Readonly<Record<FloatFormat, number>> = { f32: 4, bf16: 2 }
 
 /** A matrix (or `batch` of the same shape, as heads are) in a memory. Plain data: it crosses threads. */
 export interface PackedMatrix {
@@ -28,6 +31,7 @@ export interface PackedMatrix {
 
 /** Bytes of one packed [rows, cols] matrix, padding included. */
 export function packedBytes(rows: number, cols: number, format: WeightFormat): number {
+  if (format === 'int8') return int8Bytes(rows, cols)
   return Math.ceil(rows / TILE_ROWS) * TILE_ROWS * cols * WEIGHT_BYTES[format]
 }
 
@@ -40,12 +44,12 @@ export function paddedRows(rows: number): number {
 const BF16_ROW_POSITION = Uint8Array.from({ length: TILE_ROWS }, (_, r) => ((r >> 3) << 3) + ((r & 3) << 1) + ((r >> 2) & 1))
 const F32_ROW_POSITION = Uint8Array.from({ length: TILE_ROWS }, (_, r) => r)
 
-export function rowPositions(format: WeightFormat): Uint8Array {
+export function rowPositions(format: FloatFormat): Uint8Array {
   return format === 'bf16' ? BF16_ROW_POSITION : F32_ROW_POSITION
 }
 
 /** Index (in elements of the format, from the matrix's first) of element (row, col). */
-export function packedIndex(row: number, col: number, cols: number, format: WeightFormat): number {
+export function packedIndex(row: number, col: number, cols: number, format: FloatFormat): number {
   const position = rowPositions(format)[row & 31] as number
   return (row >> 5) * cols * TILE_ROWS + col * TILE_ROWS + position
 }

@@ -30,7 +30,7 @@ export interface Inspection {
   readonly contextTokens: number
   readonly vocab: number
   readonly backend: 'wasm' | 'reference'
-  readonly weights: 'f32' | 'bf16'
+  readonly weights: 'f32' | 'bf16' | 'int8'
   readonly cache: 'f32' | 'bf16'
   readonly ranks: readonly RankPlan[]
   readonly replicated: readonly string[]

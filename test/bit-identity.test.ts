@@ -1,5 +1,5 @@
 import test from 'ava'
-import { Engine, type EngineOptions } from '../src/index.js'
+import { Engine, type EngineOptions, inspect } from '../src/index.js'
 import { recordLogits } from '../src/testing.js'
 import { randomNumbers, TINY } from './support/fixtures.js'
 
@@ -67,4 +67,35 @@ test('sampling with a seed gives the same text at every rank count, and another 
 test('f32 weights of a bf16 checkpoint are the same numbers, so the same bits', async (t) => {
   const other = await bits({ ranks: 2, weights: 'f32' })
   t.true(other.logits.equals((await reference).logits))
+})
+
+test('plain SIMD kernels give the same bits at 1, 2 and 4 ranks and chunks 1 and 64, under a key of their own', async (t) => {
+  const one = await bits({ ranks: 1, simd: 'simd128' })
+  for (const options of [{ ranks: 2, prefillChunk: 1 }, { ranks: 4 }] as const) {
+    const other = await bits({ ...options, simd: 'simd128' })
+    t.true(other.logits.equals(one.logits))
+    t.deepEqual(other.hashes, one.hashes)
+  }
+  t.regex((await inspect(TINY, { simd: 'simd128' })).determinismKey, /simd128/)
+})
+
+test('int8 weights give the same bits at 1, 2 and 4 ranks, chunks 1, 7 and 64, and with either build of the kernels', async (t) => {
+  const one = await bits({ ranks: 1, weights: 'int8' })
+  for (const options of [
+    { ranks: 2, prefillChunk: 1 },
+    { ranks: 4, prefillChunk: 7 },
+  ] as const) {
+    const other = await bits({ ...options, weights: 'int8' })
+    t.true(other.logits.equals(one.logits))
+    t.deepEqual(other.hashes, one.hashes)
+  }
+  t.false(one.logits.equals((await reference).logits))
+  // The products are the same integers in every build; attention is not, so the first token of a sequence is compared.
+  const first: Float32Array[] = []
+  for (const simd of ['auto', 'simd128'] as const) {
+    const engine = await Engine.load(TINY, { ranks: 2, weights: 'int8', simd })
+    first.push(await engine.logits([77]))
+    await engine.close()
+  }
+  t.deepEqual(first[0], first[1])
 })

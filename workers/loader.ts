@@ -2,6 +2,7 @@
 // Nothing is held but one block per thread.
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { f32BitsFromF16 } from '../kernels/float-formats.js'
+import { packInt8 } from '../kernels/int8-packing.js'
 import { packRectangle } from '../kernels/packing.js'
 import type { LoadResult, LoadTask, MatrixPiece } from './protocol.js'
 
@@ -106,16 +107,14 @@ function pack(piece: MatrixPiece, buffer: SharedArrayBuffer, bits: Uint32Array, 
   const first = Math.max(piece.row, task.firstRow)
   const rows = Math.min(piece.row + piece.rows, task.firstRow + task.rows) - first
   if (rows <= 0) return
-  const target = piece.format === 'bf16' ? new Uint16Array(buffer, piece.ptr) : new Uint32Array(buffer, piece.ptr)
   const skipped = first - piece.row
-  packRectangle(
-    target,
-    piece.packedCols,
-    bits,
-    task.cols,
-    { row: first - task.firstRow, rows, col: piece.col, cols: piece.cols },
-    piece.packedRow + (piece.transposed ? 0 : skipped),
-    piece.packedCol + (piece.transposed ? skipped : 0),
-    piece.transposed,
-  )
+  const rectangle = { row: first - task.firstRow, rows, col: piece.col, cols: piece.cols }
+  const row = piece.packedRow + (piece.transposed ? 0 : skipped)
+  const col = piece.packedCol + (piece.transposed ? skipped : 0)
+  if (piece.format === 'int8') {
+    packInt8(new Uint8Array(buffer, piece.ptr), piece.packedCols, bits, task.cols, rectangle, row, col, piece.transposed)
+    return
+  }
+  const target = piece.format === 'bf16' ? new Uint16Array(buffer, piece.ptr) : new Uint32Array(buffer, piece.ptr)
+  packRectangle(target, piece.packedCols, bits, task.cols, rectangle, row, col, piece.transposed)
 }

@@ -2,7 +2,7 @@
 // sizes memories with it, the loader finds its targets, and each rank opens the same addresses. Knows no tensor names.
 import { type CacheFormat, matmulScratchBytes } from '../kernels/backend.js'
 import { scalarBytes } from '../kernels/open-space.js'
-import { type PackedMatrix, packedBytes, paddedRows } from '../kernels/packing.js'
+import { type PackedMatrix, packedBytes, paddedRows, type WeightFormat } from '../kernels/packing.js'
 import {
   cacheWidth,
   coefficientRowWidth,
@@ -69,6 +69,8 @@ export interface ShardLayout {
   readonly layers: readonly ShardLayer[]
   /** [part(vocab), embed], tied with the token embedding. */
   readonly head: PackedMatrix
+  /** The same rows as floats: `head` itself, but for int8 weights. */
+  readonly embedding: PackedMatrix
   readonly weightBytes: number
   /** Indexed by rank. */
   readonly scratch: readonly ShardScratch[]
@@ -231,10 +233,10 @@ function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): ShardLayo
   const upHeads = a.absorbed ? heads : 0
   const segmentCount = segment.end - segment.start
   const { keyWidth, valueWidth } = a.stream
-  const matrix = (rows: number, cols: number, batch = 1, inStride = 0, outStride = 0): PackedMatrix => {
-    const batchBytes = packedBytes(rows, cols, plan.weights)
+  const matrix = (rows: number, cols: number, batch = 1, inStride = 0, outStride = 0, format: WeightFormat = plan.weights): PackedMatrix => {
+    const batchBytes = packedBytes(rows, cols, format)
     const bytes = batch * batchBytes
-    return { ptr: arena.take(bytes), rows, cols, format: plan.weights, batch, batchBytes, inStride, outStride, bytes }
+    return { ptr: arena.take(bytes), rows, cols, format, batch, batchBytes, inStride, outStride, bytes }
   }
   const streamRows = ownStreams(a, shard).length * a.stream.width
   const coefficientRows = a.factors ? 2 * a.factors.rank * heads : 0
@@ -255,6 +257,7 @@ function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): ShardLayo
     }),
   )
   const head = matrix(part(shape.vocab, shard), embed)
+  const embedding = plan.weights === 'int8' ? matrix(head.rows, embed, 1, 0, 0, plan.embedding) : head
   const weightBytes = layers.reduce((sum, layer) => sum + matrixBytes(layer), head.bytes)
 
   const mlp = paddedRows(part(shape.intermediate, shard))
@@ -287,7 +290,7 @@ function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): ShardLayo
       matmul: arena.take(matmulScratchBytes(rows, Math.max(inputWidth, mlp))),
     }),
   )
-  return { layers, head, weightBytes, scratch, bytes: arena.bytes }
+  return { layers, head, embedding, weightBytes, scratch, bytes: arena.bytes }
 }
 
 function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): RankLayout {

@@ -117,7 +117,7 @@ export class ModelRunner {
       let s = SHARDS - 1
       while (s > 0 && token < (starts[s] as number)) s--
       const shard = this.#shard(s)
-      shard.space.gatherRow(shard.head, token - (starts[s] as number), shard.normed)
+      shard.space.gatherRow(shard.embedding, token - (starts[s] as number), shard.normed)
       copyRows(this.#residualAt[t] as Rows, shard.normed, 1)
       const position = this.#step.int(t, ROW.position)
       const row = this.#ropeTable.row(t)

@@ -1,6 +1,6 @@
 // What crosses between the coordinator and its worker threads: types, error codes, collective names. No logic.
 import type { BackendName, CacheFormat, SharedMemory } from '../kernels/backend.js'
-import type { WeightFormat } from '../kernels/packing.js'
+import type { FloatFormat, WeightFormat } from '../kernels/packing.js'
 import type { SimdLevel } from '../kernels/wasm/simd-level.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
 
@@ -83,6 +83,8 @@ export interface RunPlan {
   readonly simd: SimdLevel
   readonly ranks: RankCount
   readonly weights: WeightFormat
+  /** Of the token embedding's own copy, which int8 weights need. */
+  readonly embedding: FloatFormat
   readonly cache: CacheFormat
   /** Most rows (tokens) of one step. */
   readonly stepRows: number

@@ -10,6 +10,7 @@ export class ShardWork {
   readonly space: KernelSpace
   readonly layers: readonly ShardLayer[]
   readonly head: ShardLayout['head']
+  readonly embedding: ShardLayout['embedding']
   /** Scratch for matmul, byte offset. */
   readonly #scratch: number
   // Inputs, copied in by the rank. All share one buffer: one is in use at a time.
@@ -53,6 +54,7 @@ export class ShardWork {
     this.space = space
     this.layers = layout.layers
     this.head = layout.head
+    this.embedding = layout.embedding
     this.#scratch = buffers.matmul
     this.normed = input(shape.embed)
     this.queryLatent = input(a.queryRank)

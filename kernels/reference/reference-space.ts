@@ -2,6 +2,7 @@
 // Written to be read. Activations, exchange slots and cache are float64; a bf16 cache rounds at the write.
 import type { CacheFormat, KernelSpace, UnitGeometry } from '../backend.js'
 import { roundToBf16 } from '../float-formats.js'
+import { int8Weight } from '../int8-packing.js'
 import { type PackedMatrix, packedIndex, WEIGHT_BYTES } from '../packing.js'
 import { exp, log } from '../portable-math.js'
 import { Rows } from '../rows.js'
@@ -18,6 +19,7 @@ export class ReferenceSpace implements KernelSpace {
   readonly #f32: Float32Array
   readonly #u32: Uint32Array
   readonly #u16: Uint16Array
+  readonly #view: DataView
   readonly #bits = new Uint32Array(1)
   readonly #float = new Float32Array(this.#bits.buffer)
 
@@ -26,6 +28,7 @@ export class ReferenceSpace implements KernelSpace {
     this.#f32 = new Float32Array(memory)
     this.#u32 = new Uint32Array(memory)
     this.#u16 = new Uint16Array(memory)
+    this.#view = new DataView(memory)
   }
 
   rows(ptr: number, width: number, stride = width): Rows {
@@ -33,6 +36,7 @@ export class ReferenceSpace implements KernelSpace {
   }
 
   #weight(w: PackedMatrix, batch: number, row: number, col: number): number {
+    if (w.format === 'int8') return int8Weight(this.#view, w.ptr + batch * w.batchBytes, row, col, w.cols)
     const bytes = WEIGHT_BYTES[w.format]
     const index = (w.ptr + batch * w.batchBytes) / bytes + packedIndex(row, col, w.cols, w.format)
     this.#bits[0] = w.format === 'bf16' ? (this.#u16[index] as number) << 16 : (this.#u32[index] as number)

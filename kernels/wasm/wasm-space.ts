@@ -1,6 +1,7 @@
 // The WebAssembly backend: the module's exports behind KernelSpace. Owns no memory.
 import { readFileSync } from 'node:fs'
 import type { CacheFormat, KernelSpace, UnitGeometry } from '../backend.js'
+import { INT8_TILE_ROWS } from '../int8-packing.js'
 import { type PackedMatrix, TILE_ROWS } from '../packing.js'
 import { log } from '../portable-math.js'
 import { Rows } from '../rows.js'
@@ -11,6 +12,7 @@ type Kernel = (...args: number[]) => number
 interface Exports {
   matmulF32: Kernel
   matmulBf16: Kernel
+  matmulInt8: Kernel
   rmsNorm: Kernel
   rope: Kernel
   swiglu: Kernel
@@ -64,10 +66,10 @@ export class WasmSpace implements KernelSpace {
   }
 
   matmul(w: PackedMatrix, x: Rows, y: Rows, tokens: number, scratch: number): void {
-    const run = w.format === 'bf16' ? this.#k.matmulBf16 : this.#k.matmulF32
+    const run = w.format === 'int8' ? this.#k.matmulInt8 : w.format === 'bf16' ? this.#k.matmulBf16 : this.#k.matmulF32
     run(
       w.ptr,
-      Math.ceil(w.rows / TILE_ROWS),
+      Math.ceil(w.rows / (w.format === 'int8' ? INT8_TILE_ROWS : TILE_ROWS)),
       w.cols,
       x.ptr,
       x.strideBytes,

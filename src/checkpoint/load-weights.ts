@@ -2,6 +2,7 @@
 import { availableParallelism } from 'node:os'
 import { Piscina } from 'piscina'
 import type { SharedMemory } from '../../kernels/backend.js'
+import { INT8_BLOCK_COLUMNS } from '../../kernels/int8-packing.js'
 import { bufferOf } from '../../kernels/open-space.js'
 import type { LoadResult, LoadTask, MemoryName } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
@@ -69,10 +70,15 @@ function blocks(plan: TensorPlan, memories: Memories): LoadTask[] {
   const { source } = plan
   const rowBytes = plan.cols * STORED_BYTES[source.dtype]
   const each = Math.max(1, Math.floor(BLOCK_BYTES / rowBytes))
+  const starts = [0]
+  for (let next = each; next < plan.rows; ) {
+    while (next < plan.rows && !mayCut(plan, next)) next++
+    if (next < plan.rows) starts.push(next)
+    next += each
+  }
   const buffer = (memory: MemoryName) => bufferOf((memory.kind === 'shard' ? memories.shards : memories.ranks)[memory.index] as SharedMemory)
-  return Array.from({ length: Math.ceil(plan.rows / each) }, (_, i) => {
-    const firstRow = i * each
-    const rows = Math.min(each, plan.rows - firstRow)
+  return starts.map((firstRow, i) => {
+    const rows = (starts[i + 1] ?? plan.rows) - firstRow
     const touched = plan.pieces.filter((p) => p.row < firstRow + rows && p.row + p.rows > firstRow)
     return {
       tensor: source.name,
@@ -88,6 +94,13 @@ function blocks(plan: TensorPlan, memories: Memories): LoadTask[] {
       vectors: plan.vectors.map((v) => ({ ...v, buffer: buffer(v.memory) })),
     }
   })
+}
+
+/** Source rows that become columns of an int8 matrix stay together by blocks: a block has one scale. */
+function mayCut(plan: TensorPlan, row: number): boolean {
+  return plan.pieces.every(
+    (p) => p.format !== 'int8' || !p.transposed || row <= p.row || row >= p.row + p.rows || (row - p.row) % INT8_BLOCK_COLUMNS === 0,
+  )
 }
 
 function problem(task: LoadTask, result: Extract<LoadResult, { problem: string }>): CheckpointError {

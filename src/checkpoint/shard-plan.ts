@@ -60,7 +60,10 @@ export function planTensors(finder: TensorFinder, model: LoweredModel, variant: 
 
   // Tied: either name or both; the first is loaded.
   const tied = ['lm_head.weight', 'transformer.wte.weight'].filter((name) => finder.has(name))
-  const head = eachShard((s) => [rowsOf(shardMemory(s), layout.shards[s]?.head as PackedMatrix, cut(shape.vocab, s))])
+  const head = eachShard((s) => {
+    const { head, embedding } = layout.shards[s] as ModelLayout['shards'][number]
+    return [...new Set<PackedMatrix>([head, embedding])].map((matrix) => rowsOf(shardMemory(s), matrix, cut(shape.vocab, s)))
+  })
   planner.matrix(tied[0] ?? 'lm_head.weight', [shape.vocab, embed], head)
   if (tied[1]) planner.skip(tied[1], [shape.vocab, embed])
   return planner.plans

@@ -47,7 +47,7 @@ export function withEngineFlags(command: Command): Command {
     .option('--ranks <n>', 'worker threads that share the model: auto, 1, 2 or 4', ranks, 'auto')
     .option('--backend <name>', 'auto, wasm or reference (float64, slow)', 'auto')
     .option('--simd <level>', 'wasm kernels: auto, relaxed (fused multiply-add) or simd128', 'auto')
-    .option('--weights <format>', 'weights in memory: auto (as stored), f32 or bf16', 'auto')
+    .option('--weights <format>', 'weights in memory: auto (as stored), f32, bf16 or int8', 'auto')
     .option('--cache <format>', 'cached latents: f32 or bf16', 'f32')
     .option('--variant <name>', 'attention variant, where the keys do not tell it (mla_no_scale)')
     .option('--max-context <n>', "most tokens of a request (default: the model's block_size)", number)

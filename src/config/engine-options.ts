@@ -22,8 +22,11 @@ export interface EngineOptions {
    * processor: the same bits on all of them). Default 'auto': relaxed where there is one. It is part of the determinism key.
    */
   simd?: 'auto' | 'simd128' | 'relaxed'
-  /** Format of the weights in memory. Default 'auto': the stored type, float16 and mixed types as f32. */
-  weights?: 'auto' | 'f32' | 'bf16'
+  /**
+   * Format of the weights in memory. Default 'auto': the stored type, float16 and mixed types as f32. 'int8': a scale per row and 32
+   * columns; activations are quantized for each product; the embedding and norms stay as they are.
+   */
+  weights?: 'auto' | 'f32' | 'bf16' | 'int8'
   /** Format of the cached latents. Default 'f32'. */
   cache?: 'f32' | 'bf16'
   /** Prompt tokens of one step, 1..4096. Default 64. It never changes a bit of the output. */
@@ -65,7 +68,7 @@ export interface ResolvedOptions {
   readonly backend: 'wasm' | 'reference'
   readonly variant: string | undefined
   readonly simd: 'auto' | 'simd128' | 'relaxed'
-  readonly weights: 'auto' | 'f32' | 'bf16'
+  readonly weights: 'auto' | 'f32' | 'bf16' | 'int8'
   readonly cache: 'f32' | 'bf16'
   readonly prefillChunk: number
   readonly stepDeadlineMs: number
@@ -114,7 +117,7 @@ export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
     backend: backend === 'auto' ? 'wasm' : backend,
     variant: o.variant === undefined ? undefined : checkOneOf('variant', o.variant as string, VARIANT_NAMES, fail),
     simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', ...SIMD_LEVELS] as const, fail),
-    weights: checkOneOf('weights', o.weights ?? 'auto', ['auto', 'f32', 'bf16'] as const, fail),
+    weights: checkOneOf('weights', o.weights ?? 'auto', ['auto', 'f32', 'bf16', 'int8'] as const, fail),
     cache: checkOneOf('cache', o.cache ?? 'f32', ['f32', 'bf16'] as const, fail),
     prefillChunk: checkInteger('prefillChunk', o.prefillChunk ?? 64, 1, 4096, fail),
     stepDeadlineMs: checkInteger('stepDeadlineMs', o.stepDeadlineMs ?? 30000, 10, 3600000, fail),

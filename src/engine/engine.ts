@@ -39,7 +39,7 @@ export interface EngineInfo {
   readonly parameters: number
   readonly ranks: 1 | 2 | 4
   readonly backend: 'wasm' | 'reference'
-  readonly weights: 'f32' | 'bf16'
+  readonly weights: 'f32' | 'bf16' | 'int8'
   readonly cache: 'f32' | 'bf16'
   /** Most tokens of a request, prompt and output: maxContext or the model's block_size, or what the cache holds if that is less. */
   readonly contextTokens: number

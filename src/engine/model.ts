@@ -73,6 +73,7 @@ export function planRun(model: ModelPlan, options: ResolvedOptions, cores: numbe
     backend,
     ranks,
     weights,
+    embedding: model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32',
     cache,
     // Prompt rows, and one row for every other sequence.
     stepRows: Math.min(options.prefillChunk, context) + maxRunning,

@@ -26,6 +26,7 @@ export function describeTensors(model: LoweredModel, variant: Variant): Describe
     simd: 'simd128',
     ranks: 1,
     weights: 'f32',
+    embedding: 'f32',
     cache: 'f32',
     stepRows: 1,
     pages: 1,

@@ -66,6 +66,18 @@ test('perplexity: the same bits for an array, other ranks and a rank that dies m
   await rounded.close()
 })
 
+test('int8 weights lose less than 0.5 % of perplexity', async (t) => {
+  const losses: number[] = []
+  for (const weights of ['bf16', 'int8'] as const) {
+    const engine = await Engine.load(TINY, { ranks: 2, weights })
+    losses.push((await engine.perplexity(GENESIS)).perplexity)
+    await engine.close()
+  }
+  const [bf16, int8] = losses as [number, number]
+  t.log(`${bf16.toFixed(3)} and ${int8.toFixed(3)}: ${((int8 / bf16 - 1) * 100).toFixed(2)} %`)
+  t.true(int8 / bf16 < 1.005)
+})
+
 test('multiple choice: golden log-likelihoods, acc and acc_norm', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 2 })
   const result = await engine.multipleChoice(ITEMS)

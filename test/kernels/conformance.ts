@@ -3,12 +3,14 @@ import type { TestFn } from 'ava'
 import { type BackendName, type CacheFormat, matmulScratchBytes, type UnitGeometry } from '../../kernels/backend.js'
 import { roundToBf16 } from '../../kernels/float-formats.js'
 import { paddedRows } from '../../kernels/packing.js'
+import type { SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { randomNumbers } from '../support/fixtures.js'
 import { matrixOf, read, rowsOf, TestSpace } from '../support/kernel-space.js'
 
 const sum = (values: number[]) => values.reduce((a, b) => a + b, 0)
 
-export function conformance(test: TestFn, backend: BackendName, tolerance: number): void {
+export function conformance(test: TestFn, backend: BackendName, tolerance: number, simd: SimdLevel = 'simd128'): void {
+  const name = backend === 'wasm' ? `${backend} ${simd}` : backend
   const close = (t: { true(v: boolean, m?: string): boolean }, actual: number, expected: number, what: string, terms: number[] = []) => {
     // Rounding grows with the size of what was summed, not of what came out.
     const size = Math.max(1, Math.abs(expected), sum(terms.map(Math.abs)) / 20)
@@ -24,11 +26,11 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
       [33, 129],
       [100, 513],
     ] as const) {
-      test(`${backend}: matmul ${format} [${rows}, ${cols}] for 1 to 9 tokens`, (t) => {
+      test(`${name}: matmul ${format} [${rows}, ${cols}] for 1 to 9 tokens`, (t) => {
         const next = randomNumbers(rows * 1000 + cols)
         const w = matrixOf(rows, cols, next)
         for (let tokens = 1; tokens <= 9; tokens++) {
-          const s = new TestSpace(backend)
+          const s = new TestSpace(backend, simd)
           const x = rowsOf(tokens, cols, next)
           const matrix = s.matrix([w], format)
           const y = s.rows(tokens, rows, paddedRows(rows))
@@ -45,12 +47,41 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     }
   }
 
-  test(`${backend}: a batch of matrices (heads) each takes its own part of the input`, (t) => {
+  test(`${name}: matmul int8 for 1 to 9 tokens, as close as its quantized weights and activations allow`, (t) => {
+    for (const [rows, cols] of [
+      [1, 1],
+      [5, 0],
+      [16, 32],
+      [33, 129],
+      [40, 70],
+    ] as const) {
+      const next = randomNumbers(rows * 10 + cols)
+      const w = matrixOf(rows, cols, next)
+      for (let tokens = 1; tokens <= 9; tokens++) {
+        const s = new TestSpace(backend, simd)
+        const x = rowsOf(tokens, cols, next)
+        const matrix = s.matrix([w], 'int8')
+        const y = s.rows(tokens, rows, paddedRows(rows))
+        s.space.matmul(matrix, s.rows(x, cols), y, tokens, s.take(matmulScratchBytes(tokens, cols)))
+        for (const [i, row] of read(y, tokens).entries()) {
+          for (const [r, v] of row.entries()) {
+            const expected = sum((w[r] as number[]).map((a, k) => a * ((x[i] as number[])[k] as number)))
+            // Half a step of each product's two factors, in quadrature: 2 / 63 and 1 / 127 of ranges 2 and 1.
+            const bound = 0.03 * Math.sqrt(cols) + 1e-6
+            t.true(Math.abs(v - expected) <= bound, `[${rows}, ${cols}] token ${i} row ${r}: ${v}, expected ${expected}`)
+          }
+        }
+        t.is(s.space.weightBytesRead, matrix.bytes)
+      }
+    }
+  })
+
+  test(`${name}: a batch of matrices (heads) each takes its own part of the input`, (t) => {
     const next = randomNumbers(5)
     const [heads, rows, cols, inStride] = [3, 20, 12, 18]
     const w = Array.from({ length: heads }, () => matrixOf(rows, cols, next))
     for (const tokens of [1, 2, 3, 6, 7]) {
-      const s = new TestSpace(backend)
+      const s = new TestSpace(backend, simd)
       const x = rowsOf(tokens, heads * inStride, next)
       const matrix = s.matrix(w, 'bf16', inStride, rows)
       const y = s.rows(tokens, heads * rows, heads * rows + paddedRows(rows))
@@ -65,10 +96,10 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     }
   })
 
-  test(`${backend}: rmsNorm, in place as well`, (t) => {
+  test(`${name}: rmsNorm, in place as well`, (t) => {
     const next = randomNumbers(11)
     const [n, tokens] = [13, 3]
-    const s = new TestSpace(backend)
+    const s = new TestSpace(backend, simd)
     const x = rowsOf(tokens, n, next)
     const w = Array.from({ length: n }, () => Math.fround(next()))
     const rows = s.rows(x, n, 17)
@@ -80,10 +111,10 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     }
   })
 
-  test(`${backend}: rope rotates halves of each head`, (t) => {
+  test(`${name}: rope rotates halves of each head`, (t) => {
     const next = randomNumbers(12)
     const [heads, half, headStride, tokens] = [3, 3, 10, 2]
-    const s = new TestSpace(backend)
+    const s = new TestSpace(backend, simd)
     const width = heads * headStride
     const x = rowsOf(tokens, width, next)
     const angles = rowsOf(tokens, half, next)
@@ -110,8 +141,8 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     }
   })
 
-  test(`${backend}: swiglu over the whole range of gates`, (t) => {
-    const s = new TestSpace(backend)
+  test(`${name}: swiglu over the whole range of gates`, (t) => {
+    const s = new TestSpace(backend, simd)
     const gates = [-200, -90, -20, -3, -1e-3, 0, 1e-3, 1, 5, 30, 90, 200]
     const ups = gates.map((_, i) => i - 5)
     const gate = s.rows([gates], 12)
@@ -122,8 +153,8 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     }
   })
 
-  test(`${backend}: gateRows multiplies by a sigmoid over the whole range of gates`, (t) => {
-    const s = new TestSpace(backend)
+  test(`${name}: gateRows multiplies by a sigmoid over the whole range of gates`, (t) => {
+    const s = new TestSpace(backend, simd)
     const gates = [-200, -90, -20, -3, -1e-3, 0, 1e-3, 1, 5, 30, 90, 200]
     const values = gates.map((_, i) => i - 5)
     const x = s.rows([values, values], 12, 16)
@@ -132,11 +163,11 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
       for (const [i, g] of list.entries()) close(t, x.row(row)[i] as number, (values[i] as number) / (1 + Math.exp(-g)), `row ${row} gate ${g}`)
   })
 
-  test(`${backend}: combineFactors sums shared vectors with coefficients per head`, (t) => {
+  test(`${name}: combineFactors sums shared vectors with coefficients per head`, (t) => {
     const next = randomNumbers(15)
     const [heads, rank, tokens] = [3, 5, 2]
     for (const width of [1, 4, 6]) {
-      const s = new TestSpace(backend)
+      const s = new TestSpace(backend, simd)
       const a = rowsOf(tokens, heads * rank, next)
       const b = rowsOf(tokens, rank * width, next)
       const dst = s.rows(tokens, heads * width, heads * width + 3)
@@ -154,10 +185,10 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     }
   })
 
-  test(`${backend}: logProbability is the log-softmax at an id, and not a number where a logit is not finite`, (t) => {
+  test(`${name}: logProbability is the log-softmax at an id, and not a number where a logit is not finite`, (t) => {
     const next = randomNumbers(16)
     for (const n of [1, 3, 4, 7, 50]) {
-      const s = new TestSpace(backend)
+      const s = new TestSpace(backend, simd)
       const values = rowsOf(2, n, next).map((row) => row.map((v) => v * 20))
       const logits = s.rows(values, n)
       for (const [row, list] of values.entries()) {
@@ -167,13 +198,13 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
           close(t, s.space.logProbability(logits, row, n, id), (list[id] as number) - max - Math.log(total), `of ${n}, id ${id}`)
       }
     }
-    const s = new TestSpace(backend)
+    const s = new TestSpace(backend, simd)
     t.true(Number.isNaN(s.space.logProbability(s.rows([[1, Number.NaN, 2, 3]], 4), 0, 4, 0)))
     t.true(Number.isNaN(s.space.logProbability(s.rows([[1, Number.POSITIVE_INFINITY, 2, 3]], 4), 0, 4, 0)))
   })
 
-  test(`${backend}: copyBytes copies cached rows and nothing else`, (t) => {
-    const s = new TestSpace(backend)
+  test(`${name}: copyBytes copies cached rows and nothing else`, (t) => {
+    const s = new TestSpace(backend, simd)
     const rows = s.rows(
       [
         [1, 2, 3, 4],
@@ -192,11 +223,11 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     ])
   })
 
-  test(`${backend}: sums of 1 to 4 partials times a factor, and addRows`, (t) => {
+  test(`${name}: sums of 1 to 4 partials times a factor, and addRows`, (t) => {
     const next = randomNumbers(13)
     const [n, tokens] = [7, 3]
     for (let count = 1; count <= 4; count++) {
-      const s = new TestSpace(backend)
+      const s = new TestSpace(backend, simd)
       const parts = Array.from({ length: count }, () => rowsOf(tokens, n, next))
       const base = rowsOf(tokens, n, next)
       const dst = s.rows(tokens, n, 9)
@@ -217,10 +248,10 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     }
   })
 
-  test(`${backend}: gatherRow returns each row of a packed matrix exactly`, (t) => {
+  test(`${name}: gatherRow returns each row of a packed matrix exactly`, (t) => {
     const w = matrixOf(70, 5, randomNumbers(14))
     for (const format of ['f32', 'bf16'] as const) {
-      const s = new TestSpace(backend)
+      const s = new TestSpace(backend, simd)
       const matrix = s.matrix([w], format)
       for (let r = 0; r < 70; r++) {
         const dst = s.rows(1, 5)
@@ -232,8 +263,8 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
 
   for (const format of ['f32', 'bf16'] as const) {
     for (const heads of [1, 3, 4, 6, 8, 12]) {
-      test(`${backend}: attention over three pages, ${heads} heads, ${format} cache, odd widths, key and value columns apart`, (t) => {
-        attention(t, backend, format, heads, format === 'bf16' ? Math.max(tolerance, 1e-5) : tolerance)
+      test(`${name}: attention over three pages, ${heads} heads, ${format} cache, odd widths, key and value columns apart`, (t) => {
+        attention(t, backend, simd, format, heads, format === 'bf16' ? Math.max(tolerance, 1e-5) : tolerance)
       })
     }
   }
@@ -245,14 +276,14 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
       [6, 2, 10],
       [8, 3, 4],
     ] as const) {
-      test(`${backend}: attention over factored keys and values, ${heads} heads, rank ${rank}, width ${width}, ${format} cache`, (t) => {
-        factoredAttention(t, backend, format, heads, rank, width, format === 'bf16' ? Math.max(tolerance, 1e-5) : tolerance)
+      test(`${name}: attention over factored keys and values, ${heads} heads, rank ${rank}, width ${width}, ${format} cache`, (t) => {
+        factoredAttention(t, backend, simd, format, heads, rank, width, format === 'bf16' ? Math.max(tolerance, 1e-5) : tolerance)
       })
     }
   }
 
-  test(`${backend}: argmax takes the lowest id of a tie, and refuses what is not finite`, (t) => {
-    const s = new TestSpace(backend)
+  test(`${name}: argmax takes the lowest id of a tie, and refuses what is not finite`, (t) => {
+    const s = new TestSpace(backend, simd)
     const logits = s.rows(
       [
         [1, 5, 2, 5],
@@ -268,8 +299,8 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     )
   })
 
-  test(`${backend}: sampling is the inverse CDF over ascending ids`, (t) => {
-    const s = new TestSpace(backend)
+  test(`${name}: sampling is the inverse CDF over ascending ids`, (t) => {
+    const s = new TestSpace(backend, simd)
     const weights = [1, 2, 3, 4]
     const logits = s.rows([weights.map((w) => Math.log(w) * 0.5)], 4)
     const scratch = s.scalars(8)
@@ -288,13 +319,20 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
   })
 }
 
-function attention(t: { true(v: boolean, m?: string): boolean }, backend: BackendName, format: CacheFormat, heads: number, tolerance: number): void {
+function attention(
+  t: { true(v: boolean, m?: string): boolean },
+  backend: BackendName,
+  simd: SimdLevel,
+  format: CacheFormat,
+  heads: number,
+  tolerance: number,
+): void {
   const next = randomNumbers(heads + 20)
   const [keyWidth, valueWidth, peWidth, tokens, pageTokens] = [7, 12, 5, 130, 64]
   // A row holds keys, then values, then padding.
   const [keyOffset, valueOffset, rowWidth, peRowWidth] = [0, 8, 20, 8]
   const lanes = Math.ceil(heads / 4) * 4
-  const s = new TestSpace(backend)
+  const s = new TestSpace(backend, simd)
   const stored = (v: number) => (format === 'bf16' ? roundToBf16(v) : v)
   const keys = rowsOf(tokens, keyWidth, next)
   const values = rowsOf(tokens, valueWidth, next)
@@ -355,6 +393,7 @@ function attention(t: { true(v: boolean, m?: string): boolean }, backend: Backen
 function factoredAttention(
   t: { true(v: boolean, m?: string): boolean },
   backend: BackendName,
+  simd: SimdLevel,
   format: CacheFormat,
   heads: number,
   rank: number,
@@ -367,7 +406,7 @@ function factoredAttention(
   const padded = Math.ceil(width / 4) * 4
   const rowWidth = Math.ceil((2 * rank * width + padded - width) / 4) * 4
   const coefficientWidth = 2 * rank * lanes
-  const s = new TestSpace(backend)
+  const s = new TestSpace(backend, simd)
   const stored = (v: number) => (format === 'bf16' ? roundToBf16(v) : v)
   // A cached row: rank key vectors, then rank value vectors. A row of coefficients: [2 * rank][lanes].
   const vectors = rowsOf(tokens, 2 * rank * width, next)

@@ -3,15 +3,40 @@ import test from 'ava'
 import { matmulScratchBytes, type UnitGeometry } from '../../kernels/backend.js'
 import { roundToBf16 } from '../../kernels/float-formats.js'
 import { paddedRows } from '../../kernels/packing.js'
+import { bestSimdLevel, SIMD_LEVELS, type SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { randomNumbers } from '../support/fixtures.js'
 import { matrixOf, read, rowsOf, TestSpace } from '../support/kernel-space.js'
 
 const f = Math.fround
 
+const LEVELS: readonly SimdLevel[] = bestSimdLevel(new URL('../../kernels/wasm/', import.meta.url)) === 'relaxed' ? SIMD_LEVELS : ['simd128']
+
+const double = new Float64Array(1)
+const bits = new BigInt64Array(double.buffer)
+
+/** a * b + c rounded once to float32: the exact product, a sum rounded to odd in float64, then to float32. */
+function fused(acc: number, a: number, b: number): number {
+  const product = a * b
+  const sum = product + acc
+  const high = sum - product
+  const error = product - (sum - high) + (acc - high)
+  if (error === 0) return f(sum)
+  double[0] = sum
+  // Away from the even neighbour, towards what was lost.
+  if (((bits[0] as bigint) & 1n) === 0n) bits[0] = (bits[0] as bigint) + (error > 0 === sum > 0 ? 1n : -1n)
+  return f(double[0])
+}
+
+/** acc + a b as a build of the kernels has it. */
+const MADD: Readonly<Record<SimdLevel, (acc: number, a: number, b: number) => number>> = {
+  simd128: (acc, a, b) => f(acc + f(a * b)),
+  relaxed: fused,
+}
+
 /** One accumulator, ascending k. */
-function dot(a: readonly number[], b: readonly number[]): number {
+function dot(a: readonly number[], b: readonly number[], simd: SimdLevel = 'simd128'): number {
   let acc = 0
-  for (let k = 0; k < a.length; k++) acc = f(acc + f((a[k] as number) * (b[k] as number)))
+  for (let k = 0; k < a.length; k++) acc = MADD[simd](acc, a[k] as number, b[k] as number)
   return acc
 }
 
@@ -31,26 +56,76 @@ function exp(v: number): number {
   return f(y * 2 ** n)
 }
 
-for (const format of ['f32', 'bf16'] as const) {
-  for (const [rows, cols] of [
-    [1, 1],
-    [33, 65],
-    [64, 300],
-    [20, 1025],
-  ] as const) {
-    test(`matmul ${format} [${rows}, ${cols}]: strictly ascending sums for any number of tokens`, (t) => {
+for (const simd of LEVELS) {
+  for (const format of ['f32', 'bf16'] as const) {
+    for (const [rows, cols] of [
+      [1, 1],
+      [33, 65],
+      [64, 300],
+      [20, 1025],
+    ] as const) {
+      test(`${simd}: matmul ${format} [${rows}, ${cols}]: strictly ascending sums for any number of tokens, when compiled at first and for good`, (t) => {
+        const next = randomNumbers(rows + cols)
+        const w = matrixOf(rows, cols, next)
+        const x = rowsOf(11, cols, next)
+        const expected = x.map((row) => w.map((weights) => dot(weights, row, simd)))
+        for (let tokens = 1; tokens <= 11; tokens++) {
+          const s = new TestSpace('wasm', simd)
+          const y = s.rows(tokens, rows, paddedRows(rows))
+          const matrix = s.matrix([w], format)
+          const input = s.rows(x.slice(0, tokens), cols)
+          const scratch = s.take(matmulScratchBytes(tokens, cols))
+          // The engine's baseline compiler runs first, its optimizing one soon after.
+          for (const calls of [1, 300]) {
+            for (let i = 0; i < calls; i++) s.space.matmul(matrix, input, y, tokens, scratch)
+            t.deepEqual(read(y, tokens), expected.slice(0, tokens))
+          }
+        }
+      })
+    }
+  }
+
+  test(`${simd}: matmul int8: exact integers in blocks of 32 columns, which add up in ascending order with two roundings`, (t) => {
+    for (const [rows, cols] of [
+      [1, 1],
+      [16, 32],
+      [33, 129],
+      [20, 1025],
+    ] as const) {
       const next = randomNumbers(rows + cols)
       const w = matrixOf(rows, cols, next)
-      const x = rowsOf(11, cols, next)
-      const expected = x.map((row) => w.map((weights) => dot(weights, row)))
-      for (let tokens = 1; tokens <= 11; tokens++) {
-        const s = new TestSpace('wasm')
+      const x = rowsOf(9, cols, next)
+      const most = (values: readonly number[]) => values.reduce((m, v) => Math.max(m, Math.abs(v)), 0)
+      const blocks = (values: readonly number[]) => Array.from({ length: Math.ceil(cols / 32) }, (_, b) => values.slice(b * 32, b * 32 + 32))
+      const nearest = (v: number) => (Math.abs(v % 1) === 0.5 ? 2 * Math.round(v / 2) : Math.round(v))
+      const weights = w.map((row) =>
+        blocks(row).map((b) => ({ scale: f(most(b) / 127), q: b.map((v) => (most(b) > 0 ? nearest(v * (127 / most(b))) : 0)) })),
+      )
+      const inputs = x.map((row) =>
+        blocks(row).map((b) => ({ scale: f(f(most(b)) / 63), q: b.map((v) => (most(b) > 0 ? nearest(f(v * f(63 / most(b)))) : 0)) })),
+      )
+      const expected = inputs.map((input) =>
+        weights.map((row) =>
+          row.reduce((acc, { scale, q }, b) => {
+            const { scale: xScale, q: xq } = input[b] as { scale: number; q: number[] }
+            const integer = q.reduce((sum, v, k) => sum + v * (xq[k] as number), 0)
+            return f(acc + f(f(integer) * f(xScale * scale)))
+          }, 0),
+        ),
+      )
+      for (let tokens = 1; tokens <= 9; tokens++) {
+        const s = new TestSpace('wasm', simd)
         const y = s.rows(tokens, rows, paddedRows(rows))
-        s.space.matmul(s.matrix([w], format), s.rows(x.slice(0, tokens), cols), y, tokens, s.take(matmulScratchBytes(tokens, cols)))
-        t.deepEqual(read(y, tokens), expected.slice(0, tokens))
+        const matrix = s.matrix([w], 'int8')
+        const input = s.rows(x.slice(0, tokens), cols)
+        const scratch = s.take(matmulScratchBytes(tokens, cols))
+        for (const calls of [1, 300]) {
+          for (let i = 0; i < calls; i++) s.space.matmul(matrix, input, y, tokens, scratch)
+          t.deepEqual(read(y, tokens), expected.slice(0, tokens))
+        }
       }
-    })
-  }
+    }
+  })
 }
 
 test('rmsNorm: a scalar ascending sum of squares, then (x r) w', (t) => {
@@ -101,7 +176,7 @@ test('sums of partials: (((a + b) + c) + d) times the factor, once', (t) => {
   )
 })
 
-for (const format of ['f32', 'bf16'] as const) {
+for (const [simd, format] of LEVELS.flatMap((level) => (['f32', 'bf16'] as const).map((format) => [level, format] as const))) {
   for (const [heads, tokens] of [
     [6, 200],
     [1, 1],
@@ -109,13 +184,13 @@ for (const format of ['f32', 'bf16'] as const) {
     [8, 64],
     [9, 65],
   ] as const) {
-    test(`attention over a ${format} cache, ${heads} heads, ${tokens} tokens: page by page, one rescale a page`, (t) => {
+    test(`${simd}: attention over a ${format} cache, ${heads} heads, ${tokens} tokens: page by page, one rescale a page`, (t) => {
       const next = randomNumbers(heads * 100 + tokens)
       const [width, peWidth] = [12, 6]
       const rowWidth = 12
       const peRowWidth = 8
       const lanes = Math.ceil(heads / 4) * 4
-      const s = new TestSpace('wasm')
+      const s = new TestSpace('wasm', simd)
       const stored = (row: number[]) => (format === 'bf16' ? row.map(roundToBf16) : row)
       const latents = rowsOf(tokens, width, next)
       const pes = rowsOf(tokens, peWidth, next)
@@ -165,12 +240,12 @@ for (const format of ['f32', 'bf16'] as const) {
         for (let p = 0; p < pageCount; p++) {
           const page = latents.slice(p * 64, p * 64 + 64).map(stored)
           const pagePes = pes.slice(p * 64, p * 64 + 64).map(stored)
-          const scores = page.map((c, i) => f(f(dot(query, c) + dot(peQueries[h] as number[], pagePes[i] as number[])) * scale))
+          const scores = page.map((c, i) => f(f(dot(query, c, simd) + dot(peQueries[h] as number[], pagePes[i] as number[], simd)) * scale))
           const next = scores.reduce((m, v) => (m < v ? v : m), max)
           const alpha = exp(f(max - next))
           const weights = scores.map((v) => exp(f(v - next)))
           sum = weights.reduce((a, w) => f(a + w), f(sum * alpha))
-          acc = acc.map((v, k) => page.reduce((a, c, i) => f(a + f((c[k] as number) * (weights[i] as number))), f(v * alpha)))
+          acc = acc.map((v, k) => page.reduce((a, c, i) => MADD[simd](a, c[k] as number, weights[i] as number), f(v * alpha)))
           max = next
         }
         return acc.map((v) => f(v / sum))

@@ -1,6 +1,7 @@
 // A kernel space over fresh memory, and plain arrays in and out of it.
 import type { BackendName, KernelSpace } from '../../kernels/backend.js'
 import { bf16FromF32Bits } from '../../kernels/float-formats.js'
+import { packInt8 } from '../../kernels/int8-packing.js'
 import { bufferOf, createMemory, openSpace, prepareBackend } from '../../kernels/open-space.js'
 import { type PackedMatrix, packedBytes, packRectangle, type WeightFormat } from '../../kernels/packing.js'
 import type { Rows } from '../../kernels/rows.js'
@@ -54,8 +55,13 @@ export class TestSpace {
     for (const [b, matrix] of values.entries()) {
       const source = new Uint32Array(Float32Array.from(matrix.flat()).buffer)
       const at = ptr + b * batchBytes
+      const whole = { row: 0, rows, col: 0, cols }
+      if (format === 'int8') {
+        packInt8(new Uint8Array(this.buffer, at, batchBytes), cols, source, cols, whole, 0, 0, false)
+        continue
+      }
       const target = format === 'bf16' ? new Uint16Array(this.buffer, at, batchBytes / 2) : new Uint32Array(this.buffer, at, batchBytes / 4)
-      packRectangle(target, cols, source, cols, { row: 0, rows, col: 0, cols }, 0, 0, false)
+      packRectangle(target, cols, source, cols, whole, 0, 0, false)
     }
     return { ptr, rows, cols, format, batch: values.length, batchBytes, inStride, outStride, bytes: batchBytes * values.length }
   }

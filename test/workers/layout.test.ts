@@ -32,6 +32,7 @@ const plan = (ranks: 1 | 2 | 4): RunPlan => ({
   simd: 'simd128',
   ranks,
   weights: 'bf16',
+  embedding: 'bf16',
   cache: 'f32',
   stepRows: 7,
   pages: 3,
