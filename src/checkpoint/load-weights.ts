@@ -3,7 +3,8 @@ import { availableParallelism } from 'node:os'
 import { Piscina } from 'piscina'
 import type { SharedMemory } from '../../kernels/backend.js'
 import { INT8_BLOCK_COLUMNS } from '../../kernels/int8-packing.js'
-import { bufferOf } from '../../kernels/open-space.js'
+import { bufferOf, prepareBackend } from '../../kernels/open-space.js'
+import { TILE_ROWS } from '../../kernels/packing.js'
 import type { LoadResult, LoadTask, MemoryName } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
 import type { LoadProgress } from '../config/engine-options.js'
@@ -37,6 +38,7 @@ export async function loadWeights(
     filename: assetUrl('dist/workers/loader.js').href,
     minThreads: threads,
     maxThreads: threads,
+    workerData: { kernels: prepareBackend('wasm', 'simd128', assetUrl('dist/kernels/wasm/')) },
   })
   // A thread that fails between tasks; unheard, it would end the process. A task that fails rejects below.
   pool.on('error', () => {})
@@ -96,11 +98,16 @@ function blocks(plan: TensorPlan, memories: Memories): LoadTask[] {
   })
 }
 
-/** Source rows that become columns of an int8 matrix stay together by blocks: a block has one scale. */
+/**
+ * Blocks end where tiles do, so that whole tiles are packed at once; and source rows that become columns of an int8 matrix stay
+ * together by blocks of columns, which have one scale.
+ */
 function mayCut(plan: TensorPlan, row: number): boolean {
-  return plan.pieces.every(
-    (p) => p.format !== 'int8' || !p.transposed || row <= p.row || row >= p.row + p.rows || (row - p.row) % INT8_BLOCK_COLUMNS === 0,
-  )
+  return plan.pieces.every((p) => {
+    if (row <= p.row || row >= p.row + p.rows) return true
+    if (p.transposed) return p.format !== 'int8' || (row - p.row) % INT8_BLOCK_COLUMNS === 0
+    return (row - p.row + p.packedRow) % TILE_ROWS === 0
+  })
 }
 
 function problem(task: LoadTask, result: Extract<LoadResult, { problem: string }>): CheckpointError {

@@ -3,6 +3,9 @@
 // The order of every sum is part of the interface: test/kernels/wasm-oracle.test.ts repeats it with Math.fround.
 export { fusesMultiplyAdd } from './madd'
 export { matmulInt8 } from './int8'
+export {
+  narrowBf16, nonFinite16, nonFinite32, packColumns16, packColumns32, packTiles16, packTiles32, quantizeTiles, widenBf16, widenF16,
+} from './packing'
 export { matmulBf16, matmulF32 } from './matmul'
 export { attendBf16, attendF32, attendFactorsBf16, attendFactorsF32, beginAttention, dotBf16, dotF32, finishAttention, transposeHeads } from './attention'
 export { addRows, cacheRowBf16, cacheRowF32, combineFactors, gateRows, gatherRowBf16, gatherRowF32, rmsNorm, rope, swiglu, sumPartials } from './elementwise'

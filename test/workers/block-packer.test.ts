@@ -1,0 +1,114 @@
+// Tiles packed by the kernels against the same rectangles packed element by element.
+import test from 'ava'
+import { bf16FromF32Bits, f16FromF32Bits, f32BitsFromF16 } from '../../kernels/float-formats.js'
+import { int8Weight, packInt8 } from '../../kernels/int8-packing.js'
+import { prepareBackend } from '../../kernels/open-space.js'
+import { packedBytes, packRectangle, type WeightFormat } from '../../kernels/packing.js'
+import type { WasmModule } from '../../kernels/wasm/webassembly.js'
+import { BlockPacker } from '../../workers/block-packer.js'
+import type { LoadTask, MatrixPiece } from '../../workers/protocol.js'
+import { randomNumbers } from '../support/fixtures.js'
+
+const module = prepareBackend('wasm') as WasmModule
+
+/** Stored bytes of a type, and the float32 bits that they stand for. */
+function stored(dtype: LoadTask['dtype'], values: readonly number[]): { bytes: Uint8Array; bits: Uint32Array } {
+  const bits = new Uint32Array(Float32Array.from(values).buffer)
+  if (dtype === 'f32') return { bytes: new Uint8Array(bits.buffer), bits }
+  if (dtype === 'f64') return { bytes: new Uint8Array(Float64Array.from(values).buffer), bits }
+  const halves = Uint16Array.from(bits, dtype === 'bf16' ? bf16FromF32Bits : f16FromF32Bits)
+  return { bytes: new Uint8Array(halves.buffer), bits: Uint32Array.from(halves, (h) => (dtype === 'bf16' ? h << 16 : f32BitsFromF16(h))) }
+}
+
+const base = { tensor: 'w', path: '', file: { size: 0, mtimeMs: 0, ino: 0 }, offset: 0, strided: undefined, vectors: [] }
+
+for (const dtype of ['bf16', 'f16', 'f32', 'f64'] as const) {
+  for (const format of ['bf16', 'f32', 'int8'] as const satisfies readonly WeightFormat[]) {
+    test(`${dtype} blocks to ${format} tiles: any rows, columns, cuts and transposes are what packing by element gives`, (t) => {
+      const next = randomNumbers(dtype.length * 100 + format.length)
+      const packer = new BlockPacker(module)
+      for (const [rows, cols, row, pieceRows, col, pieceCols, firstRow, blockRows, packedRow] of [
+        [1, 1, 0, 1, 0, 1, 0, 1, 0],
+        [96, 40, 0, 96, 0, 40, 0, 96, 0],
+        [100, 33, 3, 90, 0, 33, 35, 64, 0],
+        [70, 9, 0, 70, 0, 9, 0, 70, 20],
+        [130, 129, 10, 110, 7, 100, 42, 64, 12],
+        [64, 300, 0, 64, 10, 200, 32, 32, 0],
+      ] as const) {
+        const values = Array.from({ length: rows * cols }, () => (next() - 0.5) * 10 ** (next() * 6 - 4))
+        const { bytes, bits } = stored(dtype, values.slice(firstRow * cols, (firstRow + blockRows) * cols))
+        for (const transposed of [false, true]) {
+          // A block of a transposed int8 piece begins with a block of its columns.
+          if (transposed && format === 'int8' && (firstRow - row) % 32 > 0) continue
+          const packedCols = transposed ? pieceRows : pieceCols
+          const packedRows = packedRow + (transposed ? pieceCols : pieceRows)
+          const size = packedBytes(packedRows, packedCols, format) + 64
+          const piece: MatrixPiece = {
+            memory: { kind: 'shard', index: 0 },
+            ptr: 64,
+            format,
+            packedCols,
+            row,
+            rows: pieceRows,
+            col,
+            cols: pieceCols,
+            packedRow,
+            packedCol: 0,
+            transposed,
+          }
+          const task: LoadTask = { ...base, dtype, firstRow, rows: blockRows, cols, pieces: [] }
+          const target = new SharedArrayBuffer(size)
+          packer.begin({ ...task, pieces: [{ ...piece, buffer: target }] }).set(bytes)
+          t.is(packer.check(), -1)
+          packer.pack(piece, target)
+
+          const expected = new SharedArrayBuffer(size)
+          const first = Math.max(row, firstRow)
+          const area = { row: first - firstRow, rows: Math.min(row + pieceRows, firstRow + blockRows) - first, col, cols: pieceCols }
+          const at = [packedRow + (transposed ? 0 : first - row), transposed ? first - row : 0] as const
+          if (format === 'int8') packInt8(new Uint8Array(expected, 64), packedCols, bits, cols, area, ...at, transposed)
+          else
+            packRectangle(
+              format === 'bf16' ? new Uint16Array(expected, 64) : new Uint32Array(expected, 64),
+              packedCols,
+              bits,
+              cols,
+              area,
+              ...at,
+              transposed,
+            )
+          t.deepEqual(Buffer.from(target), Buffer.from(expected), `${rows} x ${cols}${transposed ? ' transposed' : ''}`)
+        }
+      }
+    })
+  }
+}
+
+test('values that are not finite are found at their place, in every type', (t) => {
+  const packer = new BlockPacker(module)
+  for (const dtype of ['bf16', 'f16', 'f32', 'f64'] as const) {
+    for (const at of [0, 7, 8, 30, 32]) {
+      for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, ...(dtype === 'f64' ? [1e39] : [])]) {
+        const values = Array.from({ length: 33 }, (_, i) => (i === at ? bad : i / 7))
+        packer.begin({ ...base, dtype, firstRow: 0, rows: 3, cols: 11, pieces: [] }).set(stored(dtype, values).bytes)
+        t.is(packer.check(), at, `${dtype} ${bad} at ${at}`)
+      }
+    }
+  }
+})
+
+test('an int8 weight is within half a step of what it was, and zeros stay zeros', (t) => {
+  const next = randomNumbers(8)
+  const [rows, cols] = [20, 70]
+  const values = Float32Array.from({ length: rows * cols }, (_, i) => (i < cols ? 0 : next() - 0.5))
+  const target = new Uint8Array(packedBytes(rows, cols, 'int8'))
+  packInt8(target, cols, new Uint32Array(values.buffer), cols, { row: 0, rows, col: 0, cols }, 0, 0, false)
+  const view = new DataView(target.buffer)
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < cols; c++) {
+      const block = Array.from(values.subarray(r * cols + (c & ~31), r * cols + Math.min(cols, (c & ~31) + 32)), Math.abs)
+      const error = Math.abs(int8Weight(view, 0, r, c, cols) - (values[r * cols + c] as number))
+      t.true(error <= (Math.max(...block) / 254) * 1.0001)
+    }
+  }
+})
