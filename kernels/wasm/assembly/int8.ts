@@ -10,6 +10,10 @@
 
 const BLOCK: usize = 608
 
+/** To the nearest integers, ties to even. */
+// @ts-ignore: decorator
+@inline function rounded(v: v128, inverse: v128): v128 { return i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v, inverse))) }
+
 /**
  * q [k rounded up to 32] bytes (value + 64) and scales [blocks] of one row: scale = max |x| / 63, value = x * (63 / max |x|)
  * to nearest, ties to even; a block of zeros has scale 0. Columns past k are value 0.
@@ -24,7 +28,15 @@ function quantizeRow(x: usize, k: usize, q: usize, scales: usize): void {
     for (let j = i; j < n; j++) most = max<f32>(most, abs<f32>(load<f32>(x + (j << 2))))
     store<f32>(scales, most / <f32>63)
     const inverse: f32 = most > 0 ? <f32>63 / most : 0
-    for (i = 0; i < n; i++) store<u8>(q + i, <u8>(<i32>nearest<f32>(load<f32>(x + (i << 2)) * inverse) + 64))
+    i = 0
+    const inv = f32x4.splat(inverse), offset = i8x16.splat(64)
+    for (; i + 16 <= n; i += 16) {
+      const p = x + (i << 2)
+      const a = i16x8.narrow_i32x4_s(rounded(v128.load(p), inv), rounded(v128.load(p, 16), inv))
+      const b = i16x8.narrow_i32x4_s(rounded(v128.load(p, 32), inv), rounded(v128.load(p, 48), inv))
+      v128.store(q + i, i8x16.add(i8x16.narrow_i16x8_s(a, b), offset))
+    }
+    for (; i < n; i++) store<u8>(q + i, <u8>(<i32>nearest<f32>(load<f32>(x + (i << 2)) * inverse) + 64))
     for (; i < 32; i++) store<u8>(q + i, 64)
     x += 128; q += 32; scales += 4
   }
