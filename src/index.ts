@@ -4,6 +4,7 @@ export type { RestartEvent } from './engine/coordinator.js'
 export { Engine, type EngineInfo, type EngineStats, type IndexedChunk } from './engine/engine.js'
 export type { Chunk, Completion, Generation, Timings, Usage } from './engine/generation.js'
 export type { RankCounters } from './engine/mailbox.js'
+export { formatProfile, type Profile, type ProfilePart } from './engine/profile.js'
 export type { Prompt } from './engine/prompts.js'
 export type { FinishReason } from './engine/sequence.js'
 export {

@@ -2,6 +2,7 @@
 // A collective is: write your part to the exchange memory, barrier, read the others'. Its slots are written again only
 // after another barrier has passed, so one barrier each is enough. Knows nothing of models.
 import { CONTROL, RANK, rankSlot } from './layout.js'
+import { eventId, type ProfileRecorder } from './profile-recorder.js'
 import { SITES, type Site } from './protocol.js'
 
 /** Another rank failed: leave the step quietly, the coordinator knows. */
@@ -14,6 +15,8 @@ export class RankLate extends Error {
   override readonly name = 'RankLate'
 }
 
+const WAIT_IDS = SITES.map((site) => eventId(`wait: ${site}`))
+
 export class Collectives {
   readonly #control: Int32Array
   readonly #rank: number
@@ -22,6 +25,7 @@ export class Collectives {
   readonly #deadlineMs: number
   /** Milliseconds spent waiting at each site since attaching. */
   readonly waitMs = new Float64Array(SITES.length)
+  readonly #recorder: ProfileRecorder | undefined
   /** Acts on an injected fault. */
   readonly #onFault: (fault: number, at: number) => void
 
@@ -32,7 +36,9 @@ export class Collectives {
     spins: number,
     deadlineMs: number,
     onFault: (fault: number, at: number) => void = () => {},
+    recorder?: ProfileRecorder,
   ) {
+    this.#recorder = recorder
     this.#onFault = onFault
     this.#control = control
     this.#rank = rank
@@ -67,10 +73,12 @@ export class Collectives {
       return
     }
     const start = performance.now()
+    const noted = this.#recorder?.now()
     for (let i = 0; i < this.#spins; i++) if (Atomics.load(c, CONTROL.generation) !== generation) break
     if (Atomics.load(c, CONTROL.generation) === generation) this.#park(generation, entered, site)
     const at = SITES.indexOf(site)
     this.waitMs[at] = (this.waitMs[at] as number) + performance.now() - start
+    if (noted !== undefined) this.#recorder?.add(WAIT_IDS[at] as number, noted)
     if (Atomics.load(c, CONTROL.abort) !== 0) throw new StepAborted()
   }
 

@@ -1,14 +1,17 @@
 // One rank's part of a step, top to bottom: embedding, layers, logits, sampling. Between two collectives it computes from
 // its own shards only; a rank that carries several shards keeps their partials apart (design rule 3).
-import type { BackendName, KernelSpace } from '../kernels/backend.js'
+import type { BackendName, KernelSpace, SharedMemory } from '../kernels/backend.js'
 import { openSpace } from '../kernels/open-space.js'
+import type { PackedMatrix } from '../kernels/packing.js'
 import { cosSin, ropeFrequencies } from '../kernels/portable-math.js'
 import { copyRows, type Rows } from '../kernels/rows.js'
 import { AttentionBlock } from './attention/attention-block.js'
 import type { Collectives } from './collectives.js'
 import { type Exchange, openExchange, perShard } from './exchange.js'
 import { COUNTERS, LAST_SAMPLED, layoutMailbox, ROW, ROW_FLAGS } from './layout.js'
-import { cut, layoutModel, type RankLayout } from './model-layout.js'
+import { cut, layoutModel, type ModelLayout, type RankLayout } from './model-layout.js'
+import { type EventName, eventId, type ProfileRecorder } from './profile-recorder.js'
+import { ProfiledSpace } from './profiled-space.js'
 import { type ModelShape, type RankInit, SHARDS } from './protocol.js'
 import { sampleRow } from './sampler.js'
 import { ShardWork } from './shard-work.js'
@@ -26,6 +29,7 @@ export class ModelRunner {
   readonly #attention: AttentionBlock
   readonly #collectives: Collectives
   readonly #step: StepView
+  readonly #recorder: ProfileRecorder | undefined
   readonly #lastSampled: Int32Array
   readonly #counters: Float64Array
   readonly #frequencies: Float64Array
@@ -40,12 +44,14 @@ export class ModelRunner {
   readonly #delta: Rows
   readonly #ropeTable: Rows
 
-  constructor(rank: number, init: RankInit, collectives: Collectives) {
+  constructor(rank: number, init: RankInit, collectives: Collectives, recorder?: ProfileRecorder) {
     const { shape, plan } = init
     const layout = layoutModel(shape, plan)
     const mine = layout.ranks[rank]
     if (!mine) throw new RangeError(`no rank ${rank} in a plan for ${plan.ranks}`)
-    const space = openSpace(init.module, init.rankMemory)
+    const open = (memory: SharedMemory) => openNoted(init, memory, layout, recorder)
+    const space = open(init.rankMemory)
+    this.#recorder = recorder
     this.#rank = rank
     this.#ranks = plan.ranks
     this.#shape = shape
@@ -56,9 +62,9 @@ export class ModelRunner {
     this.#shards = layout.shards.map((shard, s) => {
       const memory = init.shards[s]
       if (!memory) throw new RangeError(`no memory for shard ${s}`)
-      return new ShardWork(openSpace(init.module, memory), shard, shape, s, rank)
+      return new ShardWork(open(memory), shard, shape, s, rank)
     })
-    this.#exchange = openExchange(shape, layout.exchange, init.exchange ? openSpace(init.module, init.exchange) : space, rank, mine.shards)
+    this.#exchange = openExchange(shape, layout.exchange, init.exchange ? open(init.exchange) : space, rank, mine.shards)
     const perRow = (rows: Rows) => Array.from({ length: plan.stepRows }, (_, t) => rows.from(t))
     this.#residual = space.rows(mine.residual, shape.embed)
     this.#residualAt = perRow(this.#residual)
@@ -96,6 +102,7 @@ export class ModelRunner {
     step.open(epoch)
     const tokens = step.rows
     const start = performance.now()
+    const noted = this.#recorder?.now()
     this.#collectives.at('start of step')
     this.#attention.copyPages()
     this.#embed(tokens)
@@ -104,6 +111,7 @@ export class ModelRunner {
       this.#feedForward(layer, tokens)
     }
     this.#logits(tokens)
+    if (noted !== undefined) this.#recorder?.add(STEP, noted)
     this.#count(performance.now() - start)
   }
 
@@ -225,4 +233,19 @@ export class ModelRunner {
   #shard(s: number): ShardWork {
     return this.#shards[s] as ShardWork
   }
+}
+
+const STEP = eventId('step')
+
+/** A space over a memory, which notes its calls when there is a recorder. */
+function openNoted(init: RankInit, memory: SharedMemory, layout: ModelLayout, recorder: ProfileRecorder | undefined): KernelSpace {
+  const space = openSpace(init.module, memory)
+  if (!recorder) return space
+  const matrices = new Map<PackedMatrix, EventName>()
+  for (const shard of layout.shards) {
+    for (const layer of shard.layers) for (const [name, matrix] of Object.entries(layer)) matrices.set(matrix, name as keyof typeof layer)
+    matrices.set(shard.head, 'head')
+  }
+  for (const rank of layout.ranks) for (const layer of rank.layers) matrices.set(layer.shared, 'shared')
+  return new ProfiledSpace(space, recorder, matrices)
 }

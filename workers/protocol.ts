@@ -139,6 +139,8 @@ export interface RankInit {
   readonly exchange: SharedMemory | undefined
   readonly mailbox: SharedArrayBuffer
   readonly deadlineMs: number
+  /** Where events are noted, if a profile is wanted. */
+  readonly profile: SharedArrayBuffer | undefined
   /** Spin before parking at a collective: only when every rank has a core. */
   readonly spins: number
 }

@@ -7,6 +7,7 @@ import { instructionLevel } from '../kernels/open-space.js'
 import { Collectives, RankLate, StepAborted } from './collectives.js'
 import { CONTROL, RANK, rankSlot } from './layout.js'
 import { ModelRunner } from './model-runner.js'
+import { ProfileRecorder } from './profile-recorder.js'
 import { type AttachTask, FAULT_KINDS, type RankApi, type RankFailure, type RankInit } from './protocol.js'
 
 class Rank implements RankApi {
@@ -24,10 +25,10 @@ class Rank implements RankApi {
   }
 
   load(init: RankInit) {
-    this.#collectives = new Collectives(this.#control, this.#rank, this.#ranks, init.spins, init.deadlineMs, (fault, at) =>
-      this.#actOnFault(fault, at),
-    )
-    this.#runner = new ModelRunner(this.#rank, init, this.#collectives)
+    const recorder = init.profile && new ProfileRecorder(init.profile)
+    const onFault = (fault: number, at: number) => this.#actOnFault(fault, at)
+    this.#collectives = new Collectives(this.#control, this.#rank, this.#ranks, init.spins, init.deadlineMs, onFault, recorder)
+    this.#runner = new ModelRunner(this.#rank, init, this.#collectives, recorder)
     void this.#serve(this.#runner, this.#collectives)
     return { backend: this.#runner.backend, instructions: instructionLevel(this.#runner.backend, init.plan.simd) }
   }

@@ -1,5 +1,7 @@
 // tetrad generate
+import { writeFile } from 'node:fs/promises'
 import { type Command, InvalidArgumentError } from 'commander'
+import { formatProfile } from '../engine/profile.js'
 import type { GenerateParams } from '../sampling/params.js'
 import { type EngineFlags, given, ids, number, withModelFlag } from './flags.js'
 import { interruption, loadEngine } from './progress.js'
@@ -17,6 +19,7 @@ interface GenerateFlags extends EngineFlags {
   seed?: number
   ignoreEos?: boolean
   bos?: boolean
+  profile?: string
 }
 
 export function addGenerate(program: Command): void {
@@ -32,13 +35,14 @@ export function addGenerate(program: Command): void {
     .option('--seed <n>', 'makes sampling repeatable', number)
     .option('--ignore-eos', 'go on past the end of text')
     .option('--bos', 'put <|endoftext|> before the prompt')
+    .option('--profile <file>', 'print where the time went on stderr, and write a Chrome trace for Perfetto')
     .action(generate)
 }
 
 async function generate(prompt: string | undefined, flags: GenerateFlags): Promise<void> {
   const signal = interruption()
   if (prompt !== undefined && flags.promptIds !== undefined) throw new InvalidArgumentError('Give a prompt or --prompt-ids, not both.')
-  const engine = await loadEngine(flags.model, flags, signal)
+  const engine = await loadEngine(flags.model, flags, signal, flags.profile !== undefined)
   process.once('SIGTERM', () => void engine.close({ drainMs: TERMINATE_MS }))
   try {
     const { maxTokens, temperature, seed, ignoreEos, bos } = flags
@@ -62,6 +66,11 @@ async function generate(prompt: string | undefined, flags: GenerateFlags): Promi
     } else {
       process.stdout.write('\n')
       console.error(`${tokens.length} tokens, ${timings.tokensPerSecond.toFixed(0)} tokens/s, ${ranks} ranks, ${backend}, finished: ${finishReason}`)
+    }
+    if (flags.profile !== undefined) {
+      const profile = engine.profile()
+      console.error(formatProfile(profile))
+      await writeFile(flags.profile, JSON.stringify(profile.trace))
     }
     if (finishReason === 'abort') process.exitCode = 130
   } finally {

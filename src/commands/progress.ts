@@ -31,11 +31,12 @@ export function interruption(): AbortSignal {
 }
 
 /** Loads a model with a bar; says on stderr what it took, unless JSON is asked for. */
-export async function loadEngine(dir: string, flags: EngineFlags, signal: AbortSignal): Promise<Engine> {
+export async function loadEngine(dir: string, flags: EngineFlags, signal: AbortSignal, profile = false): Promise<Engine> {
   const bar = progressBar('loading')
   const engine = await Engine.load(dir, {
     ...engineOptions(flags),
     signal,
+    profile,
     onProgress: ({ loadedBytes, totalBytes }) => {
       bar.update(loadedBytes, totalBytes)
       if (loadedBytes === totalBytes) bar.stop()

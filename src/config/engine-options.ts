@@ -4,7 +4,7 @@ import { SIMD_LEVELS } from '../../kernels/wasm/simd-level.js'
 import { RANK_COUNTS, type RankCount } from '../../workers/protocol.js'
 import { OptionError } from '../errors.js'
 import { VARIANT_NAMES } from './attention-variants.js'
-import { checkInteger, checkNames, checkOneOf, type Fail } from './check.js'
+import { checkBoolean, checkInteger, checkNames, checkOneOf, type Fail } from './check.js'
 
 /** What Engine.load takes. */
 export interface EngineOptions {
@@ -50,6 +50,8 @@ export interface EngineOptions {
   restartWindowMs?: number
   /** Milliseconds that a rank may let the others wait, or that no rank gets on within a step, 10..3600000. Default 30000. */
   stepDeadlineMs?: number
+  /** Note how long every kernel and wait takes, for engine.profile(). It costs some speed. Default false. */
+  profile?: boolean
   /** Called while weights are read. */
   onProgress?: (progress: LoadProgress) => void
   /** Stops loading. */
@@ -79,6 +81,7 @@ export interface ResolvedOptions {
   readonly cacheBytes: number | undefined
   readonly maxRestarts: number
   readonly restartWindowMs: number
+  readonly profile: boolean
   readonly onProgress: ((progress: LoadProgress) => void) | undefined
   readonly signal: AbortSignal | undefined
 }
@@ -99,6 +102,7 @@ const NAMES = [
   'maxRestarts',
   'restartWindowMs',
   'stepDeadlineMs',
+  'profile',
   'onProgress',
   'signal',
 ]
@@ -128,6 +132,7 @@ export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
     cacheBytes: o.cacheBytes === undefined ? undefined : checkInteger('cacheBytes', o.cacheBytes, 1, Number.MAX_SAFE_INTEGER, fail),
     maxRestarts: checkInteger('maxRestarts', o.maxRestarts ?? 5, 0, 1000, fail),
     restartWindowMs: checkInteger('restartWindowMs', o.restartWindowMs ?? 60_000, 1, 86_400_000, fail),
+    profile: checkBoolean('profile', o.profile, fail),
     onProgress: checkInstance('onProgress', o.onProgress, (v): v is (p: LoadProgress) => void => typeof v === 'function', 'a function'),
     signal: checkInstance('signal', o.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal'),
   })

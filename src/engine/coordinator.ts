@@ -2,6 +2,7 @@
 // one fails. At most two steps are published at once, so the ranks never wait for this thread. It never blocks the event loop.
 import { setImmediate, setTimeout } from 'node:timers/promises'
 import { CONTROL, RANK, ROW_FLAGS, rankSlot, STEP_RING } from '../../workers/layout.js'
+import { eventId, type ProfileRecorder } from '../../workers/profile-recorder.js'
 import { FAULT_KINDS, type FaultKind, type RankCount, SITES, type Site } from '../../workers/protocol.js'
 import { EngineClosedError, RankError, RequestError, TetradError } from '../errors.js'
 import { Mailbox, type RankCounters, ringOf, sequencesOf } from './mailbox.js'
@@ -26,6 +27,8 @@ export interface CoordinatorInit {
   readonly maxRestarts: number
   readonly restartWindowMs: number
   readonly onRestart: (event: RestartEvent) => void
+  /** Where its own work is noted, if a profile is wanted. */
+  readonly recorder: ProfileRecorder | undefined
 }
 
 /** The ranks were started anew after a failure. */
@@ -42,6 +45,9 @@ const GRACE_MS = 1000
 /** How long a rank may take to say why it failed. */
 const EXPLAIN_MS = 250
 const YIELD_MS = 5
+
+const SCHEDULE = eventId('schedule')
+const RESULTS = eventId('results')
 
 interface PublishedStep {
   readonly epoch: number
@@ -163,7 +169,10 @@ export class Coordinator {
         const step = this.#published[0]
         if (!step) break
         this.#down ??= await this.#completion(step.epoch)
-        if (!this.#down && !this.#fatal) this.#complete(step)
+        if (this.#down || this.#fatal) continue
+        const noted = this.#init.recorder?.now()
+        this.#complete(step)
+        if (noted !== undefined) this.#init.recorder?.add(RESULTS, noted)
       }
       if (this.#fatal) this.#failAll(this.#fatal)
     } finally {
@@ -174,6 +183,7 @@ export class Coordinator {
 
   #publish(): boolean {
     const start = performance.now()
+    const noted = this.#init.recorder?.now()
     const rows = this.#scheduler.next()
     if (rows.length === 0) return false
     const epoch = (this.#epoch + 1) | 0
@@ -184,6 +194,7 @@ export class Coordinator {
     Atomics.store(this.#control, CONTROL.stepEpoch, epoch)
     Atomics.notify(this.#control, CONTROL.stepEpoch)
     this.#statistics.scheduling.add(performance.now() - start)
+    if (noted !== undefined) this.#init.recorder?.add(SCHEDULE, noted)
     return true
   }
 

@@ -25,6 +25,7 @@ import { type Chunk, type Completion, Generation } from './generation.js'
 import type { RankCounters } from './mailbox.js'
 import { availableMemory, checkMemory, memoryNeed } from './memory.js'
 import { determinismKey, type OpenModel, openModel, planRun } from './model.js'
+import type { Profile, Profiler } from './profile.js'
 import { emptyPrompt, type Prompt, PromptReader } from './prompts.js'
 import { Request } from './request.js'
 import type { Scheduler } from './scheduler.js'
@@ -97,6 +98,7 @@ interface Parts extends EngineInternals {
   readonly tokenizer: Tokenizer | undefined
   readonly scheduler: Scheduler
   readonly statistics: Statistics
+  readonly profiler: Profiler | undefined
   readonly maxWaiting: number
   readonly events: EventEmitter<{ restart: [RestartEvent] }>
   readonly loadMs: number
@@ -311,6 +313,20 @@ export class Engine implements AsyncDisposable {
       restarts: statistics.restarts,
       ranks: Array.from({ length: plan.ranks }, (_, rank) => coordinator.counters(rank)),
     }
+  }
+
+  /**
+   * Where the time of the steps since the last call went. Ask between requests. Throws OptionError without the option `profile`.
+   */
+  profile(): Profile {
+    const { profiler } = this.#parts
+    if (profiler) return profiler.take()
+    throw new OptionError('OPTION_INVALID', {
+      what: 'this engine keeps no profile',
+      expected: 'profile: true',
+      actual: 'false',
+      remedy: 'Load it with the option profile.',
+    })
   }
 
   /** 'restart': the ranks failed and were started anew; no request was lost. */

@@ -12,6 +12,7 @@ import { BlockManager } from './block-manager.js'
 import { Coordinator, type RestartEvent } from './coordinator.js'
 import { memoryNeed } from './memory.js'
 import type { OpenModel } from './model.js'
+import { Profiler } from './profile.js'
 import { RankGroup } from './rank-group.js'
 import { Scheduler } from './scheduler.js'
 import { Statistics } from './statistics.js'
@@ -57,12 +58,13 @@ export async function startEngine(
   memories: EngineMemories,
   options: ResolvedOptions,
   onRestart: (event: RestartEvent) => void,
-): Promise<{ coordinator: Coordinator; scheduler: Scheduler; blocks: BlockManager; statistics: Statistics }> {
+): Promise<{ coordinator: Coordinator; scheduler: Scheduler; blocks: BlockManager; statistics: Statistics; profiler: Profiler | undefined }> {
   const control = new SharedArrayBuffer(CONTROL_BYTES)
   const mailbox = new SharedArrayBuffer(layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot).bytes)
   const module = prepareBackend(plan.backend, plan.simd, assetUrl('dist/kernels/wasm/'))
+  const profiler = options.profile ? new Profiler(plan.ranks) : undefined
   const inits = memories.ranks.map(
-    (rankMemory): RankInit => ({
+    (rankMemory, rank): RankInit => ({
       shape: model.lowered.shape,
       plan,
       module,
@@ -71,6 +73,7 @@ export async function startEngine(
       exchange: memories.exchange,
       mailbox,
       deadlineMs: options.stepDeadlineMs,
+      profile: profiler?.buffers[rank],
       spins: plan.ranks <= availableParallelism() ? SPINS : 0,
     }),
   )
@@ -98,12 +101,13 @@ export async function startEngine(
       maxRestarts: options.maxRestarts,
       restartWindowMs: options.restartWindowMs,
       onRestart,
+      recorder: profiler?.coordinator,
     },
     scheduler,
     statistics,
   )
   await coordinator.start()
-  return { coordinator, scheduler, blocks, statistics }
+  return { coordinator, scheduler, blocks, statistics, profiler }
 }
 
 /** Starts the threads, and makes sure that each has what was asked for. */

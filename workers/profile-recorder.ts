@@ -1,0 +1,105 @@
+// Timed events of one thread in a shared buffer, for a profile. Written by its thread only, read by the coordinator between
+// steps. Knows what names there are; decides nothing. Nothing is allocated per event; what does not fit is counted.
+import { SITES } from './protocol.js'
+
+/** Matrices of a layer by name, then kernels, then waits at collectives, then the coordinator's own work. */
+export const EVENTS = [
+  'step',
+  'queryA',
+  'queryB',
+  'streams',
+  'coefficients',
+  'keyUp',
+  'valueUp',
+  'outputGate',
+  'attentionOut',
+  'gate',
+  'up',
+  'down',
+  'head',
+  'shared',
+  'matmul',
+  'rmsNorm',
+  'rope',
+  'swiglu',
+  'gateRows',
+  'combineFactors',
+  'sumPartials',
+  'addRows',
+  'gatherRow',
+  'writeCacheRow',
+  'transposeHeads',
+  'dotPage',
+  'attendPage',
+  'beginAttention',
+  'finishAttention',
+  'copyBytes',
+  'sampling',
+  'schedule',
+  'results',
+  ...SITES.map((site) => `wait: ${site}` as const),
+] as const
+
+export type EventName = (typeof EVENTS)[number]
+
+const IDS: ReadonlyMap<string, number> = new Map(EVENTS.map((name, i) => [name, i]))
+
+export function eventId(name: EventName): number {
+  return IDS.get(name) as number
+}
+
+const HEADER_BYTES = 16
+const VALUES = 3
+
+export class ProfileRecorder {
+  /** Events written, events that found no room. */
+  readonly #counts: Int32Array
+  /** [capacity]: id, start, end; milliseconds since the epoch. */
+  readonly #events: Float64Array
+  readonly #capacity: number
+
+  constructor(buffer: SharedArrayBuffer) {
+    this.#counts = new Int32Array(buffer, 0, 2)
+    this.#events = new Float64Array(buffer, HEADER_BYTES)
+    this.#capacity = this.#events.length / VALUES
+  }
+
+  static bytes(capacity: number): number {
+    return HEADER_BYTES + capacity * VALUES * 8
+  }
+
+  /** A time for `add`, comparable between threads. */
+  now(): number {
+    return performance.timeOrigin + performance.now()
+  }
+
+  /** An event from `start` to now. */
+  add(id: number, start: number): void {
+    const n = this.#counts[0] as number
+    if (n >= this.#capacity) {
+      this.#counts[1] = (this.#counts[1] as number) + 1
+      return
+    }
+    const at = n * VALUES
+    this.#events[at] = id
+    this.#events[at + 1] = start
+    this.#events[at + 2] = this.now()
+    this.#counts[0] = n + 1
+  }
+
+  get dropped(): number {
+    return this.#counts[1] as number
+  }
+
+  read(): { readonly name: EventName; readonly start: number; readonly end: number }[] {
+    return Array.from({ length: this.#counts[0] as number }, (_, i) => ({
+      name: EVENTS[this.#events[i * VALUES] as number] as EventName,
+      start: this.#events[i * VALUES + 1] as number,
+      end: this.#events[i * VALUES + 2] as number,
+    }))
+  }
+
+  clear(): void {
+    this.#counts.fill(0)
+  }
+}
