@@ -141,7 +141,7 @@ export interface RankInit {
   readonly deadlineMs: number
   /** Where events are noted, if a profile is wanted. */
   readonly profile: SharedArrayBuffer | undefined
-  /** Spin before parking at a collective: only when every rank has a core. */
+  /** Most times to look before parking at a collective; 0 unless every rank has a core. */
   readonly spins: number
 }
 

@@ -48,8 +48,8 @@ export function exchangeBuffer(memories: EngineMemories): SharedArrayBuffer {
   return bufferOf(memories.exchange ?? (memories.ranks[0] as SharedMemory))
 }
 
-/** Barriers spin this often before they park, if every rank has a core: about 20 us. */
-const SPINS = 2000
+/** Barriers look at most this often before they park, if every rank has a core: about 300 us. See Collectives. */
+const SPINS = 30_000
 
 export async function startEngine(
   model: OpenModel,
