@@ -1,4 +1,5 @@
 // Tetrad's public surface.
+export { type Converted, type ConvertOptions, convert } from './checkpoint/convert.js'
 export type { EngineOptions, LoadProgress } from './config/engine-options.js'
 export type { RestartEvent } from './engine/coordinator.js'
 export { Engine, type EngineInfo, type EngineStats, type IndexedChunk } from './engine/engine.js'

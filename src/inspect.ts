@@ -2,13 +2,12 @@
 import { availableParallelism } from 'node:os'
 import { cacheBytesPerScalar, layoutModel, type ModelLayout } from '../workers/model-layout.js'
 import { type AttentionShape, PAGE_TOKENS, RANK_COUNTS, type RunPlan } from '../workers/protocol.js'
-import { planShards } from './checkpoint/shard-plan.js'
 import { elements } from './checkpoint/tensor-source.js'
 import { lowerModel, VARIANTS, type Variant, variantNamed } from './config/attention-variants.js'
 import { type EngineOptions, resolveOptions } from './config/engine-options.js'
 import { parseModelConfig, readConfigFile } from './config/model-config.js'
 import { availableMemory, memoryNeed } from './engine/memory.js'
-import { cacheCost, determinismKey, type ModelPlan, openModel, planRun, type RankPlan, rankPlans } from './engine/model.js'
+import { cacheCost, determinismKey, type ModelPlan, openModel, planModel, planRun, type RankPlan, rankPlans } from './engine/model.js'
 import { describeTensors } from './synth/describe-tensors.js'
 
 export interface CacheCost {
@@ -23,7 +22,7 @@ export interface Inspection {
   readonly variant: string
   readonly parameters: number
   /** 'none': inspected from a configuration alone. */
-  readonly format: 'torch' | 'safetensors' | 'none'
+  readonly format: 'torch' | 'safetensors' | 'packed' | 'none'
   /** Element types of the stored matrices. */
   readonly storedTypes: readonly string[]
   readonly layers: number
@@ -48,8 +47,8 @@ export async function inspect(dir: string, options: EngineOptions = {}): Promise
   const model = await openModel(dir, resolved.variant)
   const plan = planRun(model, resolved, availableParallelism(), availableMemory())
   const layout = layoutModel(model.lowered.shape, plan)
-  planShards(model.checkpoint.tensors, model.lowered, model.variant, layout)
-  return describe(dir, model, plan, layout, model.checkpoint.format)
+  planModel(model, layout)
+  return describe(dir, model, plan, layout, model.config.packed ? 'packed' : model.checkpoint.format)
 }
 
 /**
@@ -90,7 +89,7 @@ function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLay
     variant: model.variant.name,
     parameters: model.parameters,
     format,
-    storedTypes: model.storedTypes,
+    storedTypes: model.config.packed ? [model.config.packed.weights] : model.storedTypes,
     layers: model.config.n_layer,
     contextTokens: plan.contextTokens,
     vocab: model.config.vocab_size,

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { FIXTURES, ROOT, TINY, tinyGolden } from './support/fixtures.js'
@@ -193,6 +194,19 @@ test('synth writes a model that generate runs', async (t) => {
   const again = await tetrad(['synth', dir, '--variant', 'tpa', '--preset', 'mid'])
   t.is(again.code, 1)
   t.regex(again.stderr, /error OUTPUT_EXISTS/)
+})
+
+test('convert writes a model that generate runs; --profile prints a table and writes a trace', async (t) => {
+  const dir = temporary(t)
+  const { code, stdout } = await tetrad(['convert', TINY, join(dir, 'int8'), '--weights', 'int8'])
+  t.is(code, 0)
+  t.regex(stdout, /mlra_4, packed int8, \d+ MiB\n$/)
+  const trace = join(dir, 'trace.json')
+  const run = await tetrad(['generate', 'Once', '--model', join(dir, 'int8'), '--max-tokens', '5', '--ranks', '2', '--profile', trace])
+  t.is(run.code, 0)
+  t.regex(run.stderr, /microseconds a step/)
+  t.true(Array.isArray(JSON.parse(readFileSync(trace, 'utf8')).traceEvents))
+  t.is((await tetrad(['convert', TINY, join(dir, 'none')])).code, 1)
 })
 
 test('help and version exit with 0', async (t) => {

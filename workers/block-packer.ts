@@ -18,9 +18,10 @@ interface PackingKernels {
   packColumns16: Kernel
   packColumns32: Kernel
   quantizeTiles: Kernel
+  nonFiniteScales: Kernel
 }
 
-export const ELEMENT_BYTES: Readonly<Record<LoadTask['dtype'], number>> = { f64: 8, f32: 4, f16: 2, bf16: 2 }
+export const ELEMENT_BYTES: Readonly<Record<LoadTask['dtype'], number>> = { f64: 8, f32: 4, f16: 2, bf16: 2, u8: 1 }
 
 /** Kernels read and write whole vectors past the end. */
 const SLACK = 64
@@ -69,14 +70,27 @@ export class BlockPacker {
 
   /** Index of the first element of the block that is not finite, or -1. Call once, after the bytes have been read. */
   check(): number {
-    const { dtype } = this.#current
+    const { dtype, direct } = this.#current
     const k = this.#k
+    if (direct) return this.#checkPacked(direct.format)
     if (dtype === 'bf16' || dtype === 'f16') return k.nonFinite16(this.#raw, this.#count, dtype === 'bf16' ? 0x7f80 : 0x7c00)
     if (dtype === 'f32') return k.nonFinite32(this.#raw, this.#count)
     // Rounds to float32; what overflows becomes infinite.
     this.#floats.set(new Float64Array(this.#buffer, this.#raw, this.#count))
     this.#hasWide = true
     return k.nonFinite32(this.#wide, this.#count)
+  }
+
+  #checkPacked(format: WeightFormat): number {
+    const k = this.#k
+    if (format === 'bf16') return k.nonFinite16(this.#raw, this.#count / 2, 0x7f80)
+    if (format === 'f32') return k.nonFinite32(this.#raw, this.#count / 4)
+    return k.nonFiniteScales(this.#raw, this.#count / INT8_BLOCK_BYTES)
+  }
+
+  /** Copies a block that is packed already. */
+  place(target: SharedArrayBuffer, ptr: number): void {
+    this.#copy(target, ptr, this.#raw, this.#count)
   }
 
   /** Packs what the block holds of a piece. */

@@ -197,7 +197,7 @@ export interface LoadTask {
   readonly path: string
   /** As it was when the header was read; a file that changed since is not loaded. */
   readonly file: { readonly size: number; readonly mtimeMs: number; readonly ino: number }
-  readonly dtype: 'f32' | 'f16' | 'bf16' | 'f64'
+  readonly dtype: 'f32' | 'f16' | 'bf16' | 'f64' | 'u8'
   /** Byte offset of the tensor's first element. */
   readonly offset: number
   /** Undefined: row-major and contiguous. */
@@ -208,6 +208,8 @@ export interface LoadTask {
   readonly cols: number
   readonly pieces: readonly (MatrixPiece & { readonly buffer: SharedArrayBuffer })[]
   readonly vectors: readonly (VectorPiece & { readonly buffer: SharedArrayBuffer })[]
+  /** A packed matrix, or part of one, goes to a byte offset as it is. */
+  readonly direct: { readonly buffer: SharedArrayBuffer; readonly ptr: number; readonly format: WeightFormat } | undefined
 }
 
 /** A loader's answer: bytes read, or what is wrong with the data. */

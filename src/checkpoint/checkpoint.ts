@@ -21,13 +21,13 @@ const FILES = [
   { file: 'pytorch_model.bin.index.json', format: 'torch', index: true },
 ] as const
 
-/** Throws CheckpointError MODEL_NOT_FOUND, CHECKPOINT_INVALID, CHECKPOINT_UNSAFE or TENSOR_DTYPE. */
-export async function openCheckpoint(dir: string): Promise<Checkpoint> {
+/** `packed`: as convert writes it. Throws CheckpointError MODEL_NOT_FOUND, CHECKPOINT_INVALID, CHECKPOINT_UNSAFE or TENSOR_DTYPE. */
+export async function openCheckpoint(dir: string, packed = false): Promise<Checkpoint> {
   for (const { file, format, index } of FILES) {
     const path = join(dir, file)
     if (!(await exists(path))) continue
     const paths = index ? await readIndex(dir, path) : [path]
-    const read = format === 'torch' ? readTorchBin : readSafetensors
+    const read = format === 'torch' ? readTorchBin : (reader: ByteReader, file: string) => readSafetensors(reader, file, packed)
     const tensors = new Map<string, TensorSource>()
     for (const part of paths) {
       for (const tensor of await readPart(read, part)) {

@@ -2,13 +2,14 @@
 import { availableParallelism } from 'node:os'
 import { Piscina } from 'piscina'
 import type { SharedMemory } from '../../kernels/backend.js'
-import { INT8_BLOCK_COLUMNS } from '../../kernels/int8-packing.js'
+import { INT8_BLOCK_BYTES, INT8_BLOCK_COLUMNS } from '../../kernels/int8-packing.js'
 import { bufferOf, prepareBackend } from '../../kernels/open-space.js'
 import { TILE_ROWS } from '../../kernels/packing.js'
 import type { LoadResult, LoadTask, MemoryName } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
 import type { LoadProgress } from '../config/engine-options.js'
 import { CheckpointError, TetradError } from '../errors.js'
+import type { DirectPlan, PackedPlans } from './packed-checkpoint.js'
 import type { TensorPlan } from './planner.js'
 import { STORED_BYTES } from './tensor-source.js'
 
@@ -25,13 +26,14 @@ export interface Memories {
  * Throws CheckpointError TENSOR_NON_FINITE or CHECKPOINT_INVALID, TetradError LOAD_ABORTED.
  */
 export async function loadWeights(
-  plans: readonly TensorPlan[],
+  plans: PackedPlans,
   memories: Memories,
   onProgress: ((progress: LoadProgress) => void) | undefined,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const tasks = plans.flatMap((plan) => blocks(plan, memories))
-  const totalBytes = plans.reduce((sum, plan) => sum + plan.rows * plan.cols * STORED_BYTES[plan.source.dtype], 0)
+  const tasks = [...plans.tensors.flatMap((plan) => blocks(plan, memories)), ...plans.direct.flatMap((plan) => chunks(plan, memories))]
+  const packedBytes = plans.direct.reduce((sum, { matrix }) => sum + matrix.bytes, 0)
+  const totalBytes = plans.tensors.reduce((sum, plan) => sum + plan.rows * plan.cols * STORED_BYTES[plan.source.dtype], packedBytes)
   let loadedBytes = 0
   const threads = Math.min(4, availableParallelism())
   const pool = new Piscina({
@@ -78,7 +80,7 @@ function blocks(plan: TensorPlan, memories: Memories): LoadTask[] {
     if (next < plan.rows) starts.push(next)
     next += each
   }
-  const buffer = (memory: MemoryName) => bufferOf((memory.kind === 'shard' ? memories.shards : memories.ranks)[memory.index] as SharedMemory)
+  const buffer = (memory: MemoryName) => memoryOf(memory, memories)
   return starts.map((firstRow, i) => {
     const rows = (starts[i + 1] ?? plan.rows) - firstRow
     const touched = plan.pieces.filter((p) => p.row < firstRow + rows && p.row + p.rows > firstRow)
@@ -94,8 +96,33 @@ function blocks(plan: TensorPlan, memories: Memories): LoadTask[] {
       cols: plan.cols,
       pieces: touched.map((p) => ({ ...p, buffer: buffer(p.memory) })),
       vectors: plan.vectors.map((v) => ({ ...v, buffer: buffer(v.memory) })),
+      direct: undefined,
     }
   })
+}
+
+function memoryOf(memory: MemoryName, memories: Memories): SharedArrayBuffer {
+  return bufferOf((memory.kind === 'shard' ? memories.shards : memories.ranks)[memory.index] as SharedMemory)
+}
+
+/** Whole int8 blocks, whole vectors of the other formats. */
+const CHUNK_BYTES = INT8_BLOCK_BYTES * 6912
+
+function chunks({ source, memory, matrix }: DirectPlan, memories: Memories): LoadTask[] {
+  return Array.from({ length: Math.ceil(matrix.bytes / CHUNK_BYTES) }, (_, i) => ({
+    tensor: source.name,
+    path: source.path,
+    file: source.file,
+    dtype: 'u8',
+    offset: source.offset + i * CHUNK_BYTES,
+    strided: undefined,
+    firstRow: 0,
+    rows: 1,
+    cols: Math.min(CHUNK_BYTES, matrix.bytes - i * CHUNK_BYTES),
+    pieces: [],
+    vectors: [],
+    direct: { buffer: memoryOf(memory, memories), ptr: matrix.ptr + i * CHUNK_BYTES, format: matrix.format },
+  }))
 }
 
 /**

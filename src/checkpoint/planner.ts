@@ -110,7 +110,7 @@ export class CheckpointTensors implements TensorFinder {
     })
   }
 
-  find(name: string, shape: readonly number[]): TensorSource {
+  find(name: string, shape: readonly number[], dtype?: TensorSource['dtype']): TensorSource {
     const source = this.#tensors.get(name)
     if (!source) {
       throw new CheckpointError('TENSOR_MISSING', {
@@ -125,6 +125,14 @@ export class CheckpointTensors implements TensorFinder {
         expected: `[${shape.join(', ')}]`,
         actual: `[${source.shape.join(', ')}]`,
         remedy: 'Check that config.json belongs to these weights.',
+      })
+    }
+    if ((source.dtype === 'u8') !== (dtype === 'u8')) {
+      throw new CheckpointError('TENSOR_DTYPE', {
+        what: `${name} has the type ${source.dtype}`,
+        expected: dtype ?? 'a floating-point type',
+        actual: source.dtype,
+        remedy: 'Convert the original checkpoint again.',
       })
     }
     this.#used.add(name)

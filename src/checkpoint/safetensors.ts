@@ -9,8 +9,8 @@ const TYPES: Readonly<Record<string, StoredType>> = { F64: 'f64', F32: 'f32', F1
 /** As in the reference implementation. */
 const MOST_HEADER_BYTES = 100_000_000
 
-/** Tensors of one safetensors file. Throws CheckpointError. */
-export async function readSafetensors(reader: ByteReader, path: string): Promise<TensorSource[]> {
+/** Tensors of one safetensors file; U8 ones only if `packed`. Throws CheckpointError. */
+export async function readSafetensors(reader: ByteReader, path: string, packed = false): Promise<TensorSource[]> {
   const { size } = reader.identity
   const prefix = Buffer.alloc(8)
   if ((await reader.read(prefix, 0)) < 8) throw invalid(path, 'it is shorter than a header', 'eight bytes of header length')
@@ -19,10 +19,10 @@ export async function readSafetensors(reader: ByteReader, path: string): Promise
   if (length > BigInt(most)) throw invalid(path, `its header claims ${length} bytes`, `at most ${most}`)
   const header = Buffer.alloc(Number(length))
   if ((await reader.read(header, 8)) !== header.length) throw invalid(path, 'its header is cut short', `${header.length} bytes`)
-  return parseHeader(header, reader.identity, path)
+  return parseHeader(header, reader.identity, path, packed ? { ...TYPES, U8: 'u8' } : TYPES)
 }
 
-function parseHeader(header: Buffer, file: FileIdentity, path: string): TensorSource[] {
+function parseHeader(header: Buffer, file: FileIdentity, path: string, types: typeof TYPES): TensorSource[] {
   let parsed: unknown
   try {
     parsed = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(header))
@@ -32,7 +32,7 @@ function parseHeader(header: Buffer, file: FileIdentity, path: string): TensorSo
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw invalid(path, 'its header is no object', 'a JSON object')
   const dataStart = 8 + header.length
   const tensors = Object.entries(parsed).flatMap(([name, value]) =>
-    name === '__metadata__' ? [] : [parseTensor(name, value, dataStart, file, path)],
+    name === '__metadata__' ? [] : [parseTensor(name, value, dataStart, file, path, types)],
   )
   const inOrder = tensors.toSorted((a, b) => a.offset - b.offset || sizeOf(a) - sizeOf(b))
   let end = dataStart
@@ -54,13 +54,13 @@ function sizeOf(tensor: TensorSource): number {
   return elements(tensor.shape) * STORED_BYTES[tensor.dtype]
 }
 
-function parseTensor(name: string, value: unknown, dataStart: number, file: FileIdentity, path: string): TensorSource {
+function parseTensor(name: string, value: unknown, dataStart: number, file: FileIdentity, path: string, types: typeof TYPES): TensorSource {
   const v = (typeof value === 'object' && value !== null ? value : {}) as { dtype?: unknown; shape?: unknown; data_offsets?: unknown }
-  const dtype = typeof v.dtype === 'string' && Object.hasOwn(TYPES, v.dtype) ? TYPES[v.dtype] : undefined
+  const dtype = typeof v.dtype === 'string' && Object.hasOwn(types, v.dtype) ? types[v.dtype] : undefined
   if (!dtype) {
     throw new CheckpointError('TENSOR_DTYPE', {
       what: `${path}: ${name.slice(0, 80)} has the type ${show(v.dtype)}`,
-      expected: Object.keys(TYPES).join(', '),
+      expected: Object.keys(types).join(', '),
       remedy: 'Convert the checkpoint to float32, float16 or bfloat16.',
     })
   }

@@ -1,9 +1,10 @@
 // Where a tensor's elements lie in a file. Plain data: it crosses to the loader threads.
 import type { FileIdentity } from './byte-reader.js'
 
-export type StoredType = 'f32' | 'f16' | 'bf16' | 'f64'
+/** 'u8': a packed matrix of a converted checkpoint. */
+export type StoredType = 'f32' | 'f16' | 'bf16' | 'f64' | 'u8'
 
-export const STORED_BYTES: Readonly<Record<StoredType, number>> = { f64: 8, f32: 4, f16: 2, bf16: 2 }
+export const STORED_BYTES: Readonly<Record<StoredType, number>> = { f64: 8, f32: 4, f16: 2, bf16: 2, u8: 1 }
 
 export interface TensorSource {
   readonly name: string

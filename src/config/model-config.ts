@@ -1,6 +1,7 @@
 // config.json of a checkpoint: the fields that Tetrad uses, checked once and frozen. Knows no tensors.
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { PACKED_VERSION } from '../checkpoint/packed-version.js'
 import { CheckpointError } from '../errors.js'
 import { VARIANT_NAMES } from './attention-variants.js'
 import { checkInteger, checkOneOf, type Fail, show } from './check.js'
@@ -26,8 +27,16 @@ export interface ModelConfig {
   readonly rank: number | undefined
   /** Not in the authors' files; `tetrad synth` writes it, since the keys alone do not tell every variant. */
   readonly variant: string | undefined
+  /** The weights are packed, as `tetrad convert` writes them. */
+  readonly packed: PackedFormat | undefined
   /** Ids that end a text. Undefined: the tokenizer may know. */
   readonly eosTokenIds: readonly number[] | undefined
+}
+
+export interface PackedFormat {
+  readonly weights: 'f32' | 'bf16' | 'int8'
+  /** Of the token embedding. */
+  readonly embedding: 'f32' | 'bf16'
 }
 
 const fail: Fail = (facts) => new CheckpointError('CONFIG_INVALID', { ...facts, what: `config.json: ${facts.what}` })
@@ -91,7 +100,17 @@ export function parseModelConfig(value: unknown): ModelConfig {
     q_rank: optional('q_rank', LIMITS.heads),
     rank: optional('rank', LIMITS.heads),
     variant: typeof c.variant === 'string' ? checkOneOf('variant', c.variant, VARIANT_NAMES, fail) : undefined,
+    packed: c.packed === undefined ? undefined : packedFormat(c.packed),
     eosTokenIds: endOfText(c.eos_token_id, vocab),
+  })
+}
+
+function packedFormat(value: unknown): PackedFormat {
+  const p = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>
+  checkOneOf('packed.version', p.version as number, [PACKED_VERSION], (facts) => fail({ ...facts, remedy: 'Convert the original checkpoint again.' }))
+  return Object.freeze({
+    weights: checkOneOf('packed.weights', p.weights as string, ['f32', 'bf16', 'int8'] as const, fail),
+    embedding: checkOneOf('packed.embedding', p.embedding as string, ['f32', 'bf16'] as const, fail),
   })
 }
 

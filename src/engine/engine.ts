@@ -4,7 +4,6 @@ import { availableParallelism } from 'node:os'
 import { layoutModel, type ModelLayout } from '../../workers/model-layout.js'
 import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
 import { loadWeights } from '../checkpoint/load-weights.js'
-import { planShards } from '../checkpoint/shard-plan.js'
 import { checkBoolean, checkInteger, checkNames } from '../config/check.js'
 import { checkInstance, type EngineOptions, resolveOptions } from '../config/engine-options.js'
 import { EngineClosedError, OptionError, OverloadedError, TetradError } from '../errors.js'
@@ -24,7 +23,7 @@ import type { Coordinator, RestartEvent } from './coordinator.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
 import type { RankCounters } from './mailbox.js'
 import { availableMemory, checkMemory, memoryNeed } from './memory.js'
-import { determinismKey, type OpenModel, openModel, planRun } from './model.js'
+import { determinismKey, type OpenModel, openModel, planModel, planRun } from './model.js'
 import type { Profile, Profiler } from './profile.js'
 import { emptyPrompt, type Prompt, PromptReader } from './prompts.js'
 import { Request } from './request.js'
@@ -146,7 +145,7 @@ export class Engine implements AsyncDisposable {
     const available = availableMemory()
     const plan = planRun(model, resolved, availableParallelism(), available)
     const layout = layoutModel(model.lowered.shape, plan)
-    const plans = planShards(model.checkpoint.tensors, model.lowered, model.variant, layout)
+    const plans = planModel(model, layout)
     const tokenizer = await loadTokenizer(dir, model.config.vocab_size)
     throwIfAborted(resolved.signal)
     checkMemory(model, resolved, plan, layout, available)

@@ -7,11 +7,14 @@ import { cacheBytesPerScalar, cut, layoutModel, type ModelLayout } from '../../w
 import { type ModelShape, PAGE_TOKENS, type RankCount, type Replication, type RunPlan } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
 import { type Checkpoint, openCheckpoint } from '../checkpoint/checkpoint.js'
+import { type PackedPlans, planPacked } from '../checkpoint/packed-checkpoint.js'
+import { planShards } from '../checkpoint/shard-plan.js'
 import { elements, type StoredType } from '../checkpoint/tensor-source.js'
-import { detectVariant, type LoweredModel, lowerModel, type Variant } from '../config/attention-variants.js'
+import { detectVariant, type LoweredModel, lowerModel, type Variant, variantNamed } from '../config/attention-variants.js'
 import type { ResolvedOptions } from '../config/engine-options.js'
-import { type ModelConfig, readModelConfig } from '../config/model-config.js'
+import { type ModelConfig, type PackedFormat, readModelConfig } from '../config/model-config.js'
 import { OptionError } from '../errors.js'
+import { describeTensors } from '../synth/describe-tensors.js'
 import { VERSION } from '../version.js'
 
 /** What a plan is made from. */
@@ -33,8 +36,9 @@ export interface OpenModel extends ModelPlan {
 /** `chosen`: the variant, where the keys alone do not tell it. */
 export async function openModel(dir: string, chosen?: string): Promise<OpenModel> {
   const config = await readModelConfig(dir)
-  const checkpoint = await openCheckpoint(dir)
+  const checkpoint = await openCheckpoint(dir, config.packed !== undefined)
   const shapeOf = (name: string) => checkpoint.tensors.get(name)?.shape
+  if (config.packed) return openPacked(dir, config, checkpoint, config.packed, chosen)
   const variant = detectVariant(config, shapeOf, chosen ?? config.variant)
   const tensors = [...checkpoint.tensors.values()]
   const matrices = tensors.filter((t) => t.shape.length > 1)
@@ -51,6 +55,42 @@ export async function openModel(dir: string, chosen?: string): Promise<OpenModel
   }
 }
 
+function openPacked(dir: string, config: ModelConfig, checkpoint: Checkpoint, packed: PackedFormat, chosen: string | undefined): OpenModel {
+  if (config.variant === undefined || (chosen !== undefined && chosen !== config.variant)) {
+    throw new OptionError('OPTION_INVALID', {
+      what: 'a converted checkpoint has the variant that its config.json says',
+      expected: config.variant ?? 'a variant',
+      actual: chosen ?? 'none',
+      remedy: 'Leave variant out, or convert the original checkpoint again.',
+    })
+  }
+  const variant = variantNamed(config.variant)
+  const lowered = lowerModel(config, variant)
+  const parameters = describeTensors(lowered, variant).reduce((sum, t) => sum + elements(t.shape), 0)
+  return { dir, config, checkpoint, variant, lowered, storedTypes: [packed.embedding], parameters }
+}
+
+/** Every tensor's way into the memories. Throws CheckpointError. */
+export function planModel(model: OpenModel, layout: ModelLayout): PackedPlans {
+  const { tensors } = model.checkpoint
+  if (model.config.packed) return planPacked(tensors, model.lowered, model.variant, layout)
+  return { tensors: planShards(tensors, model.lowered, model.variant, layout), direct: [] }
+}
+
+function chooseWeights(model: ModelPlan, wanted: ResolvedOptions['weights']): RunPlan['weights'] {
+  const { packed } = model.config
+  if (packed && wanted !== 'auto' && wanted !== packed.weights) {
+    throw new OptionError('OPTION_INVALID', {
+      what: 'the weights of a converted checkpoint have one format',
+      expected: packed.weights,
+      actual: wanted,
+      remedy: 'Leave weights out, or load the original checkpoint.',
+    })
+  }
+  if (packed) return packed.weights
+  return wanted !== 'auto' ? wanted : model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32'
+}
+
 /** Share of the free memory that the cache takes when no size is given. */
 const CACHE_SHARE = 0.25
 
@@ -58,7 +98,7 @@ const CACHE_SHARE = 0.25
 export function planRun(model: ModelPlan, options: ResolvedOptions, cores: number, available: number): RunPlan {
   const context = options.maxContext ?? model.config.block_size
   const pagesPerSlot = Math.ceil(context / PAGE_TOKENS)
-  const weights = options.weights !== 'auto' ? options.weights : model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32'
+  const weights = chooseWeights(model, options.weights)
   const { ranks, backend, cache, maxRunning } = options
   const pageBytes = cachePageBytes(model, options)
   const wanted =

@@ -1,13 +1,14 @@
 // Writes a checkpoint of random weights, streamed to disk: any variant, any shape, loaded like any other checkpoint.
-import { mkdir, open, readdir, rename, rm, statfs, writeFile } from 'node:fs/promises'
+import { open, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { elements } from '../checkpoint/tensor-source.js'
 import { lowerModel, VARIANT_NAMES, type Variant, variantNamed } from '../config/attention-variants.js'
-import { checkInteger, checkNames, checkOneOf, type Fail, show } from '../config/check.js'
+import { checkInteger, checkNames, checkOneOf, type Fail } from '../config/check.js'
 import { checkInstance } from '../config/engine-options.js'
 import { parseModelConfig, readConfigFile } from '../config/model-config.js'
 import { OptionError, TetradError } from '../errors.js'
 import { type DescribedTensor, describeTensors } from './describe-tensors.js'
+import { checkOutput, outputFailed } from './output-directory.js'
 import { PRESETS } from './presets.js'
 import { RandomWeights, SYNTH_BYTES, type SynthType } from './random-weights.js'
 
@@ -56,7 +57,7 @@ export async function synthesize(dir: string, options: SynthOptions): Promise<Sy
   const tensors = describeTensors(model, variant)
   const { header, dataBytes } = safetensorsHeader(tensors, type)
   const totalBytes = header.length + dataBytes
-  await prepareDirectory(dir, totalBytes)
+  await checkOutput(dir, totalBytes)
 
   const partial = join(dir, 'model.safetensors.partial')
   try {
@@ -126,33 +127,6 @@ async function configuration(o: SynthOptions): Promise<{ config: Record<string, 
   return { config: given as Record<string, unknown>, variant: variantNamed(checkOneOf('variant', name, VARIANT_NAMES, fail)) }
 }
 
-async function prepareDirectory(dir: string, bytes: number): Promise<void> {
-  let names: string[]
-  try {
-    await mkdir(dir, { recursive: true })
-    names = await readdir(dir)
-  } catch (error) {
-    throw outputFailed(dir, error)
-  }
-  const model = names.find((name) => name === 'config.json' || /\.(bin|safetensors|index\.json)$/.test(name))
-  if (model !== undefined) {
-    throw new TetradError('OUTPUT_EXISTS', {
-      what: `${dir} holds a model already`,
-      expected: 'a directory without one, or a new path',
-      actual: model,
-      remedy: 'Choose another directory, or remove the model first.',
-    })
-  }
-  const { bavail, bsize } = await statfs(dir)
-  if (bavail * bsize > bytes) return
-  throw new TetradError('OUTPUT_FAILED', {
-    what: `${dir} has not enough room`,
-    expected: `${mib(bytes)} MiB`,
-    actual: `${mib(bavail * bsize)} MiB free`,
-    remedy: 'Free space, or choose another directory.',
-  })
-}
-
 function safetensorsHeader(tensors: readonly DescribedTensor[], type: SynthType): { header: Buffer; dataBytes: number } {
   let at = 0
   const entries = tensors.map(({ name, shape }) => {
@@ -166,18 +140,4 @@ function safetensorsHeader(tensors: readonly DescribedTensor[], type: SynthType)
   const length = Buffer.alloc(8)
   length.writeBigUInt64LE(BigInt(padded.length))
   return { header: Buffer.concat([length, padded]), dataBytes: at }
-}
-
-function outputFailed(dir: string, cause: unknown): TetradError {
-  return new TetradError('OUTPUT_FAILED', {
-    what: `cannot write to ${dir}`,
-    expected: 'a directory that can be written to',
-    actual: cause instanceof Error ? cause.message : show(cause),
-    remedy: 'Check the path, its permissions and the room on its disk.',
-    cause,
-  })
-}
-
-function mib(bytes: number): number {
-  return Math.ceil(bytes / 2 ** 20)
 }

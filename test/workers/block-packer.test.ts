@@ -20,7 +20,7 @@ function stored(dtype: LoadTask['dtype'], values: readonly number[]): { bytes: U
   return { bytes: new Uint8Array(halves.buffer), bits: Uint32Array.from(halves, (h) => (dtype === 'bf16' ? h << 16 : f32BitsFromF16(h))) }
 }
 
-const base = { tensor: 'w', path: '', file: { size: 0, mtimeMs: 0, ino: 0 }, offset: 0, strided: undefined, vectors: [] }
+const base = { tensor: 'w', path: '', file: { size: 0, mtimeMs: 0, ino: 0 }, offset: 0, strided: undefined, vectors: [], direct: undefined }
 
 for (const dtype of ['bf16', 'f16', 'f32', 'f64'] as const) {
   for (const format of ['bf16', 'f32', 'int8'] as const satisfies readonly WeightFormat[]) {

@@ -4,7 +4,7 @@
 export { fusesMultiplyAdd } from './madd'
 export { matmulInt8 } from './int8'
 export {
-  narrowBf16, nonFinite16, nonFinite32, packColumns16, packColumns32, packTiles16, packTiles32, quantizeTiles, widenBf16, widenF16,
+  narrowBf16, nonFinite16, nonFinite32, nonFiniteScales, packColumns16, packColumns32, packTiles16, packTiles32, quantizeTiles, widenBf16, widenF16,
 } from './packing'
 export { matmulBf16, matmulF32 } from './matmul'
 export { attendBf16, attendF32, attendFactorsBf16, attendFactorsF32, beginAttention, dotBf16, dotF32, finishAttention, transposeHeads } from './attention'

@@ -23,6 +23,12 @@ export function nonFinite32(p: usize, n: i32): i32 {
   return -1
 }
 
+/** Index of the first of n int8 blocks with a scale that is not finite, or -1. */
+export function nonFiniteScales(p: usize, n: i32): i32 {
+  for (let i = 0; i < n; i++) if (nonFinite32(p + <usize>i * 608 + 512, 16) >= 0) return i
+  return -1
+}
+
 /** float32 from n bfloat16 values. dst has room for n rounded up to 8; src is read as far. */
 export function widenBf16(src: usize, dst: usize, n: usize): void {
   for (let i: usize = 0; i < n; i += 8) {

@@ -1,0 +1,36 @@
+// tetrad convert
+import type { Command } from 'commander'
+import { type ConvertOptions, convert } from '../checkpoint/convert.js'
+import { given } from './flags.js'
+import { interruption, progressBar } from './progress.js'
+
+interface ConvertFlags {
+  weights: string
+  variant?: string
+  json?: boolean
+}
+
+export function addConvert(program: Command): void {
+  program
+    .command('convert')
+    .description('write a checkpoint in the packed form, which loads without repacking')
+    .argument('<dir>', 'model directory')
+    .argument('<out>', 'directory to write to')
+    .requiredOption('--weights <format>', 'int8, bf16 or f32')
+    .option('--variant <name>', 'attention variant, where the keys do not tell it')
+    .option('--json', 'print one line of JSON on stdout and nothing else there')
+    .action(run)
+}
+
+async function run(dir: string, out: string, flags: ConvertFlags): Promise<void> {
+  const bar = progressBar('packing')
+  const { json, ...options } = flags
+  const result = await convert(dir, out, {
+    ...(given(options) as unknown as ConvertOptions),
+    signal: interruption(),
+    onProgress: ({ loadedBytes, totalBytes }) => bar.update(loadedBytes, totalBytes),
+  }).finally(() => bar.stop())
+  console.log(
+    json ? JSON.stringify(result) : `${result.dir}: ${result.variant}, packed ${result.weights}, ${(result.bytes / 2 ** 20).toFixed(0)} MiB`,
+  )
+}
