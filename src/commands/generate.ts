@@ -20,6 +20,7 @@ interface GenerateFlags extends EngineFlags {
   ignoreEos?: boolean
   bos?: boolean
   profile?: string
+  speculate?: number[]
 }
 
 export function addGenerate(program: Command): void {
@@ -35,6 +36,7 @@ export function addGenerate(program: Command): void {
     .option('--seed <n>', 'makes sampling repeatable', number)
     .option('--ignore-eos', 'go on past the end of text')
     .option('--bos', 'put <|endoftext|> before the prompt')
+    .option('--speculate <ngram,max>', 'guess up to max tokens from what followed the last ngram tokens before: 3,8', ids)
     .option('--profile <file>', 'print where the time went on stderr, and write a Chrome trace for Perfetto')
     .action(generate)
 }
@@ -46,7 +48,9 @@ async function generate(prompt: string | undefined, flags: GenerateFlags): Promi
   process.once('SIGTERM', () => void engine.close({ drainMs: TERMINATE_MS }))
   try {
     const { maxTokens, temperature, seed, ignoreEos, bos } = flags
-    const params: GenerateParams = { signal, ...given({ maxTokens, temperature, seed, ignoreEos, bos }) }
+    const [ngram, most] = flags.speculate ?? []
+    const speculate = flags.speculate && { ngram: ngram as number, maxTokens: most as number }
+    const params: GenerateParams = { signal, ...given({ maxTokens, temperature, seed, ignoreEos, bos, speculate }) }
     const prompted = flags.promptIds ?? prompt ?? DEFAULT_PROMPT
     const generation = engine.generate(prompted, params)
     let first = true

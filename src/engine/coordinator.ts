@@ -236,19 +236,28 @@ export class Coordinator {
     const { vocab } = this.#init
     const logits = this.#init.logits[ringOf(step.epoch)] as Float32Array | Float64Array
     let at = 0
-    for (const [t, { sequence, position, flags }] of step.rows.entries()) {
-      if (!sequence.ended) this.#scheduler.computed(sequence, position)
+    /** Whose row sampled last: a sequence's second one in a step is of a draft that was right. */
+    let previous: Sequence | undefined
+    for (const [t, stepRow] of step.rows.entries()) {
+      const { sequence, position, flags } = stepRow
+      const counts = !sequence.ended && this.#scheduler.computed(stepRow)
       if (flags === 0) continue
       const row = logits.subarray(at * vocab, (at + 1) * vocab)
       at++
-      if (sequence.ended) continue
+      if (!counts) {
+        if (!sequence.ended) sequence.pendingSamples--
+        continue
+      }
       try {
         this.observer?.(sequence, position, row)
         if ((flags & ROW_FLAGS.logits) !== 0) sequence.sink.onLogits(position, row)
         if ((flags & ROW_FLAGS.score) !== 0) this.#takeScore(sequence, position, step.epoch, t)
         if (sequence.ended) continue
         if ((flags & ROW_FLAGS.sample) !== 0) {
+          const ofDraft = previous === sequence
+          previous = sequence
           sequence.pendingSamples--
+          if (ofDraft && sequence.drafts) sequence.drafts.accepted++
           this.#take(sequence, this.#mailbox.sampled(step.epoch, t))
         } else if (sequence.maxTokens === 0 && position === sequence.tokens.length - 1) {
           this.#finish(sequence, 'length')

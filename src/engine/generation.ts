@@ -14,6 +14,9 @@ export interface Usage {
   readonly completionTokens: number
   /** Prompt tokens that were found in the prefix cache and not computed again. */
   readonly cachedTokens: number
+  /** With `speculate`: tokens that were guessed, and those of them that were right. */
+  readonly draftedTokens?: number
+  readonly acceptedTokens?: number
 }
 
 /** Milliseconds, and tokens per second after the first token. */

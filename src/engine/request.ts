@@ -5,6 +5,7 @@ import { Detokenizer } from '../tokenizer/detokenizer.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
 import type { Coordinator } from './coordinator.js'
 import type { Chunk, Completion } from './generation.js'
+import { NgramDrafts } from './ngram-drafts.js'
 import { onAbort } from './on-abort.js'
 import { type FinishReason, Sequence } from './sequence.js'
 import type { Statistics } from './statistics.js'
@@ -23,6 +24,7 @@ export class Request {
   readonly #start = performance.now()
   readonly #detokenizer: Detokenizer
   readonly #sequence: Sequence
+  readonly #drafts: NgramDrafts | undefined
   readonly #timers: NodeJS.Timeout[] = []
   readonly #tokens: number[] = []
   #held: number[] = []
@@ -37,6 +39,7 @@ export class Request {
     this.#params = params
     this.#push = push
     this.#detokenizer = new Detokenizer(context.tokenizer)
+    this.#drafts = params.speculate && new NgramDrafts(params.speculate)
     this.completion = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject }
     })
@@ -47,6 +50,7 @@ export class Request {
       seed: params.seed,
       endOfText: params.ignoreEos ? new Set() : context.endOfText,
       everyLogits: false,
+      drafts: this.#drafts,
       priority: params.priority,
       sink: {
         onAdmitted: () => this.#cancelQueueTimer(),
@@ -135,7 +139,12 @@ export class Request {
       text: this.#text,
       tokens: this.#tokens,
       finishReason,
-      usage: { promptTokens: promptLength, completionTokens: count, cachedTokens },
+      usage: {
+        promptTokens: promptLength,
+        completionTokens: count,
+        cachedTokens,
+        ...(this.#drafts && { draftedTokens: this.#drafts.drafted, acceptedTokens: this.#drafts.accepted }),
+      },
       timings: {
         ttftMs: count > 0 ? this.#firstAt - this.#start : 0,
         decodeMs,

@@ -92,7 +92,7 @@ export class Scheduler {
       // One known token after generation began is decoding as well: after a pause, a restart, or without running ahead.
       const decodes = left === 1 && sequence.generated > 0
       const taken = this.#scheduleKnown(sequence, decodes ? 1 : prefill, rows)
-      if (!decodes) prefill -= taken
+      prefill -= decodes && taken > 0 ? this.#scheduleDrafts(sequence, prefill, rows) : decodes ? 0 : taken
     }
     return rows
   }
@@ -102,9 +102,16 @@ export class Scheduler {
     return this.#copies.splice(0)
   }
 
-  /** Call for each row of a completed step whose sequence has not ended, before its results are taken. */
-  computed(sequence: Sequence, position: number): void {
+  /**
+   * Call for each row of a completed step whose sequence has not ended, before its results are taken. False: the row was of a
+   * draft that turned out wrong, and its results count for nothing.
+   */
+  computed({ sequence, position, token }: StepRow): boolean {
+    if (token !== LAST_SAMPLED && sequence.tokens[position] !== token) return false
     sequence.computed = position + 1
+    // The row of a draft that was right was not counted when it was published.
+    sequence.scheduled = Math.max(sequence.scheduled, sequence.computed)
+    return true
   }
 
   /** Call once per sequence of a completed step, after its results were taken. */
@@ -213,9 +220,28 @@ export class Scheduler {
     insert(this.#waiting, sequence)
   }
 
-  /** A row for the token that the step in flight is sampling. */
+  /** Rows for tokens that are guessed to come, beside the row just scheduled; prompt rows make room. Returns how many. */
+  #scheduleDrafts(sequence: Sequence, most: number, rows: StepRow[]): number {
+    const { drafts, tokens } = sequence
+    if (!drafts) return 0
+    // The last draft's row samples one token more.
+    const left = Math.min(sequence.maxTokens - sequence.generated, this.#limits.contextTokens - tokens.length) - 1
+    let taken = 0
+    for (const token of drafts.propose(tokens, Math.min(most, left))) {
+      const position = tokens.length + taken
+      if (!schedulable(sequence) || !this.#reserve(sequence, position)) break
+      rows.push({ sequence, position, token, flags: ROW_FLAGS.sample })
+      sequence.pendingSamples++
+      taken++
+    }
+    drafts.drafted += taken
+    return taken
+  }
+
+  /** A row for the token that the step in flight is sampling. Drafts need to know it first. */
   #scheduleAhead(sequence: Sequence, rows: StepRow[]): void {
     const position = sequence.tokens.length
+    if (sequence.drafts) return
     if (!schedulable(sequence) || sequence.scheduled !== position || sequence.pendingSamples !== 1) return
     if (sequence.generated + 1 >= sequence.maxTokens || position + 1 >= this.#limits.contextTokens) return
     if (!this.#reserve(sequence, position)) return

@@ -1,5 +1,7 @@
 // One request as the scheduler sees it: tokens known, tokens scheduled, pages held. Knows no ranks and no text.
 
+import type { NgramDrafts } from './ngram-drafts.js'
+
 export type FinishReason = 'length' | 'stop' | 'abort'
 
 /** What a sequence tells its owner. Called by the coordinator, never within another call. */
@@ -26,6 +28,8 @@ export interface SequenceInit {
   readonly everyLogits: boolean
   /** Scores the tokens from position `from` (1 or more) on; `next` is the one after the prompt. maxTokens is 0 then. */
   readonly score?: { readonly from: number; readonly next: number }
+  /** Guesses tokens ahead; the output stays the same. */
+  readonly drafts?: NgramDrafts | undefined
   /** Places it moves ahead in the queue, times PRIORITY_STEP. */
   readonly priority: number
   readonly sink: SequenceSink
@@ -41,6 +45,7 @@ export class Sequence {
   readonly endOfText: ReadonlySet<number>
   readonly everyLogits: boolean
   readonly score: { readonly from: number; readonly next: number } | undefined
+  readonly drafts: NgramDrafts | undefined
   readonly priority: number
   readonly sink: SequenceSink
   /** Page numbers in sequence order; owned by the block manager. */
@@ -57,7 +62,7 @@ export class Sequence {
   computed = 0
   /** Published steps that hold rows of this sequence and have not completed. */
   inFlight = 0
-  /** Of those, the steps that will sample a token. */
+  /** Rows in those steps that will sample a token. */
   pendingSamples = 0
   /** Prompt tokens that the first admission found in the prefix cache. */
   cachedTokens = 0
@@ -78,6 +83,7 @@ export class Sequence {
     this.endOfText = init.endOfText
     this.everyLogits = init.everyLogits
     this.score = init.score
+    this.drafts = init.drafts
     this.priority = init.priority
     this.sink = init.sink
   }

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { checkBoolean, checkInteger, checkNames, type Fail, show } from '../config/check.js'
 import { checkInstance } from '../config/engine-options.js'
+import type { Speculation } from '../engine/ngram-drafts.js'
 import { MOST_PRIORITY } from '../engine/scheduler.js'
 import { OptionError } from '../errors.js'
 
@@ -17,6 +18,11 @@ export interface GenerateParams {
   ignoreEos?: boolean
   /** Put `<|endoftext|>` before the prompt, as every document of the published models' training had it. Default false. */
   bos?: boolean
+  /**
+   * Guess tokens ahead from what followed the last `ngram` tokens (1..16) when they occurred before, up to `maxTokens` (1..64)
+   * a step: the same output in fewer steps where text repeats itself. Default: none.
+   */
+  speculate?: { ngram: number; maxTokens: number }
   /** An integer from 0 (default) to 10: each step moves the request 64 places ahead in the queue. */
   priority?: number
   /** Most milliseconds from the call to the end; then it rejects with TIMEOUT. Default: none. */
@@ -33,13 +39,14 @@ export interface SamplingParams {
   readonly seed: number
   readonly ignoreEos: boolean
   readonly bos: boolean
+  readonly speculate: Speculation | undefined
   readonly priority: number
   readonly timeoutMs: number | undefined
   readonly queueTimeoutMs: number | undefined
   readonly signal: AbortSignal | undefined
 }
 
-const NAMES = ['maxTokens', 'temperature', 'seed', 'ignoreEos', 'bos', 'priority', 'timeoutMs', 'queueTimeoutMs', 'signal']
+const NAMES = ['maxTokens', 'temperature', 'seed', 'ignoreEos', 'bos', 'speculate', 'priority', 'timeoutMs', 'queueTimeoutMs', 'signal']
 
 const fail: Fail = (facts) => new OptionError('OPTION_INVALID', facts)
 
@@ -61,10 +68,19 @@ export function resolveParams(params: GenerateParams = {}): SamplingParams {
     seed: checkInteger('seed', p.seed ?? randomBytes(6).readUIntBE(0, 6), 0, Number.MAX_SAFE_INTEGER, fail),
     ignoreEos: checkBoolean('ignoreEos', p.ignoreEos, fail),
     bos: checkBoolean('bos', p.bos, fail),
+    speculate: p.speculate === undefined ? undefined : speculation(p.speculate),
     priority: checkInteger('priority', p.priority ?? 0, 0, MOST_PRIORITY, fail),
     timeoutMs: timeout('timeoutMs', p.timeoutMs),
     queueTimeoutMs: timeout('queueTimeoutMs', p.queueTimeoutMs),
     signal: checkInstance('signal', p.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal'),
+  })
+}
+
+function speculation(value: unknown): Speculation {
+  const s = checkNames('speculate', value, ['ngram', 'maxTokens'])
+  return Object.freeze({
+    ngram: checkInteger('speculate.ngram', s.ngram, 1, 16, fail),
+    maxTokens: checkInteger('speculate.maxTokens', s.maxTokens, 1, 64, fail),
   })
 }
 

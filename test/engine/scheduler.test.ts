@@ -1,6 +1,7 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { BlockManager } from '../../src/engine/block-manager.js'
+import { NgramDrafts } from '../../src/engine/ngram-drafts.js'
 import { type PageCopy, PRIORITY_STEP, Scheduler, type StepRow } from '../../src/engine/scheduler.js'
 import { Sequence, type SequenceSink } from '../../src/engine/sequence.js'
 import { LAST_SAMPLED, ROW_FLAGS } from '../../workers/layout.js'
@@ -8,9 +9,9 @@ import { PAGE_TOKENS } from '../../workers/protocol.js'
 
 const sink: SequenceSink = { onAdmitted() {}, onToken() {}, onLogits() {}, onScore() {}, onFinish() {}, onError() {} }
 
-function sequence(prompt: number | number[], maxTokens: number, priority = 0): Sequence {
+function sequence(prompt: number | number[], maxTokens: number, priority = 0, drafts?: NgramDrafts): Sequence {
   const tokens = typeof prompt === 'number' ? Array.from({ length: prompt }, (_, i) => i) : prompt
-  return new Sequence({ prompt: tokens, maxTokens, temperature: 0, seed: 0, endOfText: new Set(), everyLogits: false, priority, sink })
+  return new Sequence({ prompt: tokens, maxTokens, temperature: 0, seed: 0, endOfText: new Set(), everyLogits: false, drafts, priority, sink })
 }
 
 function setup(pages = 4, prefillChunk = 8, slots = 2) {
@@ -26,10 +27,13 @@ function nextToken(tokens: readonly number[]): number {
 /** What the coordinator does with a completed step. */
 function complete(scheduler: Scheduler, rows: readonly StepRow[], before: (row: StepRow) => void = () => {}): void {
   for (const row of rows) {
-    const { sequence, flags, position } = row
+    const { sequence, flags } = row
     if (sequence.ended) continue
     before(row)
-    scheduler.computed(sequence, position)
+    if (!scheduler.computed(row)) {
+      if ((flags & ROW_FLAGS.sample) !== 0) sequence.pendingSamples--
+      continue
+    }
     if ((flags & ROW_FLAGS.sample) === 0) continue
     sequence.pendingSamples--
     sequence.tokens.push(nextToken(sequence.tokens))
@@ -216,7 +220,7 @@ test('a sequence that scores keeps the rows that it is asked about, and ends wit
     rows.map((r) => first.target(r.position)),
     tokens.slice(1),
   )
-  for (const row of rows) scheduler.computed(first, row.position)
+  for (const row of rows) scheduler.computed(row)
   scheduler.end(first)
   scheduler.completed(first)
   const second = scoring(30)
@@ -225,7 +229,14 @@ test('a sequence that scores keeps the rows that it is asked about, and ends wit
 })
 
 type Command =
-  | { readonly kind: 'add'; readonly prefix: number; readonly length: number; readonly maxTokens: number; readonly priority: number }
+  | {
+      readonly kind: 'add'
+      readonly prefix: number
+      readonly length: number
+      readonly maxTokens: number
+      readonly priority: number
+      readonly ngram: number
+    }
   | { readonly kind: 'publish' | 'complete' | 'restart' }
   | { readonly kind: 'end' | 'pause' | 'resume'; readonly which: number }
 
@@ -238,12 +249,64 @@ const command: fc.Arbitrary<Command> = fc.oneof(
       length: fc.integer({ min: 1, max: 200 }),
       maxTokens: fc.integer({ min: 1, max: 90 }),
       priority: fc.nat({ max: 2 }),
+      // 0: no speculation.
+      ngram: fc.nat({ max: 3 }),
     }),
   },
   { weight: 8, arbitrary: fc.record({ kind: fc.constantFrom('publish' as const, 'complete' as const) }) },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('restart' as const) }) },
   { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom('end' as const, 'pause' as const, 'resume' as const), which: fc.nat({ max: 30 }) }) },
 )
+
+test('drafts are what followed the last n tokens when they last occurred', (t) => {
+  const drafts = new NgramDrafts({ ngram: 2, maxTokens: 3 })
+  const tokens = [1, 2, 3, 4, 1, 2]
+  t.deepEqual(drafts.propose(tokens, 10), [3, 4, 1])
+  tokens.push(9, 1, 2)
+  t.deepEqual(drafts.propose(tokens, 10), [9, 1, 2])
+  t.deepEqual(drafts.propose(tokens, 1), [9])
+  t.deepEqual(drafts.propose(tokens, 0), [])
+  tokens.push(7)
+  t.deepEqual(drafts.propose(tokens, 10), [])
+  t.deepEqual(new NgramDrafts({ ngram: 4, maxTokens: 3 }).propose([1, 2, 3], 10), [])
+})
+
+test('a step has rows for drafts; those that are wrong count for nothing, and nothing runs ahead', (t) => {
+  const { scheduler } = setup(8, 8, 2)
+  const drafts = new NgramDrafts({ ngram: 1, maxTokens: 4 })
+  const s = sequence([5, 6, 7], 20, 0, drafts)
+  scheduler.add(s)
+  const prompt = scheduler.next()
+  t.deepEqual(scheduler.next(), [])
+  for (const row of prompt) scheduler.computed(row)
+  s.pendingSamples--
+  s.tokens.push(5)
+  scheduler.completed(s)
+  const rows = scheduler.next()
+  t.deepEqual(
+    rows.map((r) => [r.position, r.token]),
+    [
+      [3, 5],
+      [4, 6],
+      [5, 7],
+      [6, 5],
+    ],
+  )
+  t.deepEqual(scheduler.next(), [])
+  // 6 comes, as the first draft said; then 9, which makes the next draft wrong.
+  t.deepEqual(
+    rows.map((row, i) => {
+      const counts = scheduler.computed(row)
+      s.pendingSamples--
+      if (counts) s.tokens.push([6, 9, 1, 1][i] as number)
+      return counts
+    }),
+    [true, true, false, false],
+  )
+  scheduler.completed(s)
+  t.deepEqual([s.computed, s.scheduled, s.pendingSamples], [5, 5, 0])
+  t.is(scheduler.next()[0]?.position, 5)
+})
 
 test('any order of arrivals, steps, aborts, pauses and restarts: every row finds its own past in its pages, no page leaks, all ends', (t) => {
   fc.assert(
@@ -262,9 +325,12 @@ test('any order of arrivals, steps, aborts, pauses and restarts: every row finds
         const execute = (row: StepRow) => {
           const { sequence, position, token } = row
           const known = sequence.tokens[position]
-          if (token !== LAST_SAMPLED && token !== known) throw new Error(`a row has the token ${token} for position ${position}, which is ${known}`)
+          const wrongDraft = sequence.drafts !== undefined && token !== LAST_SAMPLED && token !== known
+          if (!wrongDraft && token !== LAST_SAMPLED && token !== known)
+            throw new Error(`a row has the token ${token} for position ${position}, which is ${known}`)
           const page = (p: number) => cache[sequence.pages[Math.floor(p / PAGE_TOKENS)] as number] as string[]
-          ;(page(position)[position % PAGE_TOKENS] as string) = sequence.tokens.slice(0, position + 1).join()
+          ;(page(position)[position % PAGE_TOKENS] as string) = wrongDraft ? 'a wrong draft' : sequence.tokens.slice(0, position + 1).join()
+          if (wrongDraft) return
           for (let p = 0; p <= position; p++) {
             if (page(p)[p % PAGE_TOKENS] !== sequence.tokens.slice(0, p + 1).join())
               throw new Error(`position ${position} would read another past at ${p}`)
@@ -288,6 +354,7 @@ test('any order of arrivals, steps, aborts, pauses and restarts: every row finds
               Array.from({ length }, (_, i) => (i < 130 - 17 * (all.length % 4) ? c.prefix : all.length + i)),
               c.maxTokens,
               c.priority,
+              c.ngram > 0 ? new NgramDrafts({ ngram: c.ngram, maxTokens: 5 }) : undefined,
             )
             all.push(s)
             scheduler.add(s)
