@@ -1,5 +1,5 @@
-// How fast does models/tiny decode at 1, 2 and 4 ranks? Rank counts take turns, so that a busy minute hits all of them.
-// Usage: node dist/bench/decode.js [model dir] [rounds]
+// How fast does a model (models/tiny) decode at 1, 2 and 4 ranks? Rank counts take turns, so that a busy minute hits all of them.
+// Usage: node dist/bench/decode.js [model dir] [rounds] [weights]
 import { availableParallelism, cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { Engine } from '../src/index.js'

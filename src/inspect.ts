@@ -1,5 +1,6 @@
 // What a checkpoint is and how it would run, without loading it.
 import { availableParallelism } from 'node:os'
+import { isShared } from '../workers/attention-plan.js'
 import { cacheBytesPerScalar, layoutModel, type ModelLayout } from '../workers/model-layout.js'
 import { type AttentionShape, PAGE_TOKENS, RANK_COUNTS, type RunPlan } from '../workers/protocol.js'
 import { elements } from './checkpoint/tensor-source.js'
@@ -109,7 +110,7 @@ function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLay
 }
 
 function replicatedParts(a: AttentionShape, plan: RunPlan): string[] {
-  const shared = Array.from({ length: a.streams }, (_, i) => i).filter((i) => a.units.filter((units) => units.some((u) => u.stream === i)).length > 1)
+  const shared = Array.from({ length: a.streams }, (_, i) => i).filter((i) => isShared(a, i))
   return [
     'norms',
     ...(a.sharedRopeDim > 0 ? ['rope key rows'] : []),

@@ -60,7 +60,8 @@ export function streamsOf(a: AttentionShape, shards: readonly number[]): number[
   return [...new Set(shards.flatMap((s) => unitsOf(a, s).map((unit) => unit.stream)))].sort((x, y) => x - y)
 }
 
-function isShared(a: AttentionShape, stream: number): boolean {
+/** Several shards use the stream: it is projected once in each rank that does. */
+export function isShared(a: AttentionShape, stream: number): boolean {
   return a.units.filter((units) => units.some((unit) => unit.stream === stream)).length > 1
 }
 

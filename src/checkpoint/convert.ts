@@ -1,5 +1,5 @@
 // tetrad convert: loads a checkpoint into packed memories as Engine.load would, and writes those to disk.
-import { copyFile, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { copyFile, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { bufferOf } from '../../kernels/open-space.js'
@@ -9,12 +9,14 @@ import { checkInstance, type LoadProgress, resolveOptions } from '../config/engi
 import { availableMemory, checkMemory } from '../engine/memory.js'
 import { openModel, planModel, planRun } from '../engine/model.js'
 import { allocateMemories } from '../engine/start-engine.js'
-import { OptionError, TetradError } from '../errors.js'
+import { CheckpointError, OptionError, TetradError } from '../errors.js'
 import { checkOutput, outputFailed } from '../synth/output-directory.js'
+import { withFile } from './byte-reader.js'
 import { loadWeights } from './load-weights.js'
 import { packedMatrices, rankPlans } from './packed-checkpoint.js'
 import { PACKED_VERSION } from './packed-version.js'
-import { elements, STORED_BYTES } from './tensor-source.js'
+import { safetensorsHeader } from './safetensors-header.js'
+import { elements, STORED_BYTES, type TensorSource } from './tensor-source.js'
 
 export interface ConvertOptions {
   /** Format of the packed weights: 'int8', 'bf16' or 'f32'. */
@@ -65,29 +67,21 @@ export async function convert(dir: string, out: string, options: ConvertOptions)
 
   const matrices = packedMatrices(layout)
   const originals = rankPlans(plans.tensors).map(({ source }) => source)
-  let at = 0
-  const entry = (dtype: string, shape: readonly number[], bytes: number) => {
-    const start = at
-    at += bytes
-    return { dtype, shape, data_offsets: [start, at] }
-  }
-  const json = Buffer.from(
-    JSON.stringify({
-      __metadata__: { format: 'tetrad-packed', version: String(PACKED_VERSION), weights },
-      ...Object.fromEntries(matrices.map(({ name, matrix }) => [name, entry('U8', [matrix.bytes], matrix.bytes)])),
-      ...Object.fromEntries(originals.map((s) => [s.name, entry(s.dtype.toUpperCase(), s.shape, elements(s.shape) * STORED_BYTES[s.dtype])])),
-    }),
+  for (const { name } of originals) refuseView(model.checkpoint.tensors.get(name))
+  const { header, dataBytes } = safetensorsHeader(
+    [
+      ...matrices.map(({ name, matrix }) => ({ name, dtype: 'U8', shape: [matrix.bytes], bytes: matrix.bytes })),
+      ...originals.map((s) => ({ name: s.name, dtype: s.dtype.toUpperCase(), shape: s.shape, bytes: elements(s.shape) * STORED_BYTES[s.dtype] })),
+    ],
+    { format: 'tetrad-packed', version: String(PACKED_VERSION), weights },
   )
-  const header = Buffer.concat([Buffer.alloc(8), json, Buffer.alloc((8 - (json.length % 8)) % 8, ' ')])
-  header.writeBigUInt64LE(BigInt(header.length - 8))
-  const bytes = header.length + at
+  const bytes = header.length + dataBytes
   await checkOutput(out, bytes)
 
   const memories = allocateMemories(plan, layout)
   await loadWeights(plans, memories, options.onProgress, signal)
   const partial = join(out, 'model.safetensors.partial')
   try {
-    await mkdir(out, { recursive: true })
     const file = await open(partial, 'w')
     try {
       await file.writeFile(header)
@@ -102,14 +96,16 @@ export async function convert(dir: string, out: string, options: ConvertOptions)
           await write(Uint8Array.from(new Uint8Array(buffer, matrix.ptr + done, Math.min(COPY_BYTES, matrix.bytes - done))))
       }
       for (const source of originals) {
-        const input = await open(source.path)
-        try {
-          const data = Buffer.alloc(elements(source.shape) * STORED_BYTES[source.dtype])
-          await input.read(data, 0, data.length, source.offset)
-          await write(data)
-        } finally {
-          await input.close()
+        const data = Buffer.alloc(elements(source.shape) * STORED_BYTES[source.dtype])
+        const read = await withFile(source.path, (reader) => reader.read(data, source.offset))
+        if (read < data.length) {
+          throw new CheckpointError('CHECKPOINT_INVALID', {
+            what: `${source.path}: ${source.name} ends after ${read} of ${data.length} bytes`,
+            expected: 'the whole tensor',
+            remedy: 'Fetch the file again.',
+          })
         }
+        await write(data)
       }
     } finally {
       await file.close()
@@ -127,4 +123,15 @@ export async function convert(dir: string, out: string, options: ConvertOptions)
     throw outputFailed(out, error)
   }
   return { dir: out, variant: model.variant.name, weights, bytes }
+}
+
+/** What is kept as it is stored is copied byte for byte, which a view of other elements would not survive. */
+function refuseView(source: TensorSource | undefined): void {
+  if (!source?.strides) return
+  throw new CheckpointError('TENSOR_SHAPE', {
+    what: `${source.name} is stored as a view with strides, which cannot be converted`,
+    expected: 'contiguous tensors',
+    actual: `strides [${source.strides.join(', ')}]`,
+    remedy: 'Save the checkpoint with contiguous tensors (tensor.contiguous()), or load it as it is.',
+  })
 }

@@ -1,13 +1,14 @@
 // Writes a checkpoint of random weights, streamed to disk: any variant, any shape, loaded like any other checkpoint.
 import { open, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { safetensorsHeader } from '../checkpoint/safetensors-header.js'
 import { elements } from '../checkpoint/tensor-source.js'
 import { lowerModel, VARIANT_NAMES, type Variant, variantNamed } from '../config/attention-variants.js'
 import { checkInteger, checkNames, checkOneOf, type Fail } from '../config/check.js'
 import { checkInstance } from '../config/engine-options.js'
 import { parseModelConfig, readConfigFile } from '../config/model-config.js'
 import { OptionError, TetradError } from '../errors.js'
-import { type DescribedTensor, describeTensors } from './describe-tensors.js'
+import { describeTensors } from './describe-tensors.js'
 import { checkOutput, outputFailed } from './output-directory.js'
 import { PRESETS } from './presets.js'
 import { RandomWeights, SYNTH_BYTES, type SynthType } from './random-weights.js'
@@ -55,7 +56,10 @@ export async function synthesize(dir: string, options: SynthOptions): Promise<Sy
   const { config, variant } = await configuration(o as SynthOptions)
   const model = lowerModel(parseModelConfig({ ...config, variant: undefined }), variant)
   const tensors = describeTensors(model, variant)
-  const { header, dataBytes } = safetensorsHeader(tensors, type)
+  const { header, dataBytes } = safetensorsHeader(
+    tensors.map(({ name, shape }) => ({ name, dtype: type.toUpperCase(), shape, bytes: elements(shape) * SYNTH_BYTES[type] })),
+    { format: 'pt' },
+  )
   const totalBytes = header.length + dataBytes
   await checkOutput(dir, totalBytes)
 
@@ -125,19 +129,4 @@ async function configuration(o: SynthOptions): Promise<{ config: Record<string, 
       remedy: 'Name it with variant.',
     })
   return { config: given as Record<string, unknown>, variant: variantNamed(checkOneOf('variant', name, VARIANT_NAMES, fail)) }
-}
-
-function safetensorsHeader(tensors: readonly DescribedTensor[], type: SynthType): { header: Buffer; dataBytes: number } {
-  let at = 0
-  const entries = tensors.map(({ name, shape }) => {
-    const start = at
-    at += elements(shape) * SYNTH_BYTES[type]
-    return [name, { dtype: type.toUpperCase(), shape, data_offsets: [start, at] }] as const
-  })
-  const json = Buffer.from(JSON.stringify({ __metadata__: { format: 'pt' }, ...Object.fromEntries(entries) }))
-  // Padded with spaces, as the format's own writer does, so that the data are aligned.
-  const padded = Buffer.concat([json, Buffer.alloc((8 - (json.length % 8)) % 8, ' ')])
-  const length = Buffer.alloc(8)
-  length.writeBigUInt64LE(BigInt(padded.length))
-  return { header: Buffer.concat([length, padded]), dataBytes: at }
 }
