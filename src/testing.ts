@@ -1,7 +1,10 @@
 // tetrad/testing: what tests of Tetrad, and of programs that use it, need to look inside. Not for production.
 import { createHash } from 'node:crypto'
+import type { SharedMemory } from '../kernels/backend.js'
 import { bufferOf } from '../kernels/open-space.js'
-import { FAULT_KINDS, type FaultKind, SITES, type Site } from '../workers/protocol.js'
+import { cacheWidth, coefficientRowWidth, streamRowWidth } from '../workers/attention-plan.js'
+import { cacheBytesPerScalar } from '../workers/model-layout.js'
+import { FAULT_KINDS, type FaultKind, PAGE_TOKENS, SITES, type Site } from '../workers/protocol.js'
 import { type Engine, INTERNALS } from './engine/engine.js'
 import type { RankCounters } from './engine/mailbox.js'
 import { rankPlans } from './engine/model.js'
@@ -31,6 +34,52 @@ export function plannedBytes(engine: Engine): { sharded: number; replicated: num
 export function pages(engine: Engine): { free: number; all: number } {
   const { blocks } = engine[INTERNALS]
   return { free: blocks.freePages, all: blocks.pages }
+}
+
+/**
+ * Fills pages with random values, findable as if these tokens had been computed: for timing contexts that would take long to
+ * compute. Only whole pages; wasm only, and while nothing runs.
+ */
+export function pretendCached(engine: Engine, tokens: readonly number[]): void {
+  const { blocks, layout, memories, model, plan } = engine[INTERNALS]
+  const a = model.lowered.shape.attention
+  const held: number[] = []
+  let chain = 0
+  for (let from = 0; from + PAGE_TOKENS <= tokens.length; from += PAGE_TOKENS) {
+    const page = blocks.take()
+    if (page === undefined) throw new RangeError(`the cache holds ${blocks.pages} pages`)
+    held.push(page)
+    chain = blocks.learn(page, chain, tokens.slice(from, from + PAGE_TOKENS))
+  }
+  const scalar = cacheBytesPerScalar(plan.backend, plan.cache)
+  const random = Uint16Array.from({ length: PAGE_TOKENS * 4096 }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 16) & 0xbd7f)
+  for (const [rank, { layers, shards }] of layout.ranks.entries()) {
+    const memory = new Uint8Array(bufferOf(memories.ranks[rank] as SharedMemory))
+    const fill = (ptr: number, rowWidth: number) => {
+      const bytes = PAGE_TOKENS * rowWidth * scalar
+      const values = new Uint8Array(random.buffer).subarray(0, bytes)
+      for (const page of held) memory.set(values, ptr + page * bytes)
+    }
+    for (const { streams, ropeStream, coefficientStream } of layers) {
+      for (const stream of streams) fill(stream, streamRowWidth(a))
+      fill(ropeStream, cacheWidth(a.sharedRopeDim))
+      fill(coefficientStream, coefficientRowWidth(a, shards))
+    }
+  }
+  blocks.release(held)
+}
+
+/** Floating-point operations of all ranks for one row over one cached token, all layers: scores, rope scores, weighted sums. */
+export function attentionOperations(engine: Engine): number {
+  const { layout, model } = engine[INTERNALS]
+  const { layers, attention: a } = model.lowered.shape
+  const { keyWidth, valueWidth } = a.stream
+  const vectors = a.factors?.rank ?? 1
+  const ofRanks = layout.ranks.map(({ units, headStart, headEnd }) => {
+    const heads = units.reduce((sum, { unit }) => sum + unit.headEnd - unit.headStart, 0)
+    return 2 * (heads * vectors * (keyWidth + valueWidth) + (headEnd - headStart) * a.sharedRopeDim)
+  })
+  return layers * ofRanks.reduce((x, y) => x + y, 0)
 }
 
 export interface RecordedLogits {

@@ -1,0 +1,68 @@
+// What the machine gives: threads that read memory (in WebAssembly, and natively), and that multiply in registers.
+// All threads run at the same time; a rate is of the slowest one's time.
+import { readFileSync } from 'node:fs'
+import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
+import { bufferOf, createMemory } from '../kernels/open-space.js'
+import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
+import { type WasmMemory, WebAssembly } from '../kernels/wasm/webassembly.js'
+
+export type ProbeKind = 'wasm read' | 'native read' | 'multiply'
+
+/** Multiply-adds of 4 lanes a round, and rounds. */
+const MULTIPLY_FLOPS = 64
+const MULTIPLY_ROUNDS = 1e6
+
+export class Probe {
+  readonly #workers: readonly Worker[]
+  readonly #bytes: number
+
+  /** bytes: read by all threads together. */
+  constructor(threads: number, bytes: number) {
+    this.#bytes = Math.ceil(bytes / threads / 64) * 64 * threads
+    this.#workers = Array.from({ length: threads }, () => new Worker(new URL(import.meta.url), { workerData: { probeBytes: this.#bytes / threads } }))
+  }
+
+  /** GB/s, or GFLOP/s, of all threads together. */
+  async rate(kind: ProbeKind): Promise<number> {
+    const start = performance.now()
+    await Promise.all(
+      this.#workers.map(
+        (worker) =>
+          new Promise<void>((resolve, reject) => {
+            worker.once('message', () => resolve())
+            worker.once('error', reject)
+            worker.postMessage(kind)
+          }),
+      ),
+    )
+    const ms = performance.now() - start
+    return (kind === 'multiply' ? MULTIPLY_FLOPS * MULTIPLY_ROUNDS * this.#workers.length : this.#bytes) / ms / 1e6
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#workers.map((worker) => worker.terminate()))
+  }
+}
+
+const task = workerData as { probeBytes?: number } | null
+if (!isMainThread && task?.probeBytes) serve(task.probeBytes)
+
+function serve(bytes: number): void {
+  const level = bestSimdLevel(new URL('../kernels/wasm/', import.meta.url))
+  const code = readFileSync(new URL(level === 'relaxed' ? './probe-relaxed.wasm' : './probe.wasm', import.meta.url))
+  const memory = createMemory('wasm', bytes + 65536) as WasmMemory
+  const data = Buffer.from(bufferOf(memory), 64, bytes)
+  // Neither zeros nor the byte that the native search looks for.
+  data.fill(0x3c)
+  const { read, multiply } = new WebAssembly.Instance(new WebAssembly.Module(code), { env: { memory, abort: () => {} } }).exports as {
+    read: (p: number, bytes: number) => number
+    multiply: (n: number) => number
+  }
+  const run = {
+    'wasm read': () => read(64, bytes),
+    // memchr of the C library: the widest vectors that the processor has.
+    'native read': () => data.indexOf(1),
+    multiply: () => multiply(MULTIPLY_ROUNDS),
+  }
+  parentPort?.on('message', (kind: ProbeKind) => parentPort?.postMessage(run[kind]()))
+}
