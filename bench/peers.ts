@@ -1,6 +1,7 @@
 // How fast is Tetrad beside llama.cpp on models of the same size? Each runs in a process of its own, in turn, so that a busy minute
 // hits both. Decode is compared with llama.cpp's best thread count (1 here), prefill with 2 threads.
-// Usage: node dist/bench/peers.js <folder with node_modules/node-llama-cpp> [rounds]
+// With an MLRA-4 graph of models/tiny (.onnx), onnxruntime-node is timed as well, at a context of 512 and with 2 threads (its best).
+// Usage: node dist/bench/peers.js <folder with node_modules/node-llama-cpp and onnxruntime-node> [rounds] [tiny.onnx]
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism, cpus, tmpdir } from 'node:os'
@@ -15,6 +16,7 @@ if (!folder || !existsSync(join(folder, 'node_modules/node-llama-cpp'))) {
   process.exit(1)
 }
 const rounds = Number(process.argv[3] ?? 5)
+const onnx = process.argv[4]
 const work = mkdtempSync(join(tmpdir(), 'tetrad-peers-'))
 process.once('exit', () => rmSync(work, { recursive: true, force: true }))
 process.once('SIGINT', () => process.exit(130))
@@ -66,4 +68,26 @@ for (const [model, weights, type, kind, tokens, threads, target] of [
     ),
   )
   rmSync(file)
+}
+
+if (onnx) {
+  for (const [weights, target] of [
+    ['bf16', '3 tokens/s'],
+    ['int8', '4 tokens/s'],
+  ] as const) {
+    const ours: number[] = []
+    const peers: number[] = []
+    for (let round = 0; round < rounds; round++) {
+      peers.push(run('onnxruntime', [folder, onnx, 512, 2]).tokensPerSecond)
+      ours.push(run('tetrad', [models.tiny as string, 'decode', 300, 2, weights]).tokensPerSecond)
+    }
+    const ratio = (median(ours) / median(peers)).toFixed(2)
+    const cells = [
+      `tiny decode, ${weights} / onnxruntime-node f32`.padEnd(34),
+      spread(ours, 0).padEnd(20),
+      spread(peers, 0).padEnd(20),
+      ratio.padEnd(17),
+    ]
+    console.log([...cells, ''.padEnd(24), target].join('  '))
+  }
 }

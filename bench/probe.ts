@@ -1,5 +1,6 @@
 // What the machine gives: threads that read memory (in WebAssembly, and natively), and that multiply in registers.
 // All threads run at the same time; a rate is of the slowest one's time.
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { bufferOf, createMemory } from '../kernels/open-space.js'
@@ -9,8 +10,8 @@ import { type WasmMemory, WebAssembly } from '../kernels/wasm/webassembly.js'
 export type ProbeKind = 'wasm read' | 'native read' | 'multiply'
 
 /** Multiply-adds of 4 lanes a round, and rounds. */
-const MULTIPLY_FLOPS = 64
-const MULTIPLY_ROUNDS = 1e6
+const MULTIPLY_FLOPS = 96
+const MULTIPLY_ROUNDS = 1e7
 
 export class Probe {
   readonly #workers: readonly Worker[]
@@ -25,16 +26,8 @@ export class Probe {
   /** GB/s, or GFLOP/s, of all threads together. */
   async rate(kind: ProbeKind): Promise<number> {
     const start = performance.now()
-    await Promise.all(
-      this.#workers.map(
-        (worker) =>
-          new Promise<void>((resolve, reject) => {
-            worker.once('message', () => resolve())
-            worker.once('error', reject)
-            worker.postMessage(kind)
-          }),
-      ),
-    )
+    for (const worker of this.#workers) worker.postMessage(kind)
+    await Promise.all(this.#workers.map((worker) => once(worker, 'message')))
     const ms = performance.now() - start
     return (kind === 'multiply' ? MULTIPLY_FLOPS * MULTIPLY_ROUNDS * this.#workers.length : this.#bytes) / ms / 1e6
   }

@@ -29,6 +29,11 @@ export interface PackedMatrix {
   readonly bytes: number
 }
 
+/** One matrix of a batch. */
+export function inBatch(matrix: PackedMatrix, index: number): PackedMatrix {
+  return { ...matrix, ptr: matrix.ptr + index * matrix.batchBytes, batch: 1, bytes: matrix.batchBytes }
+}
+
 /** Bytes of one packed [rows, cols] matrix, padding included. */
 export function packedBytes(rows: number, cols: number, format: WeightFormat): number {
   if (format === 'int8') return int8Bytes(rows, cols)

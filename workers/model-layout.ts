@@ -47,9 +47,8 @@ export interface ShardLayer {
   readonly outputGate: PackedMatrix
   /** [embed, segment heads * valueDim] */
   readonly attentionOut: PackedMatrix
-  /** [part(intermediate), embed] */
-  readonly gate: PackedMatrix
-  readonly up: PackedMatrix
+  /** Two of [part(intermediate), embed] over the same input: gate, then up. */
+  readonly gateUp: PackedMatrix
   /** [embed, part(intermediate)] */
   readonly down: PackedMatrix
 }
@@ -238,6 +237,7 @@ function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): ShardLayo
     const bytes = batch * batchBytes
     return { ptr: arena.take(bytes), rows, cols, format, batch, batchBytes, inStride, outStride, bytes }
   }
+  const mlp = paddedRows(part(shape.intermediate, shard))
   const streamRows = ownStreams(a, shard).length * a.stream.width
   const coefficientRows = a.factors ? 2 * a.factors.rank * heads : 0
   const layers = Array.from(
@@ -251,8 +251,7 @@ function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): ShardLayo
       valueUp: matrix(a.valueDim, valueWidth, upHeads, contextWidth(a), a.valueDim),
       outputGate: matrix(a.gated ? segmentCount * a.valueDim : 0, embed),
       attentionOut: matrix(embed, segmentCount * a.valueDim),
-      gate: matrix(part(shape.intermediate, shard), embed),
-      up: matrix(part(shape.intermediate, shard), embed),
+      gateUp: matrix(part(shape.intermediate, shard), embed, 2, 0, mlp),
       down: matrix(embed, part(shape.intermediate, shard)),
     }),
   )
@@ -260,7 +259,6 @@ function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): ShardLayo
   const embedding = plan.weights === 'int8' ? matrix(head.rows, embed, 1, 0, 0, plan.embedding) : head
   const weightBytes = layers.reduce((sum, layer) => sum + matrixBytes(layer), head.bytes)
 
-  const mlp = paddedRows(part(shape.intermediate, shard))
   const inputWidth = Math.max(embed, a.queryRank, a.heads * queryWidth(a), heads * contextWidth(a), cacheWidth(segmentCount * a.valueDim))
   const outputWidth = Math.max(
     paddedRows(part(a.queryRank, shard)),
@@ -272,10 +270,10 @@ function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): ShardLayo
     heads * a.valueDim + paddedRows(a.valueDim),
     paddedRows(segmentCount * a.valueDim),
     paddedRows(embed),
-    mlp,
+    2 * mlp,
     paddedRows(part(shape.vocab, shard)),
   )
-  const secondWidth = Math.max(mlp, paddedRows(embed))
+  const secondWidth = paddedRows(embed)
   const rows = bufferRows(plan)
   const bytes = scalarBytes(plan.backend)
   const scratch = Array.from(

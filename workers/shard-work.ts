@@ -31,6 +31,8 @@ export class ShardWork {
   readonly values: Rows
   readonly outputGate: Rows
   readonly attentionOut: Rows
+  readonly gateUp: Rows
+  /** Columns of gateUp. */
   readonly gate: Rows
   readonly up: Rows
   readonly down: Rows
@@ -70,11 +72,12 @@ export class ShardWork {
     this.values = byHead(a.valueDim)
     this.outputGate = padded(buffers.output, segmentWidth)
     this.attentionOut = padded(buffers.output, shape.embed)
-    this.gate = padded(buffers.output, part(shape.intermediate, shard))
-    this.up = padded(buffers.second, part(shape.intermediate, shard))
+    this.gateWidth = paddedRows(part(shape.intermediate, shard))
+    this.gateUp = space.rows(buffers.output, 2 * this.gateWidth)
+    this.gate = this.gateUp.columns(0, this.gateWidth)
+    this.up = this.gateUp.columns(this.gateWidth, this.gateWidth)
     this.down = padded(buffers.second, shape.embed)
     this.logits = padded(buffers.output, part(shape.vocab, shard))
-    this.gateWidth = paddedRows(part(shape.intermediate, shard))
   }
 
   layer(layer: number): ShardLayer {

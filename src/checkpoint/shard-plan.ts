@@ -1,6 +1,6 @@
 // Which part of which tensor goes where: the authors' key names on one side, the model layout on the other.
 // Reads no data. A tensor that is missing, surplus or of another shape is named here.
-import type { PackedMatrix } from '../../kernels/packing.js'
+import { inBatch, type PackedMatrix } from '../../kernels/packing.js'
 import { cut, type ModelLayout, type RankLayout, type ShardLayer } from '../../workers/model-layout.js'
 import type { LoweredModel, Variant } from '../config/attention-variants.js'
 import { planAttention } from './attention-tensors.js'
@@ -39,12 +39,12 @@ export function planTensors(finder: TensorFinder, model: LoweredModel, variant: 
     planner.matrix(
       `${prefix}mlp.c_fc1.weight`,
       [intermediate, embed],
-      eachShard((s) => [rowsOf(shardMemory(s), shard(s).gate, cut(intermediate, s))]),
+      eachShard((s) => [rowsOf(shardMemory(s), inBatch(shard(s).gateUp, 0), cut(intermediate, s))]),
     )
     planner.matrix(
       `${prefix}mlp.c_fc2.weight`,
       [intermediate, embed],
-      eachShard((s) => [rowsOf(shardMemory(s), shard(s).up, cut(intermediate, s))]),
+      eachShard((s) => [rowsOf(shardMemory(s), inBatch(shard(s).gateUp, 1), cut(intermediate, s))]),
     )
     planner.matrix(
       `${prefix}mlp.c_proj.weight`,

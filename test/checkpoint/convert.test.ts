@@ -71,10 +71,10 @@ test('a spoiled converted checkpoint is refused by what is wrong with it', async
     t.is(error.code, code)
   }
   const version = await fresh()
-  editConfig(version, { packed: { version: 2, weights: 'int8', embedding: 'f32' } })
+  editConfig(version, { packed: { version: 1, weights: 'int8', embedding: 'f32' } })
   await refused(version, 'CONFIG_INVALID')
   const format = await fresh()
-  editConfig(format, { packed: { version: 1, weights: 'bf16', embedding: 'f32' } })
+  editConfig(format, { packed: { version: 2, weights: 'bf16', embedding: 'f32' } })
   await refused(format, 'TENSOR_SHAPE')
   const plain = await fresh()
   editConfig(plain, { packed: undefined })
@@ -92,7 +92,7 @@ test('a spoiled converted checkpoint is refused by what is wrong with it', async
     return { offset: 8 + length + (header[name]?.data_offsets[0] as number), header, length, file }
   }
   const scale = await fresh()
-  const { offset } = find(scale, 'packed.shard.2.layer.1.up')
+  const { offset } = find(scale, 'packed.shard.2.layer.1.gateUp')
   const fd = openSync(join(scale, 'model.safetensors'), 'r+')
   const bytes = Buffer.alloc(4)
   readSync(fd, bytes, 0, 4, offset + 512)

@@ -14,9 +14,9 @@ test('a profile names kernels, waits and the coordinator; parts make the step; t
   t.true(profile.steps >= 20 && profile.dropped === 0)
   for (const { stepMs, parts } of profile.ranks) {
     const names = parts.map((p) => p.name)
-    for (const name of ['gate', 'up', 'down', 'attentionOut', 'head', 'attendPage', 'rmsNorm', 'wait: all-reduce of the MLP', 'other'])
+    for (const name of ['gateUp', 'down', 'attentionOut', 'head', 'attendPage', 'rmsNorm', 'wait: all-reduce of the MLP', 'other'])
       t.true(names.includes(name), name)
-    t.is(parts.find((p) => p.name === 'gate')?.calls, profile.steps * 8 * 2)
+    t.is(parts.find((p) => p.name === 'gateUp')?.calls, profile.steps * 8 * 2)
     t.true(Math.abs(parts.reduce((sum, p) => sum + p.ms, 0) - stepMs) < 1e-6)
     t.true(parts.every((p) => p.ms >= 0 && p.share >= 0 && p.share <= 1))
   }

@@ -137,9 +137,12 @@ export function matmulInt8(
   const rows = <usize>max(groups << 2, tokens)
   const scales = scratch + rows * qStride
   for (let b = 0; b < batch; b++) {
-    for (let t = 0; t < tokens; t++) quantizeRow(x + <usize>t * xStride, k, scratch + <usize>t * qStride, scales + <usize>t * sStride)
-    // Rows of a group past the last token: any numbers do, their outputs are nobody's.
-    for (let t = <usize>tokens; t < rows; t++) { memory.fill(scratch + t * qStride, 64, qStride); memory.fill(scales + t * sStride, 0, sStride) }
+    // Matrices over the same input share what is made of it.
+    if (b == 0 || xBatch != 0) {
+      for (let t = 0; t < tokens; t++) quantizeRow(x + <usize>t * xStride, k, scratch + <usize>t * qStride, scales + <usize>t * sStride)
+      // Rows of a group past the last token: any numbers do, their outputs are nobody's.
+      for (let t = <usize>tokens; t < rows; t++) { memory.fill(scratch + t * qStride, 64, qStride); memory.fill(scales + t * sStride, 0, sStride) }
+    }
     for (let tile: usize = 0; tile < tiles; tile++) {
       const wTile = w + tile * blocks * BLOCK
       const yTile = y + (tile << 6)

@@ -19,17 +19,8 @@ function tileOneToken<T>(w: usize, x: usize, y: usize, columns: usize): void {
   let a0 = f32x4.splat(0), a1 = f32x4.splat(0), a2 = f32x4.splat(0), a3 = f32x4.splat(0)
   let a4 = f32x4.splat(0), a5 = f32x4.splat(0), a6 = f32x4.splat(0), a7 = f32x4.splat(0)
   if (sizeof<T>() == 2) {
-    // Each vector is used as soon as it is loaded: with all four alive at once, registers spill.
+    // Each vector is used as soon as it is loaded: with all four alive at once, or two columns a turn, registers spill.
     const high = i32x4.splat(0xffff0000)
-    const pairEnd = x + ((columns & ~0) << 2)
-    for (; x < pairEnd; x += 4) {
-      let xv = v128.load32_splat(x, 0)
-      let w0 = v128.load(p, 0); a0 = madd(a0, i32x4.shl(w0, 16), xv); a1 = madd(a1, v128.and(w0, high), xv)
-      w0 = v128.load(p, 16); a2 = madd(a2, i32x4.shl(w0, 16), xv); a3 = madd(a3, v128.and(w0, high), xv)
-      w0 = v128.load(p, 32); a4 = madd(a4, i32x4.shl(w0, 16), xv); a5 = madd(a5, v128.and(w0, high), xv)
-      w0 = v128.load(p, 48); a6 = madd(a6, i32x4.shl(w0, 16), xv); a7 = madd(a7, v128.and(w0, high), xv)
-      p += 64
-    }
     for (; x < end; x += 4) {
       const xv = v128.load32_splat(x)
       let w0 = v128.load(p, 0); a0 = madd(a0, i32x4.shl(w0, 16), xv); a1 = madd(a1, v128.and(w0, high), xv)
@@ -110,7 +101,7 @@ function matmul<T>(
   const groupBytes = k << 4
   const block = blockColumns<T>()
   for (let b = 0; b < batch; b++) {
-    for (let g = 0; g < groups; g++)
+    if (b == 0 || xBatch != 0) for (let g = 0; g < groups; g++)
       interleave(scratch + <usize>g * groupBytes, x + <usize>(g << 2) * xStride, xStride, k, min(4, tokens - (g << 2)))
     for (let tile: usize = 0; tile < tiles; tile++) {
       const wTile = w + tile * k * columnBytes
