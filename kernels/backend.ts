@@ -3,8 +3,9 @@ import type { PackedMatrix } from './packing.js'
 import type { Rows, Scalars } from './rows.js'
 import type { WasmMemory } from './wasm/webassembly.js'
 
-export type BackendName = 'wasm' | 'reference'
-export type CacheFormat = 'f32' | 'bf16'
+export type BackendName = 'wasm' | 'reference' | 'gpu'
+/** f16: of the GPU only. */
+export type CacheFormat = 'f32' | 'bf16' | 'f16'
 
 /** A memory that threads share; the coordinator creates and owns it. */
 export type SharedMemory = WasmMemory | SharedArrayBuffer

@@ -7,7 +7,7 @@ import { type WasmModule, WebAssembly } from './wasm/webassembly.js'
 
 /** Bytes of an activation scalar. */
 export function scalarBytes(backend: BackendName): number {
-  return backend === 'wasm' ? 4 : 8
+  return backend === 'reference' ? 8 : 4
 }
 
 /** Zeroed shared memory of at least `bytes`. Throws RangeError when there is not that much. */
@@ -26,7 +26,7 @@ const KERNELS = new URL('./wasm/', import.meta.url)
 
 /** What every thread needs to run the backend; it crosses by postMessage. `folder`: where the compiled kernels lie. */
 export function prepareBackend(backend: BackendName, simd: SimdLevel = 'simd128', folder = KERNELS): WasmModule | undefined {
-  return backend === 'wasm' ? compileKernels(new URL(KERNEL_FILES[simd], folder)) : undefined
+  return backend !== 'reference' ? compileKernels(new URL(KERNEL_FILES[simd], folder)) : undefined
 }
 
 /** Kernels over one memory. */
@@ -38,5 +38,6 @@ export function openSpace(module: WasmModule | undefined, memory: SharedMemory):
 
 /** The part of a determinism key that names the instructions in use. */
 export function instructionLevel(backend: BackendName, simd: SimdLevel): string {
-  return backend === 'wasm' ? simd : 'float64'
+  // A GPU rank's adapter is known when it has taken one.
+  return backend === 'wasm' ? simd : backend === 'gpu' ? 'adapter' : 'float64'
 }

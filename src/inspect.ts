@@ -7,6 +7,7 @@ import { elements } from './checkpoint/tensor-source.js'
 import { lowerModel, VARIANTS, type Variant, variantNamed } from './config/attention-variants.js'
 import { type EngineOptions, resolveOptions } from './config/engine-options.js'
 import { parseModelConfig, readConfigFile } from './config/model-config.js'
+import { chooseBackend } from './engine/choose-backend.js'
 import { availableMemory, memoryNeed } from './engine/memory.js'
 import { cacheCost, determinismKey, type ModelPlan, openModel, planModel, planRun, type RankPlan, rankPlans } from './engine/model.js'
 import { describeTensors } from './synth/describe-tensors.js'
@@ -29,9 +30,9 @@ export interface Inspection {
   readonly layers: number
   readonly contextTokens: number
   readonly vocab: number
-  readonly backend: 'wasm' | 'reference'
+  readonly backend: 'gpu' | 'wasm' | 'reference'
   readonly weights: 'f32' | 'bf16' | 'int8'
-  readonly cache: 'f32' | 'bf16'
+  readonly cache: 'f32' | 'bf16' | 'f16'
   readonly ranks: readonly RankPlan[]
   readonly replicated: readonly string[]
   readonly kvCache: readonly CacheCost[]
@@ -44,7 +45,8 @@ export interface Inspection {
 
 /** Reads headers only. Throws what Engine.load would throw for the same files and options. */
 export async function inspect(dir: string, options: EngineOptions = {}): Promise<Inspection> {
-  const resolved = resolveOptions(options)
+  const asked = resolveOptions(options)
+  const resolved = { ...asked, ...(await chooseBackend(asked)) }
   const model = await openModel(dir, resolved.variant)
   const plan = planRun(model, resolved, availableParallelism(), availableMemory())
   const layout = layoutModel(model.lowered.shape, plan)

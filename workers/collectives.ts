@@ -21,6 +21,14 @@ const FEWEST_SPINS = 100
 
 const WAIT_IDS = SITES.map((site) => eventId(`wait: ${site}`))
 
+/** A rank that waits for others. */
+interface Arrival {
+  readonly generation: number
+  readonly entered: number
+  readonly start: number
+  readonly noted: number | undefined
+}
+
 export class Collectives {
   readonly #control: Int32Array
   readonly #rank: number
@@ -64,8 +72,32 @@ export class Collectives {
 
   /** Returns when every rank has called it. Throws StepAborted or RankLate. At one rank it only notes the site. */
   barrier(site: Site): void {
+    const arrival = this.#arrive(site)
+    if (!arrival) return
+    const c = this.#control
+    for (let i = 0; i < this.#spins; i++) if (Atomics.load(c, CONTROL.generation) !== arrival.generation) break
+    if (Atomics.load(c, CONTROL.generation) === arrival.generation) this.#park(arrival.generation, arrival.entered, site)
+    this.#adapt(this.#leave(arrival, site))
+  }
+
+  /** The same for a rank that must serve its event loop meanwhile: a GPU's answers come through it. */
+  async barrierAsync(site: Site): Promise<void> {
+    const arrival = this.#arrive(site)
+    if (!arrival) return
+    const c = this.#control
+    while (Atomics.load(c, CONTROL.generation) === arrival.generation) {
+      const left = this.#deadlineMs - (performance.now() - arrival.start)
+      if (left <= 0) throw new RankLate(this.#describeLate(arrival.entered, site))
+      const wait = Atomics.waitAsync(c, CONTROL.generation, arrival.generation, left)
+      if (wait.async) await wait.value
+    }
+    this.#leave(arrival, site)
+  }
+
+  /** Undefined: all ranks are here already. */
+  #arrive(site: Site): Arrival | undefined {
     this.at(site)
-    if (this.#ranks === 1) return
+    if (this.#ranks === 1) return undefined
     const c = this.#control
     // Read the generation before arriving: once we have arrived, the last rank may bump it at any time.
     const generation = Atomics.load(c, CONTROL.generation)
@@ -76,18 +108,19 @@ export class Collectives {
       Atomics.store(c, CONTROL.arrived, 0)
       Atomics.add(c, CONTROL.generation, 1)
       Atomics.notify(c, CONTROL.generation)
-      return
+      return undefined
     }
-    const start = performance.now()
-    const noted = this.#recorder?.now()
-    for (let i = 0; i < this.#spins; i++) if (Atomics.load(c, CONTROL.generation) !== generation) break
-    if (Atomics.load(c, CONTROL.generation) === generation) this.#park(generation, entered, site)
-    const waited = performance.now() - start
-    this.#adapt(waited)
+    return { generation, entered, start: performance.now(), noted: this.#recorder?.now() }
+  }
+
+  /** Notes the wait; returns its milliseconds. */
+  #leave(arrival: Arrival, site: Site): number {
+    const waited = performance.now() - arrival.start
     const at = SITES.indexOf(site)
     this.waitMs[at] = (this.waitMs[at] as number) + waited
-    if (noted !== undefined) this.#recorder?.add(WAIT_IDS[at] as number, noted)
-    if (Atomics.load(c, CONTROL.abort) !== 0) throw new StepAborted()
+    if (arrival.noted !== undefined) this.#recorder?.add(WAIT_IDS[at] as number, arrival.noted)
+    if (Atomics.load(this.#control, CONTROL.abort) !== 0) throw new StepAborted()
+    return waited
   }
 
   /**

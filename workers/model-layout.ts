@@ -364,7 +364,8 @@ function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): RankLayout 
     matmul: arena.take(matmulScratchBytes(rows, embed)),
   }
   const cacheStart = arena.bytes
-  const pageRows = plan.pages * PAGE_TOKENS * cacheBytesPerScalar(plan.backend, plan.cache)
+  // A GPU rank's cache lies on its device.
+  const pageRows = plan.backend === 'gpu' ? 0 : plan.pages * PAGE_TOKENS * cacheBytesPerScalar(plan.backend, plan.cache)
   const layers = weights.map(
     (w): RankLayer => ({
       ...w,
@@ -401,7 +402,7 @@ function layoutExchange(shape: ModelShape, plan: RunPlan, start: number): Exchan
 
 /** Bytes of a cached scalar: the reference keeps float64. */
 export function cacheBytesPerScalar(backend: RunPlan['backend'], format: CacheFormat): number {
-  return backend === 'reference' ? 8 : format === 'bf16' ? 2 : 4
+  return backend === 'reference' ? 8 : format === 'f32' ? 4 : 2
 }
 
 export function matrixBytes(layer: ShardLayer): number {

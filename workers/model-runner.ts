@@ -8,18 +8,16 @@ import { copyRows, type Rows } from '../kernels/rows.js'
 import { AttentionBlock } from './attention/attention-block.js'
 import type { Collectives } from './collectives.js'
 import { type Exchange, openExchange, perShard } from './exchange.js'
-import { COUNTERS, LAST_SAMPLED, layoutMailbox, ROW, ROW_FLAGS } from './layout.js'
+import { COUNTERS, layoutMailbox, ROW } from './layout.js'
 import { cut, layoutModel, type ModelLayout, type RankLayout } from './model-layout.js'
 import { type EventName, eventId, type ProfileRecorder } from './profile-recorder.js'
 import { ProfiledSpace } from './profiled-space.js'
 import { type ModelShape, type RankInit, SHARDS } from './protocol.js'
-import { sampleRow } from './sampler.js'
 import { ShardWork } from './shard-work.js'
+import { StepResults } from './step-results.js'
 import { StepView } from './step-view.js'
 
 export class ModelRunner {
-  readonly #rank: number
-  readonly #ranks: number
   readonly #shape: ModelShape
   readonly #space: KernelSpace
   readonly #layout: RankLayout
@@ -30,7 +28,7 @@ export class ModelRunner {
   readonly #collectives: Collectives
   readonly #step: StepView
   readonly #recorder: ProfileRecorder | undefined
-  readonly #lastSampled: Int32Array
+  readonly #results: StepResults
   readonly #counters: Float64Array
   readonly #frequencies: Float64Array
   /** First token id of each shard. */
@@ -52,8 +50,6 @@ export class ModelRunner {
     const open = (memory: SharedMemory) => openNoted(init, memory, layout, recorder)
     const space = open(init.rankMemory)
     this.#recorder = recorder
-    this.#rank = rank
-    this.#ranks = plan.ranks
     this.#shape = shape
     this.#space = space
     this.#layout = mine
@@ -85,7 +81,7 @@ export class ModelRunner {
       normed: this.#normed,
       ropeTable: this.#ropeTable,
     })
-    this.#lastSampled = new Int32Array(plan.slots)
+    this.#results = new StepResults(rank, plan.ranks, shape.vocab, plan.slots, this.#step, this.#exchange)
     const mailbox = layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot)
     this.#counters = new Float64Array(init.mailbox, mailbox.counters + rank * COUNTERS.values * 8, COUNTERS.values)
     this.#frequencies = ropeFrequencies(shape.attention.ropeDim / 2)
@@ -97,7 +93,7 @@ export class ModelRunner {
   }
 
   /** Runs the published step of this epoch. Mutates the cache, the exchange slots and the mailbox's results. */
-  run(epoch: number): void {
+  run(epoch: number): undefined {
     const step = this.#step
     step.open(epoch)
     const tokens = step.rows
@@ -113,6 +109,7 @@ export class ModelRunner {
     this.#logits(tokens)
     if (noted !== undefined) this.#recorder?.add(STEP, noted)
     this.#count(performance.now() - start)
+    return undefined
   }
 
   #embed(tokens: number): void {
@@ -120,8 +117,7 @@ export class ModelRunner {
     const starts = this.#embeddingStarts
     const half = this.#frequencies.length
     for (let t = 0; t < tokens; t++) {
-      const given = this.#step.int(t, ROW.token)
-      const token = given === LAST_SAMPLED ? (this.#lastSampled[this.#step.int(t, ROW.slot)] as number) : given
+      const token = this.#results.token(t)
       let s = SHARDS - 1
       while (s > 0 && token < (starts[s] as number)) s--
       const shard = this.#shard(s)
@@ -171,16 +167,14 @@ export class ModelRunner {
   }
 
   #logits(tokens: number): void {
-    const step = this.#step
-    const wanted = ROW_FLAGS.logits | ROW_FLAGS.sample | ROW_FLAGS.score
     let selected = 0
     for (let t = 0; t < tokens; t++) {
-      if ((step.int(t, ROW.flags) & wanted) === 0) continue
+      if (!this.#results.wants(t)) continue
       const to = this.#normedAt[selected++] as Rows
       this.#space.rmsNorm(this.#residualAt[t] as Rows, this.#layout.finalNorm, to, this.#shape.embed, 1)
     }
     if (selected === 0) return
-    const columns = this.#exchange.logitParts[step.ring] as readonly Rows[]
+    const columns = this.#exchange.logitParts[this.#step.ring] as readonly Rows[]
     for (let u = 0; u < this.#own.length; u++) {
       const s = this.#own[u] as number
       const shard = this.#shard(s)
@@ -190,27 +184,7 @@ export class ModelRunner {
     }
     this.#collectives.barrier('gather of logits')
     this.#collectives.at('sampling')
-    const logits = this.#exchange.logits[step.ring] as Rows
-    for (let t = 0, at = 0; t < tokens; t++) {
-      const flags = step.int(t, ROW.flags)
-      if ((flags & wanted) === 0) continue
-      if ((flags & ROW_FLAGS.sample) !== 0) {
-        // -1: not finite. The coordinator ends that request; a row that was scheduled ahead of it computes from token 0.
-        const token = sampleRow(this.#exchange.space, step, t, logits, at, this.#shape.vocab, this.#exchange.sampling)
-        this.#lastSampled[step.int(t, ROW.slot)] = Math.max(0, token)
-        if (this.#rank === 0) step.setSampled(t, token)
-      }
-      // Nothing in the ranks depends on a score, so they share the work.
-      if ((flags & ROW_FLAGS.score) !== 0 && at % this.#ranks === this.#rank) this.#score(t, logits, at)
-      at++
-    }
-  }
-
-  #score(t: number, logits: Rows, at: number): void {
-    const { space } = this.#exchange
-    const { vocab } = this.#shape
-    this.#step.setSampled(t, space.argmax(logits, at, vocab))
-    this.#step.setScore(t, space.logProbability(logits, at, vocab, this.#step.int(t, ROW.target)))
+    this.#results.take(tokens)
   }
 
   #count(ms: number): void {

@@ -79,6 +79,8 @@ export interface ModelShape {
 /** How a model is run; with the shape it fixes every address of every memory. */
 export interface RunPlan {
   readonly backend: BackendName
+  /** What device each rank takes, for the gpu backend. */
+  readonly gpu: { readonly adapter: string | undefined; readonly checks: boolean } | undefined
   /** Build of the wasm kernels. */
   readonly simd: SimdLevel
   readonly ranks: RankCount
@@ -153,12 +155,33 @@ export interface RankFailure {
 export const FAULT_KINDS = ['throw', 'hang', 'exit', 'slow', 'out-of-memory'] as const
 export type FaultKind = (typeof FAULT_KINDS)[number]
 
+/** What a rank really runs on, as it says itself. */
+export interface RankReport {
+  readonly backend: BackendName
+  /** The part of the determinism key that names instructions, or adapter and driver. */
+  readonly instructions: string
+  readonly adapter: AdapterReport | undefined
+  /** Of a step, in order; of the gpu backend. */
+  readonly dispatches: readonly { readonly name: string; readonly origin: 'gpu.js' | 'WGSL' }[]
+}
+
+/** A rank's GPU adapter. */
+export interface AdapterReport {
+  readonly vendor: string
+  readonly architecture: string
+  readonly device: string
+  readonly description: string
+  readonly software: boolean
+}
+
 /** The control plane of a rank (comlink). Never on the per-token path: a rank in a step answers after it. */
 export interface RankApi {
   /** Opens the memories and builds the runner; returns what the rank really runs on. */
-  load(init: RankInit): { backend: BackendName; instructions: string }
+  load(init: RankInit): Promise<RankReport>
   /** The failure of the last aborted step, if it was this rank's own; clears it. */
   takeFailure(): RankFailure | undefined
+  /** Frees what the thread alone holds (a GPU device) before it ends. */
+  close(): Promise<void>
 }
 
 /** A rectangle of a source tensor [rows, cols] and where it goes in a packed matrix. Rows and columns in elements. */

@@ -5,16 +5,17 @@ import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { instructionLevel } from '../kernels/open-space.js'
 import { Collectives, RankLate, StepAborted } from './collectives.js'
+import type { GpuRunner } from './gpu/gpu-runner.js'
 import { CONTROL, RANK, rankSlot } from './layout.js'
 import { ModelRunner } from './model-runner.js'
 import { ProfileRecorder } from './profile-recorder.js'
-import { type AttachTask, FAULT_KINDS, type RankApi, type RankFailure, type RankInit } from './protocol.js'
+import { type AttachTask, FAULT_KINDS, type RankApi, type RankFailure, type RankInit, type RankReport } from './protocol.js'
 
 class Rank implements RankApi {
   readonly #rank: number
   readonly #ranks: number
   readonly #control: Int32Array
-  #runner: ModelRunner | undefined
+  #runner: ModelRunner | GpuRunner | undefined
   #collectives: Collectives | undefined
   #failure: RankFailure | undefined
 
@@ -24,13 +25,29 @@ class Rank implements RankApi {
     this.#control = new Int32Array(task.control)
   }
 
-  load(init: RankInit) {
+  async load(init: RankInit): Promise<RankReport> {
     const recorder = init.profile && new ProfileRecorder(init.profile)
     const onFault = (fault: number, at: number) => this.#actOnFault(fault, at)
     this.#collectives = new Collectives(this.#control, this.#rank, this.#ranks, init.spins, init.deadlineMs, onFault, recorder)
-    this.#runner = new ModelRunner(this.#rank, init, this.#collectives, recorder)
-    void this.#serve(this.#runner, this.#collectives)
-    return { backend: this.#runner.backend, instructions: instructionLevel(this.#runner.backend, init.plan.simd) }
+    if (init.plan.backend === 'gpu') {
+      // Loaded here only: without a GPU nobody needs it.
+      const { GpuRunner } = await import('./gpu/gpu-runner.js')
+      const runner = await GpuRunner.create(this.#rank, init, this.#collectives)
+      this.#runner = runner
+      void this.#serve(runner, this.#collectives)
+      const { vendor, architecture, device, description, software } = runner.adapter
+      const dispatches = runner.dispatches.map(({ name, origin }) => ({ name, origin }))
+      return { backend: 'gpu', instructions: runner.instructions, adapter: { vendor, architecture, device, description, software }, dispatches }
+    }
+    const runner = new ModelRunner(this.#rank, init, this.#collectives, recorder)
+    this.#runner = runner
+    void this.#serve(runner, this.#collectives)
+    const instructions = instructionLevel(runner.backend, init.plan.simd)
+    return { backend: runner.backend, instructions, adapter: undefined, dispatches: [] }
+  }
+
+  async close(): Promise<void> {
+    if (this.#runner?.backend === 'gpu') await (this.#runner as GpuRunner).close()
   }
 
   takeFailure(): RankFailure | undefined {
@@ -39,7 +56,7 @@ class Rank implements RankApi {
     return failure
   }
 
-  async #serve(runner: ModelRunner, collectives: Collectives): Promise<void> {
+  async #serve(runner: ModelRunner | GpuRunner, collectives: Collectives): Promise<void> {
     const c = this.#control
     let epoch = Atomics.load(c, CONTROL.doneEpoch)
     for (;;) {
@@ -53,19 +70,28 @@ class Rank implements RankApi {
       }
       epoch = (epoch + 1) | 0
       // After a failure the steps already published are ended unrun, until the coordinator has cleared the abort word.
-      if (!collectives.aborted) this.#runStep(runner, collectives, epoch)
+      if (!collectives.aborted) {
+        const running = this.#runStep(runner, collectives, epoch)
+        if (running) await running
+      }
       this.#end(epoch)
       if (collectives.aborted) await setImmediate()
     }
   }
 
-  #runStep(runner: ModelRunner, collectives: Collectives, epoch: number): void {
+  /** A promise of a GPU rank's step; a CPU rank's has ended when it returns. */
+  #runStep(runner: ModelRunner | GpuRunner, collectives: Collectives, epoch: number): Promise<void> | undefined {
     try {
-      runner.run(epoch)
+      return runner.run(epoch)?.catch((error: unknown) => this.#failed(error, collectives))
     } catch (error) {
-      if (error instanceof StepAborted) return
-      if (collectives.abort()) this.#failure = describe(error)
+      this.#failed(error, collectives)
+      return undefined
     }
+  }
+
+  #failed(error: unknown, collectives: Collectives): void {
+    if (error instanceof StepAborted) return
+    if (collectives.abort()) this.#failure = describe(error)
   }
 
   #actOnFault(fault: number, at: number): void {

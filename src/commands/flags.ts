@@ -9,6 +9,7 @@ export const DEFAULT_MODEL = fileURLToPath(assetUrl('models/tiny'))
 export interface EngineFlags {
   ranks: 'auto' | number
   backend: string
+  adapter?: string
   weights: string
   cache: string
   variant?: string
@@ -32,9 +33,9 @@ export function ids(text: string): number[] {
 }
 
 export function engineOptions(flags: EngineFlags): EngineOptions {
-  const { ranks, backend, simd, weights, cache, variant, maxContext } = flags
+  const { ranks, backend, adapter, simd, weights, cache, variant, maxContext } = flags
   // Engine.load checks the values; the cast only lets them through to it.
-  return { ranks, backend, simd, weights, cache, ...given({ variant, maxContext }) } as EngineOptions
+  return { ranks, backend, simd, weights, cache, ...given({ adapter, variant, maxContext }) } as EngineOptions
 }
 
 /** The options that were given. */
@@ -45,10 +46,11 @@ export function given<T extends object>(options: T): { [K in keyof T]?: Exclude<
 export function withEngineFlags(command: Command): Command {
   return command
     .option('--ranks <n>', 'worker threads that share the model: auto, 1, 2 or 4', ranks, 'auto')
-    .option('--backend <name>', 'auto, wasm or reference (float64, slow)', 'auto')
+    .option('--backend <name>', 'auto, gpu, wasm or reference (float64, slow)', 'auto')
+    .option('--adapter <name>', "part of the GPU adapter's name; a software adapter must be named")
     .option('--simd <level>', 'wasm kernels: auto, relaxed (fused multiply-add) or simd128', 'auto')
     .option('--weights <format>', 'weights in memory: auto (as stored), f32, bf16 or int8', 'auto')
-    .option('--cache <format>', 'cached latents: f32 or bf16', 'f32')
+    .option('--cache <format>', 'cached latents: f32, bf16, or f16 (gpu)', 'f32')
     .option('--variant <name>', 'attention variant, where the keys do not tell it (mla_no_scale)')
     .option('--max-context <n>', "most tokens of a request (default: the model's block_size)", number)
     .option('--json', 'print one line of JSON on stdout and nothing else there')

@@ -10,8 +10,15 @@ import { checkBoolean, checkInteger, checkNames, checkOneOf, type Fail } from '.
 export interface EngineOptions {
   /** Worker threads that share the model's four shards: 1, 2 or 4. Default 'auto': the largest not above the free cores. */
   ranks?: 'auto' | 1 | 2 | 4
-  /** 'wasm' (WebAssembly SIMD) or 'reference' (float64, slow, the oracle). Default 'auto': wasm. */
-  backend?: 'auto' | 'wasm' | 'reference'
+  /**
+   * 'gpu' (each rank its own device, through gpu.js), 'wasm' (WebAssembly SIMD) or 'reference' (float64, slow, the oracle). Default
+   * 'auto': gpu when a hardware adapter answers, else wasm.
+   */
+  backend?: 'auto' | 'gpu' | 'wasm' | 'reference'
+  /** Part of the GPU adapter's name; a software adapter is used only when it is named. Default: the first hardware adapter. */
+  adapter?: string
+  /** Bounds checks in GPU kernels and validation of commands: slower, for finding errors. Default false. */
+  gpuChecks?: boolean
   /**
    * Name of the attention variant. Default: what the tensors' names and shapes show, or config.json's `variant`. Needed for
    * the ablations mla_no_scale, gla_2_no_scale and mlra_2_no_scale, whose tensors look like those of mla, gla_2 and mlra_2.
@@ -27,8 +34,8 @@ export interface EngineOptions {
    * columns; activations are quantized for each product; the embedding and norms stay as they are.
    */
   weights?: 'auto' | 'f32' | 'bf16' | 'int8'
-  /** Format of the cached latents. Default 'f32'. */
-  cache?: 'f32' | 'bf16'
+  /** Format of the cached latents; 'f16' on the gpu backend only. Default 'f32'. */
+  cache?: 'f32' | 'bf16' | 'f16'
   /** Prompt tokens of one step, 1..4096. Default 64. It never changes a bit of the output. */
   prefillChunk?: number
   /**
@@ -67,11 +74,13 @@ export interface LoadProgress {
 /** The options with every default filled in, except what depends on the checkpoint. */
 export interface ResolvedOptions {
   readonly ranks: RankCount
-  readonly backend: 'wasm' | 'reference'
+  readonly backend: 'auto' | 'gpu' | 'wasm' | 'reference'
+  readonly adapter: string | undefined
+  readonly gpuChecks: boolean
   readonly variant: string | undefined
   readonly simd: 'auto' | 'simd128' | 'relaxed'
   readonly weights: 'auto' | 'f32' | 'bf16' | 'int8'
-  readonly cache: 'f32' | 'bf16'
+  readonly cache: 'f32' | 'bf16' | 'f16'
   readonly prefillChunk: number
   readonly stepDeadlineMs: number
   readonly maxContext: number | undefined
@@ -89,6 +98,8 @@ export interface ResolvedOptions {
 const NAMES = [
   'ranks',
   'backend',
+  'adapter',
+  'gpuChecks',
   'variant',
   'simd',
   'weights',
@@ -115,14 +126,16 @@ export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
     throw fail({ what: 'cacheTokens and cacheBytes are both given', expected: 'one of them', actual: 'both', remedy: 'Leave one out.' })
   }
   const ranks = checkOneOf('ranks', o.ranks ?? 'auto', ['auto', ...RANK_COUNTS] as const, fail)
-  const backend = checkOneOf('backend', o.backend ?? 'auto', ['auto', 'wasm', 'reference'] as const, fail)
+  const backend = checkOneOf('backend', o.backend ?? 'auto', ['auto', 'gpu', 'wasm', 'reference'] as const, fail)
   return Object.freeze({
     ranks: ranks === 'auto' ? automaticRanks(availableParallelism()) : ranks,
-    backend: backend === 'auto' ? 'wasm' : backend,
+    backend,
+    adapter: checkInstance('adapter', o.adapter, (v): v is string => typeof v === 'string' && v.length > 0, 'a part of an adapter name'),
+    gpuChecks: checkBoolean('gpuChecks', o.gpuChecks, fail),
     variant: o.variant === undefined ? undefined : checkOneOf('variant', o.variant as string, VARIANT_NAMES, fail),
     simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', ...SIMD_LEVELS] as const, fail),
     weights: checkOneOf('weights', o.weights ?? 'auto', ['auto', 'f32', 'bf16', 'int8'] as const, fail),
-    cache: checkOneOf('cache', o.cache ?? 'f32', ['f32', 'bf16'] as const, fail),
+    cache: checkOneOf('cache', o.cache ?? 'f32', ['f32', 'bf16', 'f16'] as const, fail),
     prefillChunk: checkInteger('prefillChunk', o.prefillChunk ?? 64, 1, 4096, fail),
     stepDeadlineMs: checkInteger('stepDeadlineMs', o.stepDeadlineMs ?? 30000, 10, 3600000, fail),
     maxContext: o.maxContext === undefined ? undefined : checkInteger('maxContext', o.maxContext, 1, 2 ** 20, fail),

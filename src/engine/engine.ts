@@ -2,7 +2,7 @@
 import { EventEmitter } from 'node:events'
 import { availableParallelism } from 'node:os'
 import { layoutModel, type ModelLayout } from '../../workers/model-layout.js'
-import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
+import { type AdapterReport, PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
 import { loadWeights } from '../checkpoint/load-weights.js'
 import { checkBoolean, checkInteger, checkNames } from '../config/check.js'
 import { checkInstance, type EngineOptions, resolveOptions } from '../config/engine-options.js'
@@ -19,6 +19,7 @@ import { limiter, type Scorer, type TokenScores } from '../eval/scoring.js'
 import { type GenerateParams, resolveParams } from '../sampling/params.js'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.js'
 import type { BlockManager } from './block-manager.js'
+import { chooseBackend } from './choose-backend.js'
 import type { Coordinator, RestartEvent } from './coordinator.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
 import type { RankCounters } from './mailbox.js'
@@ -38,9 +39,11 @@ export interface EngineInfo {
   readonly variant: string
   readonly parameters: number
   readonly ranks: 1 | 2 | 4
-  readonly backend: 'wasm' | 'reference'
+  readonly backend: 'gpu' | 'wasm' | 'reference'
+  /** Of each rank, on the gpu backend. */
+  readonly adapters: readonly AdapterReport[]
   readonly weights: 'f32' | 'bf16' | 'int8'
-  readonly cache: 'f32' | 'bf16'
+  readonly cache: 'f32' | 'bf16' | 'f16'
   /** Most tokens of a request, prompt and output: maxContext or the model's block_size, or what the cache holds if that is less. */
   readonly contextTokens: number
   /** Tokens that the cache holds, all requests together. */
@@ -128,7 +131,8 @@ export class Engine implements AsyncDisposable {
       memoryBytes: memoryNeed(plan, parts.layout).totalBytes,
       vocab: model.config.vocab_size,
       hasTokenizer: tokenizer !== undefined,
-      determinismKey: determinismKey(plan),
+      determinismKey: determinismKey(plan, parts.coordinator.group.reports[0]?.instructions),
+      adapters: parts.coordinator.group.reports.flatMap(({ adapter }) => (adapter ? [adapter] : [])),
       loadMs: parts.loadMs,
     })
     this.#prompts = new PromptReader(tokenizer, this.info)
@@ -140,7 +144,8 @@ export class Engine implements AsyncDisposable {
    */
   static async load(dir: string, options: EngineOptions = {}): Promise<Engine> {
     const start = performance.now()
-    const resolved = resolveOptions(options)
+    const asked = resolveOptions(options)
+    const resolved = { ...asked, ...(await chooseBackend(asked)) }
     const model = await openModel(dir, resolved.variant)
     const available = availableMemory()
     const plan = planRun(model, resolved, availableParallelism(), available)

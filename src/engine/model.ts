@@ -99,7 +99,8 @@ export function planRun(model: ModelPlan, options: ResolvedOptions, cores: numbe
   const context = options.maxContext ?? model.config.block_size
   const pagesPerSlot = Math.ceil(context / PAGE_TOKENS)
   const weights = chooseWeights(model, options.weights)
-  const { ranks, backend, cache, maxRunning } = options
+  const { ranks, cache, maxRunning } = options
+  const backend = backendOf(options)
   const pageBytes = cachePageBytes(model, options)
   const wanted =
     options.cacheTokens !== undefined
@@ -111,6 +112,7 @@ export function planRun(model: ModelPlan, options: ResolvedOptions, cores: numbe
     simd: chooseSimd(options.simd),
     contextTokens: Math.min(context, Math.max(1, most) * PAGE_TOKENS),
     backend,
+    gpu: backend === 'gpu' ? { adapter: options.adapter, checks: options.gpuChecks } : undefined,
     ranks,
     weights,
     embedding: model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32',
@@ -136,11 +138,16 @@ function chooseSimd(wanted: ResolvedOptions['simd']): SimdLevel {
   })
 }
 
+/** 'auto' has been decided before where it matters (choose-backend.ts). */
+function backendOf({ backend }: ResolvedOptions): RunPlan['backend'] {
+  return backend === 'auto' ? 'wasm' : backend
+}
+
 /** Bytes of one page over all layers, of one rank. */
 function rankPageBytes(model: ModelPlan, options: ResolvedOptions, rank: number): number {
   const { attention, layers } = model.lowered.shape
   const scalars = cachedScalars(attention, shardsOf(rank, options.ranks))
-  return PAGE_TOKENS * scalars * layers * cacheBytesPerScalar(options.backend, options.cache)
+  return PAGE_TOKENS * scalars * layers * cacheBytesPerScalar(backendOf(options), options.cache)
 }
 
 /** Bytes of one page over all layers and ranks. */
@@ -148,10 +155,14 @@ export function cachePageBytes(model: ModelPlan, options: ResolvedOptions): numb
   return Array.from({ length: options.ranks }, (_, r) => rankPageBytes(model, options, r)).reduce((a, b) => a + b, 0)
 }
 
+/** Bytes of a layer's cache on a GPU: a buffer, which every adapter may have. */
+const GPU_LAYER_BYTES = 2 ** 30
+
 /** Pages that leave room for the rest in a rank's memory, which ends at 4 GiB. */
 export function mostPages(model: ModelPlan, options: ResolvedOptions): number {
   const largest = Math.max(...Array.from({ length: options.ranks }, (_, rank) => rankPageBytes(model, options, rank)))
-  return Math.floor((3 * 2 ** 30) / largest)
+  const most = backendOf(options) === 'gpu' ? GPU_LAYER_BYTES * model.lowered.shape.layers : 3 * 2 ** 30
+  return Math.floor(most / largest)
 }
 
 // Microseconds of a collective: both ranks spinning on cores of their own and the usual skew between them, or parked
@@ -162,6 +173,8 @@ const BYTES_PER_US = 25e3
 
 /** A projection is computed whole by every rank where the extra bytes cost less time than the gather. It never changes a bit. */
 function chooseReplication(model: ModelPlan, plan: RunPlan, cores: number): Replication {
+  // Between GPUs a gather costs a readback: they compute queries whole.
+  if (plan.backend === 'gpu') return { queryA: true, queryB: true }
   if (plan.ranks === 1 || model.lowered.shape.attention.queryRank === 0) return { queryA: false, queryB: false }
   const layer = layoutModel(model.lowered.shape, plan).shards.map((shard) => shard.layers[0])
   const extra = 1 - 1 / plan.ranks
@@ -172,9 +185,9 @@ function chooseReplication(model: ModelPlan, plan: RunPlan, cores: number): Repl
   return { queryA, queryB: queryA && !isLocal(model.lowered.shape.attention) && pays(whole('queryB')) }
 }
 
-/** Two engines with the same key give the same bits for the same request. */
-export function determinismKey(plan: RunPlan): string {
-  return `tetrad-${VERSION}/${plan.backend}/${instructionLevel(plan.backend, plan.simd)}/weights-${plan.weights}/cache-${plan.cache}`
+/** Two engines with the same key give the same bits for the same request. instructions: as the ranks report them. */
+export function determinismKey(plan: RunPlan, instructions = instructionLevel(plan.backend, plan.simd)): string {
+  return `tetrad-${VERSION}/${plan.backend}/${instructions}/weights-${plan.weights}/cache-${plan.cache}`
 }
 
 /** One rank of a plan, in the model's terms. */

@@ -1,17 +1,16 @@
 // The worker threads of an engine: started by piscina, attached once, driven over comlink. Owns the pool and the ports;
 // the memories are the engine's.
+import { setTimeout } from 'node:timers/promises'
 import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads'
 import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { Piscina } from 'piscina'
-import type { AttachTask, RankApi, RankFailure, RankInit } from '../../workers/protocol.js'
+import type { AttachTask, RankApi, RankFailure, RankInit, RankReport } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
 import { RankError } from '../errors.js'
 
-export interface RankReport {
-  readonly backend: string
-  readonly instructions: string
-}
+/** For ranks to free their devices. */
+const CLOSE_MS = 2000
 
 interface RankHandle {
   readonly api: Comlink.Remote<RankApi>
@@ -92,6 +91,11 @@ export class RankGroup {
 
   async close(): Promise<void> {
     this.#closing = true
+    // A GPU device outlives its thread unless it is freed there; a rank that hangs or is dead does not answer.
+    if (this.reports.some((report) => report.backend === 'gpu')) {
+      const closed = Promise.all(this.#ranks.map((_, rank) => this.#call(rank, (api) => api.close()).catch(() => {})))
+      await Promise.race([closed, setTimeout(CLOSE_MS, undefined, { ref: false })])
+    }
     for (const { port } of this.#ranks) port.close()
     await this.#pool.destroy()
   }

@@ -23,6 +23,7 @@ export function describeTensors(model: LoweredModel, variant: Variant): Describe
   }
   const layout = layoutModel(model.shape, {
     backend: 'wasm',
+    gpu: undefined,
     simd: 'simd128',
     ranks: 1,
     weights: 'f32',

@@ -29,6 +29,7 @@ const shape: ModelShape = {
 
 const plan = (ranks: 1 | 2 | 4): RunPlan => ({
   backend: 'wasm',
+  gpu: undefined,
   simd: 'simd128',
   ranks,
   weights: 'bf16',

@@ -1,0 +1,175 @@
+// A GPU device of this thread, acquired through gpu.js on Dawn. Owns the device and what went wrong on it; knows no kernels.
+// gpu.js keeps one device per thread (module); it asks for buffer sizes only, so the request is widened here.
+/// <reference types="@webgpu/types" />
+import type { GpuJs } from './gpu-js.js'
+
+/** What to acquire. Plain data: it crosses threads. */
+export interface GpuRequest {
+  /** Part of the adapter's name; undefined: the first hardware adapter. */
+  readonly adapter: string | undefined
+  /** Bounds checks in shaders and validation by Dawn: slower, for finding errors. */
+  readonly checks: boolean
+}
+
+export interface AdapterFacts {
+  readonly vendor: string
+  readonly architecture: string
+  readonly device: string
+  /** Driver and version, as the driver says them. */
+  readonly description: string
+  readonly software: boolean
+  readonly features: readonly string[]
+  readonly limits: Readonly<Record<string, number>>
+  /** [M, N, K, component type, result type] of subgroup matrices. */
+  readonly matrixConfigs: readonly (readonly [number, number, number, string, string])[]
+}
+
+/** No adapter, or none that was asked for. */
+export class NoAdapter extends Error {
+  override readonly name = 'NoAdapter'
+}
+
+/** The device was lost, ran out of memory, or refused what it was told. */
+export class GpuFailure extends Error {
+  override readonly name = 'GpuFailure'
+}
+
+const FEATURES = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix', 'timestamp-query']
+const LIMITS = [
+  'maxBufferSize',
+  'maxStorageBufferBindingSize',
+  'maxStorageBuffersPerShaderStage',
+  'maxComputeWorkgroupStorageSize',
+  'maxComputeInvocationsPerWorkgroup',
+  'maxComputeWorkgroupSizeX',
+  'maxComputeWorkgroupsPerDimension',
+  'minStorageBufferOffsetAlignment',
+] as const
+
+const TOGGLES = ['allow_unsafe_apis', 'vulkan_enable_f16_on_nvidia']
+const UNCHECKED = ['disable_robustness', 'skip_validation']
+
+interface Dawn {
+  readonly create: (flags: string[]) => GPU
+  readonly globals: object
+}
+
+/** Opens Dawn with the flags of a request. Throws NoAdapter where it can't be loaded. */
+async function openDawn({ adapter, checks }: GpuRequest): Promise<GPU> {
+  let dawn: Dawn
+  try {
+    dawn = (await import('webgpu')) as unknown as Dawn
+  } catch (cause) {
+    throw new NoAdapter(`Dawn could not be loaded: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+  }
+  Object.assign(globalThis, dawn.globals)
+  return dawn.create([
+    `enable-dawn-features=${[...TOGGLES, ...(checks ? [] : UNCHECKED)].join()}`,
+    'disable-dawn-features=timestamp_quantization',
+    ...(adapter === undefined ? [] : [`adapter=${adapter}`]),
+  ])
+}
+
+export function factsOf(adapter: GPUAdapter): AdapterFacts {
+  const { info } = adapter
+  const configs = (
+    info as { subgroupMatrixConfigs?: Iterable<{ M: number; N: number; K: number; componentType: string; resultComponentType: string }> }
+  ).subgroupMatrixConfigs
+  return {
+    vendor: info.vendor,
+    architecture: info.architecture,
+    device: info.device,
+    description: info.description,
+    software: info.isFallbackAdapter || /swiftshader|llvmpipe|software/i.test(`${info.architecture} ${info.device} ${info.description}`),
+    features: [...adapter.features].sort(),
+    limits: Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name] as number])),
+    matrixConfigs: [...(configs ?? [])].map((c) => [c.M, c.N, c.K, c.componentType, c.resultComponentType] as const),
+  }
+}
+
+/** The adapters that answer, without taking a device. `request.adapter` narrows by name. */
+export async function findAdapter(request: GpuRequest): Promise<AdapterFacts | undefined> {
+  const gpu = await openDawn(request)
+  const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' })
+  return adapter ? factsOf(adapter) : undefined
+}
+
+export class GpuContext {
+  readonly gpuJs: GpuJs
+  readonly device: GPUDevice
+  readonly adapter: AdapterFacts
+  /** gpu.js's own handle of the device; its buffers are checked against it. */
+  readonly handle: object
+  #error: string | undefined
+  /** Rejects when the device is lost or refuses something. */
+  readonly failed: Promise<never>
+  #fail: (error: Error) => void = () => {}
+
+  private constructor(gpuJs: GpuJs, device: GPUDevice, adapter: AdapterFacts, handle: object) {
+    this.gpuJs = gpuJs
+    this.device = device
+    this.adapter = adapter
+    this.handle = handle
+    this.failed = new Promise((_, reject) => {
+      this.#fail = reject
+    })
+    this.failed.catch(() => {})
+    const note = (message: string) => {
+      this.#error ??= message
+      this.#fail(new GpuFailure(this.#error))
+    }
+    // In the place of gpu.js's own handler, which only logs.
+    device.onuncapturederror = (event) => note(`the GPU refused a command: ${event.error.message}`)
+    void device.lost.then(({ reason, message }) => note(`the GPU device was lost (${reason || 'unknown'}): ${message}`))
+  }
+
+  /** Acquires a device for this thread. Throws NoAdapter. */
+  static async acquire(request: GpuRequest): Promise<GpuContext> {
+    const gpu = await openDawn(request)
+    let facts: AdapterFacts | undefined
+    const wrapped = {
+      wgslLanguageFeatures: gpu.wgslLanguageFeatures,
+      getPreferredCanvasFormat: () => 'rgba8unorm' as const,
+      requestAdapter: async () => {
+        const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' })
+        if (!adapter) return adapter
+        facts = factsOf(adapter)
+        const requestDevice = adapter.requestDevice.bind(adapter)
+        adapter.requestDevice = (descriptor: GPUDeviceDescriptor = {}) =>
+          requestDevice({
+            ...descriptor,
+            requiredFeatures: FEATURES.filter((name) => adapter.features.has(name)) as GPUFeatureName[],
+            requiredLimits: { ...descriptor.requiredLimits, ...facts?.limits },
+          })
+        return adapter
+      },
+    }
+    Object.defineProperty(globalThis, 'navigator', { value: { gpu: wrapped }, configurable: true, writable: true })
+    const gpuJs = ((await import('gpu.js')) as unknown as { default: GpuJs }).default
+    let handle: { device: GPUDevice }
+    try {
+      handle = await gpuJs.WebGPUContext.acquire()
+    } catch (cause) {
+      throw new NoAdapter(cause instanceof Error ? cause.message : String(cause), { cause })
+    }
+    if (!facts) throw new NoAdapter('gpu.js took a device that was not asked for here')
+    return new GpuContext(gpuJs, handle.device, facts, handle)
+  }
+
+  /** Throws GpuFailure if anything has gone wrong: results since are not to be trusted. */
+  check(): void {
+    if (this.#error !== undefined) throw new GpuFailure(this.#error)
+  }
+
+  /** Waits for device work; rejects with GpuFailure when the device fails before. */
+  async settle<T>(work: Promise<T>): Promise<T> {
+    const result = await Promise.race([work, this.failed])
+    this.check()
+    return result
+  }
+
+  /** Frees the device and all its buffers. */
+  destroy(): void {
+    this.device.destroy()
+  }
+}

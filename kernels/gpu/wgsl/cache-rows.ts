@@ -1,0 +1,66 @@
+// Writes of rows to the cache, in the cache's format. The cache of a layer is one buffer: regions (streams, rope key,
+// coefficients) of [pages][64][row width] elements, each a multiple of 4.
+
+/** 'f16' and 'bf16' are packed two in a word. */
+export type GpuCacheFormat = 'f32' | 'f16' | 'bf16'
+
+export const PAGE = 64
+
+/** Rounds and packs two float32 to a word of the format. */
+const PACK: Readonly<Record<Exclude<GpuCacheFormat, 'f32'>, string>> = {
+  f16: 'fn pack2(a : f32, b : f32) -> u32 { return pack2x16float(vec2<f32>(a, b)); }',
+  // To nearest, ties to even; there are no infinities or NaNs that matter.
+  bf16: `fn rounded(x : f32) -> u32 { let u = bitcast<u32>(x); return (u + 0x7fffu + ((u >> 16u) & 1u)) >> 16u; }
+fn pack2(a : f32, b : f32) -> u32 { return rounded(a) | (rounded(b) << 16u); }`,
+}
+
+/** Bytes of a cached scalar. */
+export function cacheBytes(format: GpuCacheFormat): number {
+  return format === 'f32' ? 4 : 2
+}
+
+/** What one dispatch writes: `planes` vectors of `width` from each row of x to as many regions. */
+export interface RowWrite {
+  readonly width: number
+  /** Elements of a cached row, a multiple of 4; beyond width they become 0. */
+  readonly rowWidth: number
+  readonly planes: number
+  /** Scalars from one row of x to the next. */
+  readonly xStride: number
+  /** First element of the first region, and elements from one region to the next. */
+  readonly region: number
+  readonly regionStride: number
+}
+
+/**
+ * bindings: count uniform, rows [table, length, ...] of each row, pages, x, cache.
+ * One thread per word of the cache; workgroups: words by planes by rows.
+ */
+export function writeRows({ width, rowWidth, planes: _, xStride, region, regionStride }: RowWrite, format: GpuCacheFormat): string {
+  const perWord = format === 'f32' ? 1 : 2
+  const words = rowWidth / perWord
+  const value = (c: string) => `select(0.0, x[source + min(${c}, ${width - 1}u)], ${c} < ${width}u)`
+  return `
+@group(0) @binding(0) var<uniform> count : vec4<u32>;
+@group(0) @binding(1) var<storage, read> rows : array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> pages : array<u32>;
+@group(0) @binding(3) var<storage, read> x : array<f32>;
+@group(0) @binding(4) var<storage, read_write> cache : array<${format === 'f32' ? 'f32' : 'u32'}>;
+${format === 'f32' ? '' : PACK[format]}
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id : vec3<u32>) {
+  if (id.x >= ${words}u || id.z >= count.x) { return; }
+  let row = rows[id.z];
+  let position = row.y - 1u;
+  let page = pages[row.x + position / ${PAGE}u];
+  let to = (${region}u + id.y * ${regionStride}u + (page * ${PAGE}u + position % ${PAGE}u) * ${rowWidth}u) / ${perWord}u;
+  let source = id.z * ${xStride}u + id.y * ${width}u;
+  ${
+    format === 'f32'
+      ? `cache[to + id.x] = ${value('id.x')};`
+      : `let c = id.x * 2u;
+  cache[to + id.x] = pack2(${value('c')}, ${value('(c + 1u)')});`
+  }
+}
+`
+}

@@ -1,0 +1,123 @@
+// Matrix times rows, over the packed tiles that the CPU kernels read (kernels/packing.ts, int8-packing.ts): the stored bytes are
+// read and unpacked here, once for up to ROWS rows. One pipeline per format for every number of rows, so a row has the same
+// bits alone or among others (design rule 7). A sum over k is: each of LANES threads takes every LANES-th column in ascending order,
+// then the lanes' sums are added in a fixed tree.
+import { INT8_BLOCK_BYTES, INT8_TILE_ROWS } from '../../int8-packing.js'
+import { TILE_ROWS, type WeightFormat } from '../../packing.js'
+
+/** Rows of activations that share one read of a tile. */
+export const MATMUL_ROWS = 4
+const THREADS = 256
+
+/** Rows of outputs of one workgroup. */
+export function tileRows(format: WeightFormat): number {
+  return format === 'int8' ? INT8_TILE_ROWS : TILE_ROWS
+}
+
+/** Bytes of a tile of k columns. */
+export function tileBytes(format: WeightFormat, k: number): number {
+  if (format === 'int8') return Math.ceil(k / 32) * INT8_BLOCK_BYTES
+  return TILE_ROWS * k * (format === 'bf16' ? 2 : 4)
+}
+
+/** A tile as the kernel takes it: [first 16-byte word of the weights, first column of x, first column of y, k, valid rows, 0, 0, 0]. */
+export const TILE_WORDS = 8
+
+const times = (n: number, line: (i: number) => string) => Array.from({ length: n }, (_, i) => line(i)).join('\n')
+
+/** Accumulates acc<t> (a pair of vec4: 8 rows, or for int8 4 rows) over this thread's columns. */
+function loop(format: WeightFormat): string {
+  if (format === 'int8') {
+    // 8 blocks of 32 columns at a time; in a block 32 threads: 8 groups of 4 columns x 4 quads of rows.
+    return `
+  let blocks = (k + 31u) / 32u;
+  let inBlock = lid % 32u; let group = inBlock / 4u; let quad = inBlock % 4u;
+  for (var b = lid / 32u; b < blocks; b += 8u) {
+    let at = first + b * 38u;
+    let w = w[at + inBlock];
+    let scale = bitcast<vec4<f32>>(wordsAt(at + 32u + quad));
+    let column = b * 32u + group * 4u;
+    ${times(
+      MATMUL_ROWS,
+      (t) => `if (${t}u < rows) {
+      let x = column4(xFirst + ${t}u * dims.x, column, k);
+      acc${t} += scale * vec4<f32>(dot(unpack4xI8f(w.x), x), dot(unpack4xI8f(w.y), x), dot(unpack4xI8f(w.z), x), dot(unpack4xI8f(w.w), x)); }`,
+    )}
+  }`
+  }
+  const words = format === 'bf16' ? 4 : 8
+  const load =
+    format === 'bf16'
+      ? `let v = w[first + c * 4u + quad];
+    let lo = bitcast<vec4<f32>>(v << vec4<u32>(16u)); let hi = bitcast<vec4<f32>>(v & vec4<u32>(0xffff0000u));`
+      : `let lo = bitcast<vec4<f32>>(w[first + c * ${words}u + quad * 2u]); let hi = bitcast<vec4<f32>>(w[first + c * ${words}u + quad * 2u + 1u]);`
+  return `
+  let quad = lid % 4u;
+  for (var c = lid / 4u; c < k; c += ${THREADS / 4}u) {
+    ${load}
+    ${times(MATMUL_ROWS, (t) => `if (${t}u < rows) { let x = vec4<f32>(xs[xFirst + ${t}u * dims.x + c]); lo${t} = fma(lo, x, lo${t}); hi${t} = fma(hi, x, hi${t}); }`)}
+  }`
+}
+
+/**
+ * bindings: dims uniform [x stride, y stride, 0, 0], count uniform, weights, tiles, x, y.
+ * Workgroups: tiles by groups of MATMUL_ROWS rows.
+ */
+export function packedMatmul(format: WeightFormat): string {
+  const int8 = format === 'int8'
+  const out = tileRows(format)
+  // Sums of the lanes meet here: [64 lanes][out rows].
+  const lanes = 64
+  const parts = THREADS / out
+  const each = lanes / parts
+  const put = (t: number) =>
+    int8
+      ? `partial[(lid / 32u * 8u + group) * 4u + quad] = acc${t};`
+      : `partial[(lid / 4u) * 8u + quad * 2u] = lo${t}; partial[(lid / 4u) * 8u + quad * 2u + 1u] = hi${t};`
+  return `
+struct Tile { w : u32, x : u32, y : u32, k : u32, rows : u32, a : u32, b : u32, c : u32 }
+@group(0) @binding(0) var<uniform> dims : vec4<u32>;
+@group(0) @binding(1) var<uniform> count : vec4<u32>;
+@group(0) @binding(2) var<storage, read> w : array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> tiles : array<Tile>;
+@group(0) @binding(4) var<storage, read> xs : array<f32>;
+@group(0) @binding(5) var<storage, read_write> ys : array<f32>;
+var<workgroup> partial : array<vec4<f32>, ${(lanes * out) / 4}>;
+var<workgroup> sums : array<f32, ${THREADS}>;
+${
+  int8
+    ? `fn wordsAt(i : u32) -> vec4<u32> { return w[i]; }
+fn unpack4xI8f(v : u32) -> vec4<f32> { return vec4<f32>(vec4<i32>(i32(v << 24u), i32(v << 16u), i32(v << 8u), i32(v)) >> vec4<u32>(24u)); }
+fn column4(at : u32, c : u32, k : u32) -> vec4<f32> {
+  if (c + 4u <= k) { return vec4<f32>(xs[at + c], xs[at + c + 1u], xs[at + c + 2u], xs[at + c + 3u]); }
+  var v = vec4<f32>(0.0);
+  if (c < k) { v.x = xs[at + c]; } if (c + 1u < k) { v.y = xs[at + c + 1u]; } if (c + 2u < k) { v.z = xs[at + c + 2u]; }
+  return v;
+}`
+    : ''
+}
+@compute @workgroup_size(${THREADS})
+fn main(@builtin(local_invocation_index) lid : u32, @builtin(workgroup_id) group_id : vec3<u32>) {
+  let tile = tiles[group_id.x];
+  let k = tile.k; let first = tile.w;
+  let row0 = group_id.y * ${MATMUL_ROWS}u; let rows = min(${MATMUL_ROWS}u, count.x - row0);
+  let xFirst = tile.x + row0 * dims.x;
+  ${times(MATMUL_ROWS, (t) => (int8 ? `var acc${t} = vec4<f32>(0.0);` : `var lo${t} = vec4<f32>(0.0); var hi${t} = vec4<f32>(0.0);`))}
+  ${loop(format)}
+  ${times(
+    MATMUL_ROWS,
+    (t) => `if (${t}u < rows) {
+    ${put(t)}
+    workgroupBarrier();
+    { let r = lid % ${out}u; let part = lid / ${out}u; var sum = 0.0;
+      for (var i = 0u; i < ${each}u; i++) { sum += partial[(part * ${each}u + i) * ${out / 4}u + r / 4u][r % 4u]; }
+      sums[lid] = sum; }
+    workgroupBarrier();
+    if (lid < tile.rows) { var sum = 0.0; for (var i = 0u; i < ${parts}u; i++) { sum += sums[i * ${out}u + lid]; }
+      ys[tile.y + (row0 + ${t}u) * dims.y + lid] = sum; }
+    workgroupBarrier();
+  }`,
+  )}
+}
+`
+}
