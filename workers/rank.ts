@@ -18,6 +18,7 @@ class Rank implements RankApi {
   #runner: ModelRunner | GpuRunner | undefined
   #collectives: Collectives | undefined
   #failure: RankFailure | undefined
+  #running: Promise<void> | undefined
 
   constructor(task: AttachTask) {
     this.#rank = task.rank
@@ -47,6 +48,8 @@ class Rank implements RankApi {
   }
 
   async close(): Promise<void> {
+    // Dawn aborts the process when a device goes while something is read back from it.
+    await this.#running
     if (this.#runner?.backend === 'gpu') await (this.#runner as GpuRunner).close()
   }
 
@@ -72,6 +75,7 @@ class Rank implements RankApi {
       // After a failure the steps already published are ended unrun, until the coordinator has cleared the abort word.
       if (!collectives.aborted) {
         const running = this.#runStep(runner, collectives, epoch)
+        this.#running = running
         if (running) await running
       }
       this.#end(epoch)

@@ -122,6 +122,15 @@ export class BlockManager {
     pages.length = 0
   }
 
+  /** No page holds a prefix any more. Call when nobody holds pages. */
+  forgetAll(): void {
+    for (const page of [...this.#reusable.keys()].reverse()) this.#free.push(page)
+    this.#reusable.clear()
+    this.#known.clear()
+    this.#byKey.clear()
+    this.#children.clear()
+  }
+
   #forget(page: number): void {
     const known = this.#known.get(page)
     if (!known) return

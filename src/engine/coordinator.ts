@@ -26,6 +26,8 @@ export interface CoordinatorInit {
   readonly startRanks: (onExit: (detail: string) => void) => Promise<RankGroup>
   readonly maxRestarts: number
   readonly restartWindowMs: number
+  /** The cache lies in the ranks, and is lost with them. */
+  readonly cacheInRanks: boolean
   readonly onRestart: (event: RestartEvent) => void
   /** Where its own work is noted, if a profile is wanted. */
   readonly recorder: ProfileRecorder | undefined
@@ -314,6 +316,8 @@ export class Coordinator {
     const steps = this.#published.splice(0)
     const replayed = new Set(steps.flatMap((step) => [...step.rows, ...step.copies].map(({ sequence }) => sequence)))
     for (const sequence of replayed) this.#scheduler.rollBack(sequence)
+    // On a GPU the cache went with the device.
+    if (this.#init.cacheInRanks) this.#scheduler.loseCache()
     this.#down = undefined
     try {
       this.#group = await this.#startGroup()

@@ -129,6 +129,19 @@ export class Scheduler {
     this.#settle(sequence)
   }
 
+  /** The cached rows are gone, of all sequences: everything is computed again. Only while no step is in flight. */
+  loseCache(): void {
+    for (const sequence of [...this.#running]) {
+      this.rollBack(sequence)
+      if (this.#running.includes(sequence)) {
+        sequence.preempted = true
+        this.#settle(sequence)
+      }
+    }
+    this.#copies.length = 0
+    this.#blocks.forgetAll()
+  }
+
   /** Ends a sequence: it gets no more rows, and its pages return when its steps in flight have completed. */
   end(sequence: Sequence): void {
     if (sequence.ended) return

@@ -100,6 +100,7 @@ export async function startEngine(
       startRanks: (onExit) => startRanks(plan, inits, control, onExit),
       maxRestarts: options.maxRestarts,
       restartWindowMs: options.restartWindowMs,
+      cacheInRanks: plan.backend === 'gpu',
       onRestart,
       recorder: profiler?.coordinator,
     },

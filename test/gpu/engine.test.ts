@@ -1,0 +1,72 @@
+import { Engine, type EngineOptions, RankError } from '../../src/index.js'
+import { injectFault, recordLogits } from '../../src/testing.js'
+import { FIXTURES } from '../support/fixtures.js'
+import { gpuTest, SOFTWARE } from '../support/software-gpu.js'
+
+const MODEL = `${FIXTURES}golden/mlra_4`
+const PROMPT = Array.from({ length: 70 }, (_, i) => (i * 37 + 11) % 160)
+
+/** Bits of the logits of the prompt's positions and of 6 tokens decoded after it. */
+async function bits(options: EngineOptions) {
+  const engine = await Engine.load(MODEL, { ...SOFTWARE, maxRunning: 4, ...options })
+  const logits = await engine.logits(PROMPT)
+  const recorder = recordLogits(engine)
+  const { tokens } = await engine.generate(PROMPT, { maxTokens: 6, ignoreEos: true })
+  recorder.stop()
+  await engine.close()
+  return { logits: Buffer.from(logits.buffer), tokens: [...tokens], hashes: recorder.rows.map((row) => `${row.position} ${row.hash}`) }
+}
+
+gpuTest('ranks, chunks of the prompt, and a second run do not change a bit', async (t) => {
+  for (const format of [{}, { cache: 'f16', weights: 'bf16' }, { cache: 'bf16', weights: 'int8' }] as const) {
+    const expected = await bits({ ranks: 1, ...format })
+    for (const options of [{ ranks: 1, prefillChunk: 7 }, { ranks: 2, prefillChunk: 33 }] as const) {
+      const actual = await bits({ ...options, ...format })
+      t.true(actual.logits.equals(expected.logits), JSON.stringify({ ...options, ...format }))
+      t.deepEqual(actual, expected)
+    }
+  }
+})
+
+gpuTest('requests that run together have the bits of each alone', async (t) => {
+  const engine = await Engine.load(MODEL, { ...SOFTWARE, ranks: 1, maxRunning: 8 })
+  const prompts = [PROMPT.slice(0, 5), PROMPT.slice(3, 60), PROMPT.slice(0, 70), [7]]
+  const recorder = recordLogits(engine)
+  const hashes = (from: number) => recorder.rows.slice(from).map(({ seed, position, hash }) => `${seed} ${position} ${hash}`)
+  const alone: string[] = []
+  for (const [i, prompt] of prompts.entries()) {
+    const from = recorder.rows.length
+    await engine.generate(prompt, { maxTokens: 10, ignoreEos: true, seed: i })
+    alone.push(...hashes(from))
+  }
+  const from = recorder.rows.length
+  await Promise.all(prompts.map((prompt, i) => engine.generate(prompt, { maxTokens: 10, ignoreEos: true, seed: i })))
+  t.deepEqual(hashes(from).sort(), alone.sort())
+  await engine.close()
+})
+
+gpuTest('a rank that throws, hangs or exits: the request goes on with the same tokens on a new device', async (t) => {
+  const engine = await Engine.load(MODEL, { ...SOFTWARE, ranks: 2, maxRunning: 4, stepDeadlineMs: 20_000 })
+  const expected = await engine.generate(PROMPT, { maxTokens: 12, ignoreEos: true })
+  for (const kind of ['throw', 'exit'] as const) {
+    injectFault(engine, { rank: 1, kind, site: 'all-reduce of the MLP' })
+    const { tokens } = await engine.generate(PROMPT, { maxTokens: 12, ignoreEos: true })
+    t.deepEqual([...tokens], [...expected.tokens])
+  }
+  t.is(engine.stats().restarts, 2)
+  await engine.close()
+})
+
+gpuTest('a software adapter is used only when it is named', async (t) => {
+  const error = await t.throwsAsync(Engine.load(MODEL, { backend: 'gpu', ranks: 1 }), { instanceOf: RankError })
+  t.regex(error.message, /software|adapter/)
+})
+
+gpuTest('loading and closing again and again leaves no device behind', async (t) => {
+  for (let i = 0; i < 5; i++) {
+    const engine = await Engine.load(MODEL, { ...SOFTWARE, ranks: 1, maxRunning: 2 })
+    await engine.generate([1, 2], { maxTokens: 1, ignoreEos: true })
+    await engine.close()
+  }
+  t.pass()
+})
