@@ -168,8 +168,9 @@ export class GpuContext {
     return result
   }
 
-  /** Frees the device and all its buffers. */
-  destroy(): void {
+  /** Frees the device and all its buffers; when it resolves, nothing of it is under way. */
+  async destroy(): Promise<void> {
     this.device.destroy()
+    await this.device.lost
   }
 }

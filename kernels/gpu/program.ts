@@ -233,6 +233,6 @@ export class Program {
 
   async destroy(): Promise<void> {
     await this.#gpu.destroy()
-    this.context.destroy()
+    await this.context.destroy()
   }
 }

@@ -78,7 +78,7 @@ export class GpuRunner {
     const request = init.plan.gpu as GpuRequest
     const context = await GpuContext.acquire(request)
     if (context.adapter.software && request.adapter === undefined) {
-      context.destroy()
+      await context.destroy()
       throw new NoAdapter(`the only adapter is software (${context.adapter.device || context.adapter.description}): name it to use it`)
     }
     let building: Promise<void> = Promise.resolve()
@@ -90,7 +90,7 @@ export class GpuRunner {
     } catch (error) {
       // Dawn aborts the process when a device goes while it compiles.
       await building.catch(() => {})
-      context.destroy()
+      await context.destroy()
       throw error
     }
   }
