@@ -15,7 +15,10 @@ try {
     `${packed.filename}: ${(packed.size / 2 ** 20).toFixed(1)} MiB packed, ${(packed.unpackedSize / 2 ** 20).toFixed(1)} MiB unpacked, ${packed.files.length} files`,
   )
   const surplus = packed.files.filter(
-    ({ path }) => !/^(dist\/(src|workers|kernels)\/.*\.(js|d\.ts|wasm)|models\/tiny\/|docs\/|examples\/|package\.json|README\.md|LICENSE)/.test(path),
+    ({ path }) =>
+      !/^(dist\/(src|workers|kernels)\/.*\.(js|d\.ts|wasm)|models\/tiny\/|docs\/|examples\/|node_modules\/|package\.json|README\.md|LICENSE)/.test(
+        path,
+      ),
   )
   if (surplus.length > 0) throw new Error(`not needed in the package: ${surplus.map((f) => f.path).join(', ')}`)
   const tarball = join(dir, packed.filename)
