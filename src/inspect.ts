@@ -1,11 +1,13 @@
 // What a checkpoint is and how it would run, without loading it.
 import { availableParallelism } from 'node:os'
 import { isShared } from '../workers/attention-plan.js'
-import { cacheBytesPerScalar, layoutModel, type ModelLayout } from '../workers/model-layout.js'
+import { layoutModel, type ModelLayout } from '../workers/model-layout.js'
 import { type AttentionShape, PAGE_TOKENS, RANK_COUNTS, type RunPlan } from '../workers/protocol.js'
+import { cacheBytesPerScalar } from '../workers/rank-layout.js'
 import { elements } from './checkpoint/tensor-source.js'
-import { lowerModel, VARIANTS, type Variant, variantNamed } from './config/attention-variants.js'
+import { VARIANTS, type Variant, variantNamed } from './config/attention-variants.js'
 import { type EngineOptions, resolveOptions } from './config/engine-options.js'
+import { lowerModel } from './config/lower-model.js'
 import { parseModelConfig, readConfigFile } from './config/model-config.js'
 import { chooseBackend } from './engine/choose-backend.js'
 import { availableMemory, memoryNeed } from './engine/memory.js'
@@ -46,7 +48,7 @@ export interface Inspection {
 /** Reads headers only. Throws what Engine.load would throw for the same files and options. */
 export async function inspect(dir: string, options: EngineOptions = {}): Promise<Inspection> {
   const asked = resolveOptions(options)
-  const resolved = { ...asked, ...(await chooseBackend(asked)) }
+  const resolved = { ...asked, backend: (await chooseBackend(asked)).backend }
   const model = await openModel(dir, resolved.variant)
   const plan = planRun(model, resolved, availableParallelism(), availableMemory())
   const layout = layoutModel(model.lowered.shape, plan)

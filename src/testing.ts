@@ -3,8 +3,8 @@ import { createHash } from 'node:crypto'
 import type { SharedMemory } from '../kernels/backend.js'
 import { bufferOf } from '../kernels/open-space.js'
 import { cacheWidth, coefficientRowWidth, streamRowWidth } from '../workers/attention-plan.js'
-import { cacheBytesPerScalar } from '../workers/model-layout.js'
 import { FAULT_KINDS, type FaultKind, PAGE_TOKENS, SITES, type Site } from '../workers/protocol.js'
+import { cacheBytesPerScalar } from '../workers/rank-layout.js'
 import { type Engine, INTERNALS } from './engine/engine.js'
 import type { RankCounters } from './engine/mailbox.js'
 import { rankPlans } from './engine/model.js'
@@ -42,6 +42,7 @@ export function pages(engine: Engine): { free: number; all: number } {
  */
 export function pretendCached(engine: Engine, tokens: readonly number[]): void {
   const { blocks, layout, memories, model, plan } = engine[INTERNALS]
+  if (plan.backend !== 'wasm') throw new RangeError(`the cache of the ${plan.backend} backend can't be filled from here`)
   const a = model.lowered.shape.attention
   const held: number[] = []
   let chain = 0
@@ -108,12 +109,13 @@ export function recordLogits(engine: Engine): { readonly rows: readonly Recorded
 }
 
 /**
- * Makes a rank fail: 'throw' an error, 'exit' its thread, 'hang' for good, run 'out-of-memory', or be 'slow' once (250 ms);
+ * Makes a rank fail: 'throw' an error, 'exit' its thread, 'hang' for good, run 'out-of-memory', be 'slow' once (250 ms), or lose its GPU ('device-lost');
  * at the start of its next step, or when it next comes to `site`.
  */
 export function injectFault(engine: Engine, fault: { rank: number; kind: FaultKind; site?: Site }): void {
   const { coordinator, plan } = engine[INTERNALS]
   const { rank, kind, site = 'start of step' } = fault
+  if (kind === 'device-lost' && plan.backend !== 'gpu') throw new RangeError('only a GPU rank has a device to lose')
   if (!(rank >= 0 && rank < plan.ranks) || !FAULT_KINDS.includes(kind) || !SITES.includes(site))
     throw new RangeError(`no such fault: ${JSON.stringify(fault)}`)
   coordinator.injectFault(rank, kind, site)

@@ -21,14 +21,6 @@ const FEWEST_SPINS = 100
 
 const WAIT_IDS = SITES.map((site) => eventId(`wait: ${site}`))
 
-/** A rank that waits for others. */
-interface Arrival {
-  readonly generation: number
-  readonly entered: number
-  readonly start: number
-  readonly noted: number | undefined
-}
-
 export class Collectives {
   readonly #control: Int32Array
   readonly #rank: number
@@ -36,6 +28,11 @@ export class Collectives {
   readonly #mostSpins: number
   #spins: number
   readonly #deadlineMs: number
+  // Of the wait at hand: a barrier allocates nothing.
+  #generation = 0
+  #entered = 0
+  #start = 0
+  #noted = 0
   /** Milliseconds spent waiting at each site since attaching. */
   readonly waitMs = new Float64Array(SITES.length)
   readonly #recorder: ProfileRecorder | undefined
@@ -72,53 +69,50 @@ export class Collectives {
 
   /** Returns when every rank has called it. Throws StepAborted or RankLate. At one rank it only notes the site. */
   barrier(site: Site): void {
-    const arrival = this.#arrive(site)
-    if (!arrival) return
+    if (this.#arrive(site)) return
     const c = this.#control
-    for (let i = 0; i < this.#spins; i++) if (Atomics.load(c, CONTROL.generation) !== arrival.generation) break
-    if (Atomics.load(c, CONTROL.generation) === arrival.generation) this.#park(arrival.generation, arrival.entered, site)
-    this.#adapt(this.#leave(arrival, site))
+    for (let i = 0; i < this.#spins; i++) if (Atomics.load(c, CONTROL.generation) !== this.#generation) break
+    if (Atomics.load(c, CONTROL.generation) === this.#generation) this.#park(site)
+    this.#adapt(this.#leave(site))
   }
 
   /** The same for a rank that must serve its event loop meanwhile: a GPU's answers come through it. */
   async barrierAsync(site: Site): Promise<void> {
-    const arrival = this.#arrive(site)
-    if (!arrival) return
-    const c = this.#control
-    while (Atomics.load(c, CONTROL.generation) === arrival.generation) {
-      const left = this.#deadlineMs - (performance.now() - arrival.start)
-      if (left <= 0) throw new RankLate(this.#describeLate(arrival.entered, site))
-      const wait = Atomics.waitAsync(c, CONTROL.generation, arrival.generation, left)
+    if (this.#arrive(site)) return
+    while (Atomics.load(this.#control, CONTROL.generation) === this.#generation) {
+      const wait = Atomics.waitAsync(this.#control, CONTROL.generation, this.#generation, this.#timeLeft(site))
       if (wait.async) await wait.value
     }
-    this.#leave(arrival, site)
+    this.#leave(site)
   }
 
-  /** Undefined: all ranks are here already. */
-  #arrive(site: Site): Arrival | undefined {
+  /** True: all ranks are here already. Else the fields of the wait are set. */
+  #arrive(site: Site): boolean {
     this.at(site)
-    if (this.#ranks === 1) return undefined
+    if (this.#ranks === 1) return true
     const c = this.#control
     // Read the generation before arriving: once we have arrived, the last rank may bump it at any time.
-    const generation = Atomics.load(c, CONTROL.generation)
-    const entered = Atomics.add(c, rankSlot(this.#rank, RANK.barriers), 1) + 1
+    this.#generation = Atomics.load(c, CONTROL.generation)
+    this.#entered = Atomics.add(c, rankSlot(this.#rank, RANK.barriers), 1) + 1
     if (Atomics.load(c, CONTROL.abort) !== 0) throw new StepAborted()
     if (Atomics.add(c, CONTROL.arrived, 1) === this.#ranks - 1) {
       // Nobody can arrive at the next barrier before the generation changes, so the order of these two is safe.
       Atomics.store(c, CONTROL.arrived, 0)
       Atomics.add(c, CONTROL.generation, 1)
       Atomics.notify(c, CONTROL.generation)
-      return undefined
+      return true
     }
-    return { generation, entered, start: performance.now(), noted: this.#recorder?.now() }
+    this.#start = performance.now()
+    this.#noted = this.#recorder?.now() ?? 0
+    return false
   }
 
   /** Notes the wait; returns its milliseconds. */
-  #leave(arrival: Arrival, site: Site): number {
-    const waited = performance.now() - arrival.start
+  #leave(site: Site): number {
+    const waited = performance.now() - this.#start
     const at = SITES.indexOf(site)
     this.waitMs[at] = (this.waitMs[at] as number) + waited
-    if (arrival.noted !== undefined) this.#recorder?.add(WAIT_IDS[at] as number, arrival.noted)
+    this.#recorder?.add(WAIT_IDS[at] as number, this.#noted)
     if (Atomics.load(this.#control, CONTROL.abort) !== 0) throw new StepAborted()
     return waited
   }
@@ -133,14 +127,16 @@ export class Collectives {
     this.#spins = waitedMs < SHORT_WAIT_MS ? Math.min(this.#mostSpins, Math.ceil(this.#spins * 1.1)) : FEWEST_SPINS
   }
 
-  #park(generation: number, entered: number, site: Site): void {
+  #park(site: Site): void {
     const c = this.#control
-    const start = performance.now()
-    while (Atomics.load(c, CONTROL.generation) === generation) {
-      const left = this.#deadlineMs - (performance.now() - start)
-      if (left <= 0) throw new RankLate(this.#describeLate(entered, site))
-      Atomics.wait(c, CONTROL.generation, generation, left)
-    }
+    while (Atomics.load(c, CONTROL.generation) === this.#generation) Atomics.wait(c, CONTROL.generation, this.#generation, this.#timeLeft(site))
+  }
+
+  /** Milliseconds of the wait until its deadline. Throws RankLate. */
+  #timeLeft(site: Site): number {
+    const left = this.#deadlineMs - (performance.now() - this.#start)
+    if (left <= 0) throw new RankLate(this.#describeLate(this.#entered, site))
+    return left
   }
 
   #describeLate(entered: number, site: Site): string {

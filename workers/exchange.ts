@@ -2,7 +2,8 @@
 import type { KernelSpace } from '../kernels/backend.js'
 import type { Rows } from '../kernels/rows.js'
 import { segmentHeads, shardHeads } from './attention-plan.js'
-import { cut, type ExchangeLayout, part } from './model-layout.js'
+import { cut, part } from './cuts.js'
+import type { ExchangeLayout } from './exchange-layout.js'
 import { type ModelShape, SHARDS } from './protocol.js'
 
 /** Heads of one segment of the attention projection with the same contributors: columns of a sum and its sources. */

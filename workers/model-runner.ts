@@ -3,19 +3,20 @@
 import type { BackendName, KernelSpace, SharedMemory } from '../kernels/backend.js'
 import { openSpace } from '../kernels/open-space.js'
 import type { PackedMatrix } from '../kernels/packing.js'
-import { cosSin, ropeFrequencies } from '../kernels/portable-math.js'
 import { copyRows, type Rows } from '../kernels/rows.js'
 import { AttentionBlock } from './attention/attention-block.js'
 import type { Collectives } from './collectives.js'
-import { type Exchange, openExchange, perShard } from './exchange.js'
+import { type Exchange, openExchange } from './exchange.js'
 import { COUNTERS, layoutMailbox, ROW } from './layout.js'
-import { cut, layoutModel, type ModelLayout, type RankLayout } from './model-layout.js'
+import { layoutModel, type ModelLayout } from './model-layout.js'
 import { type EventName, eventId, type ProfileRecorder } from './profile-recorder.js'
 import { ProfiledSpace } from './profiled-space.js'
 import { type ModelShape, type RankInit, SHARDS } from './protocol.js'
+import type { RankLayout } from './rank-layout.js'
 import { ShardWork } from './shard-work.js'
 import { StepResults } from './step-results.js'
 import { StepView } from './step-view.js'
+import { TokenInputs } from './token-inputs.js'
 
 export class ModelRunner {
   readonly #shape: ModelShape
@@ -30,9 +31,7 @@ export class ModelRunner {
   readonly #recorder: ProfileRecorder | undefined
   readonly #results: StepResults
   readonly #counters: Float64Array
-  readonly #frequencies: Float64Array
-  /** First token id of each shard. */
-  readonly #embeddingStarts: readonly number[]
+  readonly #inputs: TokenInputs
 
   // Rows in the rank's memory; [T, width].
   readonly #residual: Rows
@@ -84,8 +83,7 @@ export class ModelRunner {
     this.#results = new StepResults(rank, plan.ranks, shape.vocab, plan.slots, this.#step, this.#exchange)
     const mailbox = layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot)
     this.#counters = new Float64Array(init.mailbox, mailbox.counters + rank * COUNTERS.values * 8, COUNTERS.values)
-    this.#frequencies = ropeFrequencies(shape.attention.ropeDim / 2)
-    this.#embeddingStarts = perShard((s) => cut(shape.vocab, s))
+    this.#inputs = new TokenInputs(shape, this.#shards)
   }
 
   get backend(): BackendName {
@@ -114,18 +112,9 @@ export class ModelRunner {
 
   #embed(tokens: number): void {
     this.#collectives.at('embedding')
-    const starts = this.#embeddingStarts
-    const half = this.#frequencies.length
     for (let t = 0; t < tokens; t++) {
-      const token = this.#results.token(t)
-      let s = SHARDS - 1
-      while (s > 0 && token < (starts[s] as number)) s--
-      const shard = this.#shard(s)
-      shard.space.gatherRow(shard.embedding, token - (starts[s] as number), shard.normed)
-      copyRows(this.#residualAt[t] as Rows, shard.normed, 1)
-      const position = this.#step.int(t, ROW.position)
-      const row = this.#ropeTable.row(t)
-      for (let i = 0; i < half; i++) cosSin(position * (this.#frequencies[i] as number), row, i, half + i)
+      copyRows(this.#residualAt[t] as Rows, this.#inputs.embedding(this.#results.token(t)), 1)
+      this.#inputs.rope(this.#step.int(t, ROW.position), this.#ropeTable.row(t))
     }
   }
 

@@ -1,5 +1,7 @@
 // What crosses between the coordinator and its worker threads: types, error codes, collective names. No logic.
+
 import type { BackendName, CacheFormat, SharedMemory } from '../kernels/backend.js'
+import type { AdapterFacts, GpuRequest } from '../kernels/gpu/adapter.js'
 import type { FloatFormat, WeightFormat } from '../kernels/packing.js'
 import type { SimdLevel } from '../kernels/wasm/simd-level.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
@@ -80,7 +82,7 @@ export interface ModelShape {
 export interface RunPlan {
   readonly backend: BackendName
   /** What device each rank takes, for the gpu backend. */
-  readonly gpu: { readonly adapter: string | undefined; readonly checks: boolean } | undefined
+  readonly gpu: GpuRequest | undefined
   /** Build of the wasm kernels. */
   readonly simd: SimdLevel
   readonly ranks: RankCount
@@ -152,7 +154,7 @@ export interface RankFailure {
   readonly message: string
 }
 
-export const FAULT_KINDS = ['throw', 'hang', 'exit', 'slow', 'out-of-memory'] as const
+export const FAULT_KINDS = ['throw', 'hang', 'exit', 'slow', 'out-of-memory', 'device-lost'] as const
 export type FaultKind = (typeof FAULT_KINDS)[number]
 
 /** What a rank really runs on, as it says itself. */
@@ -160,18 +162,9 @@ export interface RankReport {
   readonly backend: BackendName
   /** The part of the determinism key that names instructions, or adapter and driver. */
   readonly instructions: string
-  readonly adapter: AdapterReport | undefined
+  readonly adapter: AdapterFacts | undefined
   /** Of a step, in order; of the gpu backend. */
   readonly dispatches: readonly { readonly name: string; readonly origin: 'gpu.js' | 'WGSL' }[]
-}
-
-/** A rank's GPU adapter. */
-export interface AdapterReport {
-  readonly vendor: string
-  readonly architecture: string
-  readonly device: string
-  readonly description: string
-  readonly software: boolean
 }
 
 /** The control plane of a rank (comlink). Never on the per-token path: a rank in a step answers after it. */

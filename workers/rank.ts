@@ -15,7 +15,7 @@ class Rank implements RankApi {
   readonly #rank: number
   readonly #ranks: number
   readonly #control: Int32Array
-  #runner: ModelRunner | GpuRunner | undefined
+  #gpu: GpuRunner | undefined
   #collectives: Collectives | undefined
   #failure: RankFailure | undefined
   #running: Promise<void> | undefined
@@ -34,14 +34,12 @@ class Rank implements RankApi {
       // Loaded here only: without a GPU nobody needs it.
       const { GpuRunner } = await import('./gpu/gpu-runner.js')
       const runner = await GpuRunner.create(this.#rank, init, this.#collectives)
-      this.#runner = runner
+      this.#gpu = runner
       void this.#serve(runner, this.#collectives)
-      const { vendor, architecture, device, description, software } = runner.adapter
       const dispatches = runner.dispatches.map(({ name, origin }) => ({ name, origin }))
-      return { backend: 'gpu', instructions: runner.instructions, adapter: { vendor, architecture, device, description, software }, dispatches }
+      return { backend: 'gpu', instructions: runner.instructions, adapter: runner.adapter, dispatches }
     }
     const runner = new ModelRunner(this.#rank, init, this.#collectives, recorder)
-    this.#runner = runner
     void this.#serve(runner, this.#collectives)
     const instructions = instructionLevel(runner.backend, init.plan.simd)
     return { backend: runner.backend, instructions, adapter: undefined, dispatches: [] }
@@ -50,7 +48,7 @@ class Rank implements RankApi {
   async close(): Promise<void> {
     // Dawn aborts the process when a device goes while something is read back from it.
     await this.#running
-    if (this.#runner?.backend === 'gpu') await (this.#runner as GpuRunner).close()
+    await this.#gpu?.close()
   }
 
   takeFailure(): RankFailure | undefined {
@@ -105,6 +103,7 @@ class Rank implements RankApi {
     const park = (ms: number) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
     if (kind === 'throw') throw new Error('injected fault')
     if (kind === 'exit') process.exit(1)
+    if (kind === 'device-lost') this.#gpu?.loseDevice()
     if (kind === 'slow') park(250)
     if (kind === 'hang') park(Number.POSITIVE_INFINITY)
     if (kind === 'out-of-memory') for (const kept: unknown[] = []; ; ) kept.push(new Array(1 << 20).fill(kept.length))

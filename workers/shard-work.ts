@@ -3,8 +3,9 @@ import type { KernelSpace } from '../kernels/backend.js'
 import { type PackedMatrix, paddedRows } from '../kernels/packing.js'
 import type { Rows } from '../kernels/rows.js'
 import { cacheWidth, contextWidth, segmentHeads, shardHeads } from './attention-plan.js'
-import { part, type ShardLayer, type ShardLayout } from './model-layout.js'
+import { part } from './cuts.js'
 import type { ModelShape } from './protocol.js'
+import type { ShardLayer, ShardLayout } from './shard-layout.js'
 
 export class ShardWork {
   readonly space: KernelSpace

@@ -1,28 +1,8 @@
 // A GPU device of this thread, acquired through gpu.js on Dawn. Owns the device and what went wrong on it; knows no kernels.
 // gpu.js keeps one device per thread (module); it asks for buffer sizes only, so the request is widened here.
 /// <reference types="@webgpu/types" />
+import type { AdapterFacts, GpuRequest } from './adapter.js'
 import type { GpuJs } from './gpu-js.js'
-
-/** What to acquire. Plain data: it crosses threads. */
-export interface GpuRequest {
-  /** Part of the adapter's name; undefined: the first hardware adapter. */
-  readonly adapter: string | undefined
-  /** Bounds checks in shaders and validation by Dawn: slower, for finding errors. */
-  readonly checks: boolean
-}
-
-export interface AdapterFacts {
-  readonly vendor: string
-  readonly architecture: string
-  readonly device: string
-  /** Driver and version, as the driver says them. */
-  readonly description: string
-  readonly software: boolean
-  readonly features: readonly string[]
-  readonly limits: Readonly<Record<string, number>>
-  /** [M, N, K, component type, result type] of subgroup matrices. */
-  readonly matrixConfigs: readonly (readonly [number, number, number, string, string])[]
-}
 
 /** No adapter, or none that was asked for. */
 export class NoAdapter extends Error {
@@ -34,7 +14,7 @@ export class GpuFailure extends Error {
   override readonly name = 'GpuFailure'
 }
 
-const FEATURES = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix', 'timestamp-query']
+/** Asked for as large as the adapter has them: the defaults are small. */
 const LIMITS = [
   'maxBufferSize',
   'maxStorageBufferBindingSize',
@@ -46,8 +26,7 @@ const LIMITS = [
   'minStorageBufferOffsetAlignment',
 ] as const
 
-const TOGGLES = ['allow_unsafe_apis', 'vulkan_enable_f16_on_nvidia']
-const UNCHECKED = ['disable_robustness', 'skip_validation']
+const UNCHECKED = 'enable-dawn-features=disable_robustness,skip_validation'
 
 interface Dawn {
   readonly create: (flags: string[]) => GPU
@@ -63,31 +42,16 @@ async function openDawn({ adapter, checks }: GpuRequest): Promise<GPU> {
     throw new NoAdapter(`Dawn could not be loaded: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
   }
   Object.assign(globalThis, dawn.globals)
-  return dawn.create([
-    `enable-dawn-features=${[...TOGGLES, ...(checks ? [] : UNCHECKED)].join()}`,
-    'disable-dawn-features=timestamp_quantization',
-    ...(adapter === undefined ? [] : [`adapter=${adapter}`]),
-  ])
+  return dawn.create([...(checks ? [] : [UNCHECKED]), ...(adapter === undefined ? [] : [`adapter=${adapter}`])])
 }
 
-export function factsOf(adapter: GPUAdapter): AdapterFacts {
-  const { info } = adapter
-  const configs = (
-    info as { subgroupMatrixConfigs?: Iterable<{ M: number; N: number; K: number; componentType: string; resultComponentType: string }> }
-  ).subgroupMatrixConfigs
-  return {
-    vendor: info.vendor,
-    architecture: info.architecture,
-    device: info.device,
-    description: info.description,
-    software: info.isFallbackAdapter || /swiftshader|llvmpipe|software/i.test(`${info.architecture} ${info.device} ${info.description}`),
-    features: [...adapter.features].sort(),
-    limits: Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name] as number])),
-    matrixConfigs: [...(configs ?? [])].map((c) => [c.M, c.N, c.K, c.componentType, c.resultComponentType] as const),
-  }
+function factsOf({ info }: GPUAdapter): AdapterFacts {
+  const { vendor, architecture, device, description } = info
+  const software = info.isFallbackAdapter || /swiftshader|llvmpipe|software/i.test(`${architecture} ${device} ${description}`)
+  return { vendor, architecture, device, description, software }
 }
 
-/** The adapters that answer, without taking a device. `request.adapter` narrows by name. */
+/** The adapter that answers, without taking a device. */
 export async function findAdapter(request: GpuRequest): Promise<AdapterFacts | undefined> {
   const gpu = await openDawn(request)
   const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' })
@@ -138,8 +102,7 @@ export class GpuContext {
         adapter.requestDevice = (descriptor: GPUDeviceDescriptor = {}) =>
           requestDevice({
             ...descriptor,
-            requiredFeatures: FEATURES.filter((name) => adapter.features.has(name)) as GPUFeatureName[],
-            requiredLimits: { ...descriptor.requiredLimits, ...facts?.limits },
+            requiredLimits: { ...descriptor.requiredLimits, ...Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name] as number])) },
           })
         return adapter
       },

@@ -40,8 +40,6 @@ export class Program {
   readonly #rows: Record<RowSet, number> = { step: 0, selected: 0 }
   /** [rows, 0, 0, 0] for WGSL. */
   readonly #counts: Readonly<Record<RowSet, GPUBuffer>>
-  /** Bytes of buffers made here. */
-  bytes = 0
 
   constructor(context: GpuContext) {
     this.context = context
@@ -54,7 +52,6 @@ export class Program {
   /** A resident buffer of zeros. */
   buffer(bytes: number): GPUBuffer {
     const size = Math.max(16, Math.ceil(bytes / 16) * 16)
-    this.bytes += size
     return this.device.createBuffer({ size, usage: RESIDENT })
   }
 

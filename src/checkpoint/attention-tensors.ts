@@ -2,9 +2,12 @@
 // The rest of the model is shard-plan.ts's.
 import type { PackedMatrix } from '../../kernels/packing.js'
 import { ownStreams, segmentHeads, shardHeads, sharedStreams, unitsOf } from '../../workers/attention-plan.js'
-import { cut, type RankLayout, type ShardLayer } from '../../workers/model-layout.js'
+import { cut } from '../../workers/cuts.js'
 import type { AttentionShape, MatrixPiece, ModelShape } from '../../workers/protocol.js'
-import type { LoweredModel, Variant } from '../config/attention-variants.js'
+import type { RankLayout } from '../../workers/rank-layout.js'
+import type { ShardLayer } from '../../workers/shard-layout.js'
+import type { Variant } from '../config/attention-variants.js'
+import type { LoweredModel } from '../config/lower-model.js'
 import { columnsOf, eachShard, type Planner, piece, rankMemory, rowsOf, shardMemory } from './planner.js'
 
 /** One layer's attention as its tensors are planned. */

@@ -1,8 +1,12 @@
 // Which part of which tensor goes where: the authors' key names on one side, the model layout on the other.
 // Reads no data. A tensor that is missing, surplus or of another shape is named here.
 import { inBatch, type PackedMatrix } from '../../kernels/packing.js'
-import { cut, type ModelLayout, type RankLayout, type ShardLayer } from '../../workers/model-layout.js'
-import type { LoweredModel, Variant } from '../config/attention-variants.js'
+import { cut } from '../../workers/cuts.js'
+import type { ModelLayout } from '../../workers/model-layout.js'
+import type { RankLayout } from '../../workers/rank-layout.js'
+import type { ShardLayer } from '../../workers/shard-layout.js'
+import type { Variant } from '../config/attention-variants.js'
+import type { LoweredModel } from '../config/lower-model.js'
 import { planAttention } from './attention-tensors.js'
 import { CheckpointTensors, columnsOf, eachShard, Planner, rankMemory, rowsOf, shardMemory, type TensorFinder, type TensorPlan } from './planner.js'
 import type { TensorSource } from './tensor-source.js'

@@ -43,8 +43,10 @@ export async function loadEngine(dir: string, flags: EngineFlags, signal: AbortS
     },
   }).finally(() => bar.stop())
   if (!flags.json) {
-    const { loadMs, memoryBytes, cacheTokens } = engine.info
-    console.error(`loaded in ${loadMs.toFixed(0)} ms: ${(memoryBytes / 2 ** 20).toFixed(0)} MiB, with a cache for ${cacheTokens} tokens`)
+    const { loadMs, memoryBytes, cacheTokens, backend, backendReason } = engine.info
+    console.error(
+      `loaded in ${loadMs.toFixed(0)} ms: ${(memoryBytes / 2 ** 20).toFixed(0)} MiB, with a cache for ${cacheTokens} tokens; backend ${backend}: ${backendReason}`,
+    )
   }
   return engine
 }

@@ -11,27 +11,37 @@ export interface BackendChoice {
   readonly reason: string
 }
 
-/** Throws OptionError for options that the backend does not have. */
+/** Throws OptionError for options that the backend does not have, or a named adapter that does not answer. */
 export async function chooseBackend(options: ResolvedOptions): Promise<BackendChoice> {
   const choice = options.backend === 'auto' ? await automaticBackend(options) : { backend: options.backend, reason: 'it was asked for' }
-  const gpu = choice.backend === 'gpu'
-  if (!gpu && options.cache === 'f16') throw unsupported("cache: 'f16'", choice.backend, "Choose cache: 'bf16', or backend: 'gpu'.")
-  if (!gpu && options.backend !== 'auto' && options.adapter !== undefined)
-    throw unsupported('adapter', choice.backend, "Choose backend: 'gpu', or leave adapter out.")
-  if (gpu && options.profile) throw unsupported('profile', choice.backend, "Leave profile out, or choose backend: 'wasm'.")
+  const { backend } = choice
+  if (backend === 'gpu') {
+    if (options.profile) throw unsupported('profile', backend, "Leave profile out, or choose backend: 'wasm'.")
+    return choice
+  }
+  if (options.cache === 'f16') throw unsupported("cache: 'f16'", backend, "Choose cache: 'bf16', or backend: 'gpu'.")
+  for (const name of ['adapter', 'gpuChecks'] as const) {
+    if (options[name]) throw unsupported(name, backend, `Choose backend: 'gpu', or leave ${name} out.`)
+  }
   return choice
 }
 
-async function automaticBackend(options: ResolvedOptions): Promise<BackendChoice> {
-  if (!hasGpu()) return { backend: 'wasm', reason: 'the system has no GPU device' }
-  const adapter = await findAdapter({ adapter: options.adapter, checks: true }).catch(() => undefined)
-  if (!adapter) return { backend: 'wasm', reason: 'no GPU adapter answers' }
-  if (adapter.software && options.adapter === undefined) return { backend: 'wasm', reason: `the only adapter is software: ${adapter.description}` }
-  return { backend: 'gpu', reason: `${adapter.description || adapter.device} answers` }
+async function automaticBackend({ adapter: name }: ResolvedOptions): Promise<BackendChoice> {
+  if (name === undefined && !hasGpu()) return { backend: 'wasm', reason: 'the system has no GPU device' }
+  const adapter = await findAdapter({ adapter: name, checks: true }).catch(() => undefined)
+  if (adapter && (name !== undefined || !adapter.software)) return { backend: 'gpu', reason: `${adapter.description || adapter.device} answers` }
+  if (name === undefined)
+    return { backend: 'wasm', reason: adapter ? `the only adapter is software: ${adapter.description}` : 'no GPU adapter answers' }
+  throw new OptionError('OPTION_INVALID', {
+    what: 'no GPU adapter of that name answers',
+    expected: 'part of the name of an adapter that is here',
+    actual: name,
+    remedy: 'Check the name and the driver, or leave adapter out.',
+  })
 }
 
 /** On Linux a GPU has a device file; elsewhere the driver is asked. */
-export function hasGpu(): boolean {
+function hasGpu(): boolean {
   if (process.platform !== 'linux') return true
   const renders = existsSync('/dev/dri') && readdirSync('/dev/dri').some((name) => name.startsWith('render'))
   return renders || existsSync('/dev/nvidiactl') || existsSync('/dev/dxg')

@@ -1,12 +1,12 @@
 // The public engine: loads a model over ranks, takes prompts, and answers with completions.
 import { EventEmitter } from 'node:events'
 import { availableParallelism } from 'node:os'
-import { layoutModel, type ModelLayout } from '../../workers/model-layout.js'
-import { type AdapterReport, PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
+import { layoutModel } from '../../workers/model-layout.js'
 import { loadWeights } from '../checkpoint/load-weights.js'
-import { checkBoolean, checkInteger, checkNames } from '../config/check.js'
-import { checkInstance, type EngineOptions, resolveOptions } from '../config/engine-options.js'
+import { checkInteger, checkNames } from '../config/check.js'
+import { type EngineOptions, resolveOptions } from '../config/engine-options.js'
 import { EngineClosedError, OptionError, OverloadedError, TetradError } from '../errors.js'
+import { checkEvaluation } from '../eval/check-evaluation.js'
 import {
   type LogLikelihood,
   type MultipleChoiceItem,
@@ -17,66 +17,19 @@ import {
 import { type PerplexityOptions, type PerplexityResult, perplexity } from '../eval/perplexity.js'
 import { limiter, type Scorer, type TokenScores } from '../eval/scoring.js'
 import { type GenerateParams, resolveParams } from '../sampling/params.js'
-import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.js'
-import type { BlockManager } from './block-manager.js'
+import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import { chooseBackend } from './choose-backend.js'
-import type { Coordinator, RestartEvent } from './coordinator.js'
+import type { RestartEvent } from './coordinator.js'
+import { type EngineInfo, type EngineInternals, type EngineParts, type EngineStats, engineInfo, engineStats } from './engine-info.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
-import type { RankCounters } from './mailbox.js'
-import { availableMemory, checkMemory, memoryNeed } from './memory.js'
-import { determinismKey, type OpenModel, openModel, planModel, planRun } from './model.js'
-import type { Profile, Profiler } from './profile.js'
+import { availableMemory, checkMemory } from './memory.js'
+import { openModel, planModel, planRun } from './model.js'
+import type { Profile } from './profile.js'
 import { emptyPrompt, type Prompt, PromptReader } from './prompts.js'
 import { Request } from './request.js'
-import type { Scheduler } from './scheduler.js'
 import { scoreTokens } from './score-request.js'
 import { Sequence } from './sequence.js'
-import { allocateMemories, type EngineMemories, startEngine } from './start-engine.js'
-import type { HistogramData, Statistics } from './statistics.js'
-
-/** What an engine runs. */
-export interface EngineInfo {
-  readonly variant: string
-  readonly parameters: number
-  readonly ranks: 1 | 2 | 4
-  readonly backend: 'gpu' | 'wasm' | 'reference'
-  /** Of each rank, on the gpu backend. */
-  readonly adapters: readonly AdapterReport[]
-  readonly weights: 'f32' | 'bf16' | 'int8'
-  readonly cache: 'f32' | 'bf16' | 'f16'
-  /** Most tokens of a request, prompt and output: maxContext or the model's block_size, or what the cache holds if that is less. */
-  readonly contextTokens: number
-  /** Tokens that the cache holds, all requests together. */
-  readonly cacheTokens: number
-  /** Memory of weights, cache and buffers, all ranks together. */
-  readonly memoryBytes: number
-  readonly vocab: number
-  readonly hasTokenizer: boolean
-  /** Engines with equal keys give equal bits. */
-  readonly determinismKey: string
-  readonly loadMs: number
-}
-
-/** Counters since loading; histograms in milliseconds. */
-export interface EngineStats {
-  readonly queued: number
-  readonly running: number
-  readonly finished: number
-  readonly promptTokens: number
-  readonly cachedTokens: number
-  readonly generatedTokens: number
-  /** Over the last ten seconds. */
-  readonly tokensPerSecond: number
-  readonly ttft: HistogramData
-  readonly timePerToken: HistogramData
-  readonly requestTime: HistogramData
-  /** Of the main thread, per step. */
-  readonly scheduling: HistogramData
-  readonly pages: { readonly all: number; readonly inUse: number; readonly cached: number }
-  readonly preemptions: number
-  readonly restarts: number
-  readonly ranks: readonly RankCounters[]
-}
+import { allocateMemories, startEngine } from './start-engine.js'
 
 /** A chunk of one of several prompts. */
 export interface IndexedChunk extends Chunk {
@@ -84,57 +37,21 @@ export interface IndexedChunk extends Chunk {
   readonly index: number
 }
 
-/** What tetrad/testing may touch. */
-export interface EngineInternals {
-  readonly model: OpenModel
-  readonly plan: RunPlan
-  readonly layout: ModelLayout
-  readonly coordinator: Coordinator
-  readonly blocks: BlockManager
-  readonly memories: EngineMemories
-}
-
 export const INTERNALS = Symbol('tetrad internals')
 
-interface Parts extends EngineInternals {
-  readonly tokenizer: Tokenizer | undefined
-  readonly scheduler: Scheduler
-  readonly statistics: Statistics
-  readonly profiler: Profiler | undefined
-  readonly maxWaiting: number
-  readonly events: EventEmitter<{ restart: [RestartEvent] }>
-  readonly loadMs: number
-}
-
 export class Engine implements AsyncDisposable {
-  readonly #parts: Parts
+  readonly #parts: EngineParts
   readonly #endOfText: ReadonlySet<number>
   readonly #prompts: PromptReader
   #closed: Promise<void> | undefined
   readonly info: EngineInfo
 
-  private constructor(parts: Parts) {
-    const { model, plan, tokenizer } = parts
+  private constructor(parts: EngineParts) {
+    const { model, tokenizer } = parts
     this.#parts = parts
     const fromTokenizer = tokenizer?.endOfText === undefined ? [] : [tokenizer.endOfText]
     this.#endOfText = new Set(model.config.eosTokenIds ?? fromTokenizer)
-    const cacheTokens = plan.pages * PAGE_TOKENS
-    this.info = Object.freeze({
-      variant: model.variant.name,
-      parameters: model.parameters,
-      ranks: plan.ranks,
-      backend: plan.backend,
-      weights: plan.weights,
-      cache: plan.cache,
-      contextTokens: plan.contextTokens,
-      cacheTokens,
-      memoryBytes: memoryNeed(plan, parts.layout).totalBytes,
-      vocab: model.config.vocab_size,
-      hasTokenizer: tokenizer !== undefined,
-      determinismKey: determinismKey(plan, parts.coordinator.group.reports[0]?.instructions),
-      adapters: parts.coordinator.group.reports.flatMap(({ adapter }) => (adapter ? [adapter] : [])),
-      loadMs: parts.loadMs,
-    })
+    this.info = engineInfo(parts)
     this.#prompts = new PromptReader(tokenizer, this.info)
   }
 
@@ -145,7 +62,8 @@ export class Engine implements AsyncDisposable {
   static async load(dir: string, options: EngineOptions = {}): Promise<Engine> {
     const start = performance.now()
     const asked = resolveOptions(options)
-    const resolved = { ...asked, ...(await chooseBackend(asked)) }
+    const { backend, reason: backendReason } = await chooseBackend(asked)
+    const resolved = { ...asked, backend }
     const model = await openModel(dir, resolved.variant)
     const available = availableMemory()
     const plan = planRun(model, resolved, availableParallelism(), available)
@@ -168,7 +86,7 @@ export class Engine implements AsyncDisposable {
         code: 'CONTEXT_BEYOND_TRAINING',
       })
     }
-    return new Engine({ model, plan, layout, tokenizer, memories, events, maxWaiting, ...started, loadMs: performance.now() - start })
+    return new Engine({ model, plan, layout, tokenizer, memories, events, maxWaiting, backendReason, ...started, loadMs: performance.now() - start })
   }
 
   /**
@@ -299,24 +217,7 @@ export class Engine implements AsyncDisposable {
 
   /** What the engine is doing and has done. */
   stats(): EngineStats {
-    const { scheduler, statistics, blocks, coordinator, plan } = this.#parts
-    return {
-      queued: scheduler.waiting,
-      running: scheduler.running,
-      finished: statistics.finished,
-      promptTokens: statistics.promptTokens,
-      cachedTokens: statistics.cachedTokens,
-      generatedTokens: statistics.generatedTokens,
-      tokensPerSecond: statistics.tokensPerSecond(performance.now()),
-      ttft: statistics.ttft.data(),
-      timePerToken: statistics.timePerToken.data(),
-      requestTime: statistics.requestTime.data(),
-      scheduling: statistics.scheduling.data(),
-      pages: { all: blocks.pages, inUse: blocks.pages - blocks.freePages, cached: blocks.cachedPages },
-      preemptions: scheduler.preemptions,
-      restarts: statistics.restarts,
-      ranks: Array.from({ length: plan.ranks }, (_, rank) => coordinator.counters(rank)),
-    }
+    return engineStats(this.#parts)
   }
 
   /**
@@ -406,16 +307,6 @@ export class Engine implements AsyncDisposable {
 /** An array that is not of numbers is an array of prompts; an empty one is a prompt without tokens. */
 function isBatch(prompt: Prompt | readonly Prompt[]): prompt is readonly Prompt[] {
   return Array.isArray(prompt) && prompt.length > 0 && (typeof prompt[0] === 'string' || Array.isArray(prompt[0]))
-}
-
-/** What the evaluation calls have in common. */
-function checkEvaluation(call: string, options: object, names: readonly string[]): { bos: boolean; signal: AbortSignal | undefined } {
-  const o = checkNames(call, options, names)
-  checkInstance('onProgress', o.onProgress, (v): v is () => void => typeof v === 'function', 'a function')
-  return {
-    bos: checkBoolean('bos', o.bos, (facts) => new OptionError('OPTION_INVALID', facts)),
-    signal: checkInstance('signal', o.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal'),
-  }
 }
 
 function throwIfAborted(signal: AbortSignal | undefined): void {

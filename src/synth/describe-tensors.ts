@@ -2,7 +2,8 @@
 import { layoutModel } from '../../workers/model-layout.js'
 import { planTensors } from '../checkpoint/shard-plan.js'
 import type { TensorSource } from '../checkpoint/tensor-source.js'
-import type { LoweredModel, Variant } from '../config/attention-variants.js'
+import type { Variant } from '../config/attention-variants.js'
+import type { LoweredModel } from '../config/lower-model.js'
 
 export interface DescribedTensor {
   readonly name: string

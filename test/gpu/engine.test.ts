@@ -1,4 +1,4 @@
-import { Engine, type EngineOptions, RankError } from '../../src/index.js'
+import { Engine, type EngineOptions, OptionError, RankError } from '../../src/index.js'
 import { injectFault, recordLogits } from '../../src/testing.js'
 import { FIXTURES } from '../support/fixtures.js'
 import { gpuTest, SOFTWARE } from '../support/software-gpu.js'
@@ -48,15 +48,15 @@ gpuTest('requests that run together have the bits of each alone', async (t) => {
   await engine.close()
 })
 
-gpuTest('a rank that throws, hangs or exits: the request goes on with the same tokens on a new device', async (t) => {
-  const engine = await Engine.load(MODEL, { ...SOFTWARE, ranks: 2, maxRunning: 4, stepDeadlineMs: 20_000 })
+gpuTest('a rank that throws, exits, hangs or loses its device: the request goes on with the same tokens on new devices', async (t) => {
+  const engine = await Engine.load(MODEL, { ...SOFTWARE, ranks: 2, maxRunning: 4, stepDeadlineMs: 10_000 })
   const expected = await engine.generate(PROMPT, { maxTokens: 12, ignoreEos: true })
-  for (const kind of ['throw', 'exit'] as const) {
+  for (const kind of ['throw', 'exit', 'device-lost', 'hang'] as const) {
     injectFault(engine, { rank: 1, kind, site: 'all-reduce of the MLP' })
     const { tokens } = await engine.generate(PROMPT, { maxTokens: 12, ignoreEos: true })
-    t.deepEqual([...tokens], [...expected.tokens])
+    t.deepEqual([...tokens], [...expected.tokens], kind)
   }
-  t.is(engine.stats().restarts, 2)
+  t.is(engine.stats().restarts, 4)
   await engine.close()
 })
 
@@ -65,11 +65,23 @@ gpuTest('a software adapter is used only when it is named', async (t) => {
   t.regex(error.message, /software|adapter/)
 })
 
-gpuTest('loading and closing again and again leaves no device behind', async (t) => {
-  for (let i = 0; i < 5; i++) {
+gpuTest('a named adapter that does not answer is an error, also for auto; options of the GPU are refused by other backends', async (t) => {
+  for (const options of [{ adapter: 'no such adapter' }, { backend: 'wasm', adapter: 'SwiftShader' }, { backend: 'wasm', gpuChecks: true }] as const)
+    await t.throwsAsync(Engine.load(MODEL, options), { instanceOf: OptionError, code: 'OPTION_INVALID' })
+  await t.throwsAsync(Engine.load(MODEL, { backend: 'wasm', cache: 'f16' }), { instanceOf: OptionError })
+  await t.throwsAsync(Engine.load(MODEL, { ...SOFTWARE, profile: true }), { instanceOf: OptionError })
+})
+
+gpuTest('loading and closing again and again does not grow the process', async (t) => {
+  const cycle = async () => {
     const engine = await Engine.load(MODEL, { ...SOFTWARE, ranks: 1, maxRunning: 2 })
     await engine.generate([1, 2], { maxTokens: 1, ignoreEos: true })
     await engine.close()
+    return process.memoryUsage().rss / 2 ** 20
   }
-  t.pass()
+  const sizes: number[] = []
+  for (let i = 0; i < 20; i++) sizes.push(await cycle())
+  t.log(`RSS in MiB: ${sizes.map((s) => s.toFixed(0)).join(' ')}`)
+  // A device left behind holds its buffers and the code compiled for it.
+  t.true((sizes.at(-1) as number) - (sizes[4] as number) < 300)
 })

@@ -5,8 +5,8 @@ import type { Rows } from '../../kernels/rows.js'
 import { cacheWidth, coefficientRowWidth, contextWidth, streamRowWidth } from '../attention-plan.js'
 import { CacheStream } from '../kv-cache.js'
 import { COPY, ROW } from '../layout.js'
-import type { RankLayout } from '../model-layout.js'
 import { type AttentionShape, PAGE_TOKENS } from '../protocol.js'
+import type { RankLayout } from '../rank-layout.js'
 import type { StepView } from '../step-view.js'
 
 export interface UnitWork {

@@ -1,15 +1,16 @@
 // The activations of a rank on its device: made once, for the most rows of a step. Shapes are [width, rows] or [width, rows, planes].
 import type { Program, Shaped } from '../../kernels/gpu/program.js'
+import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { cacheWidth } from '../attention-plan.js'
 import { SHARDS } from '../protocol.js'
 import type { GpuPlan } from './gpu-plan.js'
 
-/** Chunks of a sum of squares. */
-const CHUNKS = 32
+/** Squares are summed in this many parts first. */
+export const CHUNKS = 32
 
 export class GpuBuffers {
-  /** [part, length, pages a part, parts] of each row: [table, ...]. */
+  /** Of each row: first entry of its block table, length, pages a part, parts. */
   readonly rows: GPUBuffer
   /** Block tables: [slots][pagesPerSlot]. */
   readonly pages: GPUBuffer
@@ -45,6 +46,10 @@ export class GpuBuffers {
   readonly rope: Shaped
   readonly selected: Shaped
   readonly logits: Shaped
+  /** By layer: regions as the plan has them. */
+  readonly caches: readonly GPUBuffer[]
+  /** Parts of the longest row of the step at hand. */
+  mostParts = 1
 
   constructor(program: Program, plan: GpuPlan, tables: number) {
     const { a, shape, stepRows: T, own } = plan
@@ -84,5 +89,6 @@ export class GpuBuffers {
     this.rope = tensor(a.ropeDim, T)
     this.selected = tensor(shape.embed, T)
     this.logits = tensor(plan.vocab, T)
+    this.caches = plan.layers.map(() => program.buffer(plan.regions.all * cacheBytes(plan.format)))
   }
 }

@@ -21,7 +21,7 @@ import { flashAttention } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { MATMUL_ROWS, packedMatmul } from '../../kernels/gpu/wgsl/packed-matmul.js'
 import { cacheWidth } from '../attention-plan.js'
 import { SHARDS } from '../protocol.js'
-import type { GpuBuffers } from './gpu-buffers.js'
+import { CHUNKS, type GpuBuffers } from './gpu-buffers.js'
 import type { GpuPlan } from './gpu-plan.js'
 import { uploadTiles } from './gpu-weights.js'
 
@@ -36,8 +36,6 @@ export interface LayerSegments {
   readonly end: readonly Dispatch[]
 }
 
-/** Squares are summed in this many parts first. */
-const CHUNKS = 32
 /** Norms up to this width are one dispatch. */
 const SHORT_NORM = 256
 
@@ -95,14 +93,15 @@ export class LayerBuilder {
     const b = this.#b
     const layer = this.#plan.layers[index] as GpuPlan['layers'][number]
     const { tiles } = layer
+    const cache = b.caches[index] as GPUBuffer
     return {
       attention: [
         ...(await this.norm(b.residual, 0, shape.embed, norms.input, b.normed)),
         ...(await this.product('inputs', weights, tiles.inputs, b.normed, b.inputs)),
         ...(await this.#queries(weights, tiles.queryB, norms.query)),
-        ...(await this.#cacheRows(layer.cache, norms.streams)),
+        ...(await this.#cacheRows(cache, norms.streams)),
         ...(a.absorbed ? await this.product('keyUp', weights, tiles.keyUp, b.queries, b.absorbed) : []),
-        ...(await this.#attend(layer.cache)),
+        ...(await this.#attend(cache)),
         ...(a.absorbed ? await this.product('valueUp', weights, tiles.valueUp, b.context, b.values) : []),
       ],
       output: [
@@ -255,7 +254,7 @@ export class LayerBuilder {
       const start = program.uniform(Uint32Array.of(first, 0, 0, 0))
       const ropeQueries = this.#plan.a.sharedRopeDim > 0 ? b.queries.buffer : undefined
       const buffers = [b.rows, b.pages, queries.buffer, ropeQueries, cache, b.partSums.buffer, b.partStates.buffer, start]
-      dispatches.push(await program.wgsl('attention', code, buffers, (n) => [this.#plan.mostParts.value, flash.groups.length, rowsOf(n)]))
+      dispatches.push(await program.wgsl('attention', code, buffers, (n) => [b.mostParts, flash.groups.length, rowsOf(n)]))
       const constants = { parts: flash.parts, heads: flash.outHeads, firstRow: first }
       const out = { ...b.context, offset: first * flash.outHeads * flash.valueWidth * 4 }
       const combine = await program.gpuJs('combine parts', combineParts, constants, [b.partSums, b.partStates, b.parts], out, [

@@ -18,8 +18,11 @@ import {
   streamsOf,
   unitsOf,
 } from '../attention-plan.js'
-import { cut, type ModelLayout, part, type RankLayout, type ShardLayout } from '../model-layout.js'
+import { cut, part } from '../cuts.js'
+import type { ModelLayout } from '../model-layout.js'
 import { type AttentionShape, type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
+import type { RankLayout } from '../rank-layout.js'
+import type { ShardLayout } from '../shard-layout.js'
 import { WeightBuffer } from './gpu-weights.js'
 
 type Tiles = readonly (readonly number[])[]
@@ -35,8 +38,6 @@ export interface GpuLayerPlan {
     readonly gateUp: Tiles
     readonly down: Tiles
   }
-  /** Filled in when buffers are made. */
-  cache: GPUBuffer
 }
 
 /** Workgroups of attention that keep a large device busy. */
@@ -87,8 +88,6 @@ export class GpuPlan {
   readonly absorbedWidth: number
   /** Rows whose parts are computed together. */
   readonly rowGroup: number
-  /** Parts of the step's longest row. */
-  readonly mostParts = { value: 1 }
   readonly layers: readonly GpuLayerPlan[]
   readonly head: { readonly buffer: WeightBuffer; readonly tiles: Tiles }
   /** [4, segment heads]: for sumHeads. */
@@ -276,7 +275,7 @@ export class GpuPlan {
         gateUp.push(...buffer.tiles(put(layer(s).gateUp, s), 0, index * 2 * this.mlpWidth, this.mlpWidth))
         down.push(...buffer.tiles(put(layer(s).down, s), index * this.mlpWidth, s * T * embed))
       }
-      return { buffer, tiles: { inputs, queryB, keyUp, valueUp, attentionOut, gateUp, down }, cache: undefined as unknown as GPUBuffer }
+      return { buffer, tiles: { inputs, queryB, keyUp, valueUp, attentionOut, gateUp, down } }
     })
     const headBuffer = new WeightBuffer()
     const headTiles: number[][] = []

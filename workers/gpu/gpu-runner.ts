@@ -3,27 +3,29 @@
 // several, each segment of a layer is.
 /// <reference types="@webgpu/types" />
 import type { SharedMemory } from '../../kernels/backend.js'
-import { GpuContext, type GpuRequest, NoAdapter } from '../../kernels/gpu/context.js'
+import type { AdapterFacts, GpuRequest } from '../../kernels/gpu/adapter.js'
+import { GpuContext, NoAdapter } from '../../kernels/gpu/context.js'
 import { type Dispatch, Program, type Shaped } from '../../kernels/gpu/program.js'
 import { cacheBytes, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { bufferOf, openSpace } from '../../kernels/open-space.js'
-import { cosSin, ropeFrequencies } from '../../kernels/portable-math.js'
 import type { Rows } from '../../kernels/rows.js'
 import { cacheWidth } from '../attention-plan.js'
 import type { Collectives } from '../collectives.js'
+import { cut } from '../cuts.js'
 import { type Exchange, openExchange, perShard } from '../exchange.js'
 import { COPY, COUNTERS, layoutMailbox, ROW } from '../layout.js'
-import { cut, layoutModel, type ModelLayout, type RankLayout } from '../model-layout.js'
+import { layoutModel, type ModelLayout } from '../model-layout.js'
 import { type ModelShape, type RankInit, SHARDS } from '../protocol.js'
+import type { RankLayout } from '../rank-layout.js'
 import { ShardWork } from '../shard-work.js'
 import { StepResults } from '../step-results.js'
 import { StepView } from '../step-view.js'
+import { TokenInputs } from '../token-inputs.js'
 import { GpuBuffers } from './gpu-buffers.js'
 import { LayerBuilder, type LayerSegments } from './gpu-layer.js'
 import { GpuPlan } from './gpu-plan.js'
 
 export class GpuRunner {
-  readonly backend = 'gpu'
   readonly #context: GpuContext
   readonly #program: Program
   readonly #plan: GpuPlan
@@ -34,9 +36,9 @@ export class GpuRunner {
   readonly #exchange: Exchange
   readonly #step: StepView
   readonly #results: StepResults
-  readonly #shards: readonly ShardWork[]
+  readonly #inputs: TokenInputs
+  /** First token id of each shard. */
   readonly #starts: readonly number[]
-  readonly #frequencies: Float64Array
   readonly #counters: Float64Array
   readonly #tables: Uint32Array
   readonly #staging: GPUBuffer
@@ -61,9 +63,9 @@ export class GpuRunner {
     this.#exchange = openExchange(shape, layout.exchange, open(init.exchange ?? init.rankMemory), rank, mine.shards)
     this.#step = new StepView(init.mailbox, plan.stepRows, plan.slots, plan.pagesPerSlot)
     this.#results = new StepResults(rank, plan.ranks, shape.vocab, plan.slots, this.#step, this.#exchange)
-    this.#shards = layout.shards.map((shard, s) => new ShardWork(open(init.shards[s] as SharedMemory), shard, shape, s, rank))
+    const shards = layout.shards.map((shard, s) => new ShardWork(open(init.shards[s] as SharedMemory), shard, shape, s, rank))
+    this.#inputs = new TokenInputs(shape, shards)
     this.#starts = perShard((s) => cut(shape.vocab, s))
-    this.#frequencies = ropeFrequencies(shape.attention.ropeDim / 2)
     const mailbox = layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot)
     this.#counters = new Float64Array(init.mailbox, mailbox.counters + rank * COUNTERS.values * 8, COUNTERS.values)
     const { a, lanes, regions, stepRows, own, vocab } = this.#plan
@@ -98,10 +100,11 @@ export class GpuRunner {
   /** What it really runs on. */
   get instructions(): string {
     const { vendor, architecture, description } = this.#context.adapter
-    return `${vendor}-${architecture}-${description}`.replace(/[^\w.-]+/g, '_')
+    // Tokens are sampled on the CPU.
+    return `${vendor}-${architecture}-${description}-${this.#init.plan.simd}`.replace(/[^\w.-]+/g, '_')
   }
 
-  get adapter() {
+  get adapter(): AdapterFacts {
     return this.#context.adapter
   }
 
@@ -120,7 +123,6 @@ export class GpuRunner {
     const layers: LayerSegments[] = []
     for (const [i, layer] of mine.layers.entries()) {
       const planned = plan.layers[i] as GpuPlan['layers'][number]
-      planned.cache = program.buffer(plan.regions.all * cacheBytes(plan.format))
       const streams = new Float32Array(Math.max(1, plan.streamCount) * a.stream.width)
       for (const [k, ptr] of layer.streamNorms.entries()) streams.set(floats.subarray(ptr / 4, ptr / 4 + a.stream.width), k * a.stream.width)
       layers.push(
@@ -189,17 +191,9 @@ export class GpuRunner {
     const { embed, attention } = this.#shape
     const residual = new Float32Array(tokens * embed)
     const rope = new Float32Array(tokens * attention.ropeDim)
-    const half = this.#frequencies.length
     for (let t = 0; t < tokens; t++) {
-      const token = this.#results.token(t)
-      let s = SHARDS - 1
-      while (s > 0 && token < (this.#starts[s] as number)) s--
-      const shard = this.#shards[s] as ShardWork
-      shard.space.gatherRow(shard.embedding, token - (this.#starts[s] as number), shard.normed)
-      residual.set(shard.normed.row(0), t * embed)
-      const position = this.#step.int(t, ROW.position)
-      const row = rope.subarray(t * attention.ropeDim)
-      for (let i = 0; i < half; i++) cosSin(position * (this.#frequencies[i] as number), row, i, half + i)
+      residual.set(this.#inputs.embedding(this.#results.token(t)).row(0), t * embed)
+      this.#inputs.rope(this.#step.int(t, ROW.position), rope.subarray(t * attention.ropeDim))
     }
     const { queue } = this.#program.device
     queue.writeBuffer(this.#b.residual.buffer, 0, residual)
@@ -223,7 +217,7 @@ export class GpuRunner {
       this.#updateTable(slot, Math.ceil(length / PAGE))
       this.#cacheBytesRead += length * this.#plan.cacheBytesPerToken
     }
-    this.#plan.mostParts.value = most
+    this.#b.mostParts = most
     queue.writeBuffer(this.#b.rows, 0, rows)
     queue.writeBuffer(this.#b.parts.buffer, 0, counts)
   }
@@ -259,7 +253,7 @@ export class GpuRunner {
         encoder.copyBufferToBuffer(cache, at(from), this.#copied, 0, rows * width * scalar)
         encoder.copyBufferToBuffer(this.#copied, 0, cache, at(to), rows * width * scalar)
       }
-      for (const { cache } of this.#plan.layers) {
+      for (const cache of this.#b.caches) {
         for (let k = 0; k < streamCount; k++) copy(cache, k * regions.stream, regions.streamRow)
         copy(cache, regions.rope, cacheWidth(a.sharedRopeDim))
         if (a.factors) copy(cache, regions.coefficients, 2 * a.factors.rank * lanes)
@@ -365,6 +359,11 @@ export class GpuRunner {
     add(COUNTERS.steps, 1)
     add(COUNTERS.stepMs, ms)
     c.set(this.#collectives.waitMs, COUNTERS.waitMs)
+  }
+
+  /** As if the driver had taken the device away: for tests of faults. */
+  loseDevice(): void {
+    this.#program.device.destroy()
   }
 
   /** Frees the device and everything on it. */

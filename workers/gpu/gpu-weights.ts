@@ -21,15 +21,6 @@ export class WeightBuffer {
     this.#bytes += Math.ceil(matrix.bytes / 16) * 16
   }
 
-  get bytes(): number {
-    return this.#bytes
-  }
-
-  /** Bytes of a matrix that is here, else 0. */
-  bytesOf(matrix: PackedMatrix): number {
-    return this.#placed.has(matrix) ? matrix.bytes : 0
-  }
-
   /** Copies all matrices to a new device buffer. */
   upload(program: Program): GPUBuffer {
     const buffer = program.buffer(this.#bytes)

@@ -1,0 +1,125 @@
+// What an engine is and what it has done, for its users: built from its parts. Owns nothing.
+import type { EventEmitter } from 'node:events'
+import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
+import type { ModelLayout } from '../../workers/model-layout.js'
+import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
+import type { Tokenizer } from '../tokenizer/tokenizer.js'
+import type { BlockManager } from './block-manager.js'
+import type { Coordinator, RestartEvent } from './coordinator.js'
+import type { RankCounters } from './mailbox.js'
+import { memoryNeed } from './memory.js'
+import { determinismKey, type OpenModel } from './model.js'
+import type { Profiler } from './profile.js'
+import type { Scheduler } from './scheduler.js'
+import type { EngineMemories } from './start-engine.js'
+import type { HistogramData, Statistics } from './statistics.js'
+
+/** What an engine runs. */
+export interface EngineInfo {
+  readonly variant: string
+  readonly parameters: number
+  readonly ranks: 1 | 2 | 4
+  readonly backend: 'gpu' | 'wasm' | 'reference'
+  /** Why this backend: what 'auto' found, or that it was asked for. */
+  readonly backendReason: string
+  /** Of each rank, on the gpu backend. */
+  readonly adapters: readonly AdapterFacts[]
+  readonly weights: 'f32' | 'bf16' | 'int8'
+  readonly cache: 'f32' | 'bf16' | 'f16'
+  /** Most tokens of a request, prompt and output: maxContext or the model's block_size, or what the cache holds if that is less. */
+  readonly contextTokens: number
+  /** Tokens that the cache holds, all requests together. */
+  readonly cacheTokens: number
+  /** Memory of weights, cache and buffers, all ranks together; on the gpu backend that of the host, without what lies on devices. */
+  readonly memoryBytes: number
+  readonly vocab: number
+  readonly hasTokenizer: boolean
+  /** Engines with equal keys give equal bits. */
+  readonly determinismKey: string
+  readonly loadMs: number
+}
+
+/** Counters since loading; histograms in milliseconds. */
+export interface EngineStats {
+  readonly queued: number
+  readonly running: number
+  readonly finished: number
+  readonly promptTokens: number
+  readonly cachedTokens: number
+  readonly generatedTokens: number
+  /** Over the last ten seconds. */
+  readonly tokensPerSecond: number
+  readonly ttft: HistogramData
+  readonly timePerToken: HistogramData
+  readonly requestTime: HistogramData
+  /** Of the main thread, per step. */
+  readonly scheduling: HistogramData
+  readonly pages: { readonly all: number; readonly inUse: number; readonly cached: number }
+  readonly preemptions: number
+  readonly restarts: number
+  readonly ranks: readonly RankCounters[]
+}
+
+/** What tetrad/testing may touch. */
+export interface EngineInternals {
+  readonly model: OpenModel
+  readonly plan: RunPlan
+  readonly layout: ModelLayout
+  readonly coordinator: Coordinator
+  readonly blocks: BlockManager
+  readonly memories: EngineMemories
+}
+
+/** All that an engine holds. */
+export interface EngineParts extends EngineInternals {
+  readonly tokenizer: Tokenizer | undefined
+  readonly scheduler: Scheduler
+  readonly statistics: Statistics
+  readonly profiler: Profiler | undefined
+  readonly maxWaiting: number
+  readonly events: EventEmitter<{ restart: [RestartEvent] }>
+  readonly loadMs: number
+  readonly backendReason: string
+}
+
+export function engineInfo(parts: EngineParts): EngineInfo {
+  const { coordinator, layout, model, plan, tokenizer } = parts
+  const cacheTokens = plan.pages * PAGE_TOKENS
+  return Object.freeze({
+    variant: model.variant.name,
+    parameters: model.parameters,
+    ranks: plan.ranks,
+    backend: plan.backend,
+    backendReason: parts.backendReason,
+    weights: plan.weights,
+    cache: plan.cache,
+    contextTokens: plan.contextTokens,
+    cacheTokens,
+    memoryBytes: memoryNeed(plan, layout).totalBytes,
+    vocab: model.config.vocab_size,
+    hasTokenizer: tokenizer !== undefined,
+    determinismKey: determinismKey(plan, coordinator.group.reports[0]?.instructions),
+    adapters: coordinator.group.reports.flatMap(({ adapter }) => (adapter ? [adapter] : [])),
+    loadMs: parts.loadMs,
+  })
+}
+
+export function engineStats({ scheduler, statistics, blocks, coordinator, plan }: EngineParts): EngineStats {
+  return {
+    queued: scheduler.waiting,
+    running: scheduler.running,
+    finished: statistics.finished,
+    promptTokens: statistics.promptTokens,
+    cachedTokens: statistics.cachedTokens,
+    generatedTokens: statistics.generatedTokens,
+    tokensPerSecond: statistics.tokensPerSecond(performance.now()),
+    ttft: statistics.ttft.data(),
+    timePerToken: statistics.timePerToken.data(),
+    requestTime: statistics.requestTime.data(),
+    scheduling: statistics.scheduling.data(),
+    pages: { all: blocks.pages, inUse: blocks.pages - blocks.freePages, cached: blocks.cachedPages },
+    preemptions: scheduler.preemptions,
+    restarts: statistics.restarts,
+    ranks: Array.from({ length: plan.ranks }, (_, rank) => coordinator.counters(rank)),
+  }
+}

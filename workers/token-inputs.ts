@@ -1,0 +1,36 @@
+// What a token brings to a step on every backend: its row of the embedding, out of whichever shard has it, and the rotary table of
+// its position. Runs on the CPU over the shards' memories.
+import { cosSin, ropeFrequencies } from '../kernels/portable-math.js'
+import type { Rows, Scalars } from '../kernels/rows.js'
+import { cut } from './cuts.js'
+import { perShard } from './exchange.js'
+import { type ModelShape, SHARDS } from './protocol.js'
+import type { ShardWork } from './shard-work.js'
+
+export class TokenInputs {
+  readonly #shards: readonly ShardWork[]
+  /** First token id of each shard. */
+  readonly #starts: readonly number[]
+  readonly #frequencies: Float64Array
+
+  constructor(shape: ModelShape, shards: readonly ShardWork[]) {
+    this.#shards = shards
+    this.#starts = perShard((s) => cut(shape.vocab, s))
+    this.#frequencies = ropeFrequencies(shape.attention.ropeDim / 2)
+  }
+
+  /** [1, embed]: valid until the next call. */
+  embedding(token: number): Rows {
+    let s = SHARDS - 1
+    while (s > 0 && token < (this.#starts[s] as number)) s--
+    const shard = this.#shards[s] as ShardWork
+    shard.space.gatherRow(shard.embedding, token - (this.#starts[s] as number), shard.normed)
+    return shard.normed
+  }
+
+  /** Writes cos half and sin half of a position to a row of ropeDim scalars. */
+  rope(position: number, row: Scalars): void {
+    const half = this.#frequencies.length
+    for (let i = 0; i < half; i++) cosSin(position * (this.#frequencies[i] as number), row, i, half + i)
+  }
+}
