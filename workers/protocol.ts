@@ -169,6 +169,8 @@ export interface RankReport {
 
 /** The control plane of a rank (comlink). Never on the per-token path: a rank in a step answers after it. */
 export interface RankApi {
+  /** Loads Dawn in this thread and takes its device: one rank after another (see loadDawn). Before load. */
+  acquireGpu(request: GpuRequest): Promise<void>
   /** Opens the memories and builds the runner; returns what the rank really runs on. */
   load(init: RankInit): Promise<RankReport>
   /** The failure of the last aborted step, if it was this rank's own; clears it. */

@@ -3,6 +3,8 @@
 import { setImmediate } from 'node:timers/promises'
 import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
+import type { GpuRequest } from '../kernels/gpu/adapter.js'
+import type { GpuContext } from '../kernels/gpu/context.js'
 import { instructionLevel } from '../kernels/open-space.js'
 import { Collectives, RankLate, StepAborted } from './collectives.js'
 import type { GpuRunner } from './gpu/gpu-runner.js'
@@ -15,6 +17,7 @@ class Rank implements RankApi {
   readonly #rank: number
   readonly #ranks: number
   readonly #control: Int32Array
+  #device: GpuContext | undefined
   #gpu: GpuRunner | undefined
   #collectives: Collectives | undefined
   #failure: RankFailure | undefined
@@ -31,9 +34,8 @@ class Rank implements RankApi {
     const onFault = (fault: number, at: number) => this.#actOnFault(fault, at)
     this.#collectives = new Collectives(this.#control, this.#rank, this.#ranks, init.spins, init.deadlineMs, onFault, recorder)
     if (init.plan.backend === 'gpu') {
-      // Loaded here only: without a GPU nobody needs it.
       const { GpuRunner } = await import('./gpu/gpu-runner.js')
-      const runner = await GpuRunner.create(this.#rank, init, this.#collectives)
+      const runner = await GpuRunner.create(this.#rank, init, this.#collectives, this.#device as GpuContext)
       this.#gpu = runner
       void this.#serve(runner, this.#collectives)
       const dispatches = runner.dispatches.map(({ name, origin }) => ({ name, origin }))
@@ -45,10 +47,16 @@ class Rank implements RankApi {
     return { backend: runner.backend, instructions, adapter: undefined, dispatches: [] }
   }
 
+  async acquireGpu(request: GpuRequest): Promise<void> {
+    // Loaded here only: without a GPU nobody needs it.
+    const { GpuContext } = await import('../kernels/gpu/context.js')
+    this.#device = await GpuContext.acquire(request)
+  }
+
   async close(): Promise<void> {
     // Dawn aborts the process when a device goes while something is read back from it.
     await this.#running
-    await this.#gpu?.close()
+    await this.#device?.destroy()
   }
 
   takeFailure(): RankFailure | undefined {

@@ -33,14 +33,21 @@ interface Dawn {
   readonly globals: object
 }
 
-/** Opens Dawn with the flags of a request. Throws NoAdapter where it can't be loaded. */
-async function openDawn({ adapter, checks }: GpuRequest): Promise<GPU> {
-  let dawn: Dawn
+/**
+ * Loads Dawn's addon. Threads must do it one after another: its initialization is not safe among several at once, and it crashes
+ * (seen on an NVIDIA machine with four). Throws NoAdapter where it can't be loaded.
+ */
+export async function loadDawn(): Promise<Dawn> {
   try {
-    dawn = (await import('webgpu')) as unknown as Dawn
+    return (await import('webgpu')) as unknown as Dawn
   } catch (cause) {
     throw new NoAdapter(`Dawn could not be loaded: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
   }
+}
+
+/** Opens Dawn with the flags of a request. */
+async function openDawn({ adapter, checks }: GpuRequest): Promise<GPU> {
+  const dawn = await loadDawn()
   Object.assign(globalThis, dawn.globals)
   return dawn.create([...(checks ? [] : [UNCHECKED]), ...(adapter === undefined ? [] : [`adapter=${adapter}`])])
 }
@@ -87,7 +94,7 @@ export class GpuContext {
     void device.lost.then(({ reason, message }) => note(`the GPU device was lost (${reason || 'unknown'}): ${message}`))
   }
 
-  /** Acquires a device for this thread. Throws NoAdapter. */
+  /** Acquires a device for this thread; a software one only when it is named. Throws NoAdapter. */
   static async acquire(request: GpuRequest): Promise<GpuContext> {
     const gpu = await openDawn(request)
     let facts: AdapterFacts | undefined
@@ -116,7 +123,10 @@ export class GpuContext {
       throw new NoAdapter(cause instanceof Error ? cause.message : String(cause), { cause })
     }
     if (!facts) throw new NoAdapter('gpu.js took a device that was not asked for here')
-    return new GpuContext(gpuJs, handle.device, facts, handle)
+    const context = new GpuContext(gpuJs, handle.device, facts, handle)
+    if (!facts.software || request.adapter !== undefined) return context
+    await context.destroy()
+    throw new NoAdapter(`the only adapter is software (${facts.device || facts.description}): name it to use it`)
   }
 
   /** Throws GpuFailure if anything has gone wrong: results since are not to be trusted. */

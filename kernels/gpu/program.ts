@@ -227,9 +227,4 @@ export class Program {
       pass.dispatchWorkgroups(x, y, z)
     }
   }
-
-  async destroy(): Promise<void> {
-    await this.#gpu.destroy()
-    await this.context.destroy()
-  }
 }

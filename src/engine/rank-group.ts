@@ -5,6 +5,7 @@ import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threa
 import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { Piscina } from 'piscina'
+import { loadDawn } from '../../kernels/gpu/context.js'
 import type { AttachTask, RankApi, RankFailure, RankInit, RankReport } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
 import { RankError } from '../errors.js'
@@ -61,6 +62,12 @@ export class RankGroup {
       })
       const ranks = channels.map(({ port1 }): RankHandle => ({ port: port1, api: Comlink.wrap<RankApi>(nodeEndpoint(port1)) }))
       await Promise.race([Promise.all(attached), died])
+      const request = inits[0]?.plan.gpu
+      if (request) {
+        // Here as well: else the addon is unloaded with the last rank's thread, under threads of its own.
+        await loadDawn()
+        for (const { api } of ranks) await Promise.race([api.acquireGpu(request), died])
+      }
       const reports = await Promise.race([Promise.all(ranks.map(({ api }, rank) => api.load(inits[rank] as RankInit))), died])
       const group = new RankGroup(pool, ranks, reports)
       ended = (detail) => {
@@ -92,12 +99,21 @@ export class RankGroup {
   async close(): Promise<void> {
     this.#closing = true
     // A GPU device outlives its thread unless it is freed there; a rank that hangs or is dead does not answer.
-    if (this.reports.some((report) => report.backend === 'gpu')) {
-      const closed = Promise.all(this.#ranks.map((_, rank) => this.#call(rank, (api) => api.close()).catch(() => {})))
-      await Promise.race([closed, setTimeout(CLOSE_MS, undefined, { ref: false })])
-    }
+    if (this.reports.some((report) => report.backend === 'gpu')) await this.#closeDevices()
     for (const { port } of this.#ranks) port.close()
     await this.#pool.destroy()
+  }
+
+  /**
+   * Frees the ranks' devices, and ends their threads one after another: drivers (NVIDIA's, seen with four ranks) crash where
+   * several threads take Dawn down at once.
+   */
+  async #closeDevices(): Promise<void> {
+    for (const [rank, thread] of this.threads().slice().entries()) {
+      const closed = this.#call(rank, (api) => api.close()).catch(() => {})
+      await Promise.race([closed, setTimeout(CLOSE_MS, undefined, { ref: false })])
+      await thread.terminate()
+    }
   }
 
   /** A call with its port held, so that the process waits for the answer. */

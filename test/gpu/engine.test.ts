@@ -83,5 +83,5 @@ gpuTest('loading and closing again and again does not grow the process', async (
   for (let i = 0; i < 20; i++) sizes.push(await cycle())
   t.log(`RSS in MiB: ${sizes.map((s) => s.toFixed(0)).join(' ')}`)
   // A device left behind holds its buffers and the code compiled for it.
-  t.true((sizes.at(-1) as number) - (sizes[4] as number) < 300)
+  t.true((sizes.at(-1) as number) - (sizes[4] as number) < 60)
 })

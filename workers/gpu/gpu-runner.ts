@@ -3,8 +3,8 @@
 // several, each segment of a layer is.
 /// <reference types="@webgpu/types" />
 import type { SharedMemory } from '../../kernels/backend.js'
-import type { AdapterFacts, GpuRequest } from '../../kernels/gpu/adapter.js'
-import { GpuContext, NoAdapter } from '../../kernels/gpu/context.js'
+import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
+import type { GpuContext } from '../../kernels/gpu/context.js'
 import { type Dispatch, Program, type Shaped } from '../../kernels/gpu/program.js'
 import { cacheBytes, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { bufferOf, openSpace } from '../../kernels/open-space.js'
@@ -74,27 +74,18 @@ export class GpuRunner {
     this.#staging = context.device.createBuffer({ size: Math.ceil(most / 4) * 16, usage: 1 | 8 })
   }
 
-  /** Acquires a device, uploads the rank's weights, compiles every kernel. Throws NoAdapter or GpuFailure. */
-  static async create(rank: number, init: RankInit, collectives: Collectives): Promise<GpuRunner> {
+  /** Uploads the rank's weights to a device and compiles every kernel. The device stays the caller's. Throws GpuFailure. */
+  static async create(rank: number, init: RankInit, collectives: Collectives, context: GpuContext): Promise<GpuRunner> {
     const layout = layoutModel(init.shape, init.plan)
-    const request = init.plan.gpu as GpuRequest
-    const context = await GpuContext.acquire(request)
-    if (context.adapter.software && request.adapter === undefined) {
-      await context.destroy()
-      throw new NoAdapter(`the only adapter is software (${context.adapter.device || context.adapter.description}): name it to use it`)
-    }
-    let building: Promise<void> = Promise.resolve()
+    const runner = new GpuRunner(context, rank, init, layout, collectives)
+    const building = runner.#build(layout.ranks[rank] as RankLayout)
     try {
-      const runner = new GpuRunner(context, rank, init, layout, collectives)
-      building = runner.#build(layout.ranks[rank] as RankLayout)
       await context.settle(building)
-      return runner
-    } catch (error) {
+    } finally {
       // Dawn aborts the process when a device goes while it compiles.
       await building.catch(() => {})
-      await context.destroy()
-      throw error
     }
+    return runner
   }
 
   /** What it really runs on. */
@@ -364,10 +355,5 @@ export class GpuRunner {
   /** As if the driver had taken the device away: for tests of faults. */
   loseDevice(): void {
     this.#program.device.destroy()
-  }
-
-  /** Frees the device and everything on it. */
-  async close(): Promise<void> {
-    await this.#program.destroy()
   }
 }
