@@ -43,10 +43,9 @@ export async function loadEngine(dir: string, flags: EngineFlags, signal: AbortS
     },
   }).finally(() => bar.stop())
   if (!flags.json) {
-    const { loadMs, memoryBytes, cacheTokens, backend, backendReason } = engine.info
-    console.error(
-      `loaded in ${loadMs.toFixed(0)} ms: ${(memoryBytes / 2 ** 20).toFixed(0)} MiB, with a cache for ${cacheTokens} tokens; backend ${backend}: ${backendReason}`,
-    )
+    const { loadMs, memoryBytes, cacheTokens, adapters, backend, backendReason } = engine.info
+    const gpu = backend === 'gpu' ? `; on the GPU: ${backendReason}, ${adapters.length} devices` : ''
+    console.error(`loaded in ${loadMs.toFixed(0)} ms: ${(memoryBytes / 2 ** 20).toFixed(0)} MiB, with a cache for ${cacheTokens} tokens${gpu}`)
   }
   return engine
 }
