@@ -36,6 +36,29 @@ export const EVENTS = [
   'sampling',
   'schedule',
   'results',
+  // Dispatches of a GPU that have no name above, then the host's part of its steps.
+  'inputs',
+  'norm',
+  'sum of squares',
+  'rope of queries',
+  'rope of query vectors',
+  'queries of factors',
+  'norm of streams',
+  'rope of streams',
+  'write of streams',
+  'rope of keys',
+  'write of rope keys',
+  'write of coefficients',
+  'pack queries',
+  'attention',
+  'combine parts',
+  'sum over shards',
+  'gate',
+  'add attention',
+  'add MLP',
+  'encode',
+  'submit',
+  'readback',
   ...SITES.map((site) => `wait: ${site}` as const),
 ] as const
 
@@ -45,6 +68,13 @@ const IDS: ReadonlyMap<string, number> = new Map(EVENTS.map((name, i) => [name, 
 
 export function eventId(name: EventName): number {
   return IDS.get(name) as number
+}
+
+/** The event of a dispatch's name. Throws RangeError for one that has none. */
+export function dispatchId(name: string): number {
+  const id = IDS.get(name)
+  if (id === undefined) throw new RangeError(`no event is named ${name}`)
+  return id
 }
 
 const HEADER_BYTES = 16
@@ -72,8 +102,8 @@ export class ProfileRecorder {
     return performance.timeOrigin + performance.now()
   }
 
-  /** An event from `start` to now. */
-  add(id: number, start: number): void {
+  /** An event from `start` to now, or to `end`. */
+  add(id: number, start: number, end = this.now()): void {
     const n = this.#counts[0] as number
     if (n >= this.#capacity) {
       this.#counts[1] = (this.#counts[1] as number) + 1
@@ -82,7 +112,7 @@ export class ProfileRecorder {
     const at = n * VALUES
     this.#events[at] = id
     this.#events[at + 1] = start
-    this.#events[at + 2] = this.now()
+    this.#events[at + 2] = end
     this.#counts[0] = n + 1
   }
 

@@ -35,7 +35,7 @@ class Rank implements RankApi {
     this.#collectives = new Collectives(this.#control, this.#rank, this.#ranks, init.spins, init.deadlineMs, onFault, recorder)
     if (init.plan.backend === 'gpu') {
       const { GpuRunner } = await import('./gpu/gpu-runner.js')
-      const runner = await GpuRunner.create(this.#rank, init, this.#collectives, this.#device as GpuContext)
+      const runner = await GpuRunner.create(this.#rank, init, this.#collectives, this.#device as GpuContext, recorder)
       this.#gpu = runner
       void this.#serve(runner, this.#collectives)
       const dispatches = runner.dispatches.map(({ name, origin }) => ({ name, origin }))

@@ -15,4 +15,14 @@ export interface AdapterFacts {
   /** Driver and version, as the driver says them. */
   readonly description: string
   readonly software: boolean
+  /** It lists subgroup matrices of 16 x 16 x 16 from f16 to f32 for subgroups of 32: what the tensor-core kernels need. */
+  readonly tensorCores: boolean
+}
+
+/** What kernels may use of a device. */
+export interface DeviceFacts {
+  readonly tensorCores: boolean
+  /** Bytes of workgroup memory, and threads of a workgroup. */
+  readonly workgroupStorage: number
+  readonly workgroupThreads: number
 }

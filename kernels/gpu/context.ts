@@ -1,7 +1,7 @@
 // A GPU device of this thread, acquired through gpu.js on Dawn. Owns the device and what went wrong on it; knows no kernels.
 // gpu.js keeps one device per thread (module); it asks for buffer sizes only, so the request is widened here.
 /// <reference types="@webgpu/types" />
-import type { AdapterFacts, GpuRequest } from './adapter.js'
+import type { AdapterFacts, DeviceFacts, GpuRequest } from './adapter.js'
 import type { GpuJs } from './gpu-js.js'
 
 /** No adapter, or none that was asked for. */
@@ -26,7 +26,12 @@ const LIMITS = [
   'minStorageBufferOffsetAlignment',
 ] as const
 
-const UNCHECKED = 'enable-dawn-features=disable_robustness,skip_validation'
+/** What tensor-core kernels need, and exact times for profiles. */
+const FEATURES = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix', 'timestamp-query'] as const
+
+/** The tensor-core features are behind these; the last one would round times to 0.1 ms. */
+const TOGGLES = ['enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia', 'disable-dawn-features=timestamp_quantization']
+const UNCHECKED = 'disable_robustness,skip_validation'
 
 interface Dawn {
   readonly create: (flags: string[]) => GPU
@@ -49,13 +54,32 @@ export async function loadDawn(): Promise<Dawn> {
 async function openDawn({ adapter, checks }: GpuRequest): Promise<GPU> {
   const dawn = await loadDawn()
   Object.assign(globalThis, dawn.globals)
-  return dawn.create([...(checks ? [] : [UNCHECKED]), ...(adapter === undefined ? [] : [`adapter=${adapter}`])])
+  const [enabled = '', disabled = ''] = TOGGLES
+  return dawn.create([checks ? enabled : `${enabled},${UNCHECKED}`, disabled, ...(adapter === undefined ? [] : [`adapter=${adapter}`])])
 }
 
-function factsOf({ info }: GPUAdapter): AdapterFacts {
+/** Not in the types yet. */
+interface SubgroupMatrixConfig {
+  readonly M: number
+  readonly N: number
+  readonly K: number
+  readonly componentType: string
+  readonly resultComponentType: string
+}
+
+/** Subgroup matrices as the tensor-core kernels use them, by subgroups of 32. */
+function hasTensorCores({ info, features }: GPUAdapter): boolean {
+  const needed = FEATURES.slice(0, 3).every((name) => features.has(name))
+  if (!needed || info.subgroupMinSize !== 32 || info.subgroupMaxSize !== 32) return false
+  const configs = [...((info as { readonly subgroupMatrixConfigs?: Iterable<SubgroupMatrixConfig> }).subgroupMatrixConfigs ?? [])]
+  return configs.some((c) => c.M === 16 && c.N === 16 && c.K === 16 && c.componentType === 'f16' && c.resultComponentType === 'f32')
+}
+
+function factsOf(adapter: GPUAdapter): AdapterFacts {
+  const { info } = adapter
   const { vendor, architecture, device, description } = info
   const software = info.isFallbackAdapter || /swiftshader|llvmpipe|software/i.test(`${architecture} ${device} ${description}`)
-  return { vendor, architecture, device, description, software }
+  return { vendor, architecture, device, description, software, tensorCores: hasTensorCores(adapter) }
 }
 
 /** The adapter that answers, without taking a device. */
@@ -109,6 +133,7 @@ export class GpuContext {
         adapter.requestDevice = (descriptor: GPUDeviceDescriptor = {}) =>
           requestDevice({
             ...descriptor,
+            requiredFeatures: FEATURES.filter((name) => adapter.features.has(name)) as GPUFeatureName[],
             requiredLimits: { ...descriptor.requiredLimits, ...Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name] as number])) },
           })
         return adapter
@@ -127,6 +152,15 @@ export class GpuContext {
     if (!facts.software || request.adapter !== undefined) return context
     await context.destroy()
     throw new NoAdapter(`the only adapter is software (${facts.device || facts.description}): name it to use it`)
+  }
+
+  get facts(): DeviceFacts {
+    const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = this.device.limits
+    return {
+      tensorCores: this.adapter.tensorCores,
+      workgroupStorage: maxComputeWorkgroupStorageSize,
+      workgroupThreads: maxComputeInvocationsPerWorkgroup,
+    }
   }
 
   /** Throws GpuFailure if anything has gone wrong: results since are not to be trusted. */

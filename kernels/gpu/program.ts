@@ -2,6 +2,7 @@
 // Owns pipelines, bind groups and parameter buffers; knows no models.
 import type { GpuContext } from './context.js'
 import type { BufferHandle, GpuJsInstance, GpuJsKernel, GpuJsSource } from './gpu-js.js'
+import type { GpuTimer } from './gpu-timer.js'
 
 /** Rows that a dispatch is for: those of the step, or those whose logits are wanted. */
 export type RowSet = 'step' | 'selected'
@@ -217,14 +218,18 @@ export class Program {
     for (const params of this.#params.values()) if (params.rowSet === rowSet) params.write(rows)
   }
 
-  /** Encodes dispatches into a pass. */
-  encode(pass: GPUComputePassEncoder, dispatches: readonly Dispatch[]): void {
-    for (const { pipeline, bindGroup, groups, rowSet } of dispatches) {
+  /** Encodes dispatches, in one pass; each in its own when they are timed. */
+  encode(encoder: GPUCommandEncoder, dispatches: readonly Dispatch[], timer?: GpuTimer): void {
+    let pass = timer ? undefined : encoder.beginComputePass()
+    for (const { name, pipeline, bindGroup, groups, rowSet } of dispatches) {
       const [x, y, z] = groups(this.#rows[rowSet])
       if (x * y * z === 0) continue
-      pass.setPipeline(pipeline)
-      pass.setBindGroup(0, bindGroup)
-      pass.dispatchWorkgroups(x, y, z)
+      if (timer) pass = encoder.beginComputePass(timer.pass(name))
+      pass?.setPipeline(pipeline)
+      pass?.setBindGroup(0, bindGroup)
+      pass?.dispatchWorkgroups(x, y, z)
+      if (timer) pass?.end()
     }
+    if (!timer) pass?.end()
   }
 }

@@ -16,7 +16,6 @@ export async function chooseBackend(options: ResolvedOptions): Promise<BackendCh
   const choice = options.backend === 'auto' ? await automaticBackend(options) : { backend: options.backend, reason: 'it was asked for' }
   const { backend } = choice
   if (backend === 'gpu') {
-    if (options.profile) throw unsupported('profile', backend, "Leave profile out, or choose backend: 'wasm'.")
     return choice
   }
   if (options.cache === 'f16') throw unsupported("cache: 'f16'", backend, "Choose cache: 'bf16', or backend: 'gpu'.")

@@ -69,7 +69,6 @@ gpuTest('a named adapter that does not answer is an error, also for auto; option
   for (const options of [{ adapter: 'no such adapter' }, { backend: 'wasm', adapter: 'SwiftShader' }, { backend: 'wasm', gpuChecks: true }] as const)
     await t.throwsAsync(Engine.load(MODEL, options), { instanceOf: OptionError, code: 'OPTION_INVALID' })
   await t.throwsAsync(Engine.load(MODEL, { backend: 'wasm', cache: 'f16' }), { instanceOf: OptionError })
-  await t.throwsAsync(Engine.load(MODEL, { ...SOFTWARE, profile: true }), { instanceOf: OptionError })
 })
 
 gpuTest('loading and closing again and again does not keep what lies on the devices', async (t) => {

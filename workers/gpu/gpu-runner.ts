@@ -15,6 +15,7 @@ import { cut } from '../cuts.js'
 import { type Exchange, openExchange, perShard } from '../exchange.js'
 import { COPY, COUNTERS, layoutMailbox, ROW } from '../layout.js'
 import { layoutModel, type ModelLayout } from '../model-layout.js'
+import { eventId, type ProfileRecorder } from '../profile-recorder.js'
 import { type ModelShape, type RankInit, SHARDS } from '../protocol.js'
 import type { RankLayout } from '../rank-layout.js'
 import { ShardWork } from '../shard-work.js'
@@ -24,6 +25,9 @@ import { TokenInputs } from '../token-inputs.js'
 import { GpuBuffers } from './gpu-buffers.js'
 import { LayerBuilder, type LayerSegments } from './gpu-layer.js'
 import { GpuPlan } from './gpu-plan.js'
+import { GpuQueue } from './gpu-queue.js'
+
+const STEP = eventId('step')
 
 export class GpuRunner {
   readonly #context: GpuContext
@@ -41,14 +45,22 @@ export class GpuRunner {
   readonly #starts: readonly number[]
   readonly #counters: Float64Array
   readonly #tables: Uint32Array
-  readonly #staging: GPUBuffer
+  readonly #queue: GpuQueue
+  readonly #recorder: ProfileRecorder | undefined
   /** On its way from one page to another. */
   readonly #copied: GPUBuffer
   #layers: readonly LayerSegments[] = []
   #head: readonly Dispatch[] = []
   #cacheBytesRead = 0
 
-  private constructor(context: GpuContext, rank: number, init: RankInit, layout: ModelLayout, collectives: Collectives) {
+  private constructor(
+    context: GpuContext,
+    rank: number,
+    init: RankInit,
+    layout: ModelLayout,
+    collectives: Collectives,
+    recorder: ProfileRecorder | undefined,
+  ) {
     const { shape, plan } = init
     const mine = layout.ranks[rank] as RankLayout
     this.#context = context
@@ -71,13 +83,20 @@ export class GpuRunner {
     const { a, lanes, regions, stepRows, own, vocab } = this.#plan
     this.#copied = this.#program.buffer(PAGE * 4 * Math.max(regions.streamRow, cacheWidth(a.sharedRopeDim), 2 * (a.factors?.rank ?? 0) * lanes))
     const most = Math.max(vocab * stepRows, own.length * stepRows * Math.max(shape.embed, shape.attention.heads * shape.attention.valueDim))
-    this.#staging = context.device.createBuffer({ size: Math.ceil(most / 4) * 16, usage: 1 | 8 })
+    this.#recorder = recorder
+    this.#queue = new GpuQueue(context, this.#program, Math.ceil(most / 4) * 16, init.deadlineMs, recorder)
   }
 
   /** Uploads the rank's weights to a device and compiles every kernel. The device stays the caller's. Throws GpuFailure. */
-  static async create(rank: number, init: RankInit, collectives: Collectives, context: GpuContext): Promise<GpuRunner> {
+  static async create(
+    rank: number,
+    init: RankInit,
+    collectives: Collectives,
+    context: GpuContext,
+    recorder: ProfileRecorder | undefined,
+  ): Promise<GpuRunner> {
     const layout = layoutModel(init.shape, init.plan)
-    const runner = new GpuRunner(context, rank, init, layout, collectives)
+    const runner = new GpuRunner(context, rank, init, layout, collectives, recorder)
     const building = runner.#build(layout.ranks[rank] as RankLayout)
     try {
       await context.settle(building)
@@ -139,42 +158,39 @@ export class GpuRunner {
     step.open(epoch)
     const tokens = step.rows
     const start = performance.now()
+    const noted = this.#recorder?.now()
     this.#context.check()
     this.#collectives.at('start of step')
     this.#embed(tokens)
     this.#program.setRows('step', tokens)
     this.#writeRows(tokens)
-    let encoder = this.#encoderWithCopies()
+    const queue = this.#queue
+    let encoder = queue.encoder()
+    this.#copyRows(encoder)
     const { local } = this.#plan
     const alone = this.#init.plan.ranks === 1
     const { values, attentionOut, mlp } = this.#b
     for (const layer of this.#layers) {
-      encoder = this.#encode(encoder, layer.attention)
+      queue.encode(encoder, layer.attention)
       if (!alone && !local) {
         await this.#gather(encoder, values, this.#exchange.attention, tokens, 'reduce-scatter of attention outputs')
-        encoder = this.#program.device.createCommandEncoder()
+        encoder = queue.encoder()
       }
-      encoder = this.#encode(encoder, layer.output)
+      queue.encode(encoder, layer.output)
       if (!alone) {
         await this.#gather(encoder, attentionOut, this.#exchange.attentionOut, tokens, 'all-reduce of the attention projection')
-        encoder = this.#program.device.createCommandEncoder()
+        encoder = queue.encoder()
       }
-      encoder = this.#encode(encoder, layer.mlp)
+      queue.encode(encoder, layer.mlp)
       if (!alone) {
         await this.#gather(encoder, mlp, this.#exchange.mlp, tokens, 'all-reduce of the MLP')
-        encoder = this.#program.device.createCommandEncoder()
+        encoder = queue.encoder()
       }
-      encoder = this.#encode(encoder, layer.end)
+      queue.encode(encoder, layer.end)
     }
     await this.#logits(encoder, tokens)
+    if (noted !== undefined) this.#recorder?.add(STEP, noted)
     this.#count(performance.now() - start)
-  }
-
-  #encode(encoder: GPUCommandEncoder, dispatches: readonly Dispatch[]): GPUCommandEncoder {
-    const pass = encoder.beginComputePass()
-    this.#program.encode(pass, dispatches)
-    pass.end()
-    return encoder
   }
 
   #embed(tokens: number): void {
@@ -228,9 +244,8 @@ export class GpuRunner {
     if (from >= 0) this.#program.device.queue.writeBuffer(this.#b.pages, (first + from) * 4, this.#tables.subarray(first + from, first + to))
   }
 
-  /** An encoder that begins with the step's copies of cached rows. */
-  #encoderWithCopies(): GPUCommandEncoder {
-    const encoder = this.#program.device.createCommandEncoder()
+  /** The step's copies of cached rows. */
+  #copyRows(encoder: GPUCommandEncoder): void {
     const { a, regions, streamCount, format, lanes } = this.#plan
     const scalar = cacheBytes(format)
     for (let i = 0; i < this.#step.copies; i++) {
@@ -250,7 +265,6 @@ export class GpuRunner {
         if (a.factors) copy(cache, regions.coefficients, 2 * a.factors.rank * lanes)
       }
     }
-    return encoder
   }
 
   /** Own planes to the exchange slots, a barrier, and the other shards' planes to the device. */
@@ -264,8 +278,8 @@ export class GpuRunner {
     const [width = 0, rows = 0] = planes.dims
     const { own } = this.#plan
     const bytes = tokens * width * 4
-    for (const [i, s] of own.entries()) encoder.copyBufferToBuffer(planes.buffer, s * rows * width * 4, this.#staging, i * bytes, bytes)
-    const read = await this.#read(encoder, own.length * bytes)
+    for (const [i, s] of own.entries()) encoder.copyBufferToBuffer(planes.buffer, s * rows * width * 4, this.#queue.staging, i * bytes, bytes)
+    const read = await this.#queue.read(encoder, own.length * bytes)
     for (const [i, s] of own.entries()) {
       const slot = slots[s] as Rows
       for (let t = 0; t < tokens; t++) slot.row(t).set(read.subarray((i * tokens + t) * width, (i * tokens + t) * width + slot.width))
@@ -280,51 +294,23 @@ export class GpuRunner {
     }
   }
 
-  /** Submits what was encoded and returns the first bytes of the staging buffer. */
-  async #read(encoder: GPUCommandEncoder, bytes: number): Promise<Float32Array> {
-    const { device } = this.#program
-    device.queue.submit([encoder.finish()])
-    await this.#inTime(this.#staging.mapAsync(1, 0, bytes))
-    const data = new Float32Array(this.#staging.getMappedRange(0, bytes).slice(0))
-    this.#staging.unmap()
-    this.#context.check()
-    return data
-  }
-
-  /** Waits for the device, not longer than the deadline. */
-  async #inTime<T>(work: Promise<T>): Promise<T> {
-    const { deadlineMs } = this.#init
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`the GPU did not end its work within ${deadlineMs} ms`)), deadlineMs)
-    })
-    try {
-      return await this.#context.settle(Promise.race([work, late]))
-    } finally {
-      clearTimeout(timer)
-    }
-  }
-
   async #logits(encoder: GPUCommandEncoder, tokens: number): Promise<void> {
     const { embed } = this.#shape
     const { vocab, own } = this.#plan
     const b = this.#b
-    const { queue } = this.#program.device
     let selected = 0
     for (let t = 0; t < tokens; t++) {
       if (this.#results.wants(t)) encoder.copyBufferToBuffer(b.residual.buffer, t * embed * 4, b.selected.buffer, selected++ * embed * 4, embed * 4)
     }
     if (selected === 0) {
-      queue.submit([encoder.finish()])
-      await this.#inTime(queue.onSubmittedWorkDone())
-      this.#context.check()
+      await this.#queue.finish(encoder)
       return
     }
     this.#program.setRows('selected', selected)
-    this.#encode(encoder, this.#head)
+    this.#queue.encode(encoder, this.#head)
     const bytes = selected * vocab * 4
-    encoder.copyBufferToBuffer(b.logits.buffer, 0, this.#staging, 0, bytes)
-    const read = await this.#read(encoder, bytes)
+    encoder.copyBufferToBuffer(b.logits.buffer, 0, this.#queue.staging, 0, bytes)
+    const read = await this.#queue.read(encoder, bytes)
     const columns = this.#exchange.logitParts[this.#step.ring] as readonly Rows[]
     const first = this.#starts[own[0] as number] as number
     for (let t = 0; t < selected; t++) {

@@ -25,38 +25,52 @@ export const TILE_WORDS = 8
 
 const times = (n: number, line: (i: number) => string) => Array.from({ length: n }, (_, i) => line(i)).join('\n')
 
-/** Accumulates acc<t> (a pair of vec4: 8 rows, or for int8 4 rows) over this thread's columns. */
+/** Columns (int8: blocks) of a thread whose loads are under way at once. */
+const UNROLL = 4
+
+/** One column of a thread: its loads, into variables that end in `i`, and its products with row t. */
+interface Column {
+  readonly load: (i: number, column: string) => string
+  readonly use: (i: number, t: number, column: string) => string
+}
+
+const COLUMNS: Readonly<Record<WeightFormat, Column>> = {
+  bf16: {
+    load: (i, c) => `let v${i} = w[first + (${c}) * 4u + quad];`,
+    use: (i, t, c) => `{ let x = vec4<f32>(xs[xFirst + ${t}u * dims.x + ${c}]);
+      lo${t} = fma(bitcast<vec4<f32>>(v${i} << vec4<u32>(16u)), x, lo${t}); hi${t} = fma(bitcast<vec4<f32>>(v${i} & vec4<u32>(0xffff0000u)), x, hi${t}); }`,
+  },
+  f32: {
+    load: (i, c) => `let v${i} = w[first + (${c}) * 8u + quad * 2u]; let u${i} = w[first + (${c}) * 8u + quad * 2u + 1u];`,
+    use: (i, t, c) => `{ let x = vec4<f32>(xs[xFirst + ${t}u * dims.x + ${c}]);
+      lo${t} = fma(bitcast<vec4<f32>>(v${i}), x, lo${t}); hi${t} = fma(bitcast<vec4<f32>>(u${i}), x, hi${t}); }`,
+  },
+  // In a block of 32 columns 32 threads: 8 groups of 4 columns x 4 quads of rows.
+  int8: {
+    load: (i, b) => `let v${i} = w[first + (${b}) * 38u + inBlock]; let u${i} = bitcast<vec4<f32>>(w[first + (${b}) * 38u + 32u + quad]);`,
+    use: (i, t, b) => `{ let x = column4(xFirst + ${t}u * dims.x, (${b}) * 32u + group * 4u, k);
+      lo${t} = fma(u${i}, vec4<f32>(dot(unpack4xI8f(v${i}.x), x), dot(unpack4xI8f(v${i}.y), x), dot(unpack4xI8f(v${i}.z), x), dot(unpack4xI8f(v${i}.w), x)), lo${t}); }`,
+  },
+}
+
+/** Adds this thread's columns, ascending, to lo<t> and hi<t> (8 rows; int8: lo<t>, 4 rows) of every row of activations. */
 function loop(format: WeightFormat): string {
-  if (format === 'int8') {
-    // 8 blocks of 32 columns at a time; in a block 32 threads: 8 groups of 4 columns x 4 quads of rows.
-    return `
-  let blocks = (k + 31u) / 32u;
-  let inBlock = lid % 32u; let group = inBlock / 4u; let quad = inBlock % 4u;
-  for (var b = lid / 32u; b < blocks; b += 8u) {
-    let at = first + b * 38u;
-    let w = w[at + inBlock];
-    let scale = bitcast<vec4<f32>>(wordsAt(at + 32u + quad));
-    let column = b * 32u + group * 4u;
-    ${times(
-      MATMUL_ROWS,
-      (t) => `if (${t}u < rows) {
-      let x = column4(xFirst + ${t}u * dims.x, column, k);
-      acc${t} += scale * vec4<f32>(dot(unpack4xI8f(w.x), x), dot(unpack4xI8f(w.y), x), dot(unpack4xI8f(w.z), x), dot(unpack4xI8f(w.w), x)); }`,
-    )}
-  }`
-  }
-  const words = format === 'bf16' ? 4 : 8
-  const load =
-    format === 'bf16'
-      ? `let v = w[first + c * 4u + quad];
-    let lo = bitcast<vec4<f32>>(v << vec4<u32>(16u)); let hi = bitcast<vec4<f32>>(v & vec4<u32>(0xffff0000u));`
-      : `let lo = bitcast<vec4<f32>>(w[first + c * ${words}u + quad * 2u]); let hi = bitcast<vec4<f32>>(w[first + c * ${words}u + quad * 2u + 1u]);`
+  const { load, use } = COLUMNS[format]
+  const int8 = format === 'int8'
+  const stride = THREADS / (int8 ? 32 : 4)
+  const body = (t: number, i: number, column: string) => (t === 0 ? use(i, t, column) : `if (${t}u < rows) ${use(i, t, column)}`)
+  const ofRows = (rows: number) => `
+    var c = ${int8 ? 'lid / 32u' : 'lid / 4u'};
+    for (; c + ${(UNROLL - 1) * stride}u < all; c += ${UNROLL * stride}u) {
+      ${times(UNROLL, (i) => load(i, `c + ${i * stride}u`))}
+      ${times(UNROLL, (i) => times(rows, (t) => body(t, i, `c + ${i * stride}u`)))}
+    }
+    for (; c < all; c += ${stride}u) { ${load(0, 'c')} ${times(rows, (t) => body(t, 0, 'c'))} }`
+  // The same sums for one row of activations as for several: only what is asked in between differs.
   return `
-  let quad = lid % 4u;
-  for (var c = lid / 4u; c < k; c += ${THREADS / 4}u) {
-    ${load}
-    ${times(MATMUL_ROWS, (t) => `if (${t}u < rows) { let x = vec4<f32>(xs[xFirst + ${t}u * dims.x + c]); lo${t} = fma(lo, x, lo${t}); hi${t} = fma(hi, x, hi${t}); }`)}
-  }`
+  let all = ${int8 ? '(k + 31u) / 32u' : 'k'};
+  ${int8 ? 'let inBlock = lid % 32u; let group = inBlock / 4u; let quad = inBlock % 4u;' : 'let quad = lid % 4u;'}
+  if (rows == 1u) { ${ofRows(1)} } else { ${ofRows(MATMUL_ROWS)} }`
 }
 
 /**
@@ -72,7 +86,7 @@ export function packedMatmul(format: WeightFormat): string {
   const each = lanes / parts
   const put = (t: number) =>
     int8
-      ? `partial[(lid / 32u * 8u + group) * 4u + quad] = acc${t};`
+      ? `partial[(lid / 32u * 8u + group) * 4u + quad] = lo${t};`
       : `partial[(lid / 4u) * 8u + quad * 2u] = lo${t}; partial[(lid / 4u) * 8u + quad * 2u + 1u] = hi${t};`
   return `
 struct Tile { w : u32, x : u32, y : u32, k : u32, rows : u32, a : u32, b : u32, c : u32 }
@@ -86,8 +100,7 @@ var<workgroup> partial : array<vec4<f32>, ${(lanes * out) / 4}>;
 var<workgroup> sums : array<f32, ${THREADS}>;
 ${
   int8
-    ? `fn wordsAt(i : u32) -> vec4<u32> { return w[i]; }
-fn unpack4xI8f(v : u32) -> vec4<f32> { return vec4<f32>(vec4<i32>(i32(v << 24u), i32(v << 16u), i32(v << 8u), i32(v)) >> vec4<u32>(24u)); }
+    ? `fn unpack4xI8f(v : u32) -> vec4<f32> { return vec4<f32>(vec4<i32>(i32(v << 24u), i32(v << 16u), i32(v << 8u), i32(v)) >> vec4<u32>(24u)); }
 fn column4(at : u32, c : u32, k : u32) -> vec4<f32> {
   if (c + 4u <= k) { return vec4<f32>(xs[at + c], xs[at + c + 1u], xs[at + c + 2u], xs[at + c + 3u]); }
   var v = vec4<f32>(0.0);
@@ -102,7 +115,7 @@ fn main(@builtin(local_invocation_index) lid : u32, @builtin(workgroup_id) group
   let k = tile.k; let first = tile.w;
   let row0 = group_id.y * ${MATMUL_ROWS}u; let rows = min(${MATMUL_ROWS}u, count.x - row0);
   let xFirst = tile.x + row0 * dims.x;
-  ${times(MATMUL_ROWS, (t) => (int8 ? `var acc${t} = vec4<f32>(0.0);` : `var lo${t} = vec4<f32>(0.0); var hi${t} = vec4<f32>(0.0);`))}
+  ${times(MATMUL_ROWS, (t) => (int8 ? `var lo${t} = vec4<f32>(0.0);` : `var lo${t} = vec4<f32>(0.0); var hi${t} = vec4<f32>(0.0);`))}
   ${loop(format)}
   ${times(
     MATMUL_ROWS,

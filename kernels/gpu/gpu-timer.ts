@@ -1,0 +1,63 @@
+// How long dispatches take on the device, by timestamps around each: for profiles and benchmarks. Owns the query set; a pass with
+// timestamps is a pass of its own, so timing costs some speed.
+/// <reference types="@webgpu/types" />
+
+/** What WebGPU allows in one query set. */
+const MOST_QUERIES = 4096
+
+export interface TimedDispatch {
+  readonly name: string
+  /** Milliseconds of the device's clock, whose zero means nothing. */
+  readonly start: number
+  readonly end: number
+}
+
+export class GpuTimer {
+  readonly #queries: GPUQuerySet
+  readonly #resolved: GPUBuffer
+  readonly #staging: GPUBuffer
+  #names: string[] = []
+  /** Dispatches since the last `take` that found no room. */
+  dropped = 0
+
+  /** The device must have the feature timestamp-query. */
+  constructor(device: GPUDevice) {
+    this.#queries = device.createQuerySet({ type: 'timestamp', count: MOST_QUERIES })
+    // QUERY_RESOLVE | COPY_SRC, MAP_READ | COPY_DST
+    this.#resolved = device.createBuffer({ size: MOST_QUERIES * 8, usage: 0x200 | 4 })
+    this.#staging = device.createBuffer({ size: MOST_QUERIES * 8, usage: 1 | 8 })
+  }
+
+  /** Describes the pass that is to be timed. */
+  pass(name: string): GPUComputePassDescriptor {
+    const at = 2 * this.#names.length
+    if (at + 2 > MOST_QUERIES) {
+      this.dropped++
+      return {}
+    }
+    this.#names.push(name)
+    return { timestampWrites: { querySet: this.#queries, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 } }
+  }
+
+  /** After the last pass: makes the times readable. Returns how many passes were timed. */
+  resolve(encoder: GPUCommandEncoder): number {
+    const count = this.#names.length
+    if (count === 0) return 0
+    encoder.resolveQuerySet(this.#queries, 0, 2 * count, this.#resolved, 0)
+    encoder.copyBufferToBuffer(this.#resolved, 0, this.#staging, 0, 16 * count)
+    return count
+  }
+
+  /** The passes since the last call, once what was resolved has been submitted. */
+  async take(): Promise<TimedDispatch[]> {
+    const names = this.#names
+    if (names.length === 0) return []
+    this.#names = []
+    this.dropped = 0
+    await this.#staging.mapAsync(1, 0, 16 * names.length)
+    const times = new BigUint64Array(this.#staging.getMappedRange(0, 16 * names.length).slice(0))
+    this.#staging.unmap()
+    const at = (i: number) => Number(times[i] as bigint) / 1e6
+    return names.map((name, i) => ({ name, start: at(2 * i), end: at(2 * i + 1) }))
+  }
+}
