@@ -16,3 +16,22 @@ export interface AdapterFacts {
   readonly description: string
   readonly software: boolean
 }
+
+/** What an adapter has. */
+export interface AdapterDescription extends AdapterFacts {
+  /** By which `adapter` can ask for it. */
+  readonly name: string
+  /** WebGPU features, Dawn's experimental ones included. */
+  readonly features: readonly string[]
+  /** The limits that decide which models and kernels fit. */
+  readonly limits: Readonly<Record<string, number>>
+}
+
+/**
+ * Names from the message of Dawn where no adapter has the name that was asked for: ` * backend: 'vulkan', name: 'NVIDIA H100'`. Each
+ * once, in order; only of backends that compute on a real device or Vulkan's software ones.
+ */
+export function adapterNames(message: string): string[] {
+  const found = message.matchAll(/backend: '(vulkan|metal|d3d12)', name: '(.*)'$/gim)
+  return [...new Set([...found].map(([, , name]) => name as string))]
+}

@@ -1,7 +1,7 @@
 // A GPU device of this thread, acquired through gpu.js on Dawn. Owns the device and what went wrong on it; knows no kernels.
 // gpu.js keeps one device per thread (module); it asks for buffer sizes only, so the request is widened here.
 /// <reference types="@webgpu/types" />
-import type { AdapterFacts, GpuRequest } from './adapter.js'
+import { type AdapterDescription, type AdapterFacts, adapterNames, type GpuRequest } from './adapter.js'
 import type { GpuJs } from './gpu-js.js'
 
 /** No adapter, or none that was asked for. */
@@ -27,6 +27,9 @@ const LIMITS = [
 ] as const
 
 const UNCHECKED = 'enable-dawn-features=disable_robustness,skip_validation'
+
+/** Without these Dawn hides f16 on NVIDIA, and subgroup matrices. */
+const EXPERIMENTAL = 'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia'
 
 interface Dawn {
   readonly create: (flags: string[]) => GPU
@@ -63,6 +66,31 @@ export async function findAdapter(request: GpuRequest): Promise<AdapterFacts | u
   const gpu = await openDawn(request)
   const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' })
   return adapter ? factsOf(adapter) : undefined
+}
+
+/** Names of the adapters that answer, in Dawn's order, each once. Throws NoAdapter where Dawn can't be loaded. */
+export async function listAdapters(): Promise<string[]> {
+  const gpu = await openDawn({ adapter: 'no adapter has this name', checks: true })
+  try {
+    // null: there is no adapter of any name.
+    await gpu.requestAdapter()
+    return []
+  } catch (error) {
+    return adapterNames(error instanceof Error ? error.message : String(error))
+  }
+}
+
+/** What the adapter of that name has, without taking a device. Throws NoAdapter if it does not answer. */
+export async function describeAdapter(name: string): Promise<AdapterDescription> {
+  const dawn = await loadDawn()
+  Object.assign(globalThis, dawn.globals)
+  const gpu = dawn.create([EXPERIMENTAL, `adapter=${name}`])
+  const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' }).catch((cause: unknown) => {
+    throw new NoAdapter(cause instanceof Error ? cause.message : String(cause), { cause })
+  })
+  if (!adapter) throw new NoAdapter(`${name} does not answer`)
+  const limits = Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit] as number]))
+  return { name, ...factsOf(adapter), features: [...adapter.features].sort(), limits }
 }
 
 export class GpuContext {
