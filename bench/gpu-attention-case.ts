@@ -8,11 +8,11 @@ import {
   combineTensorParts,
   packedQueryWidth,
   packQueries,
+  planTensorAttention,
   slotTable,
   type TensorShape,
   type TensorTiling,
   tensorAttention,
-  tensorTiling,
 } from '../kernels/gpu/wgsl/tensor-attention.js'
 import { fillRandom, type GpuBench, randomF16, readBack, readOnly } from './gpu-measure.js'
 
@@ -73,7 +73,7 @@ export class AttentionCase {
       scale: 1 / Math.sqrt(128 + rope),
       parts,
     }
-    const fitting = tiling ?? tensorTiling(this.shape, context.facts.workgroupStorage)
+    const fitting = tiling ?? planTensorAttention(this.shape, heads, context.adapter.workgroupStorage)?.tiling
     if (!fitting) throw new Error('the tensor-core kernel has no tiling for this shape')
     this.tiling = fitting
     this.#pages = shuffled(pages)

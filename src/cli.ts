@@ -2,6 +2,7 @@
 // The tetrad command. stdout carries the result or one line of JSON; progress and everything else go to stderr.
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { addConvert } from './commands/convert.js'
+import { addDoctor } from './commands/doctor.js'
 import { addEval } from './commands/eval.js'
 import { addGenerate } from './commands/generate.js'
 import { addInspect } from './commands/inspect.js'
@@ -15,7 +16,7 @@ const program = new Command('tetrad')
   .exitOverride()
   .configureOutput({ writeOut: (text) => process.stdout.write(text), writeErr: (text) => process.stderr.write(text) })
 
-for (const add of [addGenerate, addInspect, addEval, addSynth, addConvert]) add(program)
+for (const add of [addGenerate, addInspect, addEval, addSynth, addConvert, addDoctor]) add(program)
 
 /** Stopped by Ctrl-C: what was asked for did not happen, and the user knows why. */
 const STOPPED = ['LOAD_ABORTED', 'REQUEST_ABORTED', 'SYNTH_ABORTED']

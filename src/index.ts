@@ -1,6 +1,8 @@
 // Tetrad's public surface.
 export { type Converted, type ConvertOptions, convert } from './checkpoint/convert.js'
 export type { EngineOptions, LoadProgress } from './config/engine-options.js'
+export { type Diagnosis, type DoctorOptions, doctor } from './doctor/doctor.js'
+export type { Missing } from './doctor/missing.js'
 export type { RestartEvent } from './engine/coordinator.js'
 export { Engine, type IndexedChunk } from './engine/engine.js'
 export type { EngineInfo, EngineStats } from './engine/engine-info.js'

@@ -1,7 +1,7 @@
 // A GPU device of this thread, acquired through gpu.js on Dawn. Owns the device and what went wrong on it; knows no kernels.
 // gpu.js keeps one device per thread (module); it asks for buffer sizes only, so the request is widened here.
 /// <reference types="@webgpu/types" />
-import type { AdapterFacts, DeviceFacts, GpuRequest } from './adapter.js'
+import { type AdapterDescription, type AdapterFacts, adapterNames, type GpuRequest } from './adapter.js'
 import type { GpuJs } from './gpu-js.js'
 
 /** No adapter, or none that was asked for. */
@@ -26,11 +26,12 @@ const LIMITS = [
   'minStorageBufferOffsetAlignment',
 ] as const
 
-/** What tensor-core kernels need, and exact times for profiles. */
+/** What tensor-core kernels need, then what profiles do. */
 const FEATURES = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix', 'timestamp-query'] as const
 
-/** The tensor-core features are behind these; the last one would round times to 0.1 ms. */
-const TOGGLES = ['enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia', 'disable-dawn-features=timestamp_quantization']
+/** Without these Dawn hides f16 on NVIDIA, and subgroup matrices; and it rounds times to 0.1 ms. */
+const EXPERIMENTAL = 'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia'
+const EXACT_TIMES = 'disable-dawn-features=timestamp_quantization'
 const UNCHECKED = 'disable_robustness,skip_validation'
 
 interface Dawn {
@@ -54,8 +55,7 @@ export async function loadDawn(): Promise<Dawn> {
 async function openDawn({ adapter, checks }: GpuRequest): Promise<GPU> {
   const dawn = await loadDawn()
   Object.assign(globalThis, dawn.globals)
-  const [enabled = '', disabled = ''] = TOGGLES
-  return dawn.create([checks ? enabled : `${enabled},${UNCHECKED}`, disabled, ...(adapter === undefined ? [] : [`adapter=${adapter}`])])
+  return dawn.create([checks ? EXPERIMENTAL : `${EXPERIMENTAL},${UNCHECKED}`, EXACT_TIMES, ...(adapter === undefined ? [] : [`adapter=${adapter}`])])
 }
 
 /** Not in the types yet. */
@@ -79,7 +79,8 @@ function factsOf(adapter: GPUAdapter): AdapterFacts {
   const { info } = adapter
   const { vendor, architecture, device, description } = info
   const software = info.isFallbackAdapter || /swiftshader|llvmpipe|software/i.test(`${architecture} ${device} ${description}`)
-  return { vendor, architecture, device, description, software, tensorCores: hasTensorCores(adapter) }
+  const { maxComputeWorkgroupStorageSize: workgroupStorage, maxComputeInvocationsPerWorkgroup: workgroupThreads } = adapter.limits
+  return { vendor, architecture, device, description, software, tensorCores: hasTensorCores(adapter), workgroupStorage, workgroupThreads }
 }
 
 /** The adapter that answers, without taking a device. */
@@ -87,6 +88,29 @@ export async function findAdapter(request: GpuRequest): Promise<AdapterFacts | u
   const gpu = await openDawn(request)
   const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' })
   return adapter ? factsOf(adapter) : undefined
+}
+
+/** Names of the adapters that answer, in Dawn's order, each once. Throws NoAdapter where Dawn can't be loaded. */
+export async function listAdapters(): Promise<string[]> {
+  const gpu = await openDawn({ adapter: 'no adapter has this name', checks: true })
+  try {
+    // null: there is no adapter of any name.
+    await gpu.requestAdapter()
+    return []
+  } catch (error) {
+    return adapterNames(error instanceof Error ? error.message : String(error))
+  }
+}
+
+/** What the adapter of that name has, without taking a device. Throws NoAdapter if it does not answer. */
+export async function describeAdapter(name: string): Promise<AdapterDescription> {
+  const gpu = await openDawn({ adapter: name, checks: true })
+  const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' }).catch((cause: unknown) => {
+    throw new NoAdapter(cause instanceof Error ? cause.message : String(cause), { cause })
+  })
+  if (!adapter) throw new NoAdapter(`${name} does not answer`)
+  const limits = Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit] as number]))
+  return { name, ...factsOf(adapter), features: [...adapter.features].sort(), limits }
 }
 
 export class GpuContext {
@@ -152,15 +176,6 @@ export class GpuContext {
     if (!facts.software || request.adapter !== undefined) return context
     await context.destroy()
     throw new NoAdapter(`the only adapter is software (${facts.device || facts.description}): name it to use it`)
-  }
-
-  get facts(): DeviceFacts {
-    const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = this.device.limits
-    return {
-      tensorCores: this.adapter.tensorCores,
-      workgroupStorage: maxComputeWorkgroupStorageSize,
-      workgroupThreads: maxComputeInvocationsPerWorkgroup,
-    }
   }
 
   /** Throws GpuFailure if anything has gone wrong: results since are not to be trusted. */

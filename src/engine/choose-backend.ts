@@ -41,9 +41,13 @@ async function automaticBackend({ adapter: name }: ResolvedOptions): Promise<Bac
 
 /** On Linux a GPU has a device file; elsewhere the driver is asked. */
 function hasGpu(): boolean {
-  if (process.platform !== 'linux') return true
-  const renders = existsSync('/dev/dri') && readdirSync('/dev/dri').some((name) => name.startsWith('render'))
-  return renders || existsSync('/dev/nvidiactl') || existsSync('/dev/dxg')
+  return process.platform !== 'linux' || gpuDeviceFiles().length > 0
+}
+
+/** Device files of GPUs, on Linux. */
+export function gpuDeviceFiles(): string[] {
+  const renders = existsSync('/dev/dri') ? readdirSync('/dev/dri').filter((name) => name.startsWith('render')) : []
+  return [...renders.map((name) => `/dev/dri/${name}`), ...['/dev/nvidiactl', '/dev/dxg'].filter((path) => existsSync(path))]
 }
 
 function unsupported(what: string, backend: string, remedy: string): OptionError {

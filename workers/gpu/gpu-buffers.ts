@@ -2,6 +2,7 @@
 import type { Program, Shaped } from '../../kernels/gpu/program.js'
 import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
+import { packedQueryWidth, slotTable } from '../../kernels/gpu/wgsl/tensor-attention.js'
 import { cacheWidth } from '../attention-plan.js'
 import { SHARDS } from '../protocol.js'
 import type { GpuPlan } from './gpu-plan.js'
@@ -29,6 +30,9 @@ export class GpuBuffers {
   readonly ropeKey: Shaped
   readonly coefficients: Shaped
   readonly coefficientPlaces: Shaped
+  /** For tensor cores: [rows][slots][packedQueryWidth] f16, and where each slot's query is. */
+  readonly packedQueries: GPUBuffer
+  readonly slots: GPUBuffer
   readonly partSums: Shaped
   readonly partStates: Shaped
   readonly context: Shaped
@@ -57,7 +61,8 @@ export class GpuBuffers {
     const paddedWidth = cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
     // Idle heads of a group read past the last head's query.
     const withSlack = (width: number, stride: number): Shaped => ({ buffer: program.buffer((width * T + HEAD_GROUP * stride) * 4), dims: [width, T] })
-    const { outHeads, valueWidth, parts } = plan.flash
+    const { outHeads } = plan.flash
+    const { contextWidth, parts, tensor: onTensorCores } = plan
     this.rows = program.buffer(T * 16)
     this.pages = program.buffer(tables * 4)
     this.parts = tensor(T)
@@ -75,9 +80,11 @@ export class GpuBuffers {
     this.coefficients = tensor(Math.max(1, 2 * (a.factors?.rank ?? 0) * plan.lanes), T)
     this.coefficientPlaces = { buffer: program.upload(plan.coefficientPlaces), dims: [2, Math.max(1, plan.lanes)] }
     const groupRows = Math.min(plan.rowGroup, T)
-    this.partSums = tensor(valueWidth, outHeads * parts * groupRows)
+    this.packedQueries = program.buffer(onTensorCores ? T * outHeads * packedQueryWidth(onTensorCores.shape) * 2 : 0)
+    this.slots = program.upload(onTensorCores ? slotTable(onTensorCores.shape) : new Uint32Array(1))
+    this.partSums = tensor(contextWidth, outHeads * parts * groupRows)
     this.partStates = tensor(2, outHeads * parts * groupRows)
-    this.context = tensor(outHeads * valueWidth, Math.ceil(T / 16) * 16)
+    this.context = tensor(outHeads * contextWidth, Math.ceil(T / 16) * 16)
     this.values = tensor(a.heads * a.valueDim, T, SHARDS)
     this.headPlaces = { buffer: program.upload(plan.headPlaces), dims: [SHARDS, Math.max(1, plan.segmentHeads)] }
     this.segments = tensor(Math.max(1, plan.segmentHeads * a.valueDim), T)

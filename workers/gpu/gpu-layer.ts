@@ -19,6 +19,7 @@ import type { Dispatch, Program, RowSet, Shaped } from '../../kernels/gpu/progra
 import { type RowWrite, writeRows } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { flashAttention } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { MATMUL_ROWS, packedMatmul } from '../../kernels/gpu/wgsl/packed-matmul.js'
+import { combineGroups, combineTensorParts, packedQueryWidth, packQueries, tensorAttention } from '../../kernels/gpu/wgsl/tensor-attention.js'
 import { cacheWidth } from '../attention-plan.js'
 import { SHARDS } from '../protocol.js'
 import { CHUNKS, type GpuBuffers } from './gpu-buffers.js'
@@ -64,7 +65,7 @@ export class LayerBuilder {
     ]
   }
 
-  /** Products of tiles with rows of x; y may have planes, at places that the tiles say. */
+  /** Products of tiles with rows of x, normed on the way in where a norm's weight is given; y may have planes, at places that the tiles say. */
   async product(
     name: string,
     weights: GPUBuffer,
@@ -72,6 +73,7 @@ export class LayerBuilder {
     x: Shaped,
     y: Shaped,
     rowSet: RowSet = 'step',
+    norm?: Shaped,
   ): Promise<Dispatch[]> {
     if (tiles.length === 0) return []
     const program = this.#program
@@ -83,8 +85,9 @@ export class LayerBuilder {
       uploadTiles(program, tiles),
       x.buffer,
       y.buffer,
+      norm?.buffer,
     ]
-    const code = packedMatmul(this.#plan.weights)
+    const code = packedMatmul(this.#plan.weights, norm !== undefined)
     return [await program.wgsl(name, code, buffers, (rows) => [tiles.length, Math.ceil(rows / MATMUL_ROWS), 1], rowSet)]
   }
 
@@ -96,8 +99,7 @@ export class LayerBuilder {
     const cache = b.caches[index] as GPUBuffer
     return {
       attention: [
-        ...(await this.norm(b.residual, 0, shape.embed, norms.input, b.normed)),
-        ...(await this.product('inputs', weights, tiles.inputs, b.normed, b.inputs)),
+        ...(await this.product('inputs', weights, tiles.inputs, b.residual, b.inputs, 'step', norms.input)),
         ...(await this.#queries(weights, tiles.queryB, norms.query)),
         ...(await this.#cacheRows(cache, norms.streams)),
         ...(a.absorbed ? await this.product('keyUp', weights, tiles.keyUp, b.queries, b.absorbed) : []),
@@ -110,8 +112,7 @@ export class LayerBuilder {
       ],
       mlp: [
         await this.#program.gpuJs('add attention', addPartials, {}, [b.residual, b.attentionOut], b.middle, [shape.embed, 'rows']),
-        ...(await this.norm(b.middle, 0, shape.embed, norms.mlp, b.normed)),
-        ...(await this.product('gateUp', weights, tiles.gateUp, b.normed, b.gateUp)),
+        ...(await this.product('gateUp', weights, tiles.gateUp, b.middle, b.gateUp, 'step', norms.mlp)),
         await this.#program.gpuJs('swiglu', swiglu, { width: this.#plan.mlpWidth }, [b.gateUp], b.activated, [
           this.#plan.mlpWidth,
           own.length,
@@ -146,9 +147,7 @@ export class LayerBuilder {
     let source = b.inputs
     let offset = columns.queryB
     if (fromLatent) {
-      const latent = a.queryNormed ? b.latent : b.inputs
-      if (a.queryNormed) dispatches.push(...(await this.norm(b.inputs, columns.queryA, a.queryRank, norm, b.latent)))
-      dispatches.push(...(await this.product('queryB', weights, tiles, latent, b.rawQueries)))
+      dispatches.push(...(await this.product('queryB', weights, tiles, b.inputs, b.rawQueries, 'step', a.queryNormed ? norm : undefined)))
       source = b.rawQueries
       offset = 0
     }
@@ -242,8 +241,9 @@ export class LayerBuilder {
 
   /** Attention in groups of rows, so that the parts of one group fit. */
   async #attend(cache: GPUBuffer): Promise<Dispatch[]> {
-    const { flash, rowGroup, stepRows } = this.#plan
+    const { flash, rowGroup, stepRows, tensor } = this.#plan
     if (flash.groups.length === 0) return []
+    if (tensor) return this.#attendOnTensorCores(cache, tensor)
     const b = this.#b
     const program = this.#program
     const queries = this.#plan.a.absorbed ? b.absorbed : b.queries
@@ -263,6 +263,30 @@ export class LayerBuilder {
         'rows',
       ])
       dispatches.push({ ...combine, groups: (n) => combine.groups(rowsOf(n)) })
+    }
+    return dispatches
+  }
+
+  async #attendOnTensorCores(cache: GPUBuffer, { shape, tiling }: NonNullable<GpuPlan['tensor']>): Promise<Dispatch[]> {
+    const { a, rowGroup, stepRows } = this.#plan
+    const b = this.#b
+    const program = this.#program
+    const queries = a.absorbed ? b.absorbed : b.queries
+    const ropeQueries = a.sharedRopeDim > 0 ? b.queries.buffer : undefined
+    const slots = shape.slots.length
+    const words = packedQueryWidth(shape) / 2
+    const packing = [program.count('step'), b.slots, queries.buffer, ropeQueries, b.packedQueries]
+    const dispatches = [await program.wgsl('pack queries', packQueries(shape), packing, (n) => [Math.ceil(words / 64), slots, n])]
+    for (let first = 0; first < stepRows; first += rowGroup) {
+      const rowsOf = (n: number) => Math.max(0, Math.min(rowGroup, n - first))
+      const start = program.uniform(Uint32Array.of(first, 0, 0, 0))
+      const buffers = [b.rows, b.pages, b.packedQueries, cache, b.partSums.buffer, b.partStates.buffer, start]
+      const code = tensorAttention(shape, tiling)
+      dispatches.push(await program.wgsl('attention', code, buffers, (n) => [b.mostParts, shape.groups.length, rowsOf(n)]))
+      const combined = [b.rows, b.partSums.buffer, b.partStates.buffer, b.context.buffer, start]
+      dispatches.push(
+        await program.wgsl('combine parts', combineTensorParts(shape), combined, (n) => [slots, combineGroups(shape.valueWidth), rowsOf(n)]),
+      )
     }
     return dispatches
   }

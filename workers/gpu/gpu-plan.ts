@@ -1,8 +1,10 @@
 // What a rank computes on its device, as numbers: where columns, regions of the cache, heads and tiles are. A pure function of the
 // model's shape, the plan and the rank; no device is needed to know it.
 import type { SharedMemory } from '../../kernels/backend.js'
+import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import { type GpuCacheFormat, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { CACHE_SLACK, type FlashShape, HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
+import { packedValueWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../../kernels/gpu/wgsl/tensor-attention.js'
 import type { WeightFormat } from '../../kernels/packing.js'
 import {
   cacheWidth,
@@ -42,9 +44,8 @@ export interface GpuLayerPlan {
 
 /** Workgroups of attention that keep a large device busy. */
 const WORKGROUPS = 264
+/** Of a row: gpu.js combines them one after another. */
 const MOST_PARTS = 64
-/** Pages of a part, at least. */
-export const FEWEST_PAGES = 4
 /** Bytes of the parts of one group of rows. */
 const PART_BYTES = 128 << 20
 
@@ -85,6 +86,10 @@ export class GpuPlan {
     readonly all: number
   }
   readonly flash: FlashShape
+  /** Attention on tensor cores; undefined: the device has none that fit, or the cache is not f16, or keys are sums of vectors. */
+  readonly tensor: { readonly shape: TensorShape; readonly tiling: TensorTiling } | undefined
+  /** Scalars from one head's weighted sum to the next. */
+  readonly contextWidth: number
   readonly absorbedWidth: number
   /** Rows whose parts are computed together. */
   readonly rowGroup: number
@@ -105,6 +110,7 @@ export class GpuPlan {
     layout: ModelLayout,
     rank: number,
     memories: { shards: readonly SharedMemory[]; rank: SharedMemory },
+    adapter: AdapterFacts,
   ) {
     const mine = layout.ranks[rank] as RankLayout
     const a = shape.attention
@@ -166,10 +172,24 @@ export class GpuPlan {
     const units = rankUnits(a, own)
     const queryStride = a.absorbed ? cacheWidth(a.stream.keyWidth) : cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
     const paddedWidth = cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
+    const mostHeads = Math.max(1, ...units.map((unit) => unit.headEnd - unit.headStart))
+    const widths = {
+      keyWidth: a.stream.keyWidth,
+      keyOffset: 0,
+      valueOffset: a.stream.valueOffset,
+      rowWidth: streamRow,
+      ropeDim: a.sharedRopeDim,
+      ropeRowWidth: cacheWidth(a.sharedRopeDim),
+    }
+    const onTensorCores =
+      adapter.tensorCores && plan.cache === 'f16' && !a.factors
+        ? planTensorAttention({ ...widths, valueWidth: a.stream.valueWidth }, mostHeads, adapter.workgroupStorage)
+        : undefined
+    const groupHeads = onTensorCores?.groupHeads ?? 1
     let unitHeads = 0
     const placed = units.map((unit) => {
       const out = unitHeads
-      unitHeads += unit.headEnd - unit.headStart
+      unitHeads += Math.ceil((unit.headEnd - unit.headStart) / groupHeads) * groupHeads
       return { ...unit, out }
     })
     this.absorbedWidth = unitHeads * cacheWidth(a.stream.keyWidth)
@@ -187,7 +207,12 @@ export class GpuPlan {
         }
       }),
     )
-    const parts = Math.max(1, Math.min(MOST_PARTS, Math.ceil(WORKGROUPS / Math.max(1, groups.length)), Math.ceil(plan.pagesPerSlot / FEWEST_PAGES)))
+    // As many parts as keep the device of a rank with one shard busy: the same at every rank count, for a row's bits depend on it.
+    const groupsOf = (s: number, heads: number) => unitsOf(a, s).reduce((sum, u) => sum + Math.ceil((u.headEnd - u.headStart) / heads), 0)
+    const partsFor = (heads: number, most: number) => {
+      const shardGroups = Math.max(1, ...Array.from({ length: SHARDS }, (_, s) => groupsOf(s, heads)))
+      return Math.max(1, Math.min(most, Math.ceil(WORKGROUPS / shardGroups), plan.pagesPerSlot))
+    }
     this.flash = {
       format: this.format,
       groups,
@@ -195,25 +220,42 @@ export class GpuPlan {
       queryStride,
       ropeWidth: this.heads * paddedWidth,
       ropeStride: paddedWidth,
-      rowWidth: streamRow,
-      keyOffset: 0,
-      keyWidth: a.stream.keyWidth,
-      valueOffset: a.stream.valueOffset,
+      ...widths,
       valueWidth: contextWidth(a),
-      ropeDim: a.sharedRopeDim,
       ropeRegion: rope,
-      ropeRowWidth: cacheWidth(a.sharedRopeDim),
       factors: a.factors && { rank: a.factors.rank, valueStride: a.stream.valueWidth, region: coefficientRegion, lanes: this.lanes },
       scale: a.scale,
       outHeads: Math.max(1, unitHeads),
-      parts,
+      parts: partsFor(HEAD_GROUP, MOST_PARTS),
     }
-    const partBytes = parts * this.flash.outHeads * this.flash.valueWidth * 4
-    this.rowGroup = Math.max(16, Math.floor(PART_BYTES / partBytes / 16) * 16)
+    const tensorShape: TensorShape = {
+      ...this.flash,
+      valueWidth: a.stream.valueWidth,
+      groupHeads,
+      groups: placed.flatMap(({ stream, headStart, headEnd, out }) =>
+        Array.from({ length: Math.ceil((headEnd - headStart) / groupHeads) }, (_, g) => ({
+          region: streams.indexOf(stream) * this.regions.stream,
+          slot: out + g * groupHeads,
+        })),
+      ),
+      slots: placed.flatMap(({ headStart, headEnd, out }) =>
+        Array.from({ length: Math.ceil((headEnd - headStart) / groupHeads) * groupHeads }, (_, i) => {
+          const local = headStart + i - this.headStart
+          if (headStart + i >= headEnd) return undefined
+          return { query: a.absorbed ? (out + i) * queryStride : local * paddedWidth, rope: local * paddedWidth + cacheWidth(a.nopeDim) }
+        }),
+      ),
+    }
+    this.tensor = onTensorCores && { shape: { ...tensorShape, parts: partsFor(64, WORKGROUPS) }, tiling: onTensorCores.tiling }
+    this.contextWidth = this.tensor ? packedValueWidth(a.stream.valueWidth) : contextWidth(a)
+    // A row's parts on tensor cores are whole blocks of 256 bytes, as offsets of buffers must be; gpu.js's need 16 rows for that.
+    const fewestRows = this.tensor ? 1 : 16
+    const partBytes = this.parts * this.flash.outHeads * this.contextWidth * 4
+    this.rowGroup = Math.max(fewestRows, Math.floor(PART_BYTES / partBytes / fewestRows) * fewestRows)
 
     const shards = layout.shards
     const keyPad = cacheWidth(a.stream.keyWidth)
-    const pad = contextWidth(a)
+    const pad = this.contextWidth
     const T = this.stepRows
     const placedOf = (stream: number, head: number) => placed.find((u) => u.stream === stream && head >= u.headStart && head < u.headEnd)
     let sharded = 0
@@ -303,7 +345,7 @@ export class GpuPlan {
       const head = this.segmentStart + i
       if (!a.absorbed) {
         const unit = placed.find((u) => head >= u.headStart && head < u.headEnd)
-        if (unit) places[i * SHARDS] = (unit.out + head - unit.headStart) * contextWidth(a)
+        if (unit) places[i * SHARDS] = (unit.out + head - unit.headStart) * this.contextWidth
         continue
       }
       for (let s = 0; s < SHARDS; s++) {
@@ -329,10 +371,15 @@ export class GpuPlan {
     return places
   }
 
+  /** Most parts of a row. */
+  get parts(): number {
+    return this.tensor?.shape.parts ?? this.flash.parts
+  }
+
   /** Pages of a part and parts of a row that attends to `length` tokens: a function of the length alone. */
   partsOf(length: number): { readonly pages: number; readonly parts: number } {
     const all = Math.ceil(length / PAGE)
-    const pages = Math.max(FEWEST_PAGES, Math.ceil(all / this.flash.parts))
+    const pages = Math.ceil(all / this.parts)
     return { pages, parts: Math.ceil(all / pages) }
   }
 }

@@ -40,31 +40,39 @@ export class GpuQueue {
     this.#program.encode(encoder, dispatches, this.#timer)
   }
 
-  /** Submits what was encoded and returns the first bytes of the staging buffer. */
-  async read(encoder: GPUCommandEncoder, bytes: number): Promise<Float32Array> {
-    this.#submit(encoder)
-    const since = this.#recorder?.now() ?? 0
-    await this.#inTime(this.staging.mapAsync(1, 0, bytes))
-    const data = new Float32Array(this.staging.getMappedRange(0, bytes).slice(0))
-    this.staging.unmap()
-    await this.#note(since)
-    return data
+  /** Ends what was encoded, for `read` or `finish`. */
+  end(encoder: GPUCommandEncoder): GPUCommandBuffer {
+    this.#timer?.resolve(encoder)
+    const commands = encoder.finish()
+    this.#recorder?.add(ENCODE, this.#encodingSince)
+    return commands
   }
 
-  /** Submits what was encoded and waits for its end. */
-  async finish(encoder: GPUCommandEncoder): Promise<void> {
-    this.#submit(encoder)
+  /** Submits commands and gives `take` the first bytes of the staging buffer; `meanwhile` is called while the device works. */
+  async read(commands: readonly GPUCommandBuffer[], bytes: number, take: (data: Float32Array) => void, meanwhile?: () => void): Promise<void> {
+    this.#submit(commands)
+    const since = this.#recorder?.now() ?? 0
+    const mapped = this.#inTime(this.staging.mapAsync(1, 0, bytes))
+    // Heard below, also when `meanwhile` throws.
+    mapped.catch(() => {})
+    meanwhile?.()
+    await mapped
+    take(new Float32Array(this.staging.getMappedRange(0, bytes)))
+    this.staging.unmap()
+    await this.#note(since)
+  }
+
+  /** Submits commands and waits for their end. */
+  async finish(commands: readonly GPUCommandBuffer[]): Promise<void> {
+    this.#submit(commands)
     const since = this.#recorder?.now() ?? 0
     await this.#inTime(this.#context.device.queue.onSubmittedWorkDone())
     await this.#note(since)
   }
 
-  #submit(encoder: GPUCommandEncoder): void {
-    this.#timer?.resolve(encoder)
-    const commands = encoder.finish()
-    this.#recorder?.add(ENCODE, this.#encodingSince)
+  #submit(commands: readonly GPUCommandBuffer[]): void {
     const since = this.#recorder?.now() ?? 0
-    this.#context.device.queue.submit([commands])
+    this.#context.device.queue.submit(commands)
     this.#recorder?.add(SUBMIT, since)
   }
 

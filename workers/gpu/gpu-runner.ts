@@ -13,7 +13,7 @@ import { cacheWidth } from '../attention-plan.js'
 import type { Collectives } from '../collectives.js'
 import { cut } from '../cuts.js'
 import { type Exchange, openExchange, perShard } from '../exchange.js'
-import { COPY, COUNTERS, layoutMailbox, ROW } from '../layout.js'
+import { COPY, COUNTERS, layoutMailbox } from '../layout.js'
 import { layoutModel, type ModelLayout } from '../model-layout.js'
 import { eventId, type ProfileRecorder } from '../profile-recorder.js'
 import { type ModelShape, type RankInit, SHARDS } from '../protocol.js'
@@ -23,6 +23,7 @@ import { StepResults } from '../step-results.js'
 import { StepView } from '../step-view.js'
 import { TokenInputs } from '../token-inputs.js'
 import { GpuBuffers } from './gpu-buffers.js'
+import { GpuInputs } from './gpu-inputs.js'
 import { LayerBuilder, type LayerSegments } from './gpu-layer.js'
 import { GpuPlan } from './gpu-plan.js'
 import { GpuQueue } from './gpu-queue.js'
@@ -40,18 +41,22 @@ export class GpuRunner {
   readonly #exchange: Exchange
   readonly #step: StepView
   readonly #results: StepResults
-  readonly #inputs: TokenInputs
+  readonly #inputs: GpuInputs
   /** First token id of each shard. */
   readonly #starts: readonly number[]
   readonly #counters: Float64Array
-  readonly #tables: Uint32Array
+  /** Another shard's plane on its way to the device. */
+  readonly #others: Float32Array<ArrayBuffer>
   readonly #queue: GpuQueue
   readonly #recorder: ProfileRecorder | undefined
   /** On its way from one page to another. */
   readonly #copied: GPUBuffer
   #layers: readonly LayerSegments[] = []
   #head: readonly Dispatch[] = []
-  #cacheBytesRead = 0
+  /** Every layer, in order. */
+  #stepDispatches: readonly Dispatch[] = []
+  /** The next step, encoded while the last one ran: for rows of this shape and at most so many parts. */
+  #ahead: { readonly shape: string; readonly parts: number; readonly commands: GPUCommandBuffer } | undefined
 
   private constructor(
     context: GpuContext,
@@ -68,21 +73,23 @@ export class GpuRunner {
     this.#shape = shape
     this.#collectives = collectives
     this.#program = new Program(context)
-    this.#plan = new GpuPlan(shape, plan, layout, rank, { shards: init.shards, rank: init.rankMemory })
-    this.#tables = new Uint32Array(plan.slots * plan.pagesPerSlot)
-    this.#b = new GpuBuffers(this.#program, this.#plan, this.#tables.length)
+    this.#plan = new GpuPlan(shape, plan, layout, rank, { shards: init.shards, rank: init.rankMemory }, context.adapter)
+    this.#b = new GpuBuffers(this.#program, this.#plan, plan.slots * plan.pagesPerSlot)
     const open = (memory: SharedMemory) => openSpace(init.module, memory)
     this.#exchange = openExchange(shape, layout.exchange, open(init.exchange ?? init.rankMemory), rank, mine.shards)
     this.#step = new StepView(init.mailbox, plan.stepRows, plan.slots, plan.pagesPerSlot)
     this.#results = new StepResults(rank, plan.ranks, shape.vocab, plan.slots, this.#step, this.#exchange)
     const shards = layout.shards.map((shard, s) => new ShardWork(open(init.shards[s] as SharedMemory), shard, shape, s, rank))
-    this.#inputs = new TokenInputs(shape, shards)
+    const tokens = new TokenInputs(shape, shards)
+    this.#inputs = new GpuInputs(context.device.queue, this.#plan, this.#b, this.#step, this.#results, tokens, plan)
     this.#starts = perShard((s) => cut(shape.vocab, s))
     const mailbox = layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot)
     this.#counters = new Float64Array(init.mailbox, mailbox.counters + rank * COUNTERS.values * 8, COUNTERS.values)
     const { a, lanes, regions, stepRows, own, vocab } = this.#plan
     this.#copied = this.#program.buffer(PAGE * 4 * Math.max(regions.streamRow, cacheWidth(a.sharedRopeDim), 2 * (a.factors?.rank ?? 0) * lanes))
-    const most = Math.max(vocab * stepRows, own.length * stepRows * Math.max(shape.embed, shape.attention.heads * shape.attention.valueDim))
+    const widest = Math.max(shape.embed, shape.attention.heads * shape.attention.valueDim)
+    this.#others = new Float32Array(stepRows * widest)
+    const most = Math.max(vocab * stepRows, own.length * stepRows * widest)
     this.#recorder = recorder
     this.#queue = new GpuQueue(context, this.#program, Math.ceil(most / 4) * 16, init.deadlineMs, recorder)
   }
@@ -120,7 +127,7 @@ export class GpuRunner {
 
   /** Every dispatch of a step, in order. */
   get dispatches(): readonly Dispatch[] {
-    return [...this.#layers.flatMap((l) => [...l.attention, ...l.output, ...l.mlp, ...l.end]), ...this.#head]
+    return [...this.#stepDispatches, ...this.#head]
   }
 
   async #build(mine: RankLayout): Promise<void> {
@@ -145,9 +152,17 @@ export class GpuRunner {
       )
     }
     this.#layers = layers
+    this.#stepDispatches = layers.flatMap((l) => [...l.attention, ...l.output, ...l.mlp, ...l.end])
     this.#head = [
-      ...(await builder.norm(this.#b.selected, 0, shape.embed, vector(mine.finalNorm, shape.embed), this.#b.normed, 'selected')),
-      ...(await builder.product('head', plan.head.buffer.upload(program), plan.head.tiles, this.#b.normed, this.#b.logits, 'selected')),
+      ...(await builder.product(
+        'head',
+        plan.head.buffer.upload(program),
+        plan.head.tiles,
+        this.#b.selected,
+        this.#b.logits,
+        'selected',
+        vector(mine.finalNorm, shape.embed),
+      )),
     ]
     await program.device.queue.onSubmittedWorkDone()
   }
@@ -156,92 +171,95 @@ export class GpuRunner {
   async run(epoch: number): Promise<void> {
     const step = this.#step
     step.open(epoch)
-    const tokens = step.rows
+    const rows = step.rows
     const start = performance.now()
     const noted = this.#recorder?.now()
     this.#context.check()
     this.#collectives.at('start of step')
-    this.#embed(tokens)
-    this.#program.setRows('step', tokens)
-    this.#writeRows(tokens)
-    const queue = this.#queue
-    let encoder = queue.encoder()
-    this.#copyRows(encoder)
-    const { local } = this.#plan
-    const alone = this.#init.plan.ranks === 1
-    const { values, attentionOut, mlp } = this.#b
-    for (const layer of this.#layers) {
-      queue.encode(encoder, layer.attention)
-      if (!alone && !local) {
-        await this.#gather(encoder, values, this.#exchange.attention, tokens, 'reduce-scatter of attention outputs')
-        encoder = queue.encoder()
-      }
-      queue.encode(encoder, layer.output)
-      if (!alone) {
-        await this.#gather(encoder, attentionOut, this.#exchange.attentionOut, tokens, 'all-reduce of the attention projection')
-        encoder = queue.encoder()
-      }
-      queue.encode(encoder, layer.mlp)
-      if (!alone) {
-        await this.#gather(encoder, mlp, this.#exchange.mlp, tokens, 'all-reduce of the MLP')
-        encoder = queue.encoder()
-      }
-      queue.encode(encoder, layer.end)
-    }
-    await this.#logits(encoder, tokens)
+    this.#collectives.at('embedding')
+    this.#inputs.write(rows)
+    this.#b.mostParts = this.#inputs.mostParts
+    this.#program.setRows('step', rows)
+    const wanted: number[] = []
+    for (let t = 0; t < rows; t++) if (this.#results.wants(t)) wanted.push(t)
+    if (wanted.length > 0) this.#program.setRows('selected', wanted.length)
+    if (this.#init.plan.ranks === 1) await this.#runAlone(rows, wanted)
+    else await this.#runWithOthers(rows, wanted)
+    this.#collectives.at('sampling')
+    if (wanted.length > 0) this.#results.take(rows)
     if (noted !== undefined) this.#recorder?.add(STEP, noted)
     this.#count(performance.now() - start)
   }
 
-  #embed(tokens: number): void {
-    this.#collectives.at('embedding')
-    const { embed, attention } = this.#shape
-    const residual = new Float32Array(tokens * embed)
-    const rope = new Float32Array(tokens * attention.ropeDim)
-    for (let t = 0; t < tokens; t++) {
-      residual.set(this.#inputs.embedding(this.#results.token(t)).row(0), t * embed)
-      this.#inputs.rope(this.#step.int(t, ROW.position), rope.subarray(t * attention.ropeDim))
+  /** One submit and one readback. While the device works, the next step is encoded as if it had the same rows, a token later. */
+  async #runAlone(rows: number, wanted: readonly number[]): Promise<void> {
+    const queue = this.#queue
+    const { copies } = this.#step
+    const shape = `${rows} ${wanted.join()}`
+    const ahead = this.#ahead
+    this.#ahead = undefined
+    const fits = ahead !== undefined && ahead.shape === shape && ahead.parts >= this.#b.mostParts
+    const commands = fits ? [ahead.commands] : [this.#encodeStep(wanted)]
+    if (copies > 0) {
+      const encoder = queue.encoder()
+      this.#copyRows(encoder)
+      commands.unshift(queue.end(encoder))
     }
-    const { queue } = this.#program.device
-    queue.writeBuffer(this.#b.residual.buffer, 0, residual)
-    if (rope.length > 0) queue.writeBuffer(this.#b.rope.buffer, 0, rope)
+    if (wanted.length === 0) {
+      await queue.finish(commands)
+      return
+    }
+    const encodeNext = () => {
+      const parts = this.#inputs.nextParts
+      this.#b.mostParts = parts
+      this.#ahead = { shape, parts, commands: this.#encodeStep(wanted) }
+    }
+    // Timestamps of two steps would not fit together.
+    await queue.read(
+      commands,
+      wanted.length * this.#plan.vocab * 4,
+      (data) => this.#putLogits(data, wanted.length),
+      this.#recorder ? undefined : encodeNext,
+    )
+    await this.#collectives.barrierAsync('gather of logits')
   }
 
-  /** Each row's block table, length and parts; and what has changed of the tables. */
-  #writeRows(tokens: number): void {
-    const { pagesPerSlot } = this.#init.plan
-    const { queue } = this.#program.device
-    const rows = new Uint32Array(tokens * 4)
-    const counts = new Float32Array(tokens)
-    let most = 1
-    for (let t = 0; t < tokens; t++) {
-      const slot = this.#step.int(t, ROW.slot)
-      const length = this.#step.int(t, ROW.position) + 1
-      const { pages, parts } = this.#plan.partsOf(length)
-      rows.set([slot * pagesPerSlot, length, pages, parts], t * 4)
-      counts[t] = parts
-      most = Math.max(most, parts)
-      this.#updateTable(slot, Math.ceil(length / PAGE))
-      this.#cacheBytesRead += length * this.#plan.cacheBytesPerToken
-    }
-    this.#b.mostParts = most
-    queue.writeBuffer(this.#b.rows, 0, rows)
-    queue.writeBuffer(this.#b.parts.buffer, 0, counts)
+  /** A whole step at one rank. */
+  #encodeStep(wanted: readonly number[]): GPUCommandBuffer {
+    const queue = this.#queue
+    const encoder = queue.encoder()
+    queue.encode(encoder, this.#stepDispatches)
+    this.#encodeLogits(encoder, wanted)
+    return queue.end(encoder)
   }
 
-  #updateTable(slot: number, pages: number): void {
-    const { pagesPerSlot } = this.#init.plan
-    const first = slot * pagesPerSlot
-    let from = -1
-    let to = -1
-    for (let i = 0; i < pages; i++) {
-      const page = this.#step.page(slot, i)
-      if (this.#tables[first + i] === page) continue
-      this.#tables[first + i] = page
-      if (from < 0) from = i
-      to = i + 1
+  async #runWithOthers(rows: number, wanted: readonly number[]): Promise<void> {
+    const queue = this.#queue
+    const { local } = this.#plan
+    const { values, attentionOut, mlp } = this.#b
+    let encoder = queue.encoder()
+    this.#copyRows(encoder)
+    for (const layer of this.#layers) {
+      queue.encode(encoder, layer.attention)
+      if (!local) {
+        await this.#gather(encoder, values, this.#exchange.attention, rows, 'reduce-scatter of attention outputs')
+        encoder = queue.encoder()
+      }
+      queue.encode(encoder, layer.output)
+      await this.#gather(encoder, attentionOut, this.#exchange.attentionOut, rows, 'all-reduce of the attention projection')
+      encoder = queue.encoder()
+      queue.encode(encoder, layer.mlp)
+      await this.#gather(encoder, mlp, this.#exchange.mlp, rows, 'all-reduce of the MLP')
+      encoder = queue.encoder()
+      queue.encode(encoder, layer.end)
     }
-    if (from >= 0) this.#program.device.queue.writeBuffer(this.#b.pages, (first + from) * 4, this.#tables.subarray(first + from, first + to))
+    if (wanted.length === 0) {
+      await queue.finish([queue.end(encoder)])
+      return
+    }
+    this.#encodeLogits(encoder, wanted)
+    await queue.read([queue.end(encoder)], wanted.length * this.#plan.vocab * 4, (data) => this.#putLogits(data, wanted.length))
+    await this.#collectives.barrierAsync('gather of logits')
   }
 
   /** The step's copies of cached rows. */
@@ -279,50 +297,44 @@ export class GpuRunner {
     const { own } = this.#plan
     const bytes = tokens * width * 4
     for (const [i, s] of own.entries()) encoder.copyBufferToBuffer(planes.buffer, s * rows * width * 4, this.#queue.staging, i * bytes, bytes)
-    const read = await this.#queue.read(encoder, own.length * bytes)
-    for (const [i, s] of own.entries()) {
-      const slot = slots[s] as Rows
-      for (let t = 0; t < tokens; t++) slot.row(t).set(read.subarray((i * tokens + t) * width, (i * tokens + t) * width + slot.width))
-    }
+    await this.#queue.read([this.#queue.end(encoder)], own.length * bytes, (data) => {
+      for (const [i, s] of own.entries()) {
+        const slot = slots[s] as Rows
+        for (let t = 0; t < tokens; t++) slot.row(t).set(data.subarray((i * tokens + t) * width, (i * tokens + t) * width + slot.width))
+      }
+    })
     await this.#collectives.barrierAsync(site)
-    const others = new Float32Array(tokens * width)
+    const others = this.#others
     for (let s = 0; s < SHARDS; s++) {
       if (own.includes(s)) continue
       const slot = slots[s] as Rows
       for (let t = 0; t < tokens; t++) others.set(slot.row(t), t * width)
-      this.#program.device.queue.writeBuffer(planes.buffer, s * rows * width * 4, others)
+      this.#program.device.queue.writeBuffer(planes.buffer, s * rows * width * 4, others, 0, tokens * width)
     }
   }
 
-  async #logits(encoder: GPUCommandEncoder, tokens: number): Promise<void> {
-    const { embed } = this.#shape
-    const { vocab, own } = this.#plan
+  /** The logits of the wanted rows, to the staging buffer. */
+  #encodeLogits(encoder: GPUCommandEncoder, wanted: readonly number[]): void {
+    if (wanted.length === 0) return
+    const row = this.#shape.embed * 4
     const b = this.#b
-    let selected = 0
-    for (let t = 0; t < tokens; t++) {
-      if (this.#results.wants(t)) encoder.copyBufferToBuffer(b.residual.buffer, t * embed * 4, b.selected.buffer, selected++ * embed * 4, embed * 4)
-    }
-    if (selected === 0) {
-      await this.#queue.finish(encoder)
-      return
-    }
-    this.#program.setRows('selected', selected)
+    for (const [i, t] of wanted.entries()) encoder.copyBufferToBuffer(b.residual.buffer, t * row, b.selected.buffer, i * row, row)
     this.#queue.encode(encoder, this.#head)
-    const bytes = selected * vocab * 4
-    encoder.copyBufferToBuffer(b.logits.buffer, 0, this.#queue.staging, 0, bytes)
-    const read = await this.#queue.read(encoder, bytes)
+    encoder.copyBufferToBuffer(b.logits.buffer, 0, this.#queue.staging, 0, wanted.length * this.#plan.vocab * 4)
+  }
+
+  /** Own columns of the logits of `count` rows to the exchange slots. */
+  #putLogits(data: Float32Array, count: number): void {
+    const { vocab, own } = this.#plan
     const columns = this.#exchange.logitParts[this.#step.ring] as readonly Rows[]
     const first = this.#starts[own[0] as number] as number
-    for (let t = 0; t < selected; t++) {
+    for (let t = 0; t < count; t++) {
       for (const s of own) {
         const part = columns[s] as Rows
         const at = t * vocab + (this.#starts[s] as number) - first
-        part.row(t).set(read.subarray(at, at + part.width))
+        part.row(t).set(data.subarray(at, at + part.width))
       }
     }
-    await this.#collectives.barrierAsync('gather of logits')
-    this.#collectives.at('sampling')
-    this.#results.take(tokens)
   }
 
   #count(ms: number): void {
@@ -332,7 +344,7 @@ export class GpuRunner {
     }
     add(COUNTERS.shardedWeightBytes, this.#plan.shardedBytes)
     add(COUNTERS.replicatedWeightBytes, this.#plan.replicatedBytes)
-    c[COUNTERS.cacheBytes] = this.#cacheBytesRead
+    c[COUNTERS.cacheBytes] = this.#inputs.cacheBytesRead
     add(COUNTERS.steps, 1)
     add(COUNTERS.stepMs, ms)
     c.set(this.#collectives.waitMs, COUNTERS.waitMs)

@@ -25,47 +25,46 @@ export const TILE_WORDS = 8
 
 const times = (n: number, line: (i: number) => string) => Array.from({ length: n }, (_, i) => line(i)).join('\n')
 
-/** Columns (int8: blocks) of a thread whose loads are under way at once. */
-const UNROLL = 4
-
-/** One column of a thread: its loads, into variables that end in `i`, and its products with row t. */
+/** What a thread does with one column (int8: block of 32) c: its loads, and the products with row t of activations. */
 interface Column {
-  readonly load: (i: number, column: string) => string
-  readonly use: (i: number, t: number, column: string) => string
+  readonly load: string
+  readonly use: (t: number, normed: boolean) => string
+}
+
+/** x of one column; normed: times the norm's weight, its square added before. */
+const scalar = (t: number, normed: boolean) => {
+  const x = `xs[xFirst + ${t}u * dims.x + c]`
+  return normed ? `let v = ${x}; square${t} = fma(v, v, square${t}); let x = vec4<f32>(v * norm[c]);` : `let x = vec4<f32>(${x});`
 }
 
 const COLUMNS: Readonly<Record<WeightFormat, Column>> = {
   bf16: {
-    load: (i, c) => `let v${i} = w[first + (${c}) * 4u + quad];`,
-    use: (i, t, c) => `{ let x = vec4<f32>(xs[xFirst + ${t}u * dims.x + ${c}]);
-      lo${t} = fma(bitcast<vec4<f32>>(v${i} << vec4<u32>(16u)), x, lo${t}); hi${t} = fma(bitcast<vec4<f32>>(v${i} & vec4<u32>(0xffff0000u)), x, hi${t}); }`,
+    load: 'let w0 = w[first + c * 4u + quad]; let low = bitcast<vec4<f32>>(w0 << vec4<u32>(16u)); let high = bitcast<vec4<f32>>(w0 & vec4<u32>(0xffff0000u));',
+    use: (t, normed) => `{ ${scalar(t, normed)} lo${t} = fma(low, x, lo${t}); hi${t} = fma(high, x, hi${t}); }`,
   },
   f32: {
-    load: (i, c) => `let v${i} = w[first + (${c}) * 8u + quad * 2u]; let u${i} = w[first + (${c}) * 8u + quad * 2u + 1u];`,
-    use: (i, t, c) => `{ let x = vec4<f32>(xs[xFirst + ${t}u * dims.x + ${c}]);
-      lo${t} = fma(bitcast<vec4<f32>>(v${i}), x, lo${t}); hi${t} = fma(bitcast<vec4<f32>>(u${i}), x, hi${t}); }`,
+    load: 'let low = bitcast<vec4<f32>>(w[first + c * 8u + quad * 2u]); let high = bitcast<vec4<f32>>(w[first + c * 8u + quad * 2u + 1u]);',
+    use: (t, normed) => `{ ${scalar(t, normed)} lo${t} = fma(low, x, lo${t}); hi${t} = fma(high, x, hi${t}); }`,
   },
   // In a block of 32 columns 32 threads: 8 groups of 4 columns x 4 quads of rows.
   int8: {
-    load: (i, b) => `let v${i} = w[first + (${b}) * 38u + inBlock]; let u${i} = bitcast<vec4<f32>>(w[first + (${b}) * 38u + 32u + quad]);`,
-    use: (i, t, b) => `{ let x = column4(xFirst + ${t}u * dims.x, (${b}) * 32u + group * 4u, k);
-      lo${t} = fma(u${i}, vec4<f32>(dot(unpack4xI8f(v${i}.x), x), dot(unpack4xI8f(v${i}.y), x), dot(unpack4xI8f(v${i}.z), x), dot(unpack4xI8f(v${i}.w), x)), lo${t}); }`,
+    load: 'let w0 = w[first + c * 38u + inBlock]; let scale = bitcast<vec4<f32>>(w[first + c * 38u + 32u + quad]);',
+    use: (t, normed) => `{ let v = column4(xFirst + ${t}u * dims.x, c * 32u + group * 4u, k);
+      ${normed ? `square${t} += dot(v, v); let x = v * norm4(c * 32u + group * 4u, k);` : 'let x = v;'}
+      lo${t} = fma(scale, vec4<f32>(dot(unpack4xI8f(w0.x), x), dot(unpack4xI8f(w0.y), x), dot(unpack4xI8f(w0.z), x), dot(unpack4xI8f(w0.w), x)), lo${t}); }`,
   },
 }
 
 /** Adds this thread's columns, ascending, to lo<t> and hi<t> (8 rows; int8: lo<t>, 4 rows) of every row of activations. */
-function loop(format: WeightFormat): string {
+function loop(format: WeightFormat, normed: boolean): string {
   const { load, use } = COLUMNS[format]
   const int8 = format === 'int8'
   const stride = THREADS / (int8 ? 32 : 4)
-  const body = (t: number, i: number, column: string) => (t === 0 ? use(i, t, column) : `if (${t}u < rows) ${use(i, t, column)}`)
   const ofRows = (rows: number) => `
-    var c = ${int8 ? 'lid / 32u' : 'lid / 4u'};
-    for (; c + ${(UNROLL - 1) * stride}u < all; c += ${UNROLL * stride}u) {
-      ${times(UNROLL, (i) => load(i, `c + ${i * stride}u`))}
-      ${times(UNROLL, (i) => times(rows, (t) => body(t, i, `c + ${i * stride}u`)))}
-    }
-    for (; c < all; c += ${stride}u) { ${load(0, 'c')} ${times(rows, (t) => body(t, 0, 'c'))} }`
+    for (var c = ${int8 ? 'lid / 32u' : 'lid / 4u'}; c < all; c += ${stride}u) {
+      ${load}
+      ${times(rows, (t) => (t === 0 ? use(t, normed) : `if (${t}u < rows) ${use(t, normed)}`))}
+    }`
   // The same sums for one row of activations as for several: only what is asked in between differs.
   return `
   let all = ${int8 ? '(k + 31u) / 32u' : 'k'};
@@ -74,20 +73,23 @@ function loop(format: WeightFormat): string {
 }
 
 /**
- * bindings: dims uniform [x stride, y stride, 0, 0], count uniform, weights, tiles, x, y.
+ * bindings: dims uniform [x stride, y stride, 0, 0], count uniform, weights, tiles, x, y, and normed: the norm's weight.
+ * normed: x is RMS-normed on its way in: products with x * weight, divided by the root of x's mean square at the end.
  * Workgroups: tiles by groups of MATMUL_ROWS rows.
  */
-export function packedMatmul(format: WeightFormat): string {
+export function packedMatmul(format: WeightFormat, normed = false): string {
   const int8 = format === 'int8'
   const out = tileRows(format)
   // Sums of the lanes meet here: [64 lanes][out rows].
   const lanes = 64
   const parts = THREADS / out
   const each = lanes / parts
+  const lane = int8 ? 'lid / 32u * 8u + group' : 'lid / 4u'
   const put = (t: number) =>
-    int8
-      ? `partial[(lid / 32u * 8u + group) * 4u + quad] = lo${t};`
-      : `partial[(lid / 4u) * 8u + quad * 2u] = lo${t}; partial[(lid / 4u) * 8u + quad * 2u + 1u] = hi${t};`
+    (normed ? `if (quad == 0u) { squares[${lane}] = square${t}; } ` : '') +
+    (int8
+      ? `partial[(${lane}) * 4u + quad] = lo${t};`
+      : `partial[(${lane}) * 8u + quad * 2u] = lo${t}; partial[(${lane}) * 8u + quad * 2u + 1u] = hi${t};`)
   return `
 struct Tile { w : u32, x : u32, y : u32, k : u32, rows : u32, a : u32, b : u32, c : u32 }
 @group(0) @binding(0) var<uniform> dims : vec4<u32>;
@@ -96,8 +98,10 @@ struct Tile { w : u32, x : u32, y : u32, k : u32, rows : u32, a : u32, b : u32, 
 @group(0) @binding(3) var<storage, read> tiles : array<Tile>;
 @group(0) @binding(4) var<storage, read> xs : array<f32>;
 @group(0) @binding(5) var<storage, read_write> ys : array<f32>;
+${normed ? '@group(0) @binding(6) var<storage, read> norm : array<f32>;' : ''}
 var<workgroup> partial : array<vec4<f32>, ${(lanes * out) / 4}>;
 var<workgroup> sums : array<f32, ${THREADS}>;
+${normed ? `var<workgroup> squares : array<f32, ${lanes}>; var<workgroup> squareSums : array<f32, ${parts}>;` : ''}
 ${
   int8
     ? `fn unpack4xI8f(v : u32) -> vec4<f32> { return vec4<f32>(vec4<i32>(i32(v << 24u), i32(v << 16u), i32(v << 8u), i32(v)) >> vec4<u32>(24u)); }
@@ -106,6 +110,14 @@ fn column4(at : u32, c : u32, k : u32) -> vec4<f32> {
   var v = vec4<f32>(0.0);
   if (c < k) { v.x = xs[at + c]; } if (c + 1u < k) { v.y = xs[at + c + 1u]; } if (c + 2u < k) { v.z = xs[at + c + 2u]; }
   return v;
+}
+${
+  normed
+    ? `fn norm4(c : u32, k : u32) -> vec4<f32> {
+  let last = k - 1u;
+  return vec4<f32>(norm[min(c, last)], norm[min(c + 1u, last)], norm[min(c + 2u, last)], norm[min(c + 3u, last)]);
+}`
+    : ''
 }`
     : ''
 }
@@ -115,8 +127,8 @@ fn main(@builtin(local_invocation_index) lid : u32, @builtin(workgroup_id) group
   let k = tile.k; let first = tile.w;
   let row0 = group_id.y * ${MATMUL_ROWS}u; let rows = min(${MATMUL_ROWS}u, count.x - row0);
   let xFirst = tile.x + row0 * dims.x;
-  ${times(MATMUL_ROWS, (t) => (int8 ? `var lo${t} = vec4<f32>(0.0);` : `var lo${t} = vec4<f32>(0.0); var hi${t} = vec4<f32>(0.0);`))}
-  ${loop(format)}
+  ${times(MATMUL_ROWS, (t) => `var lo${t} = vec4<f32>(0.0);${int8 ? '' : ` var hi${t} = vec4<f32>(0.0);`}${normed ? ` var square${t} = 0.0;` : ''}`)}
+  ${loop(format, normed)}
   ${times(
     MATMUL_ROWS,
     (t) => `if (${t}u < rows) {
@@ -124,9 +136,11 @@ fn main(@builtin(local_invocation_index) lid : u32, @builtin(workgroup_id) group
     workgroupBarrier();
     { let r = lid % ${out}u; let part = lid / ${out}u; var sum = 0.0;
       for (var i = 0u; i < ${each}u; i++) { sum += partial[(part * ${each}u + i) * ${out / 4}u + r / 4u][r % 4u]; }
-      sums[lid] = sum; }
+      sums[lid] = sum;
+      ${normed ? `if (r == 0u) { var total = 0.0; for (var i = 0u; i < ${each}u; i++) { total += squares[part * ${each}u + i]; } squareSums[part] = total; }` : ''} }
     workgroupBarrier();
     if (lid < tile.rows) { var sum = 0.0; for (var i = 0u; i < ${parts}u; i++) { sum += sums[i * ${out}u + lid]; }
+      ${normed ? `var total = 0.0; for (var i = 0u; i < ${parts}u; i++) { total += squareSums[i]; } sum /= sqrt(total / f32(k) + 0.000001);` : ''}
       ys[tile.y + (row0 + ${t}u) * dims.y + lid] = sum; }
     workgroupBarrier();
   }`,

@@ -35,6 +35,9 @@ export interface HeadSlot {
   readonly rope: number
 }
 
+/** What of a shape decides how it is computed. */
+export type TensorWidths = Pick<FlashShape, 'keyWidth' | 'keyOffset' | 'valueOffset' | 'valueWidth' | 'ropeDim' | 'rowWidth' | 'ropeRowWidth'>
+
 export interface TensorShape extends Omit<FlashShape, 'groups' | 'outHeads' | 'factors' | 'format' | 'queryStride' | 'ropeStride'> {
   readonly groups: readonly TensorGroup[]
   /** Heads of a group, a multiple of 16. */
@@ -43,22 +46,24 @@ export interface TensorShape extends Omit<FlashShape, 'groups' | 'outHeads' | 'f
   readonly slots: readonly (HeadSlot | undefined)[]
 }
 
-/** How a workgroup's work is laid out. It changes speed, and the order of sums. */
+/** How a workgroup's work is laid out. `tokens` and `split` fix the order of sums; the rest changes speed alone. */
 export interface TensorTiling {
   /** Cached rows at a time: 16 or 32. */
   readonly tokens: number
+  /** Subgroups that share the columns of the same heads: 2 or 4. */
+  readonly split: number
   /** Rows of 16 heads that one subgroup has: 1 or 2. */
   readonly headTiles: number
-  /** Subgroups that share the columns of the same heads: 1, 2 or 4. */
-  readonly split: number
   /** Tiles of cached rows on their way from memory: 1 or 2. */
   readonly ahead: number
-  /** 2: the next tile is stored while this one is computed with. */
+  /** Tiles in workgroup memory: 2 need a barrier less. */
   readonly buffers: number
+  /** 16-byte words from one head's scores to the next, at least tokens / 4. */
+  readonly scoreRow: number
 }
 
 /** Columns of a tile of cached rows: keys, values (the same where they begin at column 0), rope keys; padded to 16. */
-function columnsOf({ keyWidth, valueOffset, valueWidth, ropeDim }: Pick<TensorShape, 'keyWidth' | 'valueOffset' | 'valueWidth' | 'ropeDim'>) {
+function columnsOf({ keyWidth, valueOffset, valueWidth, ropeDim }: TensorWidths) {
   const shared = valueOffset === 0
   const valueAt = shared ? 0 : pad(keyWidth)
   const ropeAt = shared ? pad(Math.max(keyWidth, valueWidth)) : valueAt + pad(valueWidth)
@@ -75,44 +80,42 @@ export function packedValueWidth(valueWidth: number): number {
   return pad(valueWidth)
 }
 
-/** Heads of the groups that `heads` heads of one stream are cut into. */
-export function groupHeadsOf(heads: number): number {
-  return pad(Math.ceil(heads / Math.ceil(heads / MOST_HEADS)))
+/** Bytes of workgroup memory. */
+function storageOf(shape: TensorWidths, groupHeads: number, tiling: TensorTiling): number {
+  const g = geometry(shape, groupHeads, tiling)
+  return (g.tileVectors * tiling.buffers + g.scores + groupHeads / 4 + 1) * 16
 }
 
-/** What a workgroup needs of its memory, in bytes. */
-function storageOf(shape: TensorShape, tiling: TensorTiling): number {
-  const g = geometry(shape, tiling)
-  return g.tileVectors * tiling.buffers * 16 + g.scores * g.vector * 4 + g.weights * g.vector * 2 + shape.groupHeads * 4 + 16
-}
-
-/** The tiling for a shape on a device; undefined: these kernels can't do it, flash-attention.ts can. */
-export function tensorTiling(shape: TensorShape, workgroupStorage: number): TensorTiling | undefined {
+/**
+ * Heads of a group, and the tiling, for streams with `heads` heads each; undefined: these kernels can't do it, flash-attention.ts can.
+ * Whether they can, and the order of sums, follow from the widths alone: a model has the same at every rank count.
+ */
+export function planTensorAttention(
+  shape: TensorWidths,
+  heads: number,
+  workgroupStorage: number,
+): { readonly groupHeads: number; readonly tiling: TensorTiling } | undefined {
   if (unitOf(shape) === undefined) return undefined
-  const headTiles = shape.groupHeads % (2 * SIDE) === 0 ? 2 : 1
-  for (const split of [2, 4]) {
-    const matrices = (width: number) => Math.ceil(width / SIDE / split)
-    const registers = headTiles * (8 * matrices(pad(shape.valueWidth)) + 4 * matrices(packedQueryWidth(shape)))
-    if (registers > REGISTERS) continue
-    for (const [buffers, ahead] of [
-      [2, 1],
-      [1, 1],
-    ] as const) {
-      const tiling = { tokens: SIDE, headTiles, split, ahead, buffers }
-      if (storageOf(shape, tiling) <= workgroupStorage) return tiling
-    }
+  const matrices = (width: number, split: number) => Math.ceil(width / SIDE / split)
+  const registers = (split: number) => 2 * (8 * matrices(pad(shape.valueWidth), split) + 4 * matrices(packedQueryWidth(shape), split))
+  const split = [2, 4].find((n) => registers(n) <= REGISTERS)
+  if (split === undefined) return undefined
+  // Two tiles on their way where registers are left for them.
+  const ahead = registers(split) <= REGISTERS / 2 + 16 ? 2 : 1
+  for (let groupHeads = pad(Math.ceil(heads / Math.ceil(heads / MOST_HEADS))); groupHeads > 0; groupHeads -= SIDE) {
+    const tiling = { tokens: SIDE, split, headTiles: groupHeads % (2 * SIDE) === 0 ? 2 : 1, ahead, buffers: 1, scoreRow: 5 }
+    if (storageOf(shape, groupHeads, tiling) <= workgroupStorage) return { groupHeads, tiling }
   }
   return undefined
 }
 
 /** Cached scalars that are read at once: 8, 4 or 2; undefined where rows lie on odd places. */
-function unitOf({ rowWidth, ropeRowWidth, ropeDim, valueOffset, keyWidth, keyOffset }: TensorShape): number | undefined {
+function unitOf({ rowWidth, ropeRowWidth, ropeDim, valueOffset, keyWidth, keyOffset }: TensorWidths): number | undefined {
   if (keyOffset !== 0 || (valueOffset !== 0 && valueOffset < keyWidth)) return undefined
   return [8, 4, 2].find((unit) => rowWidth % unit === 0 && valueOffset % unit === 0 && (ropeDim === 0 || ropeRowWidth % unit === 0))
 }
 
-function geometry(shape: TensorShape, { tokens, headTiles, split }: TensorTiling) {
-  const { groupHeads } = shape
+function geometry(shape: TensorWidths, groupHeads: number, { tokens, headTiles, split, scoreRow }: TensorTiling) {
   const columns = columnsOf(shape)
   const headGroups = groupHeads / SIDE / headTiles
   const subgroups = headGroups * split
@@ -120,26 +123,17 @@ function geometry(shape: TensorShape, { tokens, headTiles, split }: TensorTiling
   /** Threads of one head in the softmax, and tokens of each. */
   const perHead = threads / groupHeads
   const each = tokens / perHead
-  const vector = Math.min(4, each)
   // A row more than the columns: 16 bytes, so that rows do not meet in the same banks.
   const rowVectors = columns.all / 8 + 1
-  let quads = tokens / 4
-  while (quads % 8 !== 2 && quads % 8 !== 6) quads++
-  const scoreRow = quads * 4
-  const weightRow = tokens + 8
   return {
     columns,
-    headGroups,
     threads,
     perHead,
-    chunks: each / vector,
-    vector,
+    each,
     rowVectors,
     tileVectors: tokens * rowVectors,
-    scoreRow,
-    weightRow,
-    scores: Math.max(split * groupHeads * scoreRow, subgroups * SIDE * SIDE) / vector,
-    weights: (groupHeads * weightRow) / vector,
+    // Scores of each part of the columns. Weights take the place of the first part's; the others are scratch for rescaling.
+    scores: Math.max(split * groupHeads * scoreRow, groupHeads * scoreRow + (subgroups * SIDE * SIDE) / 4),
     keySteps: packedQueryWidth(shape) / SIDE,
     valueSteps: pad(shape.valueWidth) / SIDE,
   }
@@ -187,72 +181,40 @@ export function slotTable({ slots }: TensorShape): Uint32Array {
  */
 export function tensorAttention(shape: TensorShape, tiling: TensorTiling): string {
   const { groups, groupHeads: H, keyWidth, valueOffset, valueWidth, ropeDim, rowWidth, ropeRowWidth, parts } = shape
-  const { tokens: T, headTiles, split, ahead, buffers } = tiling
-  const g = geometry(shape, tiling)
+  const { tokens: T, headTiles, split, ahead, buffers, scoreRow } = tiling
+  const g = geometry(shape, H, tiling)
   const slots = shape.slots.length
   const unit = unitOf(shape) as number
-  const unitType = { 8: 'vec4<u32>', 4: 'vec2<u32>', 2: 'u32' }[unit]
-  const zero = unit === 2 ? '0u' : `${unitType}(0u)`
+  const unitType = { 8: 'vec4<u32>', 4: 'vec2<u32>', 2: 'u32' }[unit] as string
   const queryWidth = packedQueryWidth(shape)
   const Z = pad(valueWidth)
-  // What a row loads: units of the stream's row, then of the rope key's.
-  const streamUnits = Math.ceil(Math.max(keyWidth, valueOffset + valueWidth) / unit)
-  const ropeUnits = Math.ceil(ropeDim / unit)
-  const rowUnits = streamUnits + ropeUnits
-  const loads = Math.ceil((T * rowUnits) / g.threads)
-  const ragged = (T * rowUnits) % g.threads !== 0
-  const { vector: V } = g
-  const floats = V === 4 ? 'vec4<f32>' : 'vec2<f32>'
-  const packed = V === 4 ? 'vec2<u32>' : 'u32'
-  const components = V === 4 ? ['x', 'y', 'z', 'w'] : ['x', 'y']
-  const scoreStride = g.scoreRow / V
-  const weightStride = g.weightRow / V
   const keySteps = Math.ceil(g.keySteps / split)
   const valueSteps = Math.ceil(g.valueSteps / split)
   /** Columns that no subgroup's share divides evenly: the last one has fewer. */
   const guard = (steps: number, all: number, step: number, body: string) =>
     steps * split === all || step < all - steps * (split - 1) ? body : `if (part_of * ${steps}u + ${step}u < ${all}u) { ${body} }`
-
-  /** Tile column of a unit of a loaded row. */
-  const place = (col: string) => {
-    const stream =
-      valueOffset === 0
-        ? `${col} * ${unit}u`
-        : `select(${col} * ${unit}u, ${g.columns.valueAt}u + ${col} * ${unit}u - ${valueOffset}u, ${col} * ${unit}u >= ${valueOffset}u)`
-    return ropeUnits === 0 ? stream : `select(${stream}, ${g.columns.ropeAt}u + (${col} - ${streamUnits}u) * ${unit}u, ${col} >= ${streamUnits}u)`
-  }
-  const guarded = (j: number) => ragged && j === loads - 1
-  const address = (j: number) => `let row${j} = (lid + ${j * g.threads}u) / ${rowUnits}u; let col${j} = (lid + ${j * g.threads}u) % ${rowUnits}u;
-  let column${j} = ${place(`col${j}`)}; let to${j} = row${j} * ${g.rowVectors}u + column${j} / 8u;${unit < 8 ? ` let in${j} = column${j} % 8u / 2u;` : ''}
-  let from${j} = ${ropeUnits === 0 ? `row${j} * ${rowWidth / unit}u + col${j}` : `select(row${j} * ${rowWidth / unit}u + col${j}, row${j} * ${ropeRowWidth / unit}u + col${j} - ${streamUnits}u, col${j} >= ${streamUnits}u)`};
-  ${times(ahead, (set) => `var r${set}_${j} = ${zero};`, ' ')}`
+  const loading = { tokens: T, threads: g.threads, unit, unitType, rowVectors: g.rowVectors, tileVectors: g.tileVectors }
+  const streamUnits = Math.ceil(Math.max(keyWidth, valueOffset + valueWidth) / unit)
+  const stream = new RowLoads(loading, 's', streamUnits, rowWidth, (column) =>
+    valueOffset === 0 ? column : `select(${column}, ${g.columns.valueAt}u + ${column} - ${valueOffset}u, ${column} >= ${valueOffset}u)`,
+  )
+  const rope = new RowLoads(loading, 'r', Math.ceil(ropeDim / unit), ropeRowWidth, (column) => `${g.columns.ropeAt}u + ${column}`)
   /** Reads the tile that begins at token `at`, and the page of the one after it. */
-  const fetch = (set: number, at: string) => `{ let at = ${at};
-      let stream_base = (group.region + (next_page * ${PAGE}u + at % ${PAGE}u) * ${rowWidth}u) / ${unit}u;
-      ${ropeUnits > 0 ? `let rope_base = (${shape.ropeRegion}u + (next_page * ${PAGE}u + at % ${PAGE}u) * ${ropeRowWidth}u) / ${unit}u;` : ''}
-      ${times(loads, (j) => `r${set}_${j} = ${zero}; if (${guarded(j) ? `row${j} < ${T}u && ` : ''}at + row${j} < end) { r${set}_${j} = cache[${ropeUnits > 0 ? `select(stream_base, rope_base, col${j} >= ${streamUnits}u)` : 'stream_base'} + from${j}]; }`, '\n      ')}
+  const fetch = (set: number, at: string) => `{ let at = ${at}; let left = select(0u, end - at, at < end);
+      ${stream.fetch(set, `(group.region + (next_page * ${PAGE}u + at % ${PAGE}u) * ${rowWidth}u) / ${unit}u`)}
+      ${ropeDim > 0 ? rope.fetch(set, `(${shape.ropeRegion}u + (next_page * ${PAGE}u + at % ${PAGE}u) * ${ropeRowWidth}u) / ${unit}u`) : ''}
       next_page = pages[row.x + min(at + ${T}u, end - 1u) / ${PAGE}u]; }`
-  const stash = (set: number, buffer: number) =>
-    times(loads, (j) => {
-      const to = `tile[${buffer * g.tileVectors}u + to${j}]`
-      const store =
-        unit === 8
-          ? `${to} = r${set}_${j};`
-          : unit === 4
-            ? `${to}[in${j}] = r${set}_${j}.x; ${to}[in${j} + 1u] = r${set}_${j}.y;`
-            : `${to}[in${j}] = r${set}_${j};`
-      return guarded(j) ? `if (row${j} < ${T}u) { ${store} }` : store
-    })
+  const stash = (set: number, buffer: number) => `${stream.stash(set, buffer)} ${ropeDim > 0 ? rope.stash(set, buffer) : ''}`
   /** Vector of a tile where a key step of this subgroup begins: key columns, then rope columns. */
   const keyColumn = (k: number) => {
     const keyParts = pad(keyWidth) / SIDE
-    const step = split === 1 ? `${k}u` : `(part_of * ${keySteps}u + ${k}u)`
+    const step = `(part_of * ${keySteps}u + ${k}u)`
     const gap = g.columns.ropeAt / SIDE - keyParts
     if (ropeDim === 0 || gap === 0) return `${step} * 2u`
     return `select(${step}, ${step} + ${gap}u, ${step} >= ${keyParts}u) * 2u`
   }
   const blocks = T / SIDE
-  const scores = (buffer: number) => `{ ${times(blocks, (r) => times(headTiles, (t) => `var c${r}_${t} = Sum();`, ' '), ' ')}
+  const scores = (buffer: number) => `{ ${times(blocks, (r) => times(headTiles, (i) => `var c${r}_${i} = Sum();`, ' '), ' ')}
       ${times(keySteps, (k) =>
         guard(
           keySteps,
@@ -263,27 +225,19 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling): strin
             (
               r,
             ) => `{ let b = subgroupMatrixLoad<Right, col_major>(&tile, ${buffer * g.tileVectors + r * SIDE * g.rowVectors}u + ${keyColumn(k)}, ${g.rowVectors}u);
-        ${times(headTiles, (t) => `c${r}_${t} = subgroupMatrixMultiplyAccumulate(q${t}_${k}, b, c${r}_${t});`, ' ')} }`,
+        ${times(headTiles, (i) => `c${r}_${i} = subgroupMatrixMultiplyAccumulate(q${i}_${k}, b, c${r}_${i});`, ' ')} }`,
           ),
         ),
       )}
-      ${times(blocks, (r) => times(headTiles, (t) => `subgroupMatrixStore<row_major>(&scores, (part_of * ${H}u + (heads_of * ${headTiles}u + ${t}u) * ${SIDE}u) * ${scoreStride}u + ${(r * SIDE) / V}u, c${r}_${t}, ${scoreStride}u);`))} }`
-  const softmax = `
-    ${times(g.chunks, (i) => `var x${i} = (${times(split, (k) => `scores[${k * H * scoreStride}u + h * ${scoreStride}u + ${i * g.perHead}u + j]`, ' + ')}) * ${shape.scale * LOG2_E};`, '\n    ')}
-    if (t + ${T}u > end) { ${times(g.chunks, (i) => components.map((c, e) => `if (t + (${i * g.perHead}u + j) * ${V}u + ${e}u >= end) { x${i}.${c} = -1.0e30; }`).join(' '), '\n      ')} }
-    { var most4 = x0; ${times(g.chunks - 1, (i) => `most4 = max(most4, x${i + 1});`, ' ')}
-    var most = ${V === 4 ? 'max(max(most4.x, most4.y), max(most4.z, most4.w))' : 'max(most4.x, most4.y)'};
-    ${times(Math.log2(g.perHead), (k) => `most = max(most, subgroupShuffleXor(most, ${1 << k}u));`, ' ')}
-    if (most > m + ${LAG}.0) { let alpha = exp2(m - most); m = most; l *= alpha; if (step > 0u) { rescale.x = step; } if (j == 0u) { factors[h] = alpha; } }
-    else if (j == 0u) { factors[h] = 1.0; } }
-    ${times(g.chunks, (i) => `{ let e = exp2(x${i} - m); l += ${V === 4 ? '(e.x + e.y) + (e.z + e.w)' : 'e.x + e.y'}; weights[h * ${weightStride}u + ${i * g.perHead}u + j] = ${V === 4 ? 'vec2<u32>(pack2x16float(e.xy), pack2x16float(e.zw))' : 'pack2x16float(e)'}; }`, '\n    ')}`
-  const rescaling = `if (step > 0u && rescale.x == step) {
-      ${times(headTiles, (t) =>
+      ${times(blocks, (r) => times(headTiles, (i) => `subgroupMatrixStore<row_major>(&scores, (part_of * ${H}u + (heads_of * ${headTiles}u + ${i}u) * ${SIDE}u) * ${scoreRow}u + ${r * 4}u, c${r}_${i}, ${scoreRow}u);`))} }`
+  const softmax = softmaxOver(shape, tiling, g)
+  const rescaling = `if (step > 0u && rescale.x == step) { let scratch = ${H * scoreRow}u + sg * 64u;
+      ${times(headTiles, (i) =>
         times(
           valueSteps,
-          (d) => `subgroupMatrixStore<row_major>(&scores, sg * ${(SIDE * SIDE) / V}u, a${t}_${d}, ${SIDE / V}u); workgroupBarrier();
-      { let f = factors[(heads_of * ${headTiles}u + ${t}u) * ${SIDE}u + lane / 2u]; for (var k = 0u; k < ${8 / V}u; k++) { scores[sg * ${(SIDE * SIDE) / V}u + lane * ${8 / V}u + k] *= f; } } workgroupBarrier();
-      a${t}_${d} = subgroupMatrixLoad<Sum, row_major>(&scores, sg * ${(SIDE * SIDE) / V}u, ${SIDE / V}u); workgroupBarrier();`,
+          (d) => `subgroupMatrixStore<row_major>(&scores, scratch, a${i}_${d}, 4u); workgroupBarrier();
+      { let f = factors[(heads_of * ${headTiles}u + ${i}u) * ${SIDE}u + lane / 2u]; for (var k = 0u; k < 2u; k++) { let at = scratch + lane * 2u + k; scores[at] = bitcast<vec4<u32>>(bitcast<vec4<f32>>(scores[at]) * f); } } workgroupBarrier();
+      a${i}_${d} = subgroupMatrixLoad<Sum, row_major>(&scores, scratch, 4u); workgroupBarrier();`,
         ),
       )} }`
   const sums = (buffer: number) =>
@@ -291,33 +245,23 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling): strin
       blocks,
       (
         r,
-      ) => `{ ${times(headTiles, (t) => `let p${t} = subgroupMatrixLoad<Left, row_major>(&weights, (heads_of * ${headTiles}u + ${t}u) * ${SIDE * weightStride}u + ${(r * SIDE) / V}u, ${weightStride}u);`, ' ')}
+      ) => `{ ${times(headTiles, (i) => `let p${i} = subgroupMatrixLoad<Left, row_major>(&scores, (heads_of * ${headTiles}u + ${i}u) * ${SIDE * scoreRow}u + ${r * 2}u, ${scoreRow}u);`, ' ')}
       ${times(valueSteps, (d) =>
         guard(
           valueSteps,
           g.valueSteps,
           d,
-          `{ let b = subgroupMatrixLoad<Right, row_major>(&tile, ${buffer * g.tileVectors + r * SIDE * g.rowVectors + g.columns.valueAt / 8 + d * 2}u${split > 1 ? ` + part_of * ${valueSteps * 2}u` : ''}, ${g.rowVectors}u);
-        ${times(headTiles, (t) => `a${t}_${d} = subgroupMatrixMultiplyAccumulate(p${t}, b, a${t}_${d});`, ' ')} }`,
+          `{ let b = subgroupMatrixLoad<Right, row_major>(&tile, ${buffer * g.tileVectors + r * SIDE * g.rowVectors + g.columns.valueAt / 8 + d * 2}u + part_of * ${valueSteps * 2}u, ${g.rowVectors}u);
+        ${times(headTiles, (i) => `a${i}_${d} = subgroupMatrixMultiplyAccumulate(p${i}, b, a${i}_${d});`, ' ')} }`,
         ),
       )} }`,
     )
   const barrier = 'workgroupBarrier();'
-  const one = (set: number) => `${stash(set, 0)} ${barrier}
+  const tile = (set: number, buffer: number) => `{ ${stash(set, buffer)} ${barrier}
     ${fetch(set, `t + ${ahead * T}u`)}
-    ${scores(0)} ${barrier} ${softmax} ${barrier} ${rescaling}
-    ${sums(0)} step++; ${barrier}`
-  const two = (set: number, buffer: number) => `${scores(buffer)} ${barrier} ${softmax}
-    ${stash(set, 1 - buffer)}
-    ${fetch(set, `t + ${(1 + ahead) * T}u`)} ${barrier} ${rescaling}
-    ${sums(buffer)} step++;`
-  const next = `t += ${T}u; if (t >= end) { break; }`
-  const loop =
-    buffers === 2
-      ? `${fetch(0, 'start')} ${stash(0, 0)} ${times(ahead, (k) => fetch((k + 1) % ahead, `start + ${(k + 1) * T}u`))} ${barrier}
-  loop { { ${two(1 % ahead, 0)} } ${next} { ${two(0, 1)} } ${next} }`
-      : `${times(ahead, (k) => fetch(k, `start + ${k * T}u`))}
-  loop { { ${one(0)} } ${next} ${ahead === 2 ? `{ ${one(1)} } ${next}` : ''} }`
+    ${scores(buffer)} ${barrier} ${softmax} ${barrier} ${rescaling}
+    ${sums(buffer)} step++; ${buffers === 1 ? barrier : ''} }
+    t += ${T}u; if (t >= end) { break; }`
   return `enable f16; enable subgroups; enable chromium_experimental_subgroup_matrix; enable chromium_disable_uniformity_analysis;
 alias Left = subgroup_matrix_left<f16, ${SIDE}, ${SIDE}>; alias Right = subgroup_matrix_right<f16, ${SIDE}, ${SIDE}>; alias Sum = subgroup_matrix_result<f32, ${SIDE}, ${SIDE}>;
 struct Group { region : u32, slot : u32 }
@@ -331,8 +275,7 @@ const GROUPS = array<Group, ${groups.length}>(${groups.map((group) => `Group(${g
 @group(0) @binding(6) var<uniform> first : vec4<u32>;
 // Every variable a multiple of 16 bytes: matrices are read wrong from other places.
 var<workgroup> tile : array<vec4<u32>, ${g.tileVectors * buffers}>;
-var<workgroup> scores : array<${floats}, ${g.scores}>;
-var<workgroup> weights : array<${packed}, ${g.weights}>;
+var<workgroup> scores : array<vec4<u32>, ${g.scores}>;
 var<workgroup> factors : array<f32, ${H}>;
 var<workgroup> rescale : vec4<u32>;
 @compute @workgroup_size(${g.threads})
@@ -349,11 +292,12 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
   var m = -1.0e30; var l = 0.0; var step = 0u; var t = start;
   if (lid == 0u) { rescale = vec4<u32>(0u); }
   var next_page = pages[row.x + start / ${PAGE}u];
-  ${times(loads, address, '\n  ')}
+  ${stream.declare(ahead)} ${ropeDim > 0 ? rope.declare(ahead) : ''}
+  ${times(ahead, (k) => fetch(k, `start + ${k * T}u`))}
   let query = (row_index * ${slots}u + group.slot) * ${queryWidth / 8}u;
   ${times(headTiles, (i) => times(keySteps, (k) => `let q${i}_${k} = subgroupMatrixLoad<Left, row_major>(&q, query + (heads_of * ${headTiles}u + ${i}u) * ${SIDE * (queryWidth / 8)}u + min(part_of * ${keySteps}u + ${k}u, ${g.keySteps - 1}u) * 2u, ${queryWidth / 8}u);`, '\n  '), '\n  ')}
   ${times(headTiles, (i) => times(valueSteps, (d) => `var a${i}_${d} = Sum();`, ' '), ' ')}
-  ${loop}
+  loop { ${times(Math.max(ahead, buffers), (i) => tile(i % ahead, i % buffers))} }
   let out = (id.z * ${parts}u + id.x) * ${slots}u + group.slot;
   ${times(headTiles, (i) =>
     times(valueSteps, (d) =>
@@ -365,10 +309,142 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
       ),
     ),
   )}
-  ${times(Math.log2(g.perHead), (k) => `l += subgroupShuffleXor(l, ${1 << k}u);`, ' ')}
   if (j == 0u) { state[out + h] = vec2<f32>(m, l); }
 }
 `
+}
+
+/**
+ * From scores to weights, in their place. A thread has `each` tokens of a head, in order; sums of weights go through a binary tree over
+ * the tokens, so they do not depend on how many threads share a head.
+ */
+function softmaxOver(shape: TensorShape, { tokens: T, split, scoreRow }: TensorTiling, { perHead, each }: ReturnType<typeof geometry>): string {
+  const H = shape.groupHeads
+  // A thread reads a vector of up to 4 scores at once.
+  const V = Math.min(4, each)
+  const score = (part: number, token: number) => {
+    const word = `scores[(${part * H}u + h) * ${scoreRow}u + (j * ${each}u + ${token}u) / 4u]`
+    return V === 4
+      ? `bitcast<vec4<f32>>(${word})`
+      : `bitcast<vec2<f32>>(vec2<u32>(${word}[(j * ${each}u + ${token}u) % 4u], ${word}[(j * ${each}u + ${token}u) % 4u + 1u]))`
+  }
+  const letters = ['x', 'y', 'z', 'w'].slice(0, V)
+  const chunks = each / V
+  const tree = (terms: readonly string[]): string =>
+    terms.length === 1 ? (terms[0] as string) : `(${tree(terms.slice(0, terms.length / 2))} + ${tree(terms.slice(terms.length / 2))})`
+  const inChunk = (i: number) => letters.map((c) => `e${i}.${c}`)
+  const half = (i: number, pair: number) => `pack2x16float(e${i}.${pair === 0 ? 'xy' : 'zw'})`
+  const word = (i: number) => `(h * ${scoreRow}u + (j * ${each}u + ${i * V}u) / 8u)`
+  const within = (i: number) => `(j * ${each}u + ${i * V}u) % 8u / 2u`
+  return `
+    ${times(chunks, (i) => `var x${i} = (${times(split, (k) => score(k, i * V), ' + ')}) * ${shape.scale * LOG2_E};`, '\n    ')}
+    if (t + ${T}u > end) { ${times(chunks, (i) => letters.map((c, e) => `if (t + j * ${each}u + ${i * V + e}u >= end) { x${i}.${c} = -1.0e30; }`).join(' '), '\n      ')} }
+    { var most4 = x0; ${times(chunks - 1, (i) => `most4 = max(most4, x${i + 1});`, ' ')}
+    var most = ${V === 4 ? 'max(max(most4.x, most4.y), max(most4.z, most4.w))' : 'max(most4.x, most4.y)'};
+    ${times(Math.log2(perHead), (k) => `most = max(most, subgroupShuffleXor(most, ${1 << k}u));`, ' ')}
+    if (most > m + ${LAG}.0) { let alpha = exp2(m - most); m = most; l *= alpha; if (step > 0u) { rescale.x = step; } if (j == 0u) { factors[h] = alpha; } }
+    else if (j == 0u) { factors[h] = 1.0; } }
+    ${times(chunks, (i) => `let e${i} = exp2(x${i} - m); scores[${word(i)}][${within(i)}] = ${half(i, 0)};${V === 4 ? ` scores[${word(i)}][${within(i)} + 1u] = ${half(i, 1)};` : ''}`, '\n    ')}
+    { var sum = ${tree(Array.from({ length: chunks }, (_, i) => inChunk(i)).flat())};
+    ${times(Math.log2(perHead), (k) => `sum += subgroupShuffleXor(sum, ${1 << k}u);`, ' ')} l += sum; }`
+}
+
+interface Loading {
+  readonly tokens: number
+  readonly threads: number
+  readonly unit: number
+  readonly unitType: string
+  readonly rowVectors: number
+  readonly tileVectors: number
+}
+
+/** How the threads of a workgroup bring the rows of one region to a tile: `units` of a row each, through registers. */
+class RowLoads {
+  readonly #l: Loading
+  readonly #name: string
+  readonly #units: number
+  readonly #rowUnits: number
+  readonly #place: (column: string) => string
+  readonly #loads: number
+  /** Every thread always has the same column, and rows a fixed step apart. */
+  readonly #even: boolean
+
+  /** place: a tile's column for a column of the region's row. */
+  constructor(l: Loading, name: string, units: number, rowWidth: number, place: (column: string) => string) {
+    this.#l = l
+    this.#name = name
+    this.#units = units
+    this.#rowUnits = rowWidth / l.unit
+    this.#place = place
+    this.#loads = Math.ceil((l.tokens * units) / l.threads)
+    this.#even = l.threads % Math.max(1, units) === 0
+  }
+
+  #rowStep(j: number): number {
+    return (j * this.#l.threads) / this.#units
+  }
+
+  /** Row, and column in scalars, of load j. */
+  #row(j: number): string {
+    return this.#even ? `${this.#name}_row + ${this.#rowStep(j)}u` : `(lid + ${j * this.#l.threads}u) / ${this.#units}u`
+  }
+
+  #column(j: number): string {
+    return this.#even ? `lid % ${this.#units}u * ${this.#l.unit}u` : `(lid + ${j * this.#l.threads}u) % ${this.#units}u * ${this.#l.unit}u`
+  }
+
+  #inTile(j: number): string | undefined {
+    return (j + 1) * this.#l.threads <= this.#l.tokens * this.#units ? undefined : `${this.#row(j)} < ${this.#l.tokens}u`
+  }
+
+  declare(sets: number): string {
+    const { rowVectors, unitType } = this.#l
+    const n = this.#name
+    const registers = times(sets, (set) => times(this.#loads, (j) => `var ${n}${set}_${j} = ${unitType}();`, ' '), ' ')
+    if (!this.#even) return registers
+    return `let ${n}_row = lid / ${this.#units}u; let ${n}_from = ${this.#rowUnits === this.#units ? 'lid' : `${n}_row * ${this.#rowUnits}u + lid % ${this.#units}u`};
+  let ${n}_column = ${this.#place(this.#column(0))}; let ${n}_to = ${n}_row * ${rowVectors}u + ${n}_column / 8u; ${registers}`
+  }
+
+  /** Into the registers of a set, from the row whose first unit is `base`; rows from `left` on become zeros. */
+  fetch(set: number, base: string): string {
+    const n = this.#name
+    const from = (j: number) =>
+      this.#even
+        ? `${n}_from + ${this.#rowStep(j) * this.#rowUnits}u`
+        : `${this.#row(j)} * ${this.#rowUnits}u + (lid + ${j * this.#l.threads}u) % ${this.#units}u`
+    return `let ${n}_base = ${base};
+      ${times(
+        this.#loads,
+        (j) => {
+          const bounds = [this.#inTile(j), `${this.#row(j)} < left`].filter((c) => c !== undefined).join(' && ')
+          return `${n}${set}_${j} = ${this.#l.unitType}(); if (${bounds}) { ${n}${set}_${j} = cache[${n}_base + ${from(j)}]; }`
+        },
+        '\n      ',
+      )}`
+  }
+
+  /** From the registers of a set to a tile. */
+  stash(set: number, buffer: number): string {
+    const { rowVectors, tileVectors, unit } = this.#l
+    const n = this.#name
+    return times(this.#loads, (j) => {
+      const column = this.#even ? `${n}_column` : `(${this.#place(this.#column(j))})`
+      const to = this.#even
+        ? `${n}_to + ${buffer * tileVectors + this.#rowStep(j) * rowVectors}u`
+        : `${buffer * tileVectors}u + ${this.#row(j)} * ${rowVectors}u + ${column} / 8u`
+      const value = `${n}${set}_${j}`
+      const inVector = `${column} % 8u / 2u`
+      const store =
+        unit === 8
+          ? `tile[${to}] = ${value};`
+          : unit === 4
+            ? `tile[${to}][${inVector}] = ${value}.x; tile[${to}][${inVector} + 1u] = ${value}.y;`
+            : `tile[${to}][${inVector}] = ${value};`
+      const bounds = this.#inTile(j)
+      return bounds === undefined ? store : `if (${bounds}) { ${store} }`
+    })
+  }
 }
 
 /** Lanes that share the parts of one vector of columns, and vectors of a workgroup. */
