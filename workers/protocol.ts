@@ -1,7 +1,7 @@
 // What crosses between the coordinator and its worker threads: types, error codes, collective names. No logic.
 
 import type { BackendName, CacheFormat, SharedMemory } from '../kernels/backend.js'
-import type { AdapterFacts, GpuRequest } from '../kernels/gpu/adapter.js'
+import type { AdapterFacts, GpuRequest, GpuSettings } from '../kernels/gpu/adapter.js'
 import type { FloatFormat, WeightFormat } from '../kernels/packing.js'
 import type { SimdLevel } from '../kernels/wasm/simd-level.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
@@ -81,8 +81,8 @@ export interface ModelShape {
 /** How a model is run; with the shape it fixes every address of every memory. */
 export interface RunPlan {
   readonly backend: BackendName
-  /** What device each rank takes, for the gpu backend. */
-  readonly gpu: GpuRequest | undefined
+  /** What devices the ranks take, for the gpu backend. */
+  readonly gpu: GpuSettings | undefined
   /** Build of the wasm kernels. */
   readonly simd: SimdLevel
   readonly ranks: RankCount
@@ -164,7 +164,7 @@ export interface RankReport {
   readonly instructions: string
   readonly adapter: AdapterFacts | undefined
   /** Of a step, in order; of the gpu backend. */
-  readonly dispatches: readonly { readonly name: string; readonly origin: 'gpu.js' | 'WGSL' }[]
+  readonly dispatches: readonly { readonly name: string; readonly origin: 'gpu.js' | 'WGSL' | 'copy' }[]
 }
 
 /** The control plane of a rank (comlink). Never on the per-token path: a rank in a step answers after it. */

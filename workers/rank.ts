@@ -38,7 +38,7 @@ class Rank implements RankApi {
       const runner = await GpuRunner.create(this.#rank, init, this.#collectives, this.#device as GpuContext, recorder)
       this.#gpu = runner
       void this.#serve(runner, this.#collectives)
-      const dispatches = runner.dispatches.map(({ name, origin }) => ({ name, origin }))
+      const dispatches = runner.commands.map(({ name, origin }) => ({ name, origin }))
       return { backend: 'gpu', instructions: runner.instructions, adapter: runner.adapter, dispatches }
     }
     const runner = new ModelRunner(this.#rank, init, this.#collectives, recorder)

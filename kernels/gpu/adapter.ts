@@ -8,6 +8,19 @@ export interface GpuRequest {
   readonly checks: boolean
 }
 
+/** What the ranks of an engine are to acquire and run. */
+export interface GpuSettings {
+  /** Parts of adapter names: rank i takes the one at i mod n. None: all share the first hardware adapter. */
+  readonly adapters: readonly string[]
+  readonly checks: boolean
+  /** 'gpu.js': no hand-written WGSL; 'auto': only where the adapter lacks what it needs. */
+  readonly kernels: 'auto' | 'gpu.js'
+}
+
+export function requestOf({ adapters, checks }: GpuSettings, rank: number): GpuRequest {
+  return { adapter: adapters.length === 0 ? undefined : adapters[rank % adapters.length], checks }
+}
+
 export interface AdapterFacts {
   readonly vendor: string
   readonly architecture: string

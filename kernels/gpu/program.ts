@@ -18,11 +18,21 @@ export interface Dispatch {
   readonly rowSet: RowSet
 }
 
+/** Copies of rows between buffers, as positions of the step's rows have them. */
+export interface RowCopies {
+  readonly name: string
+  readonly origin: 'copy'
+  readonly record: (encoder: GPUCommandEncoder, rows: number) => void
+  readonly rowSet: RowSet
+}
+
+export type Command = Dispatch | RowCopies
+
 /** A buffer as gpu.js sees it: [width], [width, rows] or [width, rows, planes] float32. */
 export interface Shaped {
   readonly buffer: GPUBuffer
   readonly dims: readonly number[]
-  /** Byte offset, of an output. */
+  /** Byte offset; what is before it does not count in dims. */
   readonly offset?: number
 }
 
@@ -95,7 +105,7 @@ export class Program {
     const params = this.#paramsOf(name, kernel, constants, args, output, rowSet)
     const entries = [
       { binding: 0, resource: { buffer: params } },
-      ...args.map(({ buffer }, i) => ({ binding: 1 + i, resource: { buffer } })),
+      ...args.map(({ buffer, offset = 0 }, i) => ({ binding: 1 + i, resource: { buffer, offset } })),
       { binding: 1 + args.length, resource: { buffer: out.buffer, offset: out.offset ?? 0 } },
     ]
     const [wx, wy, wz] = kernel.workgroupSize
@@ -219,17 +229,27 @@ export class Program {
   }
 
   /** Encodes dispatches, in one pass; each in its own when they are timed. */
-  encode(encoder: GPUCommandEncoder, dispatches: readonly Dispatch[], timer?: GpuTimer): void {
-    let pass = timer ? undefined : encoder.beginComputePass()
-    for (const { name, pipeline, bindGroup, groups, rowSet } of dispatches) {
-      const [x, y, z] = groups(this.#rows[rowSet])
-      if (x * y * z === 0) continue
-      if (timer) pass = encoder.beginComputePass(timer.pass(name))
-      pass?.setPipeline(pipeline)
-      pass?.setBindGroup(0, bindGroup)
-      pass?.dispatchWorkgroups(x, y, z)
-      if (timer) pass?.end()
+  encode(encoder: GPUCommandEncoder, commands: readonly Command[], timer?: GpuTimer): void {
+    let pass: GPUComputePassEncoder | undefined
+    const endPass = () => {
+      pass?.end()
+      pass = undefined
     }
-    if (!timer) pass?.end()
+    for (const command of commands) {
+      const rows = this.#rows[command.rowSet]
+      if (command.origin === 'copy') {
+        endPass()
+        command.record(encoder, rows)
+        continue
+      }
+      const [x, y, z] = command.groups(rows)
+      if (x * y * z === 0) continue
+      pass ??= encoder.beginComputePass(timer?.pass(command.name))
+      pass.setPipeline(command.pipeline)
+      pass.setBindGroup(0, command.bindGroup)
+      pass.dispatchWorkgroups(x, y, z)
+      if (timer) endPass()
+    }
+    endPass()
   }
 }

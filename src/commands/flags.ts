@@ -9,7 +9,8 @@ export const DEFAULT_MODEL = fileURLToPath(assetUrl('models/tiny'))
 export interface EngineFlags {
   ranks: 'auto' | number
   backend: string
-  adapter?: string
+  adapter?: string[]
+  gpuKernels?: string
   weights: string
   cache: string
   variant?: string
@@ -28,14 +29,19 @@ function ranks(text: string): 'auto' | number {
   return text === 'auto' ? text : number(text)
 }
 
+/** A flag that may be given several times. */
+function collect(value: string, before: readonly string[] = []): string[] {
+  return [...before, value]
+}
+
 export function ids(text: string): number[] {
   return text.split(',').map(number)
 }
 
 export function engineOptions(flags: EngineFlags): EngineOptions {
-  const { ranks, backend, adapter, simd, weights, cache, variant, maxContext } = flags
+  const { ranks, backend, adapter, gpuKernels, simd, weights, cache, variant, maxContext } = flags
   // Engine.load checks the values; the cast only lets them through to it.
-  return { ranks, backend, simd, weights, cache, ...given({ adapter, variant, maxContext }) } as EngineOptions
+  return { ranks, backend, simd, weights, cache, ...given({ adapter, gpuKernels, variant, maxContext }) } as EngineOptions
 }
 
 /** The options that were given. */
@@ -47,7 +53,8 @@ export function withEngineFlags(command: Command): Command {
   return command
     .option('--ranks <n>', 'worker threads that share the model: auto, 1, 2 or 4', ranks, 'auto')
     .option('--backend <name>', 'auto, gpu, wasm or reference (float64, slow)', 'auto')
-    .option('--adapter <name>', "part of the GPU adapter's name; a software adapter must be named")
+    .option('--adapter <name>', "part of the GPU adapter's name; again for the next rank's; a software adapter must be named", collect)
+    .option('--gpu-kernels <kind>', 'auto (hand-written where the adapter can), or gpu.js (slow)')
     .option('--simd <level>', 'wasm kernels: auto, relaxed (fused multiply-add) or simd128', 'auto')
     .option('--weights <format>', 'weights in memory: auto (as stored), f32, bf16 or int8', 'auto')
     .option('--cache <format>', 'cached latents: f32, bf16, or f16 (gpu)', 'f32')

@@ -15,10 +15,18 @@ export interface EngineOptions {
    * 'auto': gpu when a hardware adapter answers, else wasm.
    */
   backend?: 'auto' | 'gpu' | 'wasm' | 'reference'
-  /** Part of the GPU adapter's name; a software adapter is used only when it is named. Default: the first hardware adapter. */
-  adapter?: string
+  /**
+   * Part of the GPU adapter's name, or several: rank i takes the one at i mod n. A software adapter is used only when it is named.
+   * Default: all ranks share the first hardware adapter. Cards of the same name can't be told apart.
+   */
+  adapter?: string | readonly string[]
   /** Bounds checks in GPU kernels and validation of commands: slower, for finding errors. Default false. */
   gpuChecks?: boolean
+  /**
+   * 'gpu.js': matrix products and attention are compiled by gpu.js too (f32 cache, f32 or bf16 weights), many times slower. Default
+   * 'auto': hand-written WGSL for these where the adapter has 256 threads and 16 KiB of memory a workgroup, else gpu.js.
+   */
+  gpuKernels?: 'auto' | 'gpu.js'
   /**
    * Name of the attention variant. Default: what the tensors' names and shapes show, or config.json's `variant`. Needed for
    * the ablations mla_no_scale, gla_2_no_scale and mlra_2_no_scale, whose tensors look like those of mla, gla_2 and mlra_2.
@@ -75,8 +83,10 @@ export interface LoadProgress {
 export interface ResolvedOptions {
   readonly ranks: RankCount
   readonly backend: 'auto' | 'gpu' | 'wasm' | 'reference'
-  readonly adapter: string | undefined
+  /** Names; none: the first hardware adapter. */
+  readonly adapter: readonly string[]
   readonly gpuChecks: boolean
+  readonly gpuKernels: 'auto' | 'gpu.js'
   readonly variant: string | undefined
   readonly simd: 'auto' | 'simd128' | 'relaxed'
   readonly weights: 'auto' | 'f32' | 'bf16' | 'int8'
@@ -100,6 +110,7 @@ const NAMES = [
   'backend',
   'adapter',
   'gpuChecks',
+  'gpuKernels',
   'variant',
   'simd',
   'weights',
@@ -130,8 +141,9 @@ export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
   return Object.freeze({
     ranks: ranks === 'auto' ? automaticRanks(availableParallelism()) : ranks,
     backend,
-    adapter: checkInstance('adapter', o.adapter, (v): v is string => typeof v === 'string' && v.length > 0, 'a part of an adapter name'),
+    adapter: adapterNames(o.adapter),
     gpuChecks: checkBoolean('gpuChecks', o.gpuChecks, fail),
+    gpuKernels: checkOneOf('gpuKernels', o.gpuKernels ?? 'auto', ['auto', 'gpu.js'] as const, fail),
     variant: o.variant === undefined ? undefined : checkOneOf('variant', o.variant as string, VARIANT_NAMES, fail),
     simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', ...SIMD_LEVELS] as const, fail),
     weights: checkOneOf('weights', o.weights ?? 'auto', ['auto', 'f32', 'bf16', 'int8'] as const, fail),
@@ -149,6 +161,13 @@ export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
     onProgress: checkInstance('onProgress', o.onProgress, (v): v is (p: LoadProgress) => void => typeof v === 'function', 'a function'),
     signal: checkInstance('signal', o.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal'),
   })
+}
+
+function adapterNames(value: unknown): readonly string[] {
+  const isName = (v: unknown): v is string => typeof v === 'string' && v.length > 0
+  const isNames = (v: unknown): v is string | readonly string[] => isName(v) || (Array.isArray(v) && v.length > 0 && v.every(isName))
+  const names = checkInstance('adapter', value, isNames, 'a part of an adapter name, or a list of them') ?? []
+  return Object.freeze(typeof names === 'string' ? [names] : [...names])
 }
 
 /** The largest rank count not above the cores. availableParallelism heeds affinity and, from Node 22 on, cgroup quotas. */

@@ -16,16 +16,22 @@ export async function chooseBackend(options: ResolvedOptions): Promise<BackendCh
   const choice = options.backend === 'auto' ? await automaticBackend(options) : { backend: options.backend, reason: 'it was asked for' }
   const { backend } = choice
   if (backend === 'gpu') {
+    if (options.gpuKernels === 'gpu.js' && (options.cache !== 'f32' || options.weights === 'int8')) {
+      const wanted = options.cache !== 'f32' ? `cache: '${options.cache}'` : "weights: 'int8'"
+      throw unsupported(wanted, "gpuKernels: 'gpu.js'", "Choose cache: 'f32' and weights: 'f32' or 'bf16', or leave gpuKernels out.")
+    }
     return choice
   }
-  if (options.cache === 'f16') throw unsupported("cache: 'f16'", backend, "Choose cache: 'bf16', or backend: 'gpu'.")
-  for (const name of ['adapter', 'gpuChecks'] as const) {
-    if (options[name]) throw unsupported(name, backend, `Choose backend: 'gpu', or leave ${name} out.`)
+  if (options.cache === 'f16') throw unsupported("cache: 'f16'", `${backend} backend`, "Choose cache: 'bf16', or backend: 'gpu'.")
+  const given = { adapter: options.adapter.length > 0, gpuChecks: options.gpuChecks, gpuKernels: options.gpuKernels !== 'auto' }
+  for (const [name, is] of Object.entries(given)) {
+    if (is) throw unsupported(name, `${backend} backend`, `Choose backend: 'gpu', or leave ${name} out.`)
   }
   return choice
 }
 
-async function automaticBackend({ adapter: name }: ResolvedOptions): Promise<BackendChoice> {
+async function automaticBackend({ adapter: names }: ResolvedOptions): Promise<BackendChoice> {
+  const [name] = names
   if (name === undefined && !hasGpu()) return { backend: 'wasm', reason: 'the system has no GPU device' }
   const adapter = await findAdapter({ adapter: name, checks: true }).catch(() => undefined)
   if (adapter && (name !== undefined || !adapter.software)) return { backend: 'gpu', reason: `${adapter.description || adapter.device} answers` }
@@ -50,10 +56,10 @@ export function gpuDeviceFiles(): string[] {
   return [...renders.map((name) => `/dev/dri/${name}`), ...['/dev/nvidiactl', '/dev/dxg'].filter((path) => existsSync(path))]
 }
 
-function unsupported(what: string, backend: string, remedy: string): OptionError {
+function unsupported(what: string, by: string, remedy: string): OptionError {
   return new OptionError('OPTION_INVALID', {
-    what: `the ${backend} backend does not have this option`,
-    expected: 'options that it has',
+    what: `${by} does not go with this option`,
+    expected: 'options that go together',
     actual: what,
     remedy,
   })

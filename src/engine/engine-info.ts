@@ -98,7 +98,7 @@ export function engineInfo(parts: EngineParts): EngineInfo {
     memoryBytes: memoryNeed(plan, layout).totalBytes,
     vocab: model.config.vocab_size,
     hasTokenizer: tokenizer !== undefined,
-    determinismKey: determinismKey(plan, coordinator.group.reports[0]?.instructions),
+    determinismKey: determinismKey(plan, [...new Set(coordinator.group.reports.map((report) => report.instructions))].join('+')),
     adapters: coordinator.group.reports.flatMap(({ adapter }) => (adapter ? [adapter] : [])),
     loadMs: parts.loadMs,
   })

@@ -116,7 +116,7 @@ export function planRun(model: ModelPlan, options: ResolvedOptions, cores: numbe
     simd: chooseSimd(options.simd),
     contextTokens: Math.min(context, Math.max(1, most) * PAGE_TOKENS),
     backend,
-    gpu: backend === 'gpu' ? { adapter: options.adapter, checks: options.gpuChecks } : undefined,
+    gpu: backend === 'gpu' ? { adapters: options.adapter, checks: options.gpuChecks, kernels: options.gpuKernels } : undefined,
     ranks,
     weights,
     embedding: model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32',

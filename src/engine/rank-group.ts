@@ -5,6 +5,7 @@ import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threa
 import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { Piscina } from 'piscina'
+import { requestOf } from '../../kernels/gpu/adapter.js'
 import { loadDawn } from '../../kernels/gpu/context.js'
 import type { AttachTask, RankApi, RankFailure, RankInit, RankReport } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
@@ -62,11 +63,11 @@ export class RankGroup {
       })
       const ranks = channels.map(({ port1 }): RankHandle => ({ port: port1, api: Comlink.wrap<RankApi>(nodeEndpoint(port1)) }))
       await Promise.race([Promise.all(attached), died])
-      const request = inits[0]?.plan.gpu
-      if (request) {
+      const settings = inits[0]?.plan.gpu
+      if (settings) {
         // Here as well: else the addon is unloaded with the last rank's thread, under threads of its own.
         await loadDawn()
-        for (const { api } of ranks) await Promise.race([api.acquireGpu(request), died])
+        for (const [rank, { api }] of ranks.entries()) await Promise.race([api.acquireGpu(requestOf(settings, rank)), died])
       }
       const reports = await Promise.race([Promise.all(ranks.map(({ api }, rank) => api.load(inits[rank] as RankInit))), died])
       const group = new RankGroup(pool, ranks, reports)

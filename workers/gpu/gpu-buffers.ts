@@ -7,9 +7,6 @@ import { cacheWidth } from '../attention-plan.js'
 import { SHARDS } from '../protocol.js'
 import type { GpuPlan } from './gpu-plan.js'
 
-/** Squares are summed in this many parts first. */
-export const CHUNKS = 32
-
 export class GpuBuffers {
   /** Of each row: first entry of its block table, length, pages a part, parts. */
   readonly rows: GPUBuffer
@@ -19,8 +16,6 @@ export class GpuBuffers {
   readonly parts: Shaped
   readonly residual: Shaped
   readonly middle: Shaped
-  readonly squares: Shaped
-  readonly normed: Shaped
   readonly inputs: Shaped
   readonly latent: Shaped
   readonly rawQueries: Shaped
@@ -68,8 +63,6 @@ export class GpuBuffers {
     this.parts = tensor(T)
     this.residual = tensor(shape.embed, T)
     this.middle = tensor(shape.embed, T)
-    this.squares = tensor(CHUNKS, T)
-    this.normed = tensor(shape.embed, T)
     this.inputs = tensor(plan.columns.width, T)
     this.latent = tensor(Math.max(1, a.queryRank), T)
     this.rawQueries = tensor(a.heads * (a.nopeDim + a.ropeDim), T)

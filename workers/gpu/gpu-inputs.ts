@@ -1,6 +1,8 @@
 // What a step needs on a rank's device, written there from the mailbox: embeddings, rope tables, block tables, lengths. Owns the host's
 // copies, made once; knows no kernels.
 /// <reference types="@webgpu/types" />
+
+import type { Program, Shaped } from '../../kernels/gpu/program.js'
 import { PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { ROW } from '../layout.js'
 import type { StepResults } from '../step-results.js'
@@ -24,6 +26,11 @@ export class GpuInputs {
   readonly #parts: Float32Array<ArrayBuffer>
   /** Block tables as the device has them. */
   readonly #tables: Uint32Array<ArrayBuffer>
+  /** For gpu.js kernels, which read floats: block tables, and [2, rows], first entry of the block table and length. */
+  readonly pageTable: Shaped
+  readonly rowTable: Shaped
+  readonly #pageFloats: Float32Array<ArrayBuffer>
+  readonly #rowFloats: Float32Array<ArrayBuffer>
   /** Of the cache, by all steps. */
   cacheBytesRead = 0
   /** Parts of the longest row of the step, and of the same rows a token later. */
@@ -31,7 +38,7 @@ export class GpuInputs {
   nextParts = 1
 
   constructor(
-    queue: GPUQueue,
+    program: Program,
     plan: GpuPlan,
     buffers: GpuBuffers,
     step: StepView,
@@ -39,7 +46,7 @@ export class GpuInputs {
     tokens: TokenInputs,
     tables: { readonly slots: number; readonly pagesPerSlot: number },
   ) {
-    this.#queue = queue
+    this.#queue = program.device.queue
     this.#plan = plan
     this.#b = buffers
     this.#step = step
@@ -51,6 +58,10 @@ export class GpuInputs {
     this.#rows = new Uint32Array(plan.stepRows * 4)
     this.#parts = new Float32Array(plan.stepRows)
     this.#tables = new Uint32Array(tables.slots * tables.pagesPerSlot)
+    this.#pageFloats = new Float32Array(plan.portable ? this.#tables.length : 0)
+    this.#rowFloats = new Float32Array(plan.portable ? plan.stepRows * 2 : 0)
+    this.pageTable = program.tensor(this.#pageFloats.length)
+    this.rowTable = program.tensor(2, this.#rowFloats.length / 2)
   }
 
   /** Writes what the rows of the open step need. */
@@ -70,6 +81,14 @@ export class GpuInputs {
     if (ropeDim > 0) queue.writeBuffer(this.#b.rope.buffer, 0, this.#rope, 0, rows * ropeDim)
     queue.writeBuffer(this.#b.rows, 0, this.#rows, 0, rows * 4)
     queue.writeBuffer(this.#b.parts.buffer, 0, this.#parts, 0, rows)
+    if (this.#rowFloats.length > 0) queue.writeBuffer(this.rowTable.buffer, 0, this.#rowFloats, 0, 2 * rows)
+  }
+
+  /** Row of the cache that row t of the step writes. */
+  cacheRow(t: number): number {
+    const position = (this.#rows[4 * t + 1] as number) - 1
+    const page = this.#tables[(this.#rows[4 * t] as number) + Math.floor(position / PAGE)] as number
+    return page * PAGE + (position % PAGE)
   }
 
   #writeRow(t: number, slot: number, length: number): void {
@@ -80,6 +99,10 @@ export class GpuInputs {
     this.#rows[at + 2] = pages
     this.#rows[at + 3] = parts
     this.#parts[t] = parts
+    if (this.#plan.portable) {
+      this.#rowFloats[2 * t] = this.#rows[at] as number
+      this.#rowFloats[2 * t + 1] = length
+    }
     this.mostParts = Math.max(this.mostParts, parts)
     this.nextParts = Math.max(this.nextParts, parts, this.#plan.partsOf(length + 1).parts)
     this.#updateTable(slot, Math.ceil(length / PAGE))
@@ -97,6 +120,10 @@ export class GpuInputs {
       if (from < 0) from = i
       to = i + 1
     }
-    if (from >= 0) this.#queue.writeBuffer(this.#b.pages, (first + from) * 4, this.#tables, first + from, to - from)
+    if (from < 0) return
+    this.#queue.writeBuffer(this.#b.pages, (first + from) * 4, this.#tables, first + from, to - from)
+    if (!this.#plan.portable) return
+    this.#pageFloats.set(this.#tables.subarray(first + from, first + to), first + from)
+    this.#queue.writeBuffer(this.pageTable.buffer, (first + from) * 4, this.#pageFloats, first + from, to - from)
   }
 }

@@ -4,6 +4,7 @@ import type { SharedMemory } from '../../kernels/backend.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import { type GpuCacheFormat, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { CACHE_SLACK, type FlashShape, HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
+import { tileBytes } from '../../kernels/gpu/wgsl/packed-matmul.js'
 import { packedValueWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../../kernels/gpu/wgsl/tensor-attention.js'
 import type { WeightFormat } from '../../kernels/packing.js'
 import {
@@ -42,6 +43,9 @@ export interface GpuLayerPlan {
   }
 }
 
+/** What the WGSL kernels need of a workgroup: threads, and bytes of memory. */
+const WGSL_THREADS = 256
+const WGSL_STORAGE = 16_384
 /** Workgroups of attention that keep a large device busy. */
 const WORKGROUPS = 264
 /** Of a row: gpu.js combines them one after another. */
@@ -54,6 +58,10 @@ export class GpuPlan {
   readonly a: AttentionShape
   readonly own: readonly number[]
   readonly weights: WeightFormat
+  /** gpu.js versions in the place of WGSL kernels. */
+  readonly portable: boolean
+  /** 16-byte words of a column of packed weights. */
+  readonly wordsPerColumn: number
   readonly format: GpuCacheFormat
   /** Rows of every buffer. */
   readonly stepRows: number
@@ -120,8 +128,15 @@ export class GpuPlan {
     this.a = a
     this.own = own
     this.weights = plan.weights
+    this.wordsPerColumn = tileBytes(plan.weights, 1) / 16
+    this.portable = plan.gpu?.kernels === 'gpu.js' || adapter.workgroupThreads < WGSL_THREADS || adapter.workgroupStorage < WGSL_STORAGE
+    if (this.portable && (plan.cache !== 'f32' || plan.weights === 'int8')) {
+      const lacks = `${adapter.workgroupThreads} threads and ${adapter.workgroupStorage} bytes a workgroup`
+      throw new Error(`gpu.js kernels (this adapter has ${lacks}) need an f32 cache and f32 or bf16 weights, not ${plan.cache} and ${plan.weights}`)
+    }
     this.format = plan.cache
-    this.stepRows = Math.ceil(plan.stepRows / 4) * 4
+    // Planes of a buffer begin at multiples of 256 bytes, as offsets must.
+    this.stepRows = Math.ceil(plan.stepRows / 64) * 64
     this.local = isLocal(a)
     this.headStart = mine.headStart
     this.heads = mine.headEnd - mine.headStart
@@ -246,7 +261,10 @@ export class GpuPlan {
         }),
       ),
     }
-    this.tensor = onTensorCores && { shape: { ...tensorShape, parts: partsFor(64, WORKGROUPS) }, tiling: onTensorCores.tiling }
+    this.tensor = onTensorCores && {
+      shape: { ...tensorShape, parts: partsFor(onTensorCores.groupHeads, onTensorCores.workgroups) },
+      tiling: onTensorCores.tiling,
+    }
     this.contextWidth = this.tensor ? packedValueWidth(a.stream.valueWidth) : contextWidth(a)
     // A row's parts on tensor cores are whole blocks of 256 bytes, as offsets of buffers must be; gpu.js's need 16 rows for that.
     const fewestRows = this.tensor ? 1 : 16

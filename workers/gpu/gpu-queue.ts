@@ -3,7 +3,7 @@
 /// <reference types="@webgpu/types" />
 import type { GpuContext } from '../../kernels/gpu/context.js'
 import { GpuTimer } from '../../kernels/gpu/gpu-timer.js'
-import type { Dispatch, Program } from '../../kernels/gpu/program.js'
+import type { Command, Program } from '../../kernels/gpu/program.js'
 import { dispatchId, eventId, type ProfileRecorder } from '../profile-recorder.js'
 
 const ENCODE = eventId('encode')
@@ -36,8 +36,8 @@ export class GpuQueue {
     return this.#context.device.createCommandEncoder()
   }
 
-  encode(encoder: GPUCommandEncoder, dispatches: readonly Dispatch[]): void {
-    this.#program.encode(encoder, dispatches, this.#timer)
+  encode(encoder: GPUCommandEncoder, commands: readonly Command[]): void {
+    this.#program.encode(encoder, commands, this.#timer)
   }
 
   /** Ends what was encoded, for `read` or `finish`. */

@@ -5,7 +5,7 @@
 import type { SharedMemory } from '../../kernels/backend.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import type { GpuContext } from '../../kernels/gpu/context.js'
-import { type Dispatch, Program, type Shaped } from '../../kernels/gpu/program.js'
+import { type Command, Program, type Shaped } from '../../kernels/gpu/program.js'
 import { cacheBytes, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { bufferOf, openSpace } from '../../kernels/open-space.js'
 import type { Rows } from '../../kernels/rows.js'
@@ -24,9 +24,11 @@ import { StepView } from '../step-view.js'
 import { TokenInputs } from '../token-inputs.js'
 import { GpuBuffers } from './gpu-buffers.js'
 import { GpuInputs } from './gpu-inputs.js'
+import { GpuJsKernels } from './gpu-js-kernels.js'
 import { LayerBuilder, type LayerSegments } from './gpu-layer.js'
 import { GpuPlan } from './gpu-plan.js'
 import { GpuQueue } from './gpu-queue.js'
+import { WgslKernels } from './wgsl-kernels.js'
 
 const STEP = eventId('step')
 
@@ -52,9 +54,9 @@ export class GpuRunner {
   /** On its way from one page to another. */
   readonly #copied: GPUBuffer
   #layers: readonly LayerSegments[] = []
-  #head: readonly Dispatch[] = []
+  #head: readonly Command[] = []
   /** Every layer, in order. */
-  #stepDispatches: readonly Dispatch[] = []
+  #stepCommands: readonly Command[] = []
   /** The next step, encoded while the last one ran: for rows of this shape and at most so many parts. */
   #ahead: { readonly shape: string; readonly parts: number; readonly commands: GPUCommandBuffer } | undefined
 
@@ -81,7 +83,7 @@ export class GpuRunner {
     this.#results = new StepResults(rank, plan.ranks, shape.vocab, plan.slots, this.#step, this.#exchange)
     const shards = layout.shards.map((shard, s) => new ShardWork(open(init.shards[s] as SharedMemory), shard, shape, s, rank))
     const tokens = new TokenInputs(shape, shards)
-    this.#inputs = new GpuInputs(context.device.queue, this.#plan, this.#b, this.#step, this.#results, tokens, plan)
+    this.#inputs = new GpuInputs(this.#program, this.#plan, this.#b, this.#step, this.#results, tokens, plan)
     this.#starts = perShard((s) => cut(shape.vocab, s))
     const mailbox = layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot)
     this.#counters = new Float64Array(init.mailbox, mailbox.counters + rank * COUNTERS.values * 8, COUNTERS.values)
@@ -117,8 +119,9 @@ export class GpuRunner {
   /** What it really runs on. */
   get instructions(): string {
     const { vendor, architecture, description } = this.#context.adapter
+    const kernels = this.#plan.portable ? 'gpu.js' : this.#plan.tensor ? 'tensor' : 'wgsl'
     // Tokens are sampled on the CPU.
-    return `${vendor}-${architecture}-${description}-${this.#init.plan.simd}`.replace(/[^\w.-]+/g, '_')
+    return `${vendor}-${architecture}-${description}-${kernels}-${this.#init.plan.simd}`.replace(/[^\w.-]+/g, '_')
   }
 
   get adapter(): AdapterFacts {
@@ -126,15 +129,18 @@ export class GpuRunner {
   }
 
   /** Every dispatch of a step, in order. */
-  get dispatches(): readonly Dispatch[] {
-    return [...this.#stepDispatches, ...this.#head]
+  get commands(): readonly Command[] {
+    return [...this.#stepCommands, ...this.#head]
   }
 
   async #build(mine: RankLayout): Promise<void> {
     const program = this.#program
     const plan = this.#plan
     const { a, shape } = plan
-    const builder = new LayerBuilder(program, plan, this.#b)
+    const kernels = plan.portable
+      ? new GpuJsKernels(program, plan, this.#b, this.#inputs, this.#init.plan.contextTokens)
+      : new WgslKernels(program, plan, this.#b)
+    const builder = new LayerBuilder(program, plan, this.#b, kernels)
     const floats = new Float32Array(bufferOf(this.#init.rankMemory))
     const vector = (ptr: number, n: number): Shaped => ({ buffer: program.upload(floats.slice(ptr / 4, ptr / 4 + n)), dims: [n] })
     const layers: LayerSegments[] = []
@@ -143,7 +149,7 @@ export class GpuRunner {
       const streams = new Float32Array(Math.max(1, plan.streamCount) * a.stream.width)
       for (const [k, ptr] of layer.streamNorms.entries()) streams.set(floats.subarray(ptr / 4, ptr / 4 + a.stream.width), k * a.stream.width)
       layers.push(
-        await builder.build(i, planned.buffer.upload(program), {
+        await builder.build(i, planned.buffer.upload(program, plan.portable), {
           input: vector(layer.inputNorm, shape.embed),
           mlp: vector(layer.mlpNorm, shape.embed),
           query: vector(layer.queryNorm, Math.max(1, a.queryRank)),
@@ -152,18 +158,16 @@ export class GpuRunner {
       )
     }
     this.#layers = layers
-    this.#stepDispatches = layers.flatMap((l) => [...l.attention, ...l.output, ...l.mlp, ...l.end])
-    this.#head = [
-      ...(await builder.product(
-        'head',
-        plan.head.buffer.upload(program),
-        plan.head.tiles,
-        this.#b.selected,
-        this.#b.logits,
-        'selected',
-        vector(mine.finalNorm, shape.embed),
-      )),
-    ]
+    this.#stepCommands = layers.flatMap((l) => [...l.attention, ...l.output, ...l.mlp, ...l.end])
+    this.#head = await kernels.product({
+      name: 'head',
+      weights: plan.head.buffer.upload(program, plan.portable),
+      tiles: plan.head.tiles,
+      x: this.#b.selected,
+      y: this.#b.logits,
+      rowSet: 'selected',
+      norm: vector(mine.finalNorm, shape.embed),
+    })
     await program.device.queue.onSubmittedWorkDone()
   }
 
@@ -214,12 +218,12 @@ export class GpuRunner {
       this.#b.mostParts = parts
       this.#ahead = { shape, parts, commands: this.#encodeStep(wanted) }
     }
-    // Timestamps of two steps would not fit together.
+    // Timestamps of two steps would not fit together, and copies are of this step's positions.
     await queue.read(
       commands,
       wanted.length * this.#plan.vocab * 4,
       (data) => this.#putLogits(data, wanted.length),
-      this.#recorder ? undefined : encodeNext,
+      this.#recorder || this.#plan.portable ? undefined : encodeNext,
     )
     await this.#collectives.barrierAsync('gather of logits')
   }
@@ -228,7 +232,7 @@ export class GpuRunner {
   #encodeStep(wanted: readonly number[]): GPUCommandBuffer {
     const queue = this.#queue
     const encoder = queue.encoder()
-    queue.encode(encoder, this.#stepDispatches)
+    queue.encode(encoder, this.#stepCommands)
     this.#encodeLogits(encoder, wanted)
     return queue.end(encoder)
   }

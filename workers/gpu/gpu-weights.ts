@@ -8,6 +8,8 @@ import { bufferOf } from '../../kernels/open-space.js'
 import type { PackedMatrix } from '../../kernels/packing.js'
 
 const CHUNK = 4 << 20
+/** A column of 32 rows of f32: matrices begin at whole columns. */
+const COLUMN_BYTES = 128
 
 /** Matrices of one buffer. Fill it with `place`, then `upload`. */
 export class WeightBuffer {
@@ -18,19 +20,21 @@ export class WeightBuffer {
   place(matrix: PackedMatrix, memory: SharedMemory): void {
     if (matrix.bytes === 0 || this.#placed.has(matrix)) return
     this.#placed.set(matrix, { at: this.#bytes, memory })
-    this.#bytes += Math.ceil(matrix.bytes / 16) * 16
+    this.#bytes += Math.ceil(matrix.bytes / COLUMN_BYTES) * COLUMN_BYTES
   }
 
-  /** Copies all matrices to a new device buffer. */
-  upload(program: Program): GPUBuffer {
-    const buffer = program.buffer(this.#bytes)
+  /** Copies all matrices to a new device buffer; `asFloats`: bf16 becomes f32 on the way. */
+  upload(program: Program, asFloats: boolean): GPUBuffer {
+    const widen = asFloats && [...this.#placed.keys()].some((matrix) => matrix.format === 'bf16')
+    const buffer = program.buffer(this.#bytes * (widen ? 2 : 1))
     const staging = new Uint8Array(Math.min(CHUNK, Math.max(16, this.#bytes)))
     for (const [matrix, { at, memory }] of this.#placed) {
       const from = new Uint8Array(bufferOf(memory), matrix.ptr, matrix.bytes)
       for (let done = 0; done < matrix.bytes; done += staging.length) {
         const part = from.subarray(done, done + staging.length)
         staging.set(part)
-        program.device.queue.writeBuffer(buffer, at + done, staging, 0, Math.ceil(part.length / 4) * 4)
+        if (widen) program.device.queue.writeBuffer(buffer, 2 * (at + done), floatsOf(new Uint32Array(staging.buffer, 0, part.length / 4)))
+        else program.device.queue.writeBuffer(buffer, at + done, staging, 0, Math.ceil(part.length / 4) * 4)
       }
     }
     program.device.queue.submit([])
@@ -53,6 +57,17 @@ export class WeightBuffer {
       return [word, x, y + tile * height, matrix.cols, Math.min(height, matrix.rows - tile * height)]
     })
   }
+}
+
+/** Packed bf16 as f32: of each 4 words the low halves, then the high ones, are 8 rows in order. */
+function floatsOf(words: Uint32Array): Uint32Array<ArrayBuffer> {
+  const floats = new Uint32Array(words.length * 2)
+  for (let i = 0; i < words.length; i++) {
+    const at = (i - (i % 4)) * 2 + (i % 4)
+    floats[at] = (words[i] as number) << 16
+    floats[at + 4] = (words[i] as number) & 0xffff0000
+  }
+  return floats
 }
 
 /** A table of tiles on the device. */

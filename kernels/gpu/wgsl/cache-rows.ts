@@ -32,35 +32,48 @@ export interface RowWrite {
   readonly regionStride: number
 }
 
+/** Words of the cache that one row's vector takes. */
+export function writeWords({ rowWidth }: RowWrite, format: GpuCacheFormat): number {
+  return format === 'f32' ? rowWidth : rowWidth / 2
+}
+
 /**
- * bindings: count uniform, rows [table, length, ...] of each row, pages, x, cache.
- * One thread per word of the cache; workgroups: words by planes by rows.
+ * bindings: count uniform, rows [table, length, ...] of each row, pages, cache, then x of each write.
+ * One thread per word of the cache; workgroups: words by planes of all writes by rows.
  */
-export function writeRows({ width, rowWidth, planes: _, xStride, region, regionStride }: RowWrite, format: GpuCacheFormat): string {
+export function writeRows(writes: readonly RowWrite[], format: GpuCacheFormat): string {
   const perWord = format === 'f32' ? 1 : 2
-  const words = rowWidth / perWord
-  const value = (c: string) => `select(0.0, x[source + min(${c}, ${width - 1}u)], ${c} < ${width}u)`
+  let firstPlane = 0
+  const branches = writes.map((write, i) => {
+    const { width, rowWidth, planes, xStride, region, regionStride } = write
+    const first = firstPlane
+    firstPlane += planes
+    const value = (c: string) => `select(0.0, x${i}[source + min(${c}, ${width - 1}u)], ${c} < ${width}u)`
+    const store =
+      format === 'f32' ? `cache[to + id.x] = ${value('id.x')};` : `let c = id.x * 2u; cache[to + id.x] = pack2(${value('c')}, ${value('(c + 1u)')});`
+    return `if (id.y < ${first + planes}u) {
+    if (id.x < ${writeWords(write, format)}u) {
+      let plane = id.y - ${first}u;
+      let to = (${region}u + plane * ${regionStride}u + cached * ${rowWidth}u) / ${perWord}u;
+      let source = id.z * ${xStride}u + plane * ${width}u;
+      ${store}
+    }
+  }`
+  })
   return `
 @group(0) @binding(0) var<uniform> count : vec4<u32>;
 @group(0) @binding(1) var<storage, read> rows : array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> pages : array<u32>;
-@group(0) @binding(3) var<storage, read> x : array<f32>;
-@group(0) @binding(4) var<storage, read_write> cache : array<${format === 'f32' ? 'f32' : 'u32'}>;
+@group(0) @binding(3) var<storage, read_write> cache : array<${format === 'f32' ? 'f32' : 'u32'}>;
+${writes.map((_, i) => `@group(0) @binding(${4 + i}) var<storage, read> x${i} : array<f32>;`).join('\n')}
 ${format === 'f32' ? '' : PACK[format]}
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id : vec3<u32>) {
-  if (id.x >= ${words}u || id.z >= count.x) { return; }
+  if (id.z >= count.x) { return; }
   let row = rows[id.z];
   let position = row.y - 1u;
-  let page = pages[row.x + position / ${PAGE}u];
-  let to = (${region}u + id.y * ${regionStride}u + (page * ${PAGE}u + position % ${PAGE}u) * ${rowWidth}u) / ${perWord}u;
-  let source = id.z * ${xStride}u + id.y * ${width}u;
-  ${
-    format === 'f32'
-      ? `cache[to + id.x] = ${value('id.x')};`
-      : `let c = id.x * 2u;
-  cache[to + id.x] = pack2(${value('c')}, ${value('(c + 1u)')});`
-  }
+  let cached = pages[row.x + position / ${PAGE}u] * ${PAGE}u + position % ${PAGE}u;
+  ${branches.join(' else ')}
 }
 `
 }

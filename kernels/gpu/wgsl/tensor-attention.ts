@@ -11,6 +11,8 @@ import type { FlashShape } from './flash-attention.js'
 
 /** Heads of a workgroup, at most. */
 const MOST_HEADS = 64
+/** Of the card that this was measured on; a multiprocessor has one workgroup of wide heads, or two. */
+const MULTIPROCESSORS = 132
 /** Side of a subgroup matrix. */
 const SIDE = 16
 const LANES = 32
@@ -58,8 +60,6 @@ export interface TensorTiling {
   readonly ahead: number
   /** Tiles in workgroup memory: 2 need a barrier less. */
   readonly buffers: number
-  /** 16-byte words from one head's scores to the next, at least tokens / 4. */
-  readonly scoreRow: number
 }
 
 /** Columns of a tile of cached rows: keys, values (the same where they begin at column 0), rope keys; padded to 16. */
@@ -83,7 +83,7 @@ export function packedValueWidth(valueWidth: number): number {
 /** Bytes of workgroup memory. */
 function storageOf(shape: TensorWidths, groupHeads: number, tiling: TensorTiling): number {
   const g = geometry(shape, groupHeads, tiling)
-  return (g.tileVectors * tiling.buffers + g.scores + groupHeads / 4 + 1) * 16
+  return (g.tileVectors * tiling.buffers + groupHeads / 4 + 1) * 16 + (g.scores * 4 + g.weights * 2) * g.vector
 }
 
 /**
@@ -94,17 +94,20 @@ export function planTensorAttention(
   shape: TensorWidths,
   heads: number,
   workgroupStorage: number,
-): { readonly groupHeads: number; readonly tiling: TensorTiling } | undefined {
+): { readonly groupHeads: number; readonly tiling: TensorTiling; readonly workgroups: number } | undefined {
   if (unitOf(shape) === undefined) return undefined
+  // Two subgroups share the columns, as long as the registers do for one row of 16 heads.
   const matrices = (width: number, split: number) => Math.ceil(width / SIDE / split)
-  const registers = (split: number) => 2 * (8 * matrices(pad(shape.valueWidth), split) + 4 * matrices(packedQueryWidth(shape), split))
+  const registers = (split: number) => 8 * matrices(pad(shape.valueWidth), split) + 4 * matrices(packedQueryWidth(shape), split)
   const split = [2, 4].find((n) => registers(n) <= REGISTERS)
   if (split === undefined) return undefined
+  const pairs = 2 * registers(split) <= REGISTERS
   // Two tiles on their way where registers are left for them.
-  const ahead = registers(split) <= REGISTERS / 2 + 16 ? 2 : 1
+  const ahead = (pairs ? 2 : 1) * registers(split) <= REGISTERS / 2 + 16 ? 2 : 1
   for (let groupHeads = pad(Math.ceil(heads / Math.ceil(heads / MOST_HEADS))); groupHeads > 0; groupHeads -= SIDE) {
-    const tiling = { tokens: SIDE, split, headTiles: groupHeads % (2 * SIDE) === 0 ? 2 : 1, ahead, buffers: 1, scoreRow: 5 }
-    if (storageOf(shape, groupHeads, tiling) <= workgroupStorage) return { groupHeads, tiling }
+    const tiling = { tokens: SIDE, split, headTiles: pairs && groupHeads % (2 * SIDE) === 0 ? 2 : 1, ahead, buffers: 1 }
+    if (storageOf(shape, groupHeads, tiling) <= workgroupStorage)
+      return { groupHeads, tiling, workgroups: pairs ? 2 * MULTIPROCESSORS : MULTIPROCESSORS }
   }
   return undefined
 }
@@ -115,25 +118,31 @@ function unitOf({ rowWidth, ropeRowWidth, ropeDim, valueOffset, keyWidth, keyOff
   return [8, 4, 2].find((unit) => rowWidth % unit === 0 && valueOffset % unit === 0 && (ropeDim === 0 || ropeRowWidth % unit === 0))
 }
 
-function geometry(shape: TensorWidths, groupHeads: number, { tokens, headTiles, split, scoreRow }: TensorTiling) {
+function geometry(shape: TensorWidths, groupHeads: number, { tokens, headTiles, split }: TensorTiling) {
   const columns = columnsOf(shape)
   const headGroups = groupHeads / SIDE / headTiles
   const subgroups = headGroups * split
   const threads = LANES * subgroups
-  /** Threads of one head in the softmax, and tokens of each. */
+  /** Threads of one head in the softmax; each takes vectors of up to 4 tokens in turn. */
   const perHead = threads / groupHeads
-  const each = tokens / perHead
-  // A row more than the columns: 16 bytes, so that rows do not meet in the same banks.
+  const vector = Math.min(4, tokens / perHead)
+  // 16 bytes more than the columns, so that rows do not meet in the same banks; for the same reason scores have rows of 24 or 40.
   const rowVectors = columns.all / 8 + 1
+  const scoreRow = tokens + 8
+  const weightRow = tokens + 8
   return {
     columns,
     threads,
     perHead,
-    each,
+    vector,
+    chunks: tokens / perHead / vector,
     rowVectors,
     tileVectors: tokens * rowVectors,
-    // Scores of each part of the columns. Weights take the place of the first part's; the others are scratch for rescaling.
-    scores: Math.max(split * groupHeads * scoreRow, groupHeads * scoreRow + (subgroups * SIDE * SIDE) / 4),
+    scoreRow,
+    weightRow,
+    // In vectors. Scores of each part of the columns; scratch for rescaling.
+    scores: Math.max(split * groupHeads * scoreRow, subgroups * SIDE * SIDE) / vector,
+    weights: (groupHeads * weightRow) / vector,
     keySteps: packedQueryWidth(shape) / SIDE,
     valueSteps: pad(shape.valueWidth) / SIDE,
   }
@@ -181,7 +190,7 @@ export function slotTable({ slots }: TensorShape): Uint32Array {
  */
 export function tensorAttention(shape: TensorShape, tiling: TensorTiling): string {
   const { groups, groupHeads: H, keyWidth, valueOffset, valueWidth, ropeDim, rowWidth, ropeRowWidth, parts } = shape
-  const { tokens: T, headTiles, split, ahead, buffers, scoreRow } = tiling
+  const { tokens: T, headTiles, split, ahead, buffers } = tiling
   const g = geometry(shape, H, tiling)
   const slots = shape.slots.length
   const unit = unitOf(shape) as number
@@ -199,11 +208,16 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling): strin
     valueOffset === 0 ? column : `select(${column}, ${g.columns.valueAt}u + ${column} - ${valueOffset}u, ${column} >= ${valueOffset}u)`,
   )
   const rope = new RowLoads(loading, 'r', Math.ceil(ropeDim / unit), ropeRowWidth, (column) => `${g.columns.ropeAt}u + ${column}`)
-  /** Reads the tile that begins at token `at`, and the page of the one after it. */
-  const fetch = (set: number, at: string) => `{ let at = ${at}; let left = select(0u, end - at, at < end);
-      ${stream.fetch(set, `(group.region + (next_page * ${PAGE}u + at % ${PAGE}u) * ${rowWidth}u) / ${unit}u`)}
-      ${ropeDim > 0 ? rope.fetch(set, `(${shape.ropeRegion}u + (next_page * ${PAGE}u + at % ${PAGE}u) * ${ropeRowWidth}u) / ${unit}u`) : ''}
-      next_page = pages[row.x + min(at + ${T}u, end - 1u) / ${PAGE}u]; }`
+  const V = g.vector
+  const scoreRow = g.scoreRow / V
+  const weightRow = g.weightRow / V
+  const perPage = PAGE / T
+  /** First units of a page. */
+  const streamBase = (page: string) => `(group.region + ${page} * ${PAGE * rowWidth}u) / ${unit}u`
+  const ropeBase = (page: string) => `(${shape.ropeRegion}u + ${page} * ${PAGE * ropeRowWidth}u) / ${unit}u`
+  /** Reads tile k of a page, of which so many tokens are left. */
+  const fetch = (set: number, k: number, page: string) =>
+    `${stream.fetch(set, `s_${page}`, `left_${page}`, k * T)} ${ropeDim > 0 ? rope.fetch(set, `r_${page}`, `left_${page}`, k * T) : ''}`
   const stash = (set: number, buffer: number) => `${stream.stash(set, buffer)} ${ropeDim > 0 ? rope.stash(set, buffer) : ''}`
   /** Vector of a tile where a key step of this subgroup begins: key columns, then rope columns. */
   const keyColumn = (k: number) => {
@@ -229,15 +243,14 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling): strin
           ),
         ),
       )}
-      ${times(blocks, (r) => times(headTiles, (i) => `subgroupMatrixStore<row_major>(&scores, (part_of * ${H}u + (heads_of * ${headTiles}u + ${i}u) * ${SIDE}u) * ${scoreRow}u + ${r * 4}u, c${r}_${i}, ${scoreRow}u);`))} }`
-  const softmax = softmaxOver(shape, tiling, g)
-  const rescaling = `if (step > 0u && rescale.x == step) { let scratch = ${H * scoreRow}u + sg * 64u;
+      ${times(blocks, (r) => times(headTiles, (i) => `subgroupMatrixStore<row_major>(&scores, (part_of * ${H}u + (heads_of * ${headTiles}u + ${i}u) * ${SIDE}u) * ${scoreRow}u + ${(r * SIDE) / V}u, c${r}_${i}, ${scoreRow}u);`))} }`
+  const rescaling = `if (step > 0u && rescale.x == step) { let scratch = sg * ${(SIDE * SIDE) / V}u;
       ${times(headTiles, (i) =>
         times(
           valueSteps,
-          (d) => `subgroupMatrixStore<row_major>(&scores, scratch, a${i}_${d}, 4u); workgroupBarrier();
-      { let f = factors[(heads_of * ${headTiles}u + ${i}u) * ${SIDE}u + lane / 2u]; for (var k = 0u; k < 2u; k++) { let at = scratch + lane * 2u + k; scores[at] = bitcast<vec4<u32>>(bitcast<vec4<f32>>(scores[at]) * f); } } workgroupBarrier();
-      a${i}_${d} = subgroupMatrixLoad<Sum, row_major>(&scores, scratch, 4u); workgroupBarrier();`,
+          (d) => `subgroupMatrixStore<row_major>(&scores, scratch, a${i}_${d}, ${SIDE / V}u); workgroupBarrier();
+      { let f = factors[(heads_of * ${headTiles}u + ${i}u) * ${SIDE}u + lane / 2u]; for (var k = 0u; k < ${8 / V}u; k++) { scores[scratch + lane * ${8 / V}u + k] *= f; } } workgroupBarrier();
+      a${i}_${d} = subgroupMatrixLoad<Sum, row_major>(&scores, scratch, ${SIDE / V}u); workgroupBarrier();`,
         ),
       )} }`
   const sums = (buffer: number) =>
@@ -245,7 +258,7 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling): strin
       blocks,
       (
         r,
-      ) => `{ ${times(headTiles, (i) => `let p${i} = subgroupMatrixLoad<Left, row_major>(&scores, (heads_of * ${headTiles}u + ${i}u) * ${SIDE * scoreRow}u + ${r * 2}u, ${scoreRow}u);`, ' ')}
+      ) => `{ ${times(headTiles, (i) => `let p${i} = subgroupMatrixLoad<Left, row_major>(&weights, (heads_of * ${headTiles}u + ${i}u) * ${SIDE * weightRow}u + ${(r * SIDE) / V}u, ${weightRow}u);`, ' ')}
       ${times(valueSteps, (d) =>
         guard(
           valueSteps,
@@ -257,11 +270,15 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling): strin
       )} }`,
     )
   const barrier = 'workgroupBarrier();'
-  const tile = (set: number, buffer: number) => `{ ${stash(set, buffer)} ${barrier}
-    ${fetch(set, `t + ${ahead * T}u`)}
-    ${scores(buffer)} ${barrier} ${softmax} ${barrier} ${rescaling}
+  const tile = (k: number) => {
+    const [set, buffer] = [k % ahead, k % buffers]
+    const coming = k + ahead < perPage ? fetch(set, k + ahead, 'here') : fetch(set, k + ahead - perPage, 'next')
+    return `{ ${stash(set, buffer)} ${barrier}
+    ${coming}
+    ${scores(buffer)} ${barrier} ${softmaxOver(shape, tiling, g, k)} ${barrier} ${rescaling}
     ${sums(buffer)} step++; ${buffers === 1 ? barrier : ''} }
-    t += ${T}u; if (t >= end) { break; }`
+    if (left_here <= ${(k + 1) * T}u) { break; }`
+  }
   return `enable f16; enable subgroups; enable chromium_experimental_subgroup_matrix; enable chromium_disable_uniformity_analysis;
 alias Left = subgroup_matrix_left<f16, ${SIDE}, ${SIDE}>; alias Right = subgroup_matrix_right<f16, ${SIDE}, ${SIDE}>; alias Sum = subgroup_matrix_result<f32, ${SIDE}, ${SIDE}>;
 struct Group { region : u32, slot : u32 }
@@ -275,7 +292,8 @@ const GROUPS = array<Group, ${groups.length}>(${groups.map((group) => `Group(${g
 @group(0) @binding(6) var<uniform> first : vec4<u32>;
 // Every variable a multiple of 16 bytes: matrices are read wrong from other places.
 var<workgroup> tile : array<vec4<u32>, ${g.tileVectors * buffers}>;
-var<workgroup> scores : array<vec4<u32>, ${g.scores}>;
+var<workgroup> scores : array<vec${V}<f32>, ${g.scores}>;
+var<workgroup> weights : array<${V === 4 ? 'vec2<u32>' : 'u32'}, ${g.weights}>;
 var<workgroup> factors : array<f32, ${H}>;
 var<workgroup> rescale : vec4<u32>;
 @compute @workgroup_size(${g.threads})
@@ -289,15 +307,26 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
   let heads_of = sg / ${split}u; let part_of = sg % ${split}u;
   let h = lid / ${g.perHead}u; let j = lid % ${g.perHead}u;
   let start = id.x * row.z * ${PAGE}u; let end = min(row.y, start + row.z * ${PAGE}u);
-  var m = -1.0e30; var l = 0.0; var step = 0u; var t = start;
+  var m = -1.0e30; var l = 0.0; var step = 0u;
   if (lid == 0u) { rescale = vec4<u32>(0u); }
-  var next_page = pages[row.x + start / ${PAGE}u];
+  // Of this page, and of the next: tokens left, first units. The page after it is looked up a page early.
+  var left_here = end - start; var at_page = row.x + start / ${PAGE}u; let last_page = row.x + (end - 1u) / ${PAGE}u;
+  let first_page = pages[at_page];
+  var s_here = ${streamBase('first_page')}; ${ropeDim > 0 ? `var r_here = ${ropeBase('first_page')};` : ''}
+  var next_page = pages[min(at_page + 1u, last_page)];
   ${stream.declare(ahead)} ${ropeDim > 0 ? rope.declare(ahead) : ''}
-  ${times(ahead, (k) => fetch(k, `start + ${k * T}u`))}
+  ${times(ahead, (k) => fetch(k, k, 'here'))}
   let query = (row_index * ${slots}u + group.slot) * ${queryWidth / 8}u;
   ${times(headTiles, (i) => times(keySteps, (k) => `let q${i}_${k} = subgroupMatrixLoad<Left, row_major>(&q, query + (heads_of * ${headTiles}u + ${i}u) * ${SIDE * (queryWidth / 8)}u + min(part_of * ${keySteps}u + ${k}u, ${g.keySteps - 1}u) * 2u, ${queryWidth / 8}u);`, '\n  '), '\n  ')}
   ${times(headTiles, (i) => times(valueSteps, (d) => `var a${i}_${d} = Sum();`, ' '), ' ')}
-  loop { ${times(Math.max(ahead, buffers), (i) => tile(i % ahead, i % buffers))} }
+  loop {
+    let left_next = select(0u, left_here - ${PAGE}u, left_here > ${PAGE}u);
+    let s_next = ${streamBase('next_page')}; ${ropeDim > 0 ? `let r_next = ${ropeBase('next_page')};` : ''}
+    at_page++;
+    next_page = pages[min(at_page + 1u, last_page)];
+    ${times(perPage, tile)}
+    left_here = left_next; s_here = s_next; ${ropeDim > 0 ? 'r_here = r_next;' : ''}
+  }
   let out = (id.z * ${parts}u + id.x) * ${slots}u + group.slot;
   ${times(headTiles, (i) =>
     times(valueSteps, (d) =>
@@ -315,38 +344,36 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
 }
 
 /**
- * From scores to weights, in their place. A thread has `each` tokens of a head, in order; sums of weights go through a binary tree over
- * the tokens, so they do not depend on how many threads share a head.
+ * From scores to weights, for tile k of a page. The sum of weights goes through a tree over the tile's tokens that is the same however
+ * many threads share a head: within words of 4 tokens, then words half of all apart, a quarter, and so on.
  */
-function softmaxOver(shape: TensorShape, { tokens: T, split, scoreRow }: TensorTiling, { perHead, each }: ReturnType<typeof geometry>): string {
-  const H = shape.groupHeads
-  // A thread reads a vector of up to 4 scores at once.
-  const V = Math.min(4, each)
-  const score = (part: number, token: number) => {
-    const word = `scores[(${part * H}u + h) * ${scoreRow}u + (j * ${each}u + ${token}u) / 4u]`
-    return V === 4
-      ? `bitcast<vec4<f32>>(${word})`
-      : `bitcast<vec2<f32>>(vec2<u32>(${word}[(j * ${each}u + ${token}u) % 4u], ${word}[(j * ${each}u + ${token}u) % 4u + 1u]))`
-  }
+function softmaxOver(shape: TensorShape, { tokens: T, split }: TensorTiling, g: ReturnType<typeof geometry>, k: number): string {
+  const { perHead, vector: V, chunks } = g
+  const scoreRow = g.scoreRow / V
   const letters = ['x', 'y', 'z', 'w'].slice(0, V)
-  const chunks = each / V
-  const tree = (terms: readonly string[]): string =>
-    terms.length === 1 ? (terms[0] as string) : `(${tree(terms.slice(0, terms.length / 2))} + ${tree(terms.slice(terms.length / 2))})`
-  const inChunk = (i: number) => letters.map((c) => `e${i}.${c}`)
-  const half = (i: number, pair: number) => `pack2x16float(e${i}.${pair === 0 ? 'xy' : 'zw'})`
-  const word = (i: number) => `(h * ${scoreRow}u + (j * ${each}u + ${i * V}u) / 8u)`
-  const within = (i: number) => `(j * ${each}u + ${i * V}u) % 8u / 2u`
+  const score = (part: number, i: number) => `scores[${part * shape.groupHeads * scoreRow}u + h * ${scoreRow}u + ${i * perHead}u + j]`
+  const perWord = 4 / V
+  const wordThreads = perHead / perWord
+  const sums: string[] = V === 2 ? ['s0 += subgroupShuffleXor(s0, 1u);'] : []
+  for (let distance = T / 8; distance >= 1; distance /= 2) {
+    if (distance < wordThreads) sums.push(`s0 += subgroupShuffleXor(s0, ${distance * perWord}u);`)
+    else sums.push(...Array.from({ length: distance / wordThreads }, (_, i) => `s${i} += s${i + distance / wordThreads};`))
+  }
   return `
-    ${times(chunks, (i) => `var x${i} = (${times(split, (k) => score(k, i * V), ' + ')}) * ${shape.scale * LOG2_E};`, '\n    ')}
-    if (t + ${T}u > end) { ${times(chunks, (i) => letters.map((c, e) => `if (t + j * ${each}u + ${i * V + e}u >= end) { x${i}.${c} = -1.0e30; }`).join(' '), '\n      ')} }
+    ${times(chunks, (i) => `var x${i} = (${times(split, (part) => score(part, i), ' + ')}) * ${shape.scale * LOG2_E};`, '\n    ')}
+    if (left_here < ${(k + 1) * T}u) { ${times(chunks, (i) => letters.map((c, e) => `if (${k * T + e}u + (${i * perHead}u + j) * ${V}u >= left_here) { x${i}.${c} = -1.0e30; }`).join(' '), '\n      ')} }
     { var most4 = x0; ${times(chunks - 1, (i) => `most4 = max(most4, x${i + 1});`, ' ')}
     var most = ${V === 4 ? 'max(max(most4.x, most4.y), max(most4.z, most4.w))' : 'max(most4.x, most4.y)'};
-    ${times(Math.log2(perHead), (k) => `most = max(most, subgroupShuffleXor(most, ${1 << k}u));`, ' ')}
+    ${times(Math.log2(perHead), (n) => `most = max(most, subgroupShuffleXor(most, ${1 << n}u));`, ' ')}
     if (most > m + ${LAG}.0) { let alpha = exp2(m - most); m = most; l *= alpha; if (step > 0u) { rescale.x = step; } if (j == 0u) { factors[h] = alpha; } }
     else if (j == 0u) { factors[h] = 1.0; } }
-    ${times(chunks, (i) => `let e${i} = exp2(x${i} - m); scores[${word(i)}][${within(i)}] = ${half(i, 0)};${V === 4 ? ` scores[${word(i)}][${within(i)} + 1u] = ${half(i, 1)};` : ''}`, '\n    ')}
-    { var sum = ${tree(Array.from({ length: chunks }, (_, i) => inChunk(i)).flat())};
-    ${times(Math.log2(perHead), (k) => `sum += subgroupShuffleXor(sum, ${1 << k}u);`, ' ')} l += sum; }`
+    { ${times(
+      chunks,
+      (i) => `let e${i} = exp2(x${i} - m); var s${i} = ${V === 4 ? `(e${i}.x + e${i}.y) + (e${i}.z + e${i}.w)` : `e${i}.x + e${i}.y`};
+    weights[h * ${g.weightRow / V}u + ${i * perHead}u + j] = ${V === 4 ? `vec2<u32>(pack2x16float(e${i}.xy), pack2x16float(e${i}.zw))` : `pack2x16float(e${i})`};`,
+      '\n    ',
+    )}
+    ${sums.join(' ')} l += s0; }`
 }
 
 interface Loading {
@@ -406,22 +433,18 @@ class RowLoads {
   let ${n}_column = ${this.#place(this.#column(0))}; let ${n}_to = ${n}_row * ${rowVectors}u + ${n}_column / 8u; ${registers}`
   }
 
-  /** Into the registers of a set, from the row whose first unit is `base`; rows from `left` on become zeros. */
-  fetch(set: number, base: string): string {
+  /** Into the registers of a set: rows from `first` on of the page whose first unit is `base`; from row `left` of the page on, zeros. */
+  fetch(set: number, base: string, left: string, first: number): string {
+    const { threads, unitType } = this.#l
     const n = this.#name
     const from = (j: number) =>
       this.#even
-        ? `${n}_from + ${this.#rowStep(j) * this.#rowUnits}u`
-        : `${this.#row(j)} * ${this.#rowUnits}u + (lid + ${j * this.#l.threads}u) % ${this.#units}u`
-    return `let ${n}_base = ${base};
-      ${times(
-        this.#loads,
-        (j) => {
-          const bounds = [this.#inTile(j), `${this.#row(j)} < left`].filter((c) => c !== undefined).join(' && ')
-          return `${n}${set}_${j} = ${this.#l.unitType}(); if (${bounds}) { ${n}${set}_${j} = cache[${n}_base + ${from(j)}]; }`
-        },
-        '\n      ',
-      )}`
+        ? `${n}_from + ${(this.#rowStep(j) + first) * this.#rowUnits}u`
+        : `(${this.#row(j)} + ${first}u) * ${this.#rowUnits}u + (lid + ${j * threads}u) % ${this.#units}u`
+    return times(this.#loads, (j) => {
+      const bounds = [this.#inTile(j), `${this.#row(j)} + ${first}u < ${left}`].filter((c) => c !== undefined).join(' && ')
+      return `${n}${set}_${j} = ${unitType}(); if (${bounds}) { ${n}${set}_${j} = cache[${base} + ${from(j)}]; }`
+    })
   }
 
   /** From the registers of a set to a tile. */

@@ -1,0 +1,94 @@
+// The kernel set in WGSL: packed products, cache writes, and flash decoding, on tensor cores where the plan has them.
+/// <reference types="@webgpu/types" />
+import { combineParts } from '../../kernels/gpu/elementwise.js'
+import type { Dispatch, Program } from '../../kernels/gpu/program.js'
+import { writeRows, writeWords } from '../../kernels/gpu/wgsl/cache-rows.js'
+import { flashAttention } from '../../kernels/gpu/wgsl/flash-attention.js'
+import { MATMUL_ROWS, packedMatmul } from '../../kernels/gpu/wgsl/packed-matmul.js'
+import { combineGroups, combineTensorParts, packedQueryWidth, packQueries, tensorAttention } from '../../kernels/gpu/wgsl/tensor-attention.js'
+import type { GpuBuffers } from './gpu-buffers.js'
+import type { GpuPlan } from './gpu-plan.js'
+import { uploadTiles } from './gpu-weights.js'
+import type { CacheWrite, KernelSet, Product } from './kernel-set.js'
+
+export class WgslKernels implements KernelSet {
+  readonly #program: Program
+  readonly #plan: GpuPlan
+  readonly #b: GpuBuffers
+
+  constructor(program: Program, plan: GpuPlan, buffers: GpuBuffers) {
+    this.#program = program
+    this.#plan = plan
+    this.#b = buffers
+  }
+
+  async product({ name, weights, tiles, x, y, rowSet = 'step', norm }: Product): Promise<Dispatch[]> {
+    if (tiles.length === 0) return []
+    const program = this.#program
+    const [xStride = 1, yStride = 1] = [x.dims[0], y.dims[0]]
+    const dims = program.uniform(Uint32Array.of(xStride, yStride, 0, 0))
+    const buffers = [dims, program.count(rowSet), weights, uploadTiles(program, tiles), x.buffer, y.buffer, norm?.buffer]
+    const code = packedMatmul(this.#plan.weights, norm !== undefined)
+    return [await program.wgsl(name, code, buffers, (rows) => [tiles.length, Math.ceil(rows / MATMUL_ROWS), 1], rowSet)]
+  }
+
+  async writeCache(cache: GPUBuffer, writes: readonly CacheWrite[]): Promise<Dispatch[]> {
+    const { format } = this.#plan
+    const rows = writes.map((write) => write.rows)
+    const planes = rows.reduce((sum, { planes }) => sum + planes, 0)
+    const buffers = [this.#program.count('step'), this.#b.rows, this.#b.pages, cache, ...writes.map(({ x }) => x.buffer)]
+    const words = Math.max(...rows.map((row) => writeWords(row, format)))
+    return [await this.#program.wgsl('write to cache', writeRows(rows, format), buffers, (n) => [Math.ceil(words / 64), planes, n])]
+  }
+
+  /** In groups of rows, so that the parts of one group fit. */
+  async attend(cache: GPUBuffer): Promise<Dispatch[]> {
+    const { a, flash, rowGroup, stepRows, tensor } = this.#plan
+    if (flash.groups.length === 0) return []
+    const b = this.#b
+    const program = this.#program
+    const queries = a.absorbed ? b.absorbed : b.queries
+    const ropeQueries = a.sharedRopeDim > 0 ? b.queries.buffer : undefined
+    if (tensor) return this.#attendOnTensorCores(cache, tensor, queries.buffer, ropeQueries)
+    const dispatches: Dispatch[] = []
+    const code = flashAttention(flash)
+    for (let first = 0; first < stepRows; first += rowGroup) {
+      const rowsOf = (n: number) => Math.max(0, Math.min(rowGroup, n - first))
+      const start = program.uniform(Uint32Array.of(first, 0, 0, 0))
+      const buffers = [b.rows, b.pages, queries.buffer, ropeQueries, cache, b.partSums.buffer, b.partStates.buffer, start]
+      dispatches.push(await program.wgsl('attention', code, buffers, (n) => [b.mostParts, flash.groups.length, rowsOf(n)]))
+      const constants = { parts: flash.parts, heads: flash.outHeads, firstRow: first }
+      const out = { ...b.context, offset: first * flash.outHeads * flash.valueWidth * 4 }
+      const size = [flash.valueWidth, flash.outHeads, 'rows'] as const
+      const combine = await program.gpuJs('combine parts', combineParts, constants, [b.partSums, b.partStates, b.parts], out, size)
+      dispatches.push({ ...combine, groups: (n) => combine.groups(rowsOf(n)) })
+    }
+    return dispatches
+  }
+
+  async #attendOnTensorCores(
+    cache: GPUBuffer,
+    { shape, tiling }: NonNullable<GpuPlan['tensor']>,
+    queries: GPUBuffer,
+    ropeQueries: GPUBuffer | undefined,
+  ): Promise<Dispatch[]> {
+    const { rowGroup, stepRows } = this.#plan
+    const b = this.#b
+    const program = this.#program
+    const slots = shape.slots.length
+    const words = packedQueryWidth(shape) / 2
+    const packing = [program.count('step'), b.slots, queries, ropeQueries, b.packedQueries]
+    const dispatches = [await program.wgsl('pack queries', packQueries(shape), packing, (n) => [Math.ceil(words / 64), slots, n])]
+    for (let first = 0; first < stepRows; first += rowGroup) {
+      const rowsOf = (n: number) => Math.max(0, Math.min(rowGroup, n - first))
+      const start = program.uniform(Uint32Array.of(first, 0, 0, 0))
+      const buffers = [b.rows, b.pages, b.packedQueries, cache, b.partSums.buffer, b.partStates.buffer, start]
+      const code = tensorAttention(shape, tiling)
+      dispatches.push(await program.wgsl('attention', code, buffers, (n) => [b.mostParts, shape.groups.length, rowsOf(n)]))
+      const combined = [b.rows, b.partSums.buffer, b.partStates.buffer, b.context.buffer, start]
+      const columns = combineGroups(shape.valueWidth)
+      dispatches.push(await program.wgsl('combine parts', combineTensorParts(shape), combined, (n) => [slots, columns, rowsOf(n)]))
+    }
+    return dispatches
+  }
+}
