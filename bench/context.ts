@@ -21,7 +21,7 @@ for (const ranks of [1, 2] as const) {
   const engine = await Engine.load(dir, { ranks, maxContext: 131072, maxRunning: 2, cacheTokens: LONG + SHORT + 1024 })
   const prompt = (n: number) => Array.from({ length: n }, (_, i) => (i * 7 + (n % 13)) % 4096)
   const prompts = { short: prompt(SHORT), long: prompt(LONG) }
-  for (const tokens of Object.values(prompts)) pretendCached(engine, tokens)
+  for (const tokens of Object.values(prompts)) await pretendCached(engine, tokens)
   let bytes = 0
   const step = (tokens: readonly number[]) => async () => {
     const before = readCounters(engine).reduce((sum, r) => sum + r.cacheBytes, 0)

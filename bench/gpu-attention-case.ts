@@ -23,10 +23,6 @@ export interface AttentionWidths {
   readonly rope: number
 }
 
-/** Workgroups that keep the card busy. */
-export const PARTS = 264
-const FEWEST_PAGES = 4
-
 function shuffled(n: number): Uint32Array {
   const order = Uint32Array.from({ length: n }, (_, i) => i)
   let state = 12345
@@ -40,6 +36,12 @@ function shuffled(n: number): Uint32Array {
   return order
 }
 
+/** Instead of what the engine would choose. */
+export interface Chosen {
+  readonly tiling: TensorTiling
+  readonly parts: number
+}
+
 export class AttentionCase {
   readonly #gpu: GpuBench
   readonly widths: AttentionWidths
@@ -50,32 +52,36 @@ export class AttentionCase {
   readonly #buffers: Readonly<Record<'pages' | 'queries' | 'packed' | 'z' | 'state' | 'out' | 'slots' | 'start', GPUBuffer>>
   readonly #queries: Float32Array
 
-  private constructor(gpu: GpuBench, widths: AttentionWidths, tokens: number, tiling: TensorTiling | undefined, parts: number) {
+  private constructor(gpu: GpuBench, widths: AttentionWidths, tokens: number, chosen: Chosen | undefined) {
     const { heads, latent, rope } = widths
     const { program, context } = gpu
     this.#gpu = gpu
     this.widths = widths
     const pages = Math.ceil(tokens / PAGE)
-    this.shape = {
-      groups: [{ region: 0, slot: 0 }],
-      groupHeads: heads,
-      slots: Array.from({ length: heads }, (_, h) => ({ query: h * latent, rope: heads * latent + h * rope })),
-      queryWidth: heads * (latent + rope),
-      ropeWidth: heads * (latent + rope),
+    const sizes = {
       rowWidth: latent,
       keyOffset: 0,
       keyWidth: latent,
       valueOffset: 0,
       valueWidth: latent,
       ropeDim: rope,
-      ropeRegion: pages * PAGE * latent,
       ropeRowWidth: rope,
+    }
+    const planned = planTensorAttention(sizes, heads, context.adapter.workgroupStorage)
+    if (!planned) throw new Error('the tensor-core kernel has no tiling for this shape')
+    this.tiling = chosen?.tiling ?? planned.tiling
+    const parts = chosen?.parts ?? planned.workgroups
+    this.shape = {
+      ...sizes,
+      groups: [{ region: 0, slot: 0 }],
+      groupHeads: heads,
+      slots: Array.from({ length: heads }, (_, h) => ({ query: h * latent, rope: heads * latent + h * rope })),
+      queryWidth: heads * (latent + rope),
+      ropeWidth: heads * (latent + rope),
+      ropeRegion: pages * PAGE * latent,
       scale: 1 / Math.sqrt(128 + rope),
       parts,
     }
-    const fitting = tiling ?? planTensorAttention(this.shape, heads, context.adapter.workgroupStorage)?.tiling
-    if (!fitting) throw new Error('the tensor-core kernel has no tiling for this shape')
-    this.tiling = fitting
     this.#pages = shuffled(pages)
     this.#queries = Float32Array.from({ length: heads * (latent + rope) }, (_, i) => 1.5 * randomF16(i + 7777))
     this.#cache = program.buffer(pages * PAGE * (latent + rope) * 2)
@@ -93,8 +99,8 @@ export class AttentionCase {
   }
 
   /** A cache of `tokens`, with room for `rotations` of them where that is more. */
-  static async open(gpu: GpuBench, widths: AttentionWidths, tokens: number, tiling?: TensorTiling, parts = PARTS): Promise<AttentionCase> {
-    const opened = new AttentionCase(gpu, widths, tokens, tiling, parts)
+  static async open(gpu: GpuBench, widths: AttentionWidths, tokens: number, chosen?: Chosen): Promise<AttentionCase> {
+    const opened = new AttentionCase(gpu, widths, tokens, chosen)
     await fillRandom(gpu, opened.#cache, 'f16')
     return opened
   }
@@ -109,7 +115,7 @@ export class AttentionCase {
     const { shape, tiling } = this
     const b = this.#buffers
     const all = Math.ceil(tokens / PAGE)
-    const pages = Math.max(FEWEST_PAGES, Math.ceil(all / shape.parts))
+    const pages = Math.ceil(all / shape.parts)
     const parts = Math.ceil(all / pages)
     const rows = program.upload(Uint32Array.of(table, tokens, pages, parts))
     const words = packedQueryWidth(shape) / 2

@@ -1,5 +1,5 @@
-// At which share of the card's bandwidth do packed weights stream through the matrix-vector kernel? Matrices of the 2.9 B model, each
-// taken from another place of a buffer far larger than the card's cache.
+// At which share of the card's bandwidth do packed weights stream through the matrix-vector kernel? Matrices of the 2.9 B model, one
+// after another as in a step: a pass has as many of them, from different places of 1 GiB, as hold 300 MB or more, or 128.
 // Usage: node dist/bench/gpu-matvec.js [runs] [adapter]
 /// <reference types="@webgpu/types" />
 import { packedMatmul, TILE_WORDS, tileBytes, tileRows } from '../kernels/gpu/wgsl/packed-matmul.js'
@@ -42,23 +42,23 @@ const copyRates = rates(await timePasses(gpu, [copying], 10), 2 * BYTES)
 const readRates = rates(await timePasses(gpu, [reading], 10), BYTES)
 console.log(`floor: copying 1 GiB, read and written bytes ${spread(copyRates, 0)} GB/s; reading it ${spread(readRates, 0)} GB/s`)
 
-const rowsOf = [['matrix, bf16', 'MB', 'us', 'GB/s read', 'share of copy', 'share of read']]
+const rowsOf = [['matrix, bf16', 'MB', 'us each', 'GB/s read', 'share of copy', 'share of read']]
 for (const { name, rows, cols, count } of MATRICES) {
   const height = tileRows('bf16')
   const bytes = tileBytes('bf16', cols)
   const tiles = Math.ceil(rows / height) * count
-  const places = Math.min(16, Math.floor(BYTES / (tiles * bytes)))
-  const passes = await Promise.all(
+  const places = Math.max(1, Math.min(128, Math.floor(BYTES / (tiles * bytes)), Math.ceil(4e8 / (tiles * bytes))))
+  const pass = await Promise.all(
     Array.from({ length: places }, async (_, place) => {
       const words = Uint32Array.from({ length: tiles * TILE_WORDS }, (_, i) => {
         const tile = Math.floor(i / TILE_WORDS)
         return [((place * tiles + tile) * bytes) / 16, 0, (tile * height) % 2 ** 17, cols, height][i % TILE_WORDS] ?? 0
       })
       const buffers = [dims, program.count('step'), weights, program.upload(words), x, y]
-      return [await program.wgsl(name, packedMatmul('bf16'), buffers, () => [tiles, 1, 1])]
+      return program.wgsl(name, packedMatmul('bf16'), buffers, () => [tiles, 1, 1])
     }),
   )
-  const us = await timePasses(gpu, passes, runs)
+  const us = (await timePasses(gpu, [pass], runs)).map((t) => t / places)
   const rate = rates(us, tiles * bytes)
   const share = (of: readonly number[]) => `${((median(rate) / median(of)) * 100).toFixed(0)} %`
   rowsOf.push([name, ((tiles * bytes) / 1e6).toFixed(1), spread(us), spread(rate, 0), share(copyRates), share(readRates)])

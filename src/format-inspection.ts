@@ -28,8 +28,24 @@ export function formatInspection(i: Inspection): string {
     'KV cache of the fullest rank',
     'ranks  values per token and layer  bytes per token',
     ...i.kvCache.map((k) => `${String(k.ranks).padEnd(5)}  ${String(k.valuesPerTokenPerLayer).padEnd(26)}  ${k.bytesPerToken}`),
+    ...gpuLines(i),
   ]
   return lines.join('\n')
+}
+
+function gpuLines({ gpu, layers }: Inspection): string[] {
+  if (!gpu) return []
+  const names = [...new Set(gpu.adapters.map((adapter) => `${adapter.device || adapter.description} (${adapter.description})`))]
+  const shared = gpu.adapters.length === 1 ? '' : names.length === 1 ? `, shared by ${gpu.adapters.length} ranks` : ', rank i on the one at i mod n'
+  const list = (dispatches: readonly { name: string; origin: string }[]) => dispatches.map(({ name, origin }) => `  ${name.padEnd(22)}${origin}`)
+  return [
+    '',
+    `GPU  ${names.join(', ')}${shared}; ${gpu.readbacksPerToken} readbacks a token`,
+    `dispatches of rank 0 for a token: ${layers} times these ${gpu.layer.length}, and by whom each kernel is`,
+    ...list(gpu.layer),
+    'then',
+    ...list(gpu.end),
+  ]
 }
 
 /** What several variants of one configuration would cache. */

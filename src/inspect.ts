@@ -1,8 +1,11 @@
 // What a checkpoint is and how it would run, without loading it.
 import { availableParallelism } from 'node:os'
+import { type AdapterFacts, type GpuSettings, requestOf } from '../kernels/gpu/adapter.js'
+import { findAdapter } from '../kernels/gpu/context.js'
 import { isShared } from '../workers/attention-plan.js'
+import type { DispatchList } from '../workers/gpu/list-dispatches.js'
 import { layoutModel, type ModelLayout } from '../workers/model-layout.js'
-import { type AttentionShape, PAGE_TOKENS, RANK_COUNTS, type RunPlan } from '../workers/protocol.js'
+import { type AttentionShape, type ModelShape, PAGE_TOKENS, RANK_COUNTS, type RunPlan } from '../workers/protocol.js'
 import { cacheBytesPerScalar } from '../workers/rank-layout.js'
 import { elements } from './checkpoint/tensor-source.js'
 import { VARIANTS, type Variant, variantNamed } from './config/attention-variants.js'
@@ -12,6 +15,7 @@ import { parseModelConfig, readConfigFile } from './config/model-config.js'
 import { chooseBackend } from './engine/choose-backend.js'
 import { availableMemory, memoryNeed } from './engine/memory.js'
 import { cacheCost, determinismKey, type ModelPlan, openModel, planModel, planRun, type RankPlan, rankPlans } from './engine/model.js'
+import { OptionError } from './errors.js'
 import { describeTensors } from './synth/describe-tensors.js'
 
 export interface CacheCost {
@@ -43,6 +47,8 @@ export interface Inspection {
   /** Tokens that the cache holds, all requests together. */
   readonly cacheTokens: number
   readonly determinismKey: string
+  /** On the gpu backend: the adapter of each rank, and what rank 0 dispatches for a token. */
+  readonly gpu: (DispatchList & { readonly adapters: readonly AdapterFacts[] }) | undefined
 }
 
 /** Reads headers only. Throws what Engine.load would throw for the same files and options. */
@@ -53,7 +59,28 @@ export async function inspect(dir: string, options: EngineOptions = {}): Promise
   const plan = planRun(model, resolved, availableParallelism(), availableMemory())
   const layout = layoutModel(model.lowered.shape, plan)
   planModel(model, layout)
-  return describe(dir, model, plan, layout, model.config.packed ? 'packed' : model.checkpoint.format)
+  const inspection = describe(dir, model, plan, layout, model.config.packed ? 'packed' : model.checkpoint.format)
+  return plan.gpu ? { ...inspection, gpu: await inspectGpu(model.lowered.shape, plan, plan.gpu, layout) } : inspection
+}
+
+/** Asks each rank's adapter, and takes no device. Throws OptionError where one does not answer. */
+async function inspectGpu(shape: ModelShape, plan: RunPlan, settings: GpuSettings, layout: ModelLayout): Promise<Inspection['gpu']> {
+  const adapters: AdapterFacts[] = []
+  for (let rank = 0; rank < plan.ranks; rank++) {
+    const { adapter, checks } = requestOf(settings, rank)
+    const facts = await findAdapter({ adapter, checks }).catch(() => undefined)
+    if (!facts || (facts.software && adapter === undefined)) {
+      throw new OptionError('OPTION_INVALID', {
+        what: `no GPU adapter answers for rank ${rank}`,
+        expected: adapter === undefined ? 'a hardware adapter' : `an adapter with ${adapter} in its name`,
+        actual: facts ? `${facts.device}, which is software` : 'none',
+        remedy: 'Run tetrad doctor: it shows the adapters and what is missing.',
+      })
+    }
+    adapters.push(facts)
+  }
+  const { listDispatches } = await import('../workers/gpu/list-dispatches.js')
+  return { adapters, ...(await listDispatches(shape, plan, layout, 0, adapters[0] as AdapterFacts)) }
 }
 
 /**
@@ -110,6 +137,7 @@ function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLay
     memoryBytes: memoryNeed(plan, layout).totalBytes,
     cacheTokens: plan.pages * PAGE_TOKENS,
     determinismKey: determinismKey(plan),
+    gpu: undefined,
   }
 }
 

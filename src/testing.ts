@@ -3,8 +3,8 @@ import { createHash } from 'node:crypto'
 import type { SharedMemory } from '../kernels/backend.js'
 import { bufferOf } from '../kernels/open-space.js'
 import { cacheWidth, coefficientRowWidth, streamRowWidth } from '../workers/attention-plan.js'
-import { FAULT_KINDS, type FaultKind, PAGE_TOKENS, SITES, type Site } from '../workers/protocol.js'
-import { cacheBytesPerScalar } from '../workers/rank-layout.js'
+import { type AttentionShape, type DispatchFacts, FAULT_KINDS, type FaultKind, PAGE_TOKENS, SITES, type Site } from '../workers/protocol.js'
+import { cacheBytesPerScalar, type RankLayout } from '../workers/rank-layout.js'
 import { type Engine, INTERNALS } from './engine/engine.js'
 import type { RankCounters } from './engine/mailbox.js'
 import { rankPlans } from './engine/model.js'
@@ -30,6 +30,11 @@ export function plannedBytes(engine: Engine): { sharded: number; replicated: num
   return rankPlans(model, plan, layout).map((r) => ({ sharded: r.shardedWeightBytes, replicated: r.replicatedWeightBytes }))
 }
 
+/** What a rank of the gpu backend dispatches in a step for one row, as it says itself. */
+export function dispatches(engine: Engine, rank: number): readonly DispatchFacts[] {
+  return engine[INTERNALS].coordinator.group.reports[rank]?.dispatches ?? []
+}
+
 /** Pages of the cache that no sequence holds, and all. */
 export function pages(engine: Engine): { free: number; all: number } {
   const { blocks } = engine[INTERNALS]
@@ -38,12 +43,11 @@ export function pages(engine: Engine): { free: number; all: number } {
 
 /**
  * Fills pages with random values, findable as if these tokens had been computed: for timing contexts that would take long to
- * compute. Only whole pages; wasm only, and while nothing runs.
+ * compute. Only whole pages, and while nothing runs. On the gpu backend every other cached row is overwritten too.
  */
-export function pretendCached(engine: Engine, tokens: readonly number[]): void {
-  const { blocks, layout, memories, model, plan } = engine[INTERNALS]
-  if (plan.backend !== 'wasm') throw new RangeError(`the cache of the ${plan.backend} backend can't be filled from here`)
-  const a = model.lowered.shape.attention
+export async function pretendCached(engine: Engine, tokens: readonly number[]): Promise<void> {
+  const { blocks, coordinator, layout, memories, model, plan } = engine[INTERNALS]
+  if (plan.backend === 'reference') throw new RangeError('the cache of the reference backend is not filled')
   const held: number[] = []
   let chain = 0
   for (let from = 0; from + PAGE_TOKENS <= tokens.length; from += PAGE_TOKENS) {
@@ -52,22 +56,29 @@ export function pretendCached(engine: Engine, tokens: readonly number[]): void {
     held.push(page)
     chain = blocks.learn(page, chain, tokens.slice(from, from + PAGE_TOKENS))
   }
-  const scalar = cacheBytesPerScalar(plan.backend, plan.cache)
-  const random = Uint16Array.from({ length: PAGE_TOKENS * 4096 }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 16) & 0xbd7f)
-  for (const [rank, { layers, shards }] of layout.ranks.entries()) {
-    const memory = new Uint8Array(bufferOf(memories.ranks[rank] as SharedMemory))
-    const fill = (ptr: number, rowWidth: number) => {
-      const bytes = PAGE_TOKENS * rowWidth * scalar
-      const values = new Uint8Array(random.buffer).subarray(0, bytes)
-      for (const page of held) memory.set(values, ptr + page * bytes)
-    }
-    for (const { streams, ropeStream, coefficientStream } of layers) {
-      for (const stream of streams) fill(stream, streamRowWidth(a))
-      fill(ropeStream, cacheWidth(a.sharedRopeDim))
-      fill(coefficientStream, coefficientRowWidth(a, shards))
+  if (plan.backend === 'gpu') await coordinator.group.fillCaches()
+  else {
+    const { attention } = model.lowered.shape
+    const bytes = cacheBytesPerScalar(plan.backend, plan.cache)
+    for (const [rank, mine] of layout.ranks.entries()) {
+      fillPages(new Uint8Array(bufferOf(memories.ranks[rank] as SharedMemory)), mine, held, attention, bytes)
     }
   }
   blocks.release(held)
+}
+
+function fillPages(memory: Uint8Array, { layers, shards }: RankLayout, pages: readonly number[], a: AttentionShape, scalarBytes: number): void {
+  const random = Uint16Array.from({ length: PAGE_TOKENS * 4096 }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 16) & 0xbd7f)
+  const fill = (ptr: number, rowWidth: number) => {
+    const bytes = PAGE_TOKENS * rowWidth * scalarBytes
+    const values = new Uint8Array(random.buffer).subarray(0, bytes)
+    for (const page of pages) memory.set(values, ptr + page * bytes)
+  }
+  for (const { streams, ropeStream, coefficientStream } of layers) {
+    for (const stream of streams) fill(stream, streamRowWidth(a))
+    fill(ropeStream, cacheWidth(a.sharedRopeDim))
+    fill(coefficientStream, coefficientRowWidth(a, shards))
+  }
 }
 
 /** Floating-point operations of all ranks for one row over one cached token, all layers: scores, rope scores, weighted sums. */
@@ -109,13 +120,15 @@ export function recordLogits(engine: Engine): { readonly rows: readonly Recorded
 }
 
 /**
- * Makes a rank fail: 'throw' an error, 'exit' its thread, 'hang' for good, run 'out-of-memory', be 'slow' once (250 ms), or lose its GPU ('device-lost');
+ * Makes a rank fail: 'throw' an error, 'exit' its thread, 'hang' for good, run 'out-of-memory', be 'slow' once (250 ms), lose its GPU
+ * ('device-lost'), or send it an 'invalid-command' (with gpuChecks: else nobody validates it);
  * at the start of its next step, or when it next comes to `site`.
  */
 export function injectFault(engine: Engine, fault: { rank: number; kind: FaultKind; site?: Site }): void {
   const { coordinator, plan } = engine[INTERNALS]
   const { rank, kind, site = 'start of step' } = fault
   if (kind === 'device-lost' && plan.backend !== 'gpu') throw new RangeError('only a GPU rank has a device to lose')
+  if (kind === 'invalid-command' && !plan.gpu?.checks) throw new RangeError('only with gpuChecks is a command found invalid')
   if (!(rank >= 0 && rank < plan.ranks) || !FAULT_KINDS.includes(kind) || !SITES.includes(site))
     throw new RangeError(`no such fault: ${JSON.stringify(fault)}`)
   coordinator.injectFault(rank, kind, site)

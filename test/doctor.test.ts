@@ -47,6 +47,7 @@ const WHOLE: Omit<Diagnosis, 'missing'> = {
         tensorCores: true,
         workgroupStorage: 49152,
         workgroupThreads: 1024,
+        largestBuffer: 2 ** 30,
         features: ['chromium-experimental-subgroup-matrix', 'shader-f16', 'subgroups'],
         limits: { maxBufferSize: 2 ** 32 },
       },

@@ -1,7 +1,7 @@
 // What crosses between the coordinator and its worker threads: types, error codes, collective names. No logic.
 
 import type { BackendName, CacheFormat, SharedMemory } from '../kernels/backend.js'
-import type { AdapterFacts, GpuRequest, GpuSettings } from '../kernels/gpu/adapter.js'
+import type { AdapterFacts, DeviceShortage, GpuRequest, GpuSettings } from '../kernels/gpu/adapter.js'
 import type { FloatFormat, WeightFormat } from '../kernels/packing.js'
 import type { SimdLevel } from '../kernels/wasm/simd-level.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
@@ -154,7 +154,7 @@ export interface RankFailure {
   readonly message: string
 }
 
-export const FAULT_KINDS = ['throw', 'hang', 'exit', 'slow', 'out-of-memory', 'device-lost'] as const
+export const FAULT_KINDS = ['throw', 'hang', 'exit', 'slow', 'out-of-memory', 'device-lost', 'invalid-command'] as const
 export type FaultKind = (typeof FAULT_KINDS)[number]
 
 /** What a rank really runs on, as it says itself. */
@@ -164,7 +164,13 @@ export interface RankReport {
   readonly instructions: string
   readonly adapter: AdapterFacts | undefined
   /** Of a step, in order; of the gpu backend. */
-  readonly dispatches: readonly { readonly name: string; readonly origin: 'gpu.js' | 'WGSL' | 'copy' }[]
+  readonly dispatches: readonly DispatchFacts[]
+}
+
+/** One entry of a GPU rank's step, and who wrote its kernel. */
+export interface DispatchFacts {
+  readonly name: string
+  readonly origin: 'gpu.js' | 'WGSL' | 'copy'
 }
 
 /** The control plane of a rank (comlink). Never on the per-token path: a rank in a step answers after it. */
@@ -172,7 +178,9 @@ export interface RankApi {
   /** Loads Dawn in this thread and takes its device: one rank after another (see loadDawn). Before load. */
   acquireGpu(request: GpuRequest): Promise<void>
   /** Opens the memories and builds the runner; returns what the rank really runs on. */
-  load(init: RankInit): Promise<RankReport>
+  load(init: RankInit): Promise<RankReport | DeviceShortage>
+  /** Fills the whole cache of a GPU rank with random values: for timing long contexts. */
+  fillCache(): Promise<void>
   /** The failure of the last aborted step, if it was this rank's own; clears it. */
   takeFailure(): RankFailure | undefined
   /** Frees what the thread alone holds (a GPU device) before it ends. */

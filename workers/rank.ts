@@ -3,7 +3,7 @@
 import { setImmediate } from 'node:timers/promises'
 import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
-import type { GpuRequest } from '../kernels/gpu/adapter.js'
+import type { DeviceShortage, GpuRequest } from '../kernels/gpu/adapter.js'
 import type { GpuContext } from '../kernels/gpu/context.js'
 import { instructionLevel } from '../kernels/open-space.js'
 import { Collectives, RankLate, StepAborted } from './collectives.js'
@@ -29,16 +29,22 @@ class Rank implements RankApi {
     this.#control = new Int32Array(task.control)
   }
 
-  async load(init: RankInit): Promise<RankReport> {
+  async load(init: RankInit): Promise<RankReport | DeviceShortage> {
     const recorder = init.profile && new ProfileRecorder(init.profile)
     const onFault = (fault: number, at: number) => this.#actOnFault(fault, at)
     this.#collectives = new Collectives(this.#control, this.#rank, this.#ranks, init.spins, init.deadlineMs, onFault, recorder)
     if (init.plan.backend === 'gpu') {
       const { GpuRunner } = await import('./gpu/gpu-runner.js')
-      const runner = await GpuRunner.create(this.#rank, init, this.#collectives, this.#device as GpuContext, recorder)
+      const { DeviceMemory } = await import('../kernels/gpu/context.js')
+      const made = GpuRunner.create(this.#rank, init, this.#collectives, this.#device as GpuContext, recorder)
+      const runner = await made.catch((error: unknown) => {
+        if (error instanceof DeviceMemory) return error.shortage
+        throw error
+      })
+      if (!(runner instanceof GpuRunner)) return runner
       this.#gpu = runner
       void this.#serve(runner, this.#collectives)
-      const dispatches = runner.commands.map(({ name, origin }) => ({ name, origin }))
+      const dispatches = runner.dispatches
       return { backend: 'gpu', instructions: runner.instructions, adapter: runner.adapter, dispatches }
     }
     const runner = new ModelRunner(this.#rank, init, this.#collectives, recorder)
@@ -51,6 +57,10 @@ class Rank implements RankApi {
     // Loaded here only: without a GPU nobody needs it.
     const { GpuContext } = await import('../kernels/gpu/context.js')
     this.#device = await GpuContext.acquire(request)
+  }
+
+  async fillCache(): Promise<void> {
+    await this.#gpu?.fillCache()
   }
 
   async close(): Promise<void> {
@@ -112,6 +122,7 @@ class Rank implements RankApi {
     if (kind === 'throw') throw new Error('injected fault')
     if (kind === 'exit') process.exit(1)
     if (kind === 'device-lost') this.#gpu?.loseDevice()
+    if (kind === 'invalid-command') this.#gpu?.sendInvalidCommand()
     if (kind === 'slow') park(250)
     if (kind === 'hang') park(Number.POSITIVE_INFINITY)
     if (kind === 'out-of-memory') for (const kept: unknown[] = []; ; ) kept.push(new Array(1 << 20).fill(kept.length))

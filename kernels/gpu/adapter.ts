@@ -33,6 +33,8 @@ export interface AdapterFacts {
   /** Bytes of workgroup memory, and threads of a workgroup. */
   readonly workgroupStorage: number
   readonly workgroupThreads: number
+  /** Bytes of the largest buffer that a kernel can read. */
+  readonly largestBuffer: number
 }
 
 /** What an adapter has. */
@@ -52,4 +54,16 @@ export interface AdapterDescription extends AdapterFacts {
 export function adapterNames(message: string): string[] {
   const found = message.matchAll(/backend: '(vulkan|metal|d3d12)', name: '(.*)'$/gim)
   return [...new Set([...found].map(([, , name]) => name as string))]
+}
+
+/** Memory that a device does not have. */
+export interface DeviceShortage {
+  /** For people: what found no room. */
+  readonly what: string
+  /** In all, or of one buffer where that alone is too large. */
+  readonly askedBytes: number
+  /** What had been given before, or the largest buffer. */
+  readonly hadBytes: number
+  /** Tokens of cache that would fit; undefined: not even without a cache, or it can't be told. */
+  readonly fitsTokens: number | undefined
 }

@@ -1,12 +1,23 @@
 // A GPU device of this thread, acquired through gpu.js on Dawn. Owns the device and what went wrong on it; knows no kernels.
 // gpu.js keeps one device per thread (module); it asks for buffer sizes only, so the request is widened here.
 /// <reference types="@webgpu/types" />
-import { type AdapterDescription, type AdapterFacts, adapterNames, type GpuRequest } from './adapter.js'
+import { type AdapterDescription, type AdapterFacts, adapterNames, type DeviceShortage, type GpuRequest } from './adapter.js'
 import type { GpuJs } from './gpu-js.js'
 
 /** No adapter, or none that was asked for. */
 export class NoAdapter extends Error {
   override readonly name = 'NoAdapter'
+}
+
+/** A device has not the memory that was asked for. */
+export class DeviceMemory extends Error {
+  override readonly name = 'DeviceMemory'
+  readonly shortage: DeviceShortage
+
+  constructor(shortage: DeviceShortage) {
+    super(`${shortage.what}: ${shortage.askedBytes} bytes asked for`)
+    this.shortage = shortage
+  }
 }
 
 /** The device was lost, ran out of memory, or refused what it was told. */
@@ -79,8 +90,18 @@ function factsOf(adapter: GPUAdapter): AdapterFacts {
   const { info } = adapter
   const { vendor, architecture, device, description } = info
   const software = info.isFallbackAdapter || /swiftshader|llvmpipe|software/i.test(`${architecture} ${device} ${description}`)
-  const { maxComputeWorkgroupStorageSize: workgroupStorage, maxComputeInvocationsPerWorkgroup: workgroupThreads } = adapter.limits
-  return { vendor, architecture, device, description, software, tensorCores: hasTensorCores(adapter), workgroupStorage, workgroupThreads }
+  const { limits } = adapter
+  return {
+    vendor,
+    architecture,
+    device,
+    description,
+    software,
+    tensorCores: hasTensorCores(adapter),
+    workgroupStorage: limits.maxComputeWorkgroupStorageSize,
+    workgroupThreads: limits.maxComputeInvocationsPerWorkgroup,
+    largestBuffer: Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize),
+  }
 }
 
 /** The adapter that answers, without taking a device. */
@@ -120,6 +141,7 @@ export class GpuContext {
   /** gpu.js's own handle of the device; its buffers are checked against it. */
   readonly handle: object
   #error: string | undefined
+  readonly #underWay = new Set<Promise<unknown>>()
   /** Rejects when the device is lost or refuses something. */
   readonly failed: Promise<never>
   #fail: (error: Error) => void = () => {}
@@ -169,7 +191,8 @@ export class GpuContext {
     try {
       handle = await gpuJs.WebGPUContext.acquire()
     } catch (cause) {
-      throw new NoAdapter(cause instanceof Error ? cause.message : String(cause), { cause })
+      const wanted = request.adapter === undefined ? 'no GPU adapter answers' : `no GPU adapter with ${request.adapter} in its name answers`
+      throw new NoAdapter(facts ? `the adapter gave no device: ${cause instanceof Error ? cause.message : cause}` : wanted, { cause })
     }
     if (!facts) throw new NoAdapter('gpu.js took a device that was not asked for here')
     const context = new GpuContext(gpuJs, handle.device, facts, handle)
@@ -178,21 +201,38 @@ export class GpuContext {
     throw new NoAdapter(`the only adapter is software (${facts.device || facts.description}): name it to use it`)
   }
 
+  /** What `make` returns, once the device has said that there was memory for it. */
+  async withMemory<T>(make: () => T, shortage: () => DeviceShortage): Promise<T> {
+    this.device.pushErrorScope('out-of-memory')
+    const made = make()
+    const error = await this.settle(this.device.popErrorScope())
+    if (error) throw new DeviceMemory(shortage())
+    return made
+  }
+
   /** Throws GpuFailure if anything has gone wrong: results since are not to be trusted. */
   check(): void {
     if (this.#error !== undefined) throw new GpuFailure(this.#error)
   }
 
-  /** Waits for device work; rejects with GpuFailure when the device fails before. */
-  async settle<T>(work: Promise<T>): Promise<T> {
-    const result = await Promise.race([work, this.failed])
+  /** Waits for device work; rejects with GpuFailure when the device fails before, or with what `late` rejects with. */
+  async settle<T>(work: Promise<T>, late?: Promise<never>): Promise<T> {
+    // Work goes on when the wait for it has ended: see destroy.
+    this.#underWay.add(work)
+    const ended = () => this.#underWay.delete(work)
+    work.then(ended, ended)
+    const result = await Promise.race(late ? [work, this.failed, late] : [work, this.failed])
     this.check()
     return result
   }
 
-  /** Frees the device and all its buffers; when it resolves, nothing of it is under way. */
+  /**
+   * Frees the device and all its buffers; when it resolves, nothing of it is under way: Dawn aborts the process when a thread ends
+   * before, say, a mapAsync of it does.
+   */
   async destroy(): Promise<void> {
     this.device.destroy()
     await this.device.lost
+    await Promise.allSettled(this.#underWay)
   }
 }

@@ -40,10 +40,31 @@ export interface Shaped {
 const RESIDENT = 0x80 | 8 | 4
 const UNIFORM = 0x40 | 8
 
-export class Program {
+/** What makes buffers and dispatches. */
+export interface ProgramParts {
+  buffer(bytes: number): GPUBuffer
+  tensor(...dims: number[]): Shaped
+  upload(data: Float32Array | Uint32Array): GPUBuffer
+  uniform(values: Uint32Array): GPUBuffer
+  count(rowSet: RowSet): GPUBuffer
+  gpuJs(
+    name: string,
+    source: GpuJsSource,
+    constants: Readonly<Record<string, number>>,
+    args: readonly Shaped[],
+    out: Shaped,
+    output: readonly (number | 'rows')[],
+    rowSet?: RowSet,
+  ): Promise<Dispatch>
+  wgsl(name: string, code: string, buffers: readonly (GPUBuffer | undefined)[], groups: Dispatch['groups'], rowSet?: RowSet): Promise<Dispatch>
+}
+
+export class Program implements ProgramParts {
   readonly context: GpuContext
   readonly device: GPUDevice
   readonly #gpu: GpuJsInstance
+  /** Of all buffers asked for. */
+  bytes = 0
   readonly #kernels = new Map<string, Promise<GpuJsKernel>>()
   readonly #pipelines = new Map<string, Promise<GPUComputePipeline>>()
   /** Parameters of gpu.js kernels by what they hold: layers share them. `write` puts a number of rows in. */
@@ -63,6 +84,7 @@ export class Program {
   /** A resident buffer of zeros. */
   buffer(bytes: number): GPUBuffer {
     const size = Math.max(16, Math.ceil(bytes / 16) * 16)
+    this.bytes += size
     return this.device.createBuffer({ size, usage: RESIDENT })
   }
 

@@ -5,14 +5,35 @@ import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threa
 import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { Piscina } from 'piscina'
-import { requestOf } from '../../kernels/gpu/adapter.js'
+import { type DeviceShortage, requestOf } from '../../kernels/gpu/adapter.js'
 import { loadDawn } from '../../kernels/gpu/context.js'
 import type { AttachTask, RankApi, RankFailure, RankInit, RankReport } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
-import { RankError } from '../errors.js'
+import { MemoryError, RankError } from '../errors.js'
 
 /** For ranks to free their devices. */
 const CLOSE_MS = 2000
+
+function ofRank(rank: number) {
+  return (cause: unknown): never => {
+    throw new Error(`rank ${rank}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+  }
+}
+
+function reportOf(answer: RankReport | DeviceShortage, rank: number): RankReport {
+  if ('backend' in answer) return answer
+  const { what, askedBytes, hadBytes, fitsTokens } = answer
+  const mib = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`
+  throw new MemoryError('MEMORY_EXHAUSTED', {
+    what: `the GPU of rank ${rank} has not the memory: ${what}`,
+    expected: `${mib(askedBytes)} for it`,
+    actual: hadBytes > 0 ? mib(hadBytes) : 'less',
+    remedy:
+      fitsTokens === undefined
+        ? 'Choose bf16 or int8 weights, more ranks on more devices, or fewer cacheTokens.'
+        : `cacheTokens: ${fitsTokens} would fit.`,
+  })
+}
 
 interface RankHandle {
   readonly api: Comlink.Remote<RankApi>
@@ -67,9 +88,10 @@ export class RankGroup {
       if (settings) {
         // Here as well: else the addon is unloaded with the last rank's thread, under threads of its own.
         await loadDawn()
-        for (const [rank, { api }] of ranks.entries()) await Promise.race([api.acquireGpu(requestOf(settings, rank)), died])
+        for (const [rank, { api }] of ranks.entries()) await Promise.race([api.acquireGpu(requestOf(settings, rank)).catch(ofRank(rank)), died])
       }
-      const reports = await Promise.race([Promise.all(ranks.map(({ api }, rank) => api.load(inits[rank] as RankInit))), died])
+      const loaded = await Promise.race([Promise.all(ranks.map(({ api }, rank) => api.load(inits[rank] as RankInit))), died])
+      const reports = loaded.map(reportOf)
       const group = new RankGroup(pool, ranks, reports)
       ended = (detail) => {
         if (!group.#closing) onExit(detail)
@@ -79,10 +101,13 @@ export class RankGroup {
       return group
     } catch (cause) {
       await pool.destroy()
+      if (cause instanceof MemoryError) throw cause
       throw new RankError('RANK_FAILED', {
         what: 'the ranks could not be started',
         actual: cause instanceof Error ? cause.message : String(cause),
-        remedy: 'See the cause; fewer ranks need fewer threads.',
+        remedy: inits[0]?.plan.gpu
+          ? 'Run tetrad doctor: it shows the adapters and what is missing.'
+          : 'See the cause; fewer ranks need fewer threads.',
         cause,
       })
     }
@@ -90,6 +115,11 @@ export class RankGroup {
 
   takeFailure(rank: number): Promise<RankFailure | undefined> {
     return this.#call(rank, (api) => api.takeFailure())
+  }
+
+  /** See RankApi. */
+  async fillCaches(): Promise<void> {
+    for (const rank of this.#ranks.keys()) await this.#call(rank, (api) => api.fillCache())
   }
 
   /** The thread of a rank, for tests that end it from outside. */

@@ -1,5 +1,5 @@
-import { Engine, type EngineOptions, OptionError, RankError } from '../../src/index.js'
-import { injectFault, recordLogits } from '../../src/testing.js'
+import { Engine, type EngineOptions, inspect, MemoryError, OptionError, RankError } from '../../src/index.js'
+import { dispatches, injectFault, recordLogits } from '../../src/testing.js'
 import { FIXTURES } from '../support/fixtures.js'
 import { gpuTest, SOFTWARE } from '../support/software-gpu.js'
 
@@ -60,6 +60,50 @@ gpuTest('a rank that throws, exits, hangs or loses its device: the request goes 
   await engine.close()
 })
 
+gpuTest('a command that the device refuses fails the step, not the request', async (t) => {
+  const engine = await Engine.load(MODEL, { ...SOFTWARE, gpuKernels: 'gpu.js', ranks: 2, maxRunning: 2 })
+  const expected = await engine.generate(PROMPT, { maxTokens: 6, ignoreEos: true })
+  const reasons: string[] = []
+  engine.on('restart', ({ reason }) => reasons.push(reason.message))
+  injectFault(engine, { rank: 1, kind: 'invalid-command', site: 'all-reduce of the MLP' })
+  const { tokens } = await engine.generate(PROMPT, { maxTokens: 6, ignoreEos: true })
+  t.deepEqual([...tokens], [...expected.tokens])
+  t.regex(reasons.join(), /rank 1 failed: the GPU refused a command/)
+  await engine.close()
+})
+
+gpuTest('a cache that is too large for the device is an error that says what fits; the next load runs', async (t) => {
+  const options = { ...SOFTWARE, gpuKernels: 'gpu.js', ranks: 1, maxRunning: 2 } as const
+  const error = await t.throwsAsync(Engine.load(MODEL, { ...options, cacheTokens: 2 ** 25 }), { instanceOf: MemoryError, code: 'MEMORY_EXHAUSTED' })
+  t.regex(error.message, /GPU of rank 0 .*expected \d+ MiB.*actual \d+ MiB.*cacheTokens: \d+ would fit/s)
+  const engine = await Engine.load(MODEL, options)
+  t.is((await engine.generate([1, 2], { maxTokens: 2, ignoreEos: true })).tokens.length, 2)
+  await engine.close()
+})
+
+gpuTest('a profile names dispatches, and what the host does', async (t) => {
+  const engine = await Engine.load(MODEL, { ...SOFTWARE, ranks: 1, maxRunning: 2, profile: true })
+  await engine.generate([1, 2, 3], { maxTokens: 3, ignoreEos: true })
+  const { steps, ranks, trace } = engine.profile()
+  t.is(steps, 3)
+  const names = ranks[0]?.parts.map((part) => part.name) ?? []
+  for (const name of ['inputs', 'attention', 'gateUp', 'head', 'encode', 'submit', 'readback']) t.true(names.includes(name), `${name} of ${names}`)
+  t.true(trace.traceEvents.length > steps * names.length)
+  await engine.close()
+})
+
+gpuTest('inspect lists the dispatches that ranks report, and who wrote each kernel', async (t) => {
+  for (const kernels of [{}, { gpuKernels: 'gpu.js' }] as const) {
+    const options = { ...SOFTWARE, ...kernels, ranks: 2, maxRunning: 2 } as const
+    const { gpu, layers } = await inspect(MODEL, options)
+    const engine = await Engine.load(MODEL, options)
+    const ran = dispatches(engine, 0)
+    await engine.close()
+    t.deepEqual(ran, [...Array.from({ length: layers }, () => gpu?.layer ?? []).flat(), ...(gpu?.end ?? [])])
+    t.is(ran.filter(({ origin }) => origin === 'WGSL').length > 0, !('gpuKernels' in kernels))
+  }
+})
+
 gpuTest('a software adapter is used only when it is named', async (t) => {
   const error = await t.throwsAsync(Engine.load(MODEL, { backend: 'gpu', ranks: 1 }), { instanceOf: RankError })
   t.regex(error.message, /software|adapter/)
@@ -69,6 +113,12 @@ gpuTest('a named adapter that does not answer is an error, also for auto; option
   for (const options of [{ adapter: 'no such adapter' }, { backend: 'wasm', adapter: 'SwiftShader' }, { backend: 'wasm', gpuChecks: true }] as const)
     await t.throwsAsync(Engine.load(MODEL, options), { instanceOf: OptionError, code: 'OPTION_INVALID' })
   await t.throwsAsync(Engine.load(MODEL, { backend: 'wasm', cache: 'f16' }), { instanceOf: OptionError })
+  await t.throwsAsync(Engine.load(MODEL, { backend: 'wasm', gpuKernels: 'gpu.js' }), { instanceOf: OptionError })
+  await t.throwsAsync(Engine.load(MODEL, { ...SOFTWARE, gpuKernels: 'gpu.js', cache: 'bf16' }), { instanceOf: OptionError })
+  await t.throwsAsync(inspect(MODEL, { ...SOFTWARE, adapter: 'no such adapter' }), { instanceOf: OptionError })
+  const second = { ...SOFTWARE, adapter: ['SwiftShader', 'no such adapter'], ranks: 2 } as const
+  const error = await t.throwsAsync(Engine.load(MODEL, second), { instanceOf: RankError })
+  t.regex(error.message, /rank 1: no GPU adapter with no such adapter/)
 })
 
 gpuTest('loading and closing again and again does not keep what lies on the devices', async (t) => {

@@ -1,5 +1,5 @@
 // The activations of a rank on its device: made once, for the most rows of a step. Shapes are [width, rows] or [width, rows, planes].
-import type { Program, Shaped } from '../../kernels/gpu/program.js'
+import type { ProgramParts, Shaped } from '../../kernels/gpu/program.js'
 import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { packedQueryWidth, slotTable } from '../../kernels/gpu/wgsl/tensor-attention.js'
@@ -50,7 +50,7 @@ export class GpuBuffers {
   /** Parts of the longest row of the step at hand. */
   mostParts = 1
 
-  constructor(program: Program, plan: GpuPlan, tables: number) {
+  constructor(program: ProgramParts, plan: GpuPlan, tables: number) {
     const { a, shape, stepRows: T, own } = plan
     const tensor = (...dims: number[]) => program.tensor(...dims)
     const paddedWidth = cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)

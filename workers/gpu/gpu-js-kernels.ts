@@ -12,12 +12,11 @@ import {
   sumValues,
   tileProducts,
 } from '../../kernels/gpu/portable-kernels.js'
-import type { Command, Dispatch, Program, RowCopies, RowSet, Shaped } from '../../kernels/gpu/program.js'
+import type { Command, Dispatch, ProgramParts, RowCopies, RowSet, Shaped } from '../../kernels/gpu/program.js'
 import { PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { TILE_ROWS } from '../../kernels/packing.js'
 import { cacheWidth } from '../attention-plan.js'
 import type { GpuBuffers } from './gpu-buffers.js'
-import type { GpuInputs } from './gpu-inputs.js'
 import type { GpuPlan } from './gpu-plan.js'
 import type { CacheWrite, KernelSet, Product } from './kernel-set.js'
 
@@ -27,11 +26,18 @@ const CHUNKS = 32
 /** Bytes of the scores of one group of rows. */
 const SCORE_BYTES = 128 << 20
 
+/** What gpu-inputs.ts has of a step. */
+export interface StepPlaces {
+  readonly pageTable: Shaped
+  readonly rowTable: Shaped
+  cacheRow(t: number): number
+}
+
 export class GpuJsKernels implements KernelSet {
-  readonly #program: Program
+  readonly #program: ProgramParts
   readonly #plan: GpuPlan
   readonly #b: GpuBuffers
-  readonly #inputs: GpuInputs
+  readonly #inputs: StepPlaces
   readonly #squares: Shaped
   /** By width: layers share them. */
   readonly #normed = new Map<number, Shaped>()
@@ -42,7 +48,7 @@ export class GpuJsKernels implements KernelSet {
   readonly #scores: Shaped
   readonly #states: Shaped
 
-  constructor(program: Program, plan: GpuPlan, buffers: GpuBuffers, inputs: GpuInputs, contextTokens: number) {
+  constructor(program: ProgramParts, plan: GpuPlan, buffers: GpuBuffers, inputs: StepPlaces, contextTokens: number) {
     this.#program = program
     this.#plan = plan
     this.#b = buffers

@@ -12,7 +12,7 @@ import {
   sumHeads,
   swiglu,
 } from '../../kernels/gpu/elementwise.js'
-import type { Command, Dispatch, Program, Shaped } from '../../kernels/gpu/program.js'
+import type { Command, Dispatch, ProgramParts, Shaped } from '../../kernels/gpu/program.js'
 import { cacheWidth } from '../attention-plan.js'
 import { SHARDS } from '../protocol.js'
 import type { GpuBuffers } from './gpu-buffers.js'
@@ -31,13 +31,13 @@ export interface LayerSegments {
 }
 
 export class LayerBuilder {
-  readonly #program: Program
+  readonly #program: ProgramParts
   readonly #plan: GpuPlan
   readonly #b: GpuBuffers
 
   readonly #kernels: KernelSet
 
-  constructor(program: Program, plan: GpuPlan, buffers: GpuBuffers, kernels: KernelSet) {
+  constructor(program: ProgramParts, plan: GpuPlan, buffers: GpuBuffers, kernels: KernelSet) {
     this.#kernels = kernels
     this.#program = program
     this.#plan = plan

@@ -1,8 +1,9 @@
 // What a rank computes on its device, as numbers: where columns, regions of the cache, heads and tiles are. A pure function of the
 // model's shape, the plan and the rank; no device is needed to know it.
 import type { SharedMemory } from '../../kernels/backend.js'
-import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
-import { type GpuCacheFormat, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
+import type { AdapterFacts, DeviceShortage } from '../../kernels/gpu/adapter.js'
+import { DeviceMemory } from '../../kernels/gpu/context.js'
+import { cacheBytes, type GpuCacheFormat, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { CACHE_SLACK, type FlashShape, HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { tileBytes } from '../../kernels/gpu/wgsl/packed-matmul.js'
 import { packedValueWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../../kernels/gpu/wgsl/tensor-attention.js'
@@ -387,6 +388,31 @@ export class GpuPlan {
       }
     }
     return places
+  }
+
+  /** Throws DeviceMemory for a layer whose cache or weights are more than the largest buffer. */
+  checkBuffers(largest: number): void {
+    const cache = this.regions.all * cacheBytes(this.format)
+    const fitsTokens = Math.floor(largest / this.#layerBytesPerToken / PAGE) * PAGE
+    if (cache > largest) throw new DeviceMemory({ what: 'the cache of a layer is one buffer', askedBytes: cache, hadBytes: largest, fitsTokens })
+    const weights = Math.max(this.head.buffer.bytes, ...this.layers.map((layer) => layer.buffer.bytes))
+    const askedBytes = this.portable && this.weights === 'bf16' ? 2 * weights : weights
+    if (askedBytes > largest)
+      throw new DeviceMemory({ what: 'the weights of a layer are one buffer', askedBytes, hadBytes: largest, fitsTokens: undefined })
+  }
+
+  /** What a device lacks that had room for so many bytes of buffers (0: it is not known), when what comes next did not fit. */
+  shortage(what: string, hadBytes: number): DeviceShortage {
+    const cache = this.layers.length * this.regions.all * cacheBytes(this.format)
+    const weights = this.layers.reduce((sum, layer) => sum + layer.buffer.bytes, this.head.buffer.bytes)
+    // Weights come after the cache: what they lack, the cache would have to give.
+    const left = hadBytes === 0 ? 0 : hadBytes - weights
+    const fits = Math.floor(left / this.layers.length / this.#layerBytesPerToken / PAGE) * PAGE
+    return { what: `no room for the ${what}`, askedBytes: cache + weights, hadBytes, fitsTokens: fits > 0 ? fits : undefined }
+  }
+
+  get #layerBytesPerToken(): number {
+    return (this.regions.all * cacheBytes(this.format)) / (this.regions.stream / this.regions.streamRow)
   }
 
   /** Most parts of a row. */

@@ -72,7 +72,7 @@ export class GpuQueue {
 
   #submit(commands: readonly GPUCommandBuffer[]): void {
     const since = this.#recorder?.now() ?? 0
-    this.#context.device.queue.submit(commands)
+    for (const part of commands) this.#context.device.queue.submit([part])
     this.#recorder?.add(SUBMIT, since)
   }
 
@@ -98,7 +98,7 @@ export class GpuQueue {
       timer = setTimeout(() => reject(new Error(`the GPU did not end its work within ${this.#deadlineMs} ms`)), this.#deadlineMs)
     })
     try {
-      return await this.#context.settle(Promise.race([work, late]))
+      return await this.#context.settle(work, late)
     } finally {
       clearTimeout(timer)
     }

@@ -16,7 +16,7 @@ import { type Exchange, openExchange, perShard } from '../exchange.js'
 import { COPY, COUNTERS, layoutMailbox } from '../layout.js'
 import { layoutModel, type ModelLayout } from '../model-layout.js'
 import { eventId, type ProfileRecorder } from '../profile-recorder.js'
-import { type ModelShape, type RankInit, SHARDS } from '../protocol.js'
+import { type DispatchFacts, type ModelShape, type RankInit, SHARDS } from '../protocol.js'
 import type { RankLayout } from '../rank-layout.js'
 import { ShardWork } from '../shard-work.js'
 import { StepResults } from '../step-results.js'
@@ -28,9 +28,13 @@ import { GpuJsKernels } from './gpu-js-kernels.js'
 import { LayerBuilder, type LayerSegments } from './gpu-layer.js'
 import { GpuPlan } from './gpu-plan.js'
 import { GpuQueue } from './gpu-queue.js'
+import type { WeightBuffer } from './gpu-weights.js'
+import { factsOf } from './list-dispatches.js'
 import { WgslKernels } from './wgsl-kernels.js'
 
 const STEP = eventId('step')
+/** Where a step is cut into submits, in shares of its layers. */
+const PARTS_OF_STEP = [1 / 12, 1 / 3, 2 / 3, 1]
 
 export class GpuRunner {
   readonly #context: GpuContext
@@ -55,13 +59,14 @@ export class GpuRunner {
   readonly #copied: GPUBuffer
   #layers: readonly LayerSegments[] = []
   #head: readonly Command[] = []
-  /** Every layer, in order. */
-  #stepCommands: readonly Command[] = []
+  /** Every layer, in order, by submits. */
+  #stepParts: readonly (readonly Command[])[] = []
   /** The next step, encoded while the last one ran: for rows of this shape and at most so many parts. */
-  #ahead: { readonly shape: string; readonly parts: number; readonly commands: GPUCommandBuffer } | undefined
+  #ahead: { readonly shape: string; readonly parts: number; readonly commands: readonly GPUCommandBuffer[] } | undefined
 
   private constructor(
     context: GpuContext,
+    gpuPlan: GpuPlan,
     rank: number,
     init: RankInit,
     layout: ModelLayout,
@@ -75,7 +80,7 @@ export class GpuRunner {
     this.#shape = shape
     this.#collectives = collectives
     this.#program = new Program(context)
-    this.#plan = new GpuPlan(shape, plan, layout, rank, { shards: init.shards, rank: init.rankMemory }, context.adapter)
+    this.#plan = gpuPlan
     this.#b = new GpuBuffers(this.#program, this.#plan, plan.slots * plan.pagesPerSlot)
     const open = (memory: SharedMemory) => openSpace(init.module, memory)
     this.#exchange = openExchange(shape, layout.exchange, open(init.exchange ?? init.rankMemory), rank, mine.shards)
@@ -105,7 +110,12 @@ export class GpuRunner {
     recorder: ProfileRecorder | undefined,
   ): Promise<GpuRunner> {
     const layout = layoutModel(init.shape, init.plan)
-    const runner = new GpuRunner(context, rank, init, layout, collectives, recorder)
+    const plan = new GpuPlan(init.shape, init.plan, layout, rank, { shards: init.shards, rank: init.rankMemory }, context.adapter)
+    plan.checkBuffers(context.adapter.largestBuffer)
+    const runner = await context.withMemory(
+      () => new GpuRunner(context, plan, rank, init, layout, collectives, recorder),
+      () => plan.shortage('activations and cache', 0),
+    )
     const building = runner.#build(layout.ranks[rank] as RankLayout)
     try {
       await context.settle(building)
@@ -128,9 +138,9 @@ export class GpuRunner {
     return this.#context.adapter
   }
 
-  /** Every dispatch of a step, in order. */
-  get commands(): readonly Command[] {
-    return [...this.#stepCommands, ...this.#head]
+  /** What a step of one row dispatches, in order. */
+  get dispatches(): readonly DispatchFacts[] {
+    return factsOf([...this.#stepParts.flat(), ...this.#head])
   }
 
   async #build(mine: RankLayout): Promise<void> {
@@ -149,7 +159,7 @@ export class GpuRunner {
       const streams = new Float32Array(Math.max(1, plan.streamCount) * a.stream.width)
       for (const [k, ptr] of layer.streamNorms.entries()) streams.set(floats.subarray(ptr / 4, ptr / 4 + a.stream.width), k * a.stream.width)
       layers.push(
-        await builder.build(i, planned.buffer.upload(program, plan.portable), {
+        await builder.build(i, await this.#upload(planned.buffer, `weights of layer ${i}`), {
           input: vector(layer.inputNorm, shape.embed),
           mlp: vector(layer.mlpNorm, shape.embed),
           query: vector(layer.queryNorm, Math.max(1, a.queryRank)),
@@ -158,10 +168,12 @@ export class GpuRunner {
       )
     }
     this.#layers = layers
-    this.#stepCommands = layers.flatMap((l) => [...l.attention, ...l.output, ...l.mlp, ...l.end])
+    const cuts = this.#recorder ? [layers.length] : PARTS_OF_STEP.map((share) => Math.ceil(share * layers.length))
+    const commandsOf = (l: LayerSegments) => [...l.attention, ...l.output, ...l.mlp, ...l.end]
+    this.#stepParts = cuts.map((to, i) => layers.slice(cuts[i - 1] ?? 0, to).flatMap(commandsOf))
     this.#head = await kernels.product({
       name: 'head',
-      weights: plan.head.buffer.upload(program, plan.portable),
+      weights: await this.#upload(plan.head.buffer, 'weights of the output projection'),
       tiles: plan.head.tiles,
       x: this.#b.selected,
       y: this.#b.logits,
@@ -169,6 +181,14 @@ export class GpuRunner {
       norm: vector(mine.finalNorm, shape.embed),
     })
     await program.device.queue.onSubmittedWorkDone()
+  }
+
+  #upload(weights: WeightBuffer, what: string): Promise<GPUBuffer> {
+    const before = this.#program.bytes
+    return this.#context.withMemory(
+      () => weights.upload(this.#program, this.#plan.portable),
+      () => this.#plan.shortage(what, before),
+    )
   }
 
   /** Runs the published step of this epoch. Mutates the cache on the device, the exchange slots and the mailbox's results. */
@@ -195,7 +215,7 @@ export class GpuRunner {
     this.#count(performance.now() - start)
   }
 
-  /** One submit and one readback. While the device works, the next step is encoded as if it had the same rows, a token later. */
+  /** One readback. While the device works, the next step is encoded as if it had the same rows, a token later. */
   async #runAlone(rows: number, wanted: readonly number[]): Promise<void> {
     const queue = this.#queue
     const { copies } = this.#step
@@ -203,7 +223,7 @@ export class GpuRunner {
     const ahead = this.#ahead
     this.#ahead = undefined
     const fits = ahead !== undefined && ahead.shape === shape && ahead.parts >= this.#b.mostParts
-    const commands = fits ? [ahead.commands] : [this.#encodeStep(wanted)]
+    const commands = fits ? [...ahead.commands] : this.#encodeStep(wanted)
     if (copies > 0) {
       const encoder = queue.encoder()
       this.#copyRows(encoder)
@@ -228,13 +248,18 @@ export class GpuRunner {
     await this.#collectives.barrierAsync('gather of logits')
   }
 
-  /** A whole step at one rank. */
-  #encodeStep(wanted: readonly number[]): GPUCommandBuffer {
+  /**
+   * A whole step at one rank, in parts that are submitted one after another: Dawn makes the driver's commands at the submit, and the
+   * device works at the first part while it makes the next. One part when it is timed.
+   */
+  #encodeStep(wanted: readonly number[]): GPUCommandBuffer[] {
     const queue = this.#queue
-    const encoder = queue.encoder()
-    queue.encode(encoder, this.#stepCommands)
-    this.#encodeLogits(encoder, wanted)
-    return queue.end(encoder)
+    return this.#stepParts.map((commands, i) => {
+      const encoder = queue.encoder()
+      queue.encode(encoder, commands)
+      if (i === this.#stepParts.length - 1) this.#encodeLogits(encoder, wanted)
+      return queue.end(encoder)
+    })
   }
 
   async #runWithOthers(rows: number, wanted: readonly number[]): Promise<void> {
@@ -352,6 +377,26 @@ export class GpuRunner {
     add(COUNTERS.steps, 1)
     add(COUNTERS.stepMs, ms)
     c.set(this.#collectives.waitMs, COUNTERS.waitMs)
+  }
+
+  /** Random values in every row of the cache. */
+  async fillCache(): Promise<void> {
+    const { queue } = this.#program.device
+    // Of either format: exponents that are moderate, no NaN.
+    const words = Uint32Array.from({ length: 1 << 18 }, (_, i) => Math.imul(i + 1, 2654435761))
+    const mask = this.#plan.format === 'f32' ? 0xbf7fffff : 0xbd7fbd7f
+    for (const [i, word] of words.entries()) words[i] = word & mask
+    for (const cache of this.#b.caches) {
+      for (let at = 0; at < cache.size; at += words.byteLength) queue.writeBuffer(cache, at, words, 0, Math.min(words.length, (cache.size - at) / 4))
+      queue.submit([])
+    }
+    await this.#context.settle(queue.onSubmittedWorkDone())
+  }
+
+  /** What Dawn's validation refuses: for tests of faults. */
+  sendInvalidCommand(): void {
+    // No buffer can be both MAP_READ and STORAGE.
+    this.#program.device.createBuffer({ size: 16, usage: 1 | 0x80 })
   }
 
   /** As if the driver had taken the device away: for tests of faults. */

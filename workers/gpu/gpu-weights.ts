@@ -2,7 +2,7 @@
 // tables that say which tile a workgroup takes. Owns the upload; knows no order of operations.
 /// <reference types="@webgpu/types" />
 import type { SharedMemory } from '../../kernels/backend.js'
-import type { Program } from '../../kernels/gpu/program.js'
+import type { Program, ProgramParts } from '../../kernels/gpu/program.js'
 import { TILE_WORDS, tileBytes, tileRows } from '../../kernels/gpu/wgsl/packed-matmul.js'
 import { bufferOf } from '../../kernels/open-space.js'
 import type { PackedMatrix } from '../../kernels/packing.js'
@@ -21,6 +21,11 @@ export class WeightBuffer {
     if (matrix.bytes === 0 || this.#placed.has(matrix)) return
     this.#placed.set(matrix, { at: this.#bytes, memory })
     this.#bytes += Math.ceil(matrix.bytes / COLUMN_BYTES) * COLUMN_BYTES
+  }
+
+  /** Bytes on the device. */
+  get bytes(): number {
+    return this.#bytes
   }
 
   /** Copies all matrices to a new device buffer; `asFloats`: bf16 becomes f32 on the way. */
@@ -71,7 +76,7 @@ function floatsOf(words: Uint32Array): Uint32Array<ArrayBuffer> {
 }
 
 /** A table of tiles on the device. */
-export function uploadTiles(program: Program, tiles: readonly (readonly number[])[]): GPUBuffer {
+export function uploadTiles(program: ProgramParts, tiles: readonly (readonly number[])[]): GPUBuffer {
   const words = new Uint32Array(Math.max(1, tiles.length) * TILE_WORDS)
   for (const [i, tile] of tiles.entries()) words.set(tile, i * TILE_WORDS)
   return program.upload(words)

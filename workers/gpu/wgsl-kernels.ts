@@ -1,7 +1,7 @@
 // The kernel set in WGSL: packed products, cache writes, and flash decoding, on tensor cores where the plan has them.
 /// <reference types="@webgpu/types" />
 import { combineParts } from '../../kernels/gpu/elementwise.js'
-import type { Dispatch, Program } from '../../kernels/gpu/program.js'
+import type { Dispatch, ProgramParts } from '../../kernels/gpu/program.js'
 import { writeRows, writeWords } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { flashAttention } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { MATMUL_ROWS, packedMatmul } from '../../kernels/gpu/wgsl/packed-matmul.js'
@@ -12,11 +12,11 @@ import { uploadTiles } from './gpu-weights.js'
 import type { CacheWrite, KernelSet, Product } from './kernel-set.js'
 
 export class WgslKernels implements KernelSet {
-  readonly #program: Program
+  readonly #program: ProgramParts
   readonly #plan: GpuPlan
   readonly #b: GpuBuffers
 
-  constructor(program: Program, plan: GpuPlan, buffers: GpuBuffers) {
+  constructor(program: ProgramParts, plan: GpuPlan, buffers: GpuBuffers) {
     this.#program = program
     this.#plan = plan
     this.#b = buffers
