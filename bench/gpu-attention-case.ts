@@ -3,17 +3,9 @@
 /// <reference types="@webgpu/types" />
 import type { Dispatch } from '../kernels/gpu/program.js'
 import { PAGE } from '../kernels/gpu/wgsl/cache-rows.js'
-import {
-  combineGroups,
-  combineTensorParts,
-  packedQueryWidth,
-  packQueries,
-  planTensorAttention,
-  slotTable,
-  type TensorShape,
-  type TensorTiling,
-  tensorAttention,
-} from '../kernels/gpu/wgsl/tensor-attention.js'
+import { tensorAttention } from '../kernels/gpu/wgsl/tensor-attention.js'
+import { combineGroups, combineTensorParts, packQueries, slotTable } from '../kernels/gpu/wgsl/tensor-parts.js'
+import { packedQueryWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../kernels/gpu/wgsl/tensor-shape.js'
 import { fillRandom, type GpuBench, randomF16, readBack, readOnly } from './gpu-measure.js'
 
 export interface AttentionWidths {

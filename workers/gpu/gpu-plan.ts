@@ -1,58 +1,23 @@
 // What a rank computes on its device, as numbers: where columns, regions of the cache, heads and tiles are. A pure function of the
 // model's shape, the plan and the rank; no device is needed to know it.
 import type { SharedMemory } from '../../kernels/backend.js'
-import type { AdapterFacts, DeviceShortage } from '../../kernels/gpu/adapter.js'
-import { DeviceMemory } from '../../kernels/gpu/context.js'
-import { cacheBytes, type GpuCacheFormat, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
-import { CACHE_SLACK, type FlashShape, HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
+import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
+import { type GpuCacheFormat, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
+import { CACHE_SLACK, type FlashShape } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { tileBytes } from '../../kernels/gpu/wgsl/packed-matmul.js'
-import { packedValueWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../../kernels/gpu/wgsl/tensor-attention.js'
+import type { TensorShape, TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import type { WeightFormat } from '../../kernels/packing.js'
-import {
-  cacheWidth,
-  contextWidth,
-  isLocal,
-  ownStreams,
-  rankHeads,
-  rankUnits,
-  segmentHeads,
-  shardHeads,
-  sharedStreams,
-  streamRowWidth,
-  streamsOf,
-  unitsOf,
-} from '../attention-plan.js'
+import { cacheWidth, isLocal, ownStreams, rankUnits, segmentHeads, shardHeads, sharedStreams, streamRowWidth, streamsOf } from '../attention-plan.js'
 import { cut, part } from '../cuts.js'
 import type { ModelLayout } from '../model-layout.js'
 import { type AttentionShape, type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
 import type { RankLayout } from '../rank-layout.js'
-import type { ShardLayout } from '../shard-layout.js'
-import { WeightBuffer } from './gpu-weights.js'
-
-type Tiles = readonly (readonly number[])[]
-
-export interface GpuLayerPlan {
-  readonly buffer: WeightBuffer
-  readonly tiles: {
-    readonly inputs: Tiles
-    readonly queryB: Tiles
-    readonly keyUp: Tiles
-    readonly valueUp: Tiles
-    readonly attentionOut: Tiles
-    readonly gateUp: Tiles
-    readonly down: Tiles
-  }
-}
+import { type CacheRegions, planAttention } from './gpu-attention-plan.js'
+import { type GpuLayerPlan, planTiles, type TilePlan } from './gpu-tiles.js'
 
 /** What the WGSL kernels need of a workgroup: threads, and bytes of memory. */
 const WGSL_THREADS = 256
 const WGSL_STORAGE = 16_384
-/** Workgroups of attention that keep a large device busy. */
-const WORKGROUPS = 264
-/** Of a row: gpu.js combines them one after another. */
-const MOST_PARTS = 64
-/** Bytes of the parts of one group of rows. */
-const PART_BYTES = 128 << 20
 
 export class GpuPlan {
   readonly shape: ModelShape
@@ -86,14 +51,7 @@ export class GpuPlan {
     readonly coefficients: readonly number[]
     readonly width: number
   }
-  /** Elements: of a stream's region and row, and first ones of the others. */
-  readonly regions: {
-    readonly stream: number
-    readonly streamRow: number
-    readonly rope: number
-    readonly coefficients: number
-    readonly all: number
-  }
+  readonly regions: CacheRegions
   readonly flash: FlashShape
   /** Attention on tensor cores; undefined: the device has none that fit, or the cache is not f16, or keys are sums of vectors. */
   readonly tensor: { readonly shape: TensorShape; readonly tiling: TensorTiling } | undefined
@@ -103,7 +61,7 @@ export class GpuPlan {
   /** Rows whose parts are computed together. */
   readonly rowGroup: number
   readonly layers: readonly GpuLayerPlan[]
-  readonly head: { readonly buffer: WeightBuffer; readonly tiles: Tiles }
+  readonly head: TilePlan['head']
   /** [4, segment heads]: for sumHeads. */
   readonly headPlaces: Float32Array
   /** [2, lanes]: for arrangeCoefficients. */
@@ -123,7 +81,6 @@ export class GpuPlan {
   ) {
     const mine = layout.ranks[rank] as RankLayout
     const a = shape.attention
-    const { embed } = shape
     const own = mine.shards
     this.shape = shape
     this.a = a
@@ -184,171 +141,19 @@ export class GpuPlan {
       all: coefficientRegion + rows * coefficientRow + CACHE_SLACK,
     }
 
-    // Query heads by unit: first column of absorbed queries, first head of the output.
     const units = rankUnits(a, own)
-    const queryStride = a.absorbed ? cacheWidth(a.stream.keyWidth) : cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
-    const paddedWidth = cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
-    const mostHeads = Math.max(1, ...units.map((unit) => unit.headEnd - unit.headStart))
-    const widths = {
-      keyWidth: a.stream.keyWidth,
-      keyOffset: 0,
-      valueOffset: a.stream.valueOffset,
-      rowWidth: streamRow,
-      ropeDim: a.sharedRopeDim,
-      ropeRowWidth: cacheWidth(a.sharedRopeDim),
-    }
-    const onTensorCores =
-      adapter.tensorCores && plan.cache === 'f16' && !a.factors
-        ? planTensorAttention({ ...widths, valueWidth: a.stream.valueWidth }, mostHeads, adapter.workgroupStorage)
-        : undefined
-    const groupHeads = onTensorCores?.groupHeads ?? 1
-    let unitHeads = 0
-    const placed = units.map((unit) => {
-      const out = unitHeads
-      unitHeads += Math.ceil((unit.headEnd - unit.headStart) / groupHeads) * groupHeads
-      return { ...unit, out }
-    })
-    this.absorbedWidth = unitHeads * cacheWidth(a.stream.keyWidth)
-    const groups = placed.flatMap(({ stream, headStart, headEnd, out }) =>
-      Array.from({ length: Math.ceil((headEnd - headStart) / HEAD_GROUP) }, (_, g) => {
-        const firstHead = headStart + g * HEAD_GROUP
-        const local = firstHead - this.headStart
-        return {
-          region: streams.indexOf(stream) * this.regions.stream,
-          query: a.absorbed ? (out + g * HEAD_GROUP) * queryStride : local * queryStride,
-          ropeQuery: local * paddedWidth + cacheWidth(a.nopeDim),
-          out: out + g * HEAD_GROUP,
-          lane: local,
-          heads: Math.min(HEAD_GROUP, headEnd - firstHead),
-        }
-      }),
-    )
-    // As many parts as keep the device of a rank with one shard busy: the same at every rank count, for a row's bits depend on it.
-    const groupsOf = (s: number, heads: number) => unitsOf(a, s).reduce((sum, u) => sum + Math.ceil((u.headEnd - u.headStart) / heads), 0)
-    const partsFor = (heads: number, most: number) => {
-      const shardGroups = Math.max(1, ...Array.from({ length: SHARDS }, (_, s) => groupsOf(s, heads)))
-      return Math.max(1, Math.min(most, Math.ceil(WORKGROUPS / shardGroups), plan.pagesPerSlot))
-    }
-    this.flash = {
-      format: this.format,
-      groups,
-      queryWidth: a.absorbed ? this.absorbedWidth : this.heads * paddedWidth,
-      queryStride,
-      ropeWidth: this.heads * paddedWidth,
-      ropeStride: paddedWidth,
-      ...widths,
-      valueWidth: contextWidth(a),
-      ropeRegion: rope,
-      factors: a.factors && { rank: a.factors.rank, valueStride: a.stream.valueWidth, region: coefficientRegion, lanes: this.lanes },
-      scale: a.scale,
-      outHeads: Math.max(1, unitHeads),
-      parts: partsFor(HEAD_GROUP, MOST_PARTS),
-    }
-    const tensorShape: TensorShape = {
-      ...this.flash,
-      valueWidth: a.stream.valueWidth,
-      groupHeads,
-      groups: placed.flatMap(({ stream, headStart, headEnd, out }) =>
-        Array.from({ length: Math.ceil((headEnd - headStart) / groupHeads) }, (_, g) => ({
-          region: streams.indexOf(stream) * this.regions.stream,
-          slot: out + g * groupHeads,
-        })),
-      ),
-      slots: placed.flatMap(({ headStart, headEnd, out }) =>
-        Array.from({ length: Math.ceil((headEnd - headStart) / groupHeads) * groupHeads }, (_, i) => {
-          const local = headStart + i - this.headStart
-          if (headStart + i >= headEnd) return undefined
-          return { query: a.absorbed ? (out + i) * queryStride : local * paddedWidth, rope: local * paddedWidth + cacheWidth(a.nopeDim) }
-        }),
-      ),
-    }
-    this.tensor = onTensorCores && {
-      shape: { ...tensorShape, parts: partsFor(onTensorCores.groupHeads, onTensorCores.workgroups) },
-      tiling: onTensorCores.tiling,
-    }
-    this.contextWidth = this.tensor ? packedValueWidth(a.stream.valueWidth) : contextWidth(a)
-    // A row's parts on tensor cores are whole blocks of 256 bytes, as offsets of buffers must be; gpu.js's need 16 rows for that.
-    const fewestRows = this.tensor ? 1 : 16
-    const partBytes = this.parts * this.flash.outHeads * this.contextWidth * 4
-    this.rowGroup = Math.max(fewestRows, Math.floor(PART_BYTES / partBytes / fewestRows) * fewestRows)
-
-    const shards = layout.shards
-    const keyPad = cacheWidth(a.stream.keyWidth)
-    const pad = this.contextWidth
-    const T = this.stepRows
-    const placedOf = (stream: number, head: number) => placed.find((u) => u.stream === stream && head >= u.headStart && head < u.headEnd)
-    let sharded = 0
-    let replicated = mine.weightBytes
-    this.layers = mine.layers.map((rankLayer, i) => {
-      const buffer = new WeightBuffer()
-      const layer = (s: number) => (shards[s] as ShardLayout).layers[i] as ShardLayout['layers'][number]
-      const memory = (s: number) => memories.shards[s] as SharedMemory
-      const put = (matrix: ReturnType<typeof layer>['queryA'], s: number) => {
-        buffer.place(matrix, memory(s))
-        if (own.includes(s)) sharded += matrix.bytes
-        else replicated += matrix.bytes
-        return matrix
-      }
-      const inputs: number[][] = []
-      const queryB: number[][] = []
-      const every = Array.from({ length: SHARDS }, (_, s) => s)
-      if (a.queryRank > 0) for (const s of every) inputs.push(...buffer.tiles(put(layer(s).queryA, s), 0, cut(a.queryRank, s)))
-      let at = streamsAt
-      for (const s of own) {
-        inputs.push(...buffer.tiles(put(layer(s).streams, s), 0, at))
-        at += layer(s).streams.rows
-      }
-      buffer.place(rankLayer.shared, memories.rank)
-      // Shared streams, then the rope key: as the columns are.
-      inputs.push(...buffer.tiles(rankLayer.shared, 0, at))
-      const range = rankHeads(a, own)
-      for (const s of every) {
-        const { start, end: stop } = segmentHeads(a, s)
-        if (stop <= range.start || start >= range.end || stop === start) continue
-        const matrix = put(layer(s).queryB, s)
-        if (fromLatent) queryB.push(...buffer.tiles(matrix, a.queryNormed ? 0 : this.columns.queryA, start * queryRows))
-        else inputs.push(...buffer.tiles(matrix, 0, queryBAt + start * queryRows))
-      }
-      const keyUp: number[][] = []
-      const valueUp: number[][] = []
-      const attentionOut: number[][] = []
-      const gateUp: number[][] = []
-      const down: number[][] = []
-      for (const [index, s] of own.entries()) {
-        const segment = segmentHeads(a, s)
-        if (a.gated) inputs.push(...buffer.tiles(put(layer(s).outputGate, s), 0, gate + (segment.start - this.segmentStart) * a.valueDim))
-        if (a.factors) inputs.push(...buffer.tiles(put(layer(s).coefficients, s), 0, coefficients[index] as number))
-        if (a.absorbed) {
-          const { start } = shardHeads(a, s)
-          const [up, out] = [put(layer(s).keyUp, s), put(layer(s).valueUp, s)]
-          for (const unit of unitsOf(a, s)) {
-            for (let head = unit.headStart; head < unit.headEnd; head++) {
-              const where = placedOf(unit.stream, head)
-              if (!where) throw new RangeError(`no unit has head ${head}`)
-              const place = where.out + head - where.headStart
-              const b = head - start
-              keyUp.push(...buffer.tilesOf(up, b, (head - this.headStart) * paddedWidth, place * keyPad))
-              valueUp.push(...buffer.tilesOf(out, b, place * pad, s * T * a.heads * a.valueDim + b * a.valueDim))
-            }
-          }
-        }
-        attentionOut.push(...buffer.tiles(put(layer(s).attentionOut, s), (segment.start - this.segmentStart) * a.valueDim, s * T * embed))
-        gateUp.push(...buffer.tiles(put(layer(s).gateUp, s), 0, index * 2 * this.mlpWidth, this.mlpWidth))
-        down.push(...buffer.tiles(put(layer(s).down, s), index * this.mlpWidth, s * T * embed))
-      }
-      return { buffer, tiles: { inputs, queryB, keyUp, valueUp, attentionOut, gateUp, down } }
-    })
-    const headBuffer = new WeightBuffer()
-    const headTiles: number[][] = []
-    for (const s of own) {
-      const { head } = shards[s] as ShardLayout
-      headBuffer.place(head, memories.shards[s] as SharedMemory)
-      sharded += head.bytes
-      headTiles.push(...headBuffer.tiles(head, 0, cut(shape.vocab, s) - cut(shape.vocab, first)))
-    }
-    this.head = { buffer: headBuffer, tiles: headTiles }
-    this.shardedBytes = sharded
-    this.replicatedBytes = replicated
+    const attention = planAttention(a, own, plan, adapter, this.regions, { start: this.headStart, count: this.heads, lanes: this.lanes })
+    this.flash = attention.flash
+    this.tensor = attention.tensor
+    this.contextWidth = attention.contextWidth
+    this.absorbedWidth = attention.absorbedWidth
+    this.rowGroup = attention.rowGroup
+    const { placed } = attention
+    const tiles = planTiles(this, placed, layout, mine, memories)
+    this.layers = tiles.layers
+    this.head = tiles.head
+    this.shardedBytes = tiles.shardedBytes
+    this.replicatedBytes = tiles.replicatedBytes
 
     this.headPlaces = this.#headPlaces(placed)
     this.coefficientPlaces = this.#coefficientPlaces()
@@ -388,31 +193,6 @@ export class GpuPlan {
       }
     }
     return places
-  }
-
-  /** Throws DeviceMemory for a layer whose cache or weights are more than the largest buffer. */
-  checkBuffers(largest: number): void {
-    const cache = this.regions.all * cacheBytes(this.format)
-    const fitsTokens = Math.floor(largest / this.#layerBytesPerToken / PAGE) * PAGE
-    if (cache > largest) throw new DeviceMemory({ what: 'the cache of a layer is one buffer', askedBytes: cache, hadBytes: largest, fitsTokens })
-    const weights = Math.max(this.head.buffer.bytes, ...this.layers.map((layer) => layer.buffer.bytes))
-    const askedBytes = this.portable && this.weights === 'bf16' ? 2 * weights : weights
-    if (askedBytes > largest)
-      throw new DeviceMemory({ what: 'the weights of a layer are one buffer', askedBytes, hadBytes: largest, fitsTokens: undefined })
-  }
-
-  /** What a device lacks that had room for so many bytes of buffers (0: it is not known), when what comes next did not fit. */
-  shortage(what: string, hadBytes: number): DeviceShortage {
-    const cache = this.layers.length * this.regions.all * cacheBytes(this.format)
-    const weights = this.layers.reduce((sum, layer) => sum + layer.buffer.bytes, this.head.buffer.bytes)
-    // Weights come after the cache: what they lack, the cache would have to give.
-    const left = hadBytes === 0 ? 0 : hadBytes - weights
-    const fits = Math.floor(left / this.layers.length / this.#layerBytesPerToken / PAGE) * PAGE
-    return { what: `no room for the ${what}`, askedBytes: cache + weights, hadBytes, fitsTokens: fits > 0 ? fits : undefined }
-  }
-
-  get #layerBytesPerToken(): number {
-    return (this.regions.all * cacheBytes(this.format)) / (this.regions.stream / this.regions.streamRow)
   }
 
   /** Most parts of a row. */

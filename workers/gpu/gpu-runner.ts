@@ -5,32 +5,31 @@
 import type { SharedMemory } from '../../kernels/backend.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import type { GpuContext } from '../../kernels/gpu/context.js'
-import { type Command, Program, type Shaped } from '../../kernels/gpu/program.js'
-import { cacheBytes, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
+import { type Command, Program } from '../../kernels/gpu/program.js'
 import { bufferOf, openSpace } from '../../kernels/open-space.js'
 import type { Rows } from '../../kernels/rows.js'
-import { cacheWidth } from '../attention-plan.js'
 import type { Collectives } from '../collectives.js'
 import { cut } from '../cuts.js'
 import { type Exchange, openExchange, perShard } from '../exchange.js'
-import { COPY, COUNTERS, layoutMailbox } from '../layout.js'
+import { COUNTERS, layoutMailbox } from '../layout.js'
 import { layoutModel, type ModelLayout } from '../model-layout.js'
 import { eventId, type ProfileRecorder } from '../profile-recorder.js'
-import { type DispatchFacts, type ModelShape, type RankInit, SHARDS } from '../protocol.js'
+import type { DispatchFacts, ModelShape, RankInit } from '../protocol.js'
 import type { RankLayout } from '../rank-layout.js'
 import { ShardWork } from '../shard-work.js'
 import { StepResults } from '../step-results.js'
 import { StepView } from '../step-view.js'
 import { TokenInputs } from '../token-inputs.js'
+import { CacheCopies } from './cache-copies.js'
 import { GpuBuffers } from './gpu-buffers.js'
+import { buildCommands } from './gpu-commands.js'
+import { GpuGather } from './gpu-gather.js'
 import { GpuInputs } from './gpu-inputs.js'
-import { GpuJsKernels } from './gpu-js-kernels.js'
-import { LayerBuilder, type LayerSegments } from './gpu-layer.js'
+import type { LayerSegments } from './gpu-layer.js'
+import { checkBuffers, shortage } from './gpu-memory.js'
 import { GpuPlan } from './gpu-plan.js'
 import { GpuQueue } from './gpu-queue.js'
-import type { WeightBuffer } from './gpu-weights.js'
 import { factsOf } from './list-dispatches.js'
-import { WgslKernels } from './wgsl-kernels.js'
 
 const STEP = eventId('step')
 /** Where a step is cut into submits, in shares of its layers. */
@@ -51,12 +50,10 @@ export class GpuRunner {
   /** First token id of each shard. */
   readonly #starts: readonly number[]
   readonly #counters: Float64Array
-  /** Another shard's plane on its way to the device. */
-  readonly #others: Float32Array<ArrayBuffer>
+  readonly #gather: GpuGather
+  readonly #copies: CacheCopies
   readonly #queue: GpuQueue
   readonly #recorder: ProfileRecorder | undefined
-  /** On its way from one page to another. */
-  readonly #copied: GPUBuffer
   #layers: readonly LayerSegments[] = []
   #head: readonly Command[] = []
   /** Every layer, in order, by submits. */
@@ -92,13 +89,13 @@ export class GpuRunner {
     this.#starts = perShard((s) => cut(shape.vocab, s))
     const mailbox = layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot)
     this.#counters = new Float64Array(init.mailbox, mailbox.counters + rank * COUNTERS.values * 8, COUNTERS.values)
-    const { a, lanes, regions, stepRows, own, vocab } = this.#plan
-    this.#copied = this.#program.buffer(PAGE * 4 * Math.max(regions.streamRow, cacheWidth(a.sharedRopeDim), 2 * (a.factors?.rank ?? 0) * lanes))
+    const { stepRows, own, vocab } = this.#plan
+    this.#copies = new CacheCopies(this.#program, this.#plan, this.#b)
     const widest = Math.max(shape.embed, shape.attention.heads * shape.attention.valueDim)
-    this.#others = new Float32Array(stepRows * widest)
     const most = Math.max(vocab * stepRows, own.length * stepRows * widest)
     this.#recorder = recorder
     this.#queue = new GpuQueue(context, this.#program, Math.ceil(most / 4) * 16, init.deadlineMs, recorder)
+    this.#gather = new GpuGather(context.device.queue, this.#queue, this.#plan.own, collectives, stepRows * widest)
   }
 
   /** Uploads the rank's weights to a device and compiles every kernel. The device stays the caller's. Throws GpuFailure. */
@@ -111,10 +108,10 @@ export class GpuRunner {
   ): Promise<GpuRunner> {
     const layout = layoutModel(init.shape, init.plan)
     const plan = new GpuPlan(init.shape, init.plan, layout, rank, { shards: init.shards, rank: init.rankMemory }, context.adapter)
-    plan.checkBuffers(context.adapter.largestBuffer)
+    checkBuffers(plan, context.adapter.largestBuffer)
     const runner = await context.withMemory(
       () => new GpuRunner(context, plan, rank, init, layout, collectives, recorder),
-      () => plan.shortage('activations and cache', 0),
+      () => shortage(plan, 'activations and cache', 0),
     )
     const building = runner.#build(layout.ranks[rank] as RankLayout)
     try {
@@ -144,51 +141,15 @@ export class GpuRunner {
   }
 
   async #build(mine: RankLayout): Promise<void> {
-    const program = this.#program
-    const plan = this.#plan
-    const { a, shape } = plan
-    const kernels = plan.portable
-      ? new GpuJsKernels(program, plan, this.#b, this.#inputs, this.#init.plan.contextTokens)
-      : new WgslKernels(program, plan, this.#b)
-    const builder = new LayerBuilder(program, plan, this.#b, kernels)
-    const floats = new Float32Array(bufferOf(this.#init.rankMemory))
-    const vector = (ptr: number, n: number): Shaped => ({ buffer: program.upload(floats.slice(ptr / 4, ptr / 4 + n)), dims: [n] })
-    const layers: LayerSegments[] = []
-    for (const [i, layer] of mine.layers.entries()) {
-      const planned = plan.layers[i] as GpuPlan['layers'][number]
-      const streams = new Float32Array(Math.max(1, plan.streamCount) * a.stream.width)
-      for (const [k, ptr] of layer.streamNorms.entries()) streams.set(floats.subarray(ptr / 4, ptr / 4 + a.stream.width), k * a.stream.width)
-      layers.push(
-        await builder.build(i, await this.#upload(planned.buffer, `weights of layer ${i}`), {
-          input: vector(layer.inputNorm, shape.embed),
-          mlp: vector(layer.mlpNorm, shape.embed),
-          query: vector(layer.queryNorm, Math.max(1, a.queryRank)),
-          streams: { buffer: program.upload(streams), dims: [a.stream.width, Math.max(1, plan.streamCount)] },
-        }),
-      )
-    }
+    const memory = new Float32Array(bufferOf(this.#init.rankMemory))
+    const commands = await buildCommands(this.#context, this.#program, this.#plan, this.#b, this.#inputs, mine, memory, this.#init.plan.contextTokens)
+    const { layers } = commands
     this.#layers = layers
+    this.#head = commands.head
     const cuts = this.#recorder ? [layers.length] : PARTS_OF_STEP.map((share) => Math.ceil(share * layers.length))
     const commandsOf = (l: LayerSegments) => [...l.attention, ...l.output, ...l.mlp, ...l.end]
     this.#stepParts = cuts.map((to, i) => layers.slice(cuts[i - 1] ?? 0, to).flatMap(commandsOf))
-    this.#head = await kernels.product({
-      name: 'head',
-      weights: await this.#upload(plan.head.buffer, 'weights of the output projection'),
-      tiles: plan.head.tiles,
-      x: this.#b.selected,
-      y: this.#b.logits,
-      rowSet: 'selected',
-      norm: vector(mine.finalNorm, shape.embed),
-    })
-    await program.device.queue.onSubmittedWorkDone()
-  }
-
-  #upload(weights: WeightBuffer, what: string): Promise<GPUBuffer> {
-    const before = this.#program.bytes
-    return this.#context.withMemory(
-      () => weights.upload(this.#program, this.#plan.portable),
-      () => this.#plan.shortage(what, before),
-    )
+    await this.#program.device.queue.onSubmittedWorkDone()
   }
 
   /** Runs the published step of this epoch. Mutates the cache on the device, the exchange slots and the mailbox's results. */
@@ -226,7 +187,7 @@ export class GpuRunner {
     const commands = fits ? [...ahead.commands] : this.#encodeStep(wanted)
     if (copies > 0) {
       const encoder = queue.encoder()
-      this.#copyRows(encoder)
+      this.#copies.record(encoder, this.#step)
       commands.unshift(queue.end(encoder))
     }
     if (wanted.length === 0) {
@@ -267,18 +228,18 @@ export class GpuRunner {
     const { local } = this.#plan
     const { values, attentionOut, mlp } = this.#b
     let encoder = queue.encoder()
-    this.#copyRows(encoder)
+    this.#copies.record(encoder, this.#step)
     for (const layer of this.#layers) {
       queue.encode(encoder, layer.attention)
       if (!local) {
-        await this.#gather(encoder, values, this.#exchange.attention, rows, 'reduce-scatter of attention outputs')
+        await this.#gather.run(encoder, values, this.#exchange.attention, rows, 'reduce-scatter of attention outputs')
         encoder = queue.encoder()
       }
       queue.encode(encoder, layer.output)
-      await this.#gather(encoder, attentionOut, this.#exchange.attentionOut, rows, 'all-reduce of the attention projection')
+      await this.#gather.run(encoder, attentionOut, this.#exchange.attentionOut, rows, 'all-reduce of the attention projection')
       encoder = queue.encoder()
       queue.encode(encoder, layer.mlp)
-      await this.#gather(encoder, mlp, this.#exchange.mlp, rows, 'all-reduce of the MLP')
+      await this.#gather.run(encoder, mlp, this.#exchange.mlp, rows, 'all-reduce of the MLP')
       encoder = queue.encoder()
       queue.encode(encoder, layer.end)
     }
@@ -289,57 +250,6 @@ export class GpuRunner {
     this.#encodeLogits(encoder, wanted)
     await queue.read([queue.end(encoder)], wanted.length * this.#plan.vocab * 4, (data) => this.#putLogits(data, wanted.length))
     await this.#collectives.barrierAsync('gather of logits')
-  }
-
-  /** The step's copies of cached rows. */
-  #copyRows(encoder: GPUCommandEncoder): void {
-    const { a, regions, streamCount, format, lanes } = this.#plan
-    const scalar = cacheBytes(format)
-    for (let i = 0; i < this.#step.copies; i++) {
-      const from = this.#step.copy(i, COPY.from)
-      const to = this.#step.copy(i, COPY.to)
-      const rows = this.#step.copy(i, COPY.rows)
-      const copy = (cache: GPUBuffer, region: number, width: number) => {
-        const at = (page: number) => (region + page * PAGE * width) * scalar
-        if (width === 0) return
-        // A buffer can't be copied to itself.
-        encoder.copyBufferToBuffer(cache, at(from), this.#copied, 0, rows * width * scalar)
-        encoder.copyBufferToBuffer(this.#copied, 0, cache, at(to), rows * width * scalar)
-      }
-      for (const cache of this.#b.caches) {
-        for (let k = 0; k < streamCount; k++) copy(cache, k * regions.stream, regions.streamRow)
-        copy(cache, regions.rope, cacheWidth(a.sharedRopeDim))
-        if (a.factors) copy(cache, regions.coefficients, 2 * a.factors.rank * lanes)
-      }
-    }
-  }
-
-  /** Own planes to the exchange slots, a barrier, and the other shards' planes to the device. */
-  async #gather(
-    encoder: GPUCommandEncoder,
-    planes: Shaped,
-    slots: readonly Rows[],
-    tokens: number,
-    site: Parameters<Collectives['at']>[0],
-  ): Promise<void> {
-    const [width = 0, rows = 0] = planes.dims
-    const { own } = this.#plan
-    const bytes = tokens * width * 4
-    for (const [i, s] of own.entries()) encoder.copyBufferToBuffer(planes.buffer, s * rows * width * 4, this.#queue.staging, i * bytes, bytes)
-    await this.#queue.read([this.#queue.end(encoder)], own.length * bytes, (data) => {
-      for (const [i, s] of own.entries()) {
-        const slot = slots[s] as Rows
-        for (let t = 0; t < tokens; t++) slot.row(t).set(data.subarray((i * tokens + t) * width, (i * tokens + t) * width + slot.width))
-      }
-    })
-    await this.#collectives.barrierAsync(site)
-    const others = this.#others
-    for (let s = 0; s < SHARDS; s++) {
-      if (own.includes(s)) continue
-      const slot = slots[s] as Rows
-      for (let t = 0; t < tokens; t++) others.set(slot.row(t), t * width)
-      this.#program.device.queue.writeBuffer(planes.buffer, s * rows * width * 4, others, 0, tokens * width)
-    }
   }
 
   /** The logits of the wanted rows, to the staging buffer. */

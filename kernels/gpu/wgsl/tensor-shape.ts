@@ -1,0 +1,140 @@
+// What attention on tensor cores computes, and how its work is laid out: shapes, tilings, and the sizes that follow from them. Writes no
+// kernel.
+import type { FlashShape } from './flash-attention.js'
+
+/** Heads of a workgroup, at most. */
+export const MOST_HEADS = 64
+/** Of the card that this was measured on; a multiprocessor has one workgroup of wide heads, or two. */
+const MULTIPROCESSORS = 132
+/** Side of a subgroup matrix. */
+export const SIDE = 16
+export const LANES = 32
+/** Registers of one thread that matrices may take. */
+const REGISTERS = 208
+
+/** Columns of whole matrices. */
+export const pad = (n: number) => Math.ceil(n / SIDE) * SIDE
+
+/** Up to MOST_HEADS heads that attend over one stream: first element of its region, and first head slot. */
+export interface TensorGroup {
+  readonly region: number
+  readonly slot: number
+}
+
+/** A slot: a head's place in packed queries and in the output. Columns of its queries in their rows; rope -1: the slot is empty. */
+export interface HeadSlot {
+  readonly query: number
+  readonly rope: number
+}
+
+/** What of a shape decides how it is computed. */
+export type TensorWidths = Pick<FlashShape, 'keyWidth' | 'keyOffset' | 'valueOffset' | 'valueWidth' | 'ropeDim' | 'rowWidth' | 'ropeRowWidth'>
+
+export interface TensorShape extends Omit<FlashShape, 'groups' | 'outHeads' | 'factors' | 'format' | 'queryStride' | 'ropeStride'> {
+  readonly groups: readonly TensorGroup[]
+  /** Heads of a group, a multiple of 16. */
+  readonly groupHeads: number
+  /** Slots of all groups. */
+  readonly slots: readonly (HeadSlot | undefined)[]
+}
+
+/** How a workgroup's work is laid out. `tokens` and `split` fix the order of sums; the rest changes speed alone. */
+export interface TensorTiling {
+  /** Cached rows at a time: 16 or 32. */
+  readonly tokens: number
+  /** Subgroups that share the columns of the same heads: 2 or 4. */
+  readonly split: number
+  /** Rows of 16 heads that one subgroup has: 1 or 2. */
+  readonly headTiles: number
+  /** Tiles of cached rows on their way from memory: 1 or 2. */
+  readonly ahead: number
+  /** Tiles in workgroup memory: 2 need a barrier less. */
+  readonly buffers: number
+}
+
+/** Columns of a tile of cached rows: keys, values (the same where they begin at column 0), rope keys; padded to 16. */
+function columnsOf({ keyWidth, valueOffset, valueWidth, ropeDim }: TensorWidths) {
+  const shared = valueOffset === 0
+  const valueAt = shared ? 0 : pad(keyWidth)
+  const ropeAt = shared ? pad(Math.max(keyWidth, valueWidth)) : valueAt + pad(valueWidth)
+  return { valueAt, ropeAt, all: ropeAt + pad(ropeDim) }
+}
+
+/** Scalars of a packed query: key columns, then rope columns, each padded to 16. */
+export function packedQueryWidth({ keyWidth, ropeDim }: Pick<TensorShape, 'keyWidth' | 'ropeDim'>): number {
+  return pad(keyWidth) + pad(ropeDim)
+}
+
+/** Scalars of a head's weighted sum, as it is stored. */
+export function packedValueWidth(valueWidth: number): number {
+  return pad(valueWidth)
+}
+
+/** Bytes of workgroup memory. */
+function storageOf(shape: TensorWidths, groupHeads: number, tiling: TensorTiling): number {
+  const g = geometry(shape, groupHeads, tiling)
+  return (g.tileVectors * tiling.buffers + groupHeads / 4 + 1) * 16 + (g.scores * 4 + g.weights * 2) * g.vector
+}
+
+/**
+ * Heads of a group, and the tiling, for streams with `heads` heads each; undefined: these kernels can't do it, flash-attention.ts can.
+ * Whether they can, and the order of sums, follow from the widths alone: a model has the same at every rank count.
+ */
+export function planTensorAttention(
+  shape: TensorWidths,
+  heads: number,
+  workgroupStorage: number,
+): { readonly groupHeads: number; readonly tiling: TensorTiling; readonly workgroups: number } | undefined {
+  if (unitOf(shape) === undefined) return undefined
+  // Two subgroups share the columns, as long as the registers do for one row of 16 heads.
+  const matrices = (width: number, split: number) => Math.ceil(width / SIDE / split)
+  const registers = (split: number) => 8 * matrices(pad(shape.valueWidth), split) + 4 * matrices(packedQueryWidth(shape), split)
+  const split = [2, 4].find((n) => registers(n) <= REGISTERS)
+  if (split === undefined) return undefined
+  const pairs = 2 * registers(split) <= REGISTERS
+  // Two tiles on their way where registers are left for them.
+  const ahead = (pairs ? 2 : 1) * registers(split) <= REGISTERS / 2 + 16 ? 2 : 1
+  for (let groupHeads = pad(Math.ceil(heads / Math.ceil(heads / MOST_HEADS))); groupHeads > 0; groupHeads -= SIDE) {
+    const tiling = { tokens: SIDE, split, headTiles: pairs && groupHeads % (2 * SIDE) === 0 ? 2 : 1, ahead, buffers: 1 }
+    if (storageOf(shape, groupHeads, tiling) <= workgroupStorage)
+      return { groupHeads, tiling, workgroups: pairs ? 2 * MULTIPROCESSORS : MULTIPROCESSORS }
+  }
+  return undefined
+}
+
+/** Cached scalars that are read at once: 8, 4 or 2; undefined where rows lie on odd places. */
+export function unitOf({ rowWidth, ropeRowWidth, ropeDim, valueOffset, keyWidth, keyOffset }: TensorWidths): number | undefined {
+  if (keyOffset !== 0 || (valueOffset !== 0 && valueOffset < keyWidth)) return undefined
+  return [8, 4, 2].find((unit) => rowWidth % unit === 0 && valueOffset % unit === 0 && (ropeDim === 0 || ropeRowWidth % unit === 0))
+}
+
+/** Sizes that the kernel is written with. */
+export function geometry(shape: TensorWidths, groupHeads: number, { tokens, headTiles, split }: TensorTiling) {
+  const columns = columnsOf(shape)
+  const headGroups = groupHeads / SIDE / headTiles
+  const subgroups = headGroups * split
+  const threads = LANES * subgroups
+  /** Threads of one head in the softmax; each takes vectors of up to 4 tokens in turn. */
+  const perHead = threads / groupHeads
+  const vector = Math.min(4, tokens / perHead)
+  // 16 bytes more than the columns, so that rows do not meet in the same banks; for the same reason scores have rows of 24 or 40.
+  const rowVectors = columns.all / 8 + 1
+  const scoreRow = tokens + 8
+  const weightRow = tokens + 8
+  return {
+    columns,
+    threads,
+    perHead,
+    vector,
+    chunks: tokens / perHead / vector,
+    rowVectors,
+    tileVectors: tokens * rowVectors,
+    scoreRow,
+    weightRow,
+    // In vectors. Scores of each part of the columns; scratch for rescaling.
+    scores: Math.max(split * groupHeads * scoreRow, subgroups * SIDE * SIDE) / vector,
+    weights: (groupHeads * weightRow) / vector,
+    keySteps: packedQueryWidth(shape) / SIDE,
+    valueSteps: pad(shape.valueWidth) / SIDE,
+  }
+}

@@ -1,0 +1,81 @@
+import test from 'ava'
+import type { SharedMemory } from '../../kernels/backend.js'
+import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
+import { planTensorAttention } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import { variantNamed } from '../../src/config/attention-variants.js'
+import { resolveOptions } from '../../src/config/engine-options.js'
+import { lowerModel } from '../../src/config/lower-model.js'
+import { parseModelConfig } from '../../src/config/model-config.js'
+import { type ModelPlan, openModel, planRun } from '../../src/engine/model.js'
+import { PRESETS } from '../../src/synth/presets.js'
+import { GpuPlan } from '../../workers/gpu/gpu-plan.js'
+import { layoutModel } from '../../workers/model-layout.js'
+import { goldenCases } from '../support/fixtures.js'
+
+const ADAPTER: AdapterFacts = {
+  vendor: '',
+  architecture: '',
+  device: '',
+  description: '',
+  software: false,
+  tensorCores: true,
+  workgroupStorage: 49_152,
+  workgroupThreads: 1024,
+  largestBuffer: 2 ** 31,
+}
+
+const nothing = {} as SharedMemory
+const memories = { shards: [nothing, nothing, nothing, nothing], rank: nothing }
+
+/** The goldens, which are narrow, and models of the paper's size. */
+const MODELS: Record<string, () => Promise<ModelPlan>> = {
+  ...Object.fromEntries(goldenCases().map(({ name, dir }) => [name, () => openModel(dir, undefined)])),
+  ...Object.fromEntries(
+    ['mlra_4', 'mlra_2', 'gla_2', 'mla', 'gqa', 'mha', 'tpa'].map((name) => [
+      `${name} of 2.9 B`,
+      async () => {
+        const config = parseModelConfig(PRESETS['2.9b']?.(name))
+        const variant = variantNamed(name)
+        return { config, variant, lowered: lowerModel(config, variant), storedTypes: ['bf16'], parameters: 0 }
+      },
+    ]),
+  ),
+}
+
+for (const [name, open] of Object.entries(MODELS)) {
+  test(`${name}: how a context is cut into parts, and the order of sums, do not follow from the rank count`, async (t) => {
+    const model = await open()
+    for (const cache of ['f32', 'f16'] as const) {
+      const orders = ([1, 2, 4] as const).flatMap((ranks) => {
+        const run = planRun(model, resolveOptions({ backend: 'gpu', ranks, cache, maxContext: 300_000, cacheTokens: 300_032 }), 4, 2 ** 33)
+        const layout = layoutModel(model.lowered.shape, run)
+        return Array.from({ length: ranks }, (_, rank) => {
+          const plan = new GpuPlan(model.lowered.shape, run, layout, rank, memories, ADAPTER)
+          const parts = [1, 64, 65, 5000, 131_072, 300_000].map((length) => JSON.stringify(plan.partsOf(length)))
+          return [plan.tensor?.tiling.tokens, plan.tensor?.tiling.split, ...parts].join()
+        })
+      })
+      t.deepEqual([...new Set(orders)].length, 1, `${cache}: ${orders.join(' / ')}`)
+    }
+  })
+}
+
+test('tensor cores: tokens and split follow from the widths, and every group fits the workgroup memory that there is', (t) => {
+  for (const [keyWidth, valueOffset, valueWidth, ropeDim] of [
+    [128, 0, 128, 64],
+    [512, 0, 512, 64],
+    [22, 0, 22, 10],
+    [18, 18, 26, 0],
+    [256, 256, 256, 0],
+  ] as const) {
+    const rowWidth = Math.ceil(Math.max(keyWidth, valueOffset + valueWidth) / 4) * 4
+    const shape = { keyWidth, keyOffset: 0, valueOffset, valueWidth, ropeDim, rowWidth, ropeRowWidth: Math.ceil(ropeDim / 4) * 4 }
+    const planned = Array.from({ length: 130 }, (_, i) => planTensorAttention(shape, i + 1, 49_152))
+    t.is(new Set(planned.map((p) => `${p?.tiling.tokens} ${p?.tiling.split} ${p?.workgroups}`)).size, 1)
+    t.true(planned.every((p) => p !== undefined && p.groupHeads % 16 === 0 && p.groupHeads <= 64))
+  }
+  t.is(
+    planTensorAttention({ keyWidth: 17, keyOffset: 0, valueOffset: 17, valueWidth: 17, ropeDim: 0, rowWidth: 36, ropeRowWidth: 0 }, 8, 49_152),
+    undefined,
+  )
+})
