@@ -23,7 +23,9 @@ const SHAPES = [
 
 const dawn = await loadDawn()
 Object.assign(globalThis, dawn.globals)
-const adapter = await dawn.create(['backend=null', 'enable-dawn-features=allow_unsafe_apis']).requestAdapter()
+// Kept: Dawn ends with it, under whoever is at work.
+const gpu = dawn.create(['backend=null', 'enable-dawn-features=allow_unsafe_apis'])
+const adapter = await gpu.requestAdapter()
 const requiredFeatures = FEATURES.filter((name) => adapter?.features.has(name)) as GPUFeatureName[]
 const device = await adapter?.requestDevice({ requiredFeatures })
 if (!device || requiredFeatures.length < FEATURES.length) throw new Error(`the null backend lacks one of ${FEATURES.join()}`)
@@ -39,7 +41,7 @@ for (const [heads, keyWidth, valueWidth, valueOffset, ropeDim, streams] of SHAPE
     compiled++
   }
 }
-console.log(JSON.stringify({ compiled, errors }))
+console.log(JSON.stringify({ compiled, errors, languageFeatures: gpu.wgslLanguageFeatures.size }))
 process.exit(0)
 
 function shapeOf(heads: number, keyWidth: number, valueWidth: number, valueOffset: number, ropeDim: number, streams: number) {
