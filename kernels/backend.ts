@@ -96,6 +96,8 @@ export interface KernelSpace {
   argmax(logits: Rows, t: number, n: number): number
   /** Logarithm of the softmax of row t at an id, float64; NaN if the logits are not finite. */
   logProbability(logits: Rows, t: number, n: number, id: number): number
+  /** exp((logit - largest) / temperature) of row t at a byte offset, n + 4 scalars of room; the lowest id of the largest, or -1 if not finite. */
+  softWeights(logits: Rows, t: number, n: number, temperature: number, weights: number): number
   /** Inverse CDF at u in [0, 1) over ids in ascending order, at temperature > 0; -1 if not finite. scratch: n + 4 scalars. */
   sample(logits: Rows, t: number, n: number, temperature: number, u: number, scratch: number): number
 }

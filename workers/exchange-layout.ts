@@ -19,9 +19,14 @@ export interface ExchangeLayout {
   readonly reduced: readonly number[]
   /** By ring index: [T, vocab] */
   readonly logits: readonly number[]
-  /** By rank: vocab + 4 scalars. */
+  /** By rank: twice samplingScalars(vocab): adjusted logits, and weights. */
   readonly sampling: readonly number[]
   readonly bytes: number
+}
+
+/** Scalars of one row at the sampler, whole vectors. */
+export function samplingScalars(vocab: number): number {
+  return Math.ceil(vocab / 4) * 4 + 4
 }
 
 export function layoutExchange(shape: ModelShape, plan: RunPlan, start: number): ExchangeLayout {
@@ -41,7 +46,7 @@ export function layoutExchange(shape: ModelShape, plan: RunPlan, start: number):
     segments: perRank(a.heads * a.valueDim),
     reduced: perRank(embed),
     logits: [arena.take(rows * shape.vocab * size), arena.take(rows * shape.vocab * size)],
-    sampling: perRank(shape.vocab + 4, 1),
+    sampling: perRank(2 * samplingScalars(shape.vocab), 1),
     bytes: arena.bytes,
   }
 }

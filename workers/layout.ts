@@ -1,5 +1,5 @@
 // Named slots of the control and mailbox buffers. Everything that two threads read of each other has its place here.
-import { SHARDS } from './protocol.js'
+import { PAGE_TOKENS, SHARDS } from './protocol.js'
 
 // Control: Int32 slots. Those that are written by different threads lie on different cache lines (16 slots).
 export const CONTROL = {
@@ -74,7 +74,44 @@ export const ROW_FLAGS = {
   sample: 2,
   /** Leave the logarithm of the target's probability, and the most likely token, in the mailbox. */
   score: 4,
+  /** Leave the logarithms of the probabilities of the sampled token (or, of a row that does not sample, the target) and the slot's most likely ones. */
+  logprobs: 8,
 } as const
+
+/** Sampling parameters of a slot: Float64 values, written before the first step of its sequence. */
+export const SLOT = {
+  /** 0: none of them (but `choice` and `logprobs`) is in use. */
+  adjusted: 0,
+  /** 0: off. */
+  topK: 1,
+  /** 1: off, also typicalP. */
+  topP: 2,
+  minP: 3,
+  typicalP: 4,
+  /** 1: off. */
+  repetitionPenalty: 5,
+  presencePenalty: 6,
+  frequencyPenalty: 7,
+  /** Below this position no id of the slot's `forbidden` is sampled. */
+  firstEnd: 8,
+  promptLength: 9,
+  biases: 10,
+  forbidden: 11,
+  /** Of the random numbers: which of several completions of one prompt. */
+  choice: 12,
+  /** Most likely tokens that a row with the flag leaves. */
+  logprobs: 13,
+  /** Penalties are in use: the slot's tokens are in the history. */
+  penalized: 14,
+  values: 16,
+} as const
+
+/** Most entries of a request's logitBias, end ids, and logprobs. */
+export const MOST_BIASES = 1024
+export const MOST_END_IDS = 64
+export const MOST_LOGPROBS = 20
+/** Float64 values that a row with the flag `logprobs` leaves: its token's, then pairs of id and logarithm. */
+export const LOGPROB_VALUES = 1 + 2 * MOST_LOGPROBS
 
 /** Per-rank counters: Float64 values, written by the rank at the end of a step; waitMs has one value per site. */
 export const COUNTERS = { shardedWeightBytes: 0, replicatedWeightBytes: 1, cacheBytes: 2, steps: 3, stepMs: 4, waitMs: 8, values: 24 } as const
@@ -88,6 +125,16 @@ export interface MailboxLayout {
   readonly sampled: number
   /** Float64 offset of the scores: [STEP_RING][stepRows]. */
   readonly scores: number
+  /** Float64 offset of the logprobs: [STEP_RING][stepRows][LOGPROB_VALUES]. */
+  readonly logprobs: number
+  /** Float64 offset of the slots' parameters: [slots][SLOT.values]; and of their biases: [slots][MOST_BIASES]. */
+  readonly slotParams: number
+  readonly biasValues: number
+  /** Int32 offsets of the slots' bias ids, [slots][MOST_BIASES], end ids, [slots][MOST_END_IDS], and tokens, [slots][contextTokens]. */
+  readonly biasIds: number
+  readonly endIds: number
+  readonly history: number
+  readonly contextTokens: number
   /** Int32 offset of the block tables: [slots][pagesPerSlot] page numbers. */
   readonly blockTables: number
   /** Byte offset of the counters: [SHARDS][COUNTERS.values]. */
@@ -95,11 +142,34 @@ export interface MailboxLayout {
 }
 
 export function layoutMailbox(stepRows: number, slots: number, pagesPerSlot: number): MailboxLayout {
+  const contextTokens = pagesPerSlot * PAGE_TOKENS
   const copies = STEP_HEADER.ints + stepRows * ROW.ints
   const stepInts = copies + slots * COPY.ints
   const sampled = STEP_RING * stepInts
   const blockTables = sampled + STEP_RING * stepRows
   const scores = Math.ceil((blockTables + slots * pagesPerSlot) / 2)
-  const counters = (scores + STEP_RING * stepRows) * 8
-  return { stepInts, copies, sampled, blockTables, scores, counters, bytes: counters + SHARDS * COUNTERS.values * 8 }
+  const logprobs = scores + STEP_RING * stepRows
+  const slotParams = logprobs + STEP_RING * stepRows * LOGPROB_VALUES
+  const biasValues = slotParams + slots * SLOT.values
+  const counters = (biasValues + slots * MOST_BIASES) * 8
+  const biasIds = counters / 4 + SHARDS * COUNTERS.values * 2
+  const endIds = biasIds + slots * MOST_BIASES
+  const history = endIds + slots * MOST_END_IDS
+  const bytes = (history + slots * contextTokens) * 4
+  return {
+    stepInts,
+    copies,
+    sampled,
+    blockTables,
+    scores,
+    logprobs,
+    slotParams,
+    biasValues,
+    counters,
+    biasIds,
+    endIds,
+    history,
+    contextTokens,
+    bytes,
+  }
 }

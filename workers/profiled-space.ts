@@ -154,6 +154,13 @@ export class ProfiledSpace implements KernelSpace {
     return value
   }
 
+  softWeights(logits: Rows, t: number, n: number, temperature: number, weights: number): number {
+    const start = this.#recorder.now()
+    const id = this.#inner.softWeights(logits, t, n, temperature, weights)
+    this.#recorder.add(ID.sampling, start)
+    return id
+  }
+
   sample(logits: Rows, t: number, n: number, temperature: number, u: number, scratch: number): number {
     const start = this.#recorder.now()
     const id = this.#inner.sample(logits, t, n, temperature, u, scratch)

@@ -3,11 +3,12 @@
 import type { KernelSpace } from '../kernels/backend.js'
 import type { Rows } from '../kernels/rows.js'
 import type { Exchange } from './exchange.js'
-import { LAST_SAMPLED, ROW, ROW_FLAGS } from './layout.js'
-import { sampleRow } from './sampler.js'
+import { LAST_SAMPLED, ROW, ROW_FLAGS, SLOT } from './layout.js'
+import { Logprobs } from './sampling/logprobs.js'
+import { Sampler } from './sampling/sampler.js'
 import type { StepView } from './step-view.js'
 
-const WANTED = ROW_FLAGS.logits | ROW_FLAGS.sample | ROW_FLAGS.score
+const WANTED = ROW_FLAGS.logits | ROW_FLAGS.sample | ROW_FLAGS.score | ROW_FLAGS.logprobs
 
 export class StepResults {
   readonly #rank: number
@@ -16,6 +17,8 @@ export class StepResults {
   readonly #step: StepView
   readonly #exchange: Exchange
   readonly #lastSampled: Int32Array
+  readonly #sampler: Sampler
+  readonly #logprobs: Logprobs
 
   constructor(rank: number, ranks: number, vocab: number, slots: number, step: StepView, exchange: Exchange) {
     this.#rank = rank
@@ -24,6 +27,8 @@ export class StepResults {
     this.#step = step
     this.#exchange = exchange
     this.#lastSampled = new Int32Array(slots)
+    this.#sampler = new Sampler(exchange.space, step, vocab, exchange.sampling)
+    this.#logprobs = new Logprobs(exchange.space, step, vocab)
   }
 
   /** Row t's logits are wanted. */
@@ -46,14 +51,24 @@ export class StepResults {
       if ((flags & WANTED) === 0) continue
       if ((flags & ROW_FLAGS.sample) !== 0) {
         // -1: not finite. The coordinator ends that request; a row that was scheduled ahead of it computes from token 0.
-        const token = sampleRow(this.#exchange.space, step, t, logits, at, this.#vocab, this.#exchange.sampling)
-        this.#lastSampled[step.int(t, ROW.slot)] = Math.max(0, token)
+        const slot = step.int(t, ROW.slot)
+        const token = this.#sampler.sample(t, logits, at, this.#lastSampled[slot] as number)
+        this.#lastSampled[slot] = Math.max(0, token)
         if (this.#rank === 0) step.setSampled(t, token)
       }
       // Nothing in the ranks depends on a score, so they share the work.
-      if ((flags & ROW_FLAGS.score) !== 0 && at % this.#ranks === this.#rank) this.#score(t, logits, at)
+      if (at % this.#ranks === this.#rank) {
+        if ((flags & ROW_FLAGS.score) !== 0) this.#score(t, logits, at)
+        if ((flags & ROW_FLAGS.logprobs) !== 0) this.#leaveLogprobs(t, flags, logits, at)
+      }
       at++
     }
+  }
+
+  #leaveLogprobs(t: number, flags: number, logits: Rows, at: number): void {
+    const slot = this.#step.int(t, ROW.slot)
+    const id = (flags & ROW_FLAGS.sample) !== 0 ? (this.#lastSampled[slot] as number) : this.#step.int(t, ROW.target)
+    this.#logprobs.leave(t, logits, at, id, this.#step.param(slot, SLOT.logprobs))
   }
 
   #score(t: number, logits: Rows, at: number): void {

@@ -1,6 +1,6 @@
 // A step as a rank reads it from the mailbox. The coordinator wrote it before bumping the epoch; it changes only after
 // the step has ended, so plain reads are enough.
-import { COPY, layoutMailbox, type MailboxLayout, ROW, STEP_HEADER, STEP_RING } from './layout.js'
+import { COPY, LOGPROB_VALUES, layoutMailbox, type MailboxLayout, MOST_BIASES, MOST_END_IDS, ROW, SLOT, STEP_HEADER, STEP_RING } from './layout.js'
 
 export class StepView {
   readonly #ints: Int32Array
@@ -55,6 +55,33 @@ export class StepView {
   /** Page number of a sequence's i-th page. */
   page(slot: number, i: number): number {
     return this.#ints[this.#layout.blockTables + slot * this.#pagesPerSlot + i] as number
+  }
+
+  /** Sampling parameter of a slot; `field` is one of SLOT. */
+  param(slot: number, field: number): number {
+    return this.#doubles[this.#layout.slotParams + slot * SLOT.values + field] as number
+  }
+
+  biasId(slot: number, i: number): number {
+    return this.#ints[this.#layout.biasIds + slot * MOST_BIASES + i] as number
+  }
+
+  biasValue(slot: number, i: number): number {
+    return this.#doubles[this.#layout.biasValues + slot * MOST_BIASES + i] as number
+  }
+
+  endId(slot: number, i: number): number {
+    return this.#ints[this.#layout.endIds + slot * MOST_END_IDS + i] as number
+  }
+
+  /** Token of a slot's sequence at a position that the coordinator knows; of slots with penalties only. */
+  known(slot: number, position: number): number {
+    return this.#ints[this.#layout.history + slot * this.#layout.contextTokens + position] as number
+  }
+
+  /** Value i of what row t leaves for the flag `logprobs`. */
+  setLogprob(t: number, i: number, value: number): void {
+    this.#doubles[this.#layout.logprobs + (this.#ring * this.#stepRows + t) * LOGPROB_VALUES + i] = value
   }
 
   setScore(t: number, logProbability: number): void {

@@ -259,6 +259,15 @@ export class ReferenceSpace implements KernelSpace {
     return (row[id] as number) - max - log(row.reduce((sum, v) => sum + exp(v - max), 0))
   }
 
+  softWeights(logits: Rows, t: number, n: number, temperature: number, weights: number): number {
+    const top = this.argmax(logits, t, n)
+    if (top < 0) return -1
+    const first = this.#at(logits, t)
+    const max = this.scalars[first + top] as number
+    for (let i = 0; i < n; i++) this.scalars[weights / 8 + i] = exp(((this.scalars[first + i] as number) - max) / temperature)
+    return top
+  }
+
   sample(logits: Rows, t: number, n: number, temperature: number, u: number, _scratch: number): number {
     const top = this.argmax(logits, t, n)
     if (top < 0) return -1

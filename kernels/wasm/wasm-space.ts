@@ -36,6 +36,7 @@ interface Exports {
   argmax: Kernel
   sumOfExponentials: Kernel
   sampleCategorical: Kernel
+  softWeights: Kernel
 }
 
 /** Compiles the module once; it crosses to worker threads by postMessage. Throws if the engine lacks WebAssembly SIMD. */
@@ -222,6 +223,10 @@ export class WasmSpace implements KernelSpace {
     const row = logits.row(t)
     const max = row[top] as number
     return (row[id] as number) - max - log(this.#k.sumOfExponentials(logits.ptr + t * logits.strideBytes, n, max))
+  }
+
+  softWeights(logits: Rows, t: number, n: number, temperature: number, weights: number): number {
+    return this.#k.softWeights(logits.ptr + t * logits.strideBytes, n, 1 / temperature, weights)
   }
 
   sample(logits: Rows, t: number, n: number, temperature: number, u: number, scratch: number): number {

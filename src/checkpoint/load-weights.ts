@@ -8,6 +8,7 @@ import { TILE_ROWS } from '../../kernels/packing.js'
 import type { LoadResult, LoadTask, MemoryName } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
 import type { LoadProgress } from '../config/engine-options.js'
+import { endingPool } from '../engine/pool-threads.js'
 import { CheckpointError, TetradError } from '../errors.js'
 import type { DirectPlan, PackedPlans } from './packed-checkpoint.js'
 import type { TensorPlan } from './planner.js'
@@ -42,9 +43,10 @@ export async function loadWeights(
     maxThreads: threads,
     workerData: { kernels: prepareBackend('wasm', 'simd128', assetUrl('dist/kernels/wasm/')) },
   })
+  const end = endingPool(pool)
   // A thread that fails between tasks; unheard, it would end the process. A task that fails rejects below.
   pool.on('error', () => {})
-  const stop = () => void pool.destroy()
+  const stop = () => void end()
   signal?.addEventListener('abort', stop, { once: true })
   try {
     await Promise.all(
@@ -66,7 +68,7 @@ export async function loadWeights(
     })
   } finally {
     signal?.removeEventListener('abort', stop)
-    await pool.destroy()
+    await end()
   }
 }
 

@@ -30,7 +30,7 @@ function ranks(text: string): 'auto' | number {
 }
 
 /** A flag that may be given several times. */
-function collect(value: string, before: readonly string[] = []): string[] {
+export function collect(value: string, before: readonly string[] = []): string[] {
   return [...before, value]
 }
 

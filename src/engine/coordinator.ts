@@ -119,6 +119,11 @@ export class Coordinator {
     sequence.sink.onFinish('abort')
   }
 
+  /** Ends a sequence whose text has come to a stop string. */
+  stop(sequence: Sequence): void {
+    this.#finish(sequence, 'stop')
+  }
+
   /** Ends a sequence with an error. */
   reject(sequence: Sequence, error: TetradError): void {
     if (sequence.ended) return
@@ -254,6 +259,7 @@ export class Coordinator {
         this.observer?.(sequence, position, row)
         if ((flags & ROW_FLAGS.logits) !== 0) sequence.sink.onLogits(position, row)
         if ((flags & ROW_FLAGS.score) !== 0) this.#takeScore(sequence, position, step.epoch, t)
+        if ((flags & ROW_FLAGS.logprobs) !== 0) this.#takeLogprobs(sequence, position, step.epoch, t, flags)
         if (sequence.ended) continue
         if ((flags & ROW_FLAGS.sample) !== 0) {
           const ofDraft = previous === sequence
@@ -279,9 +285,16 @@ export class Coordinator {
     sequence.sink.onScore(position + 1, this.#mailbox.score(epoch, t), token === sequence.target(position))
   }
 
+  #takeLogprobs(sequence: Sequence, position: number, epoch: number, t: number, flags: number): void {
+    const { logprobs = 0, promptLogprobs = 0 } = sequence.adjustments ?? {}
+    const left = this.#mailbox.logprobs(epoch, t, (flags & ROW_FLAGS.sample) !== 0 ? logprobs : promptLogprobs)
+    if (Number.isNaN(left.logprob)) return this.reject(sequence, nonFinite(position + 1))
+    sequence.sink.onLogprobs(position + 1, left)
+  }
+
   #take(sequence: Sequence, token: number): void {
     if (token < 0) return this.reject(sequence, nonFinite(sequence.tokens.length))
-    if (sequence.endOfText.has(token)) return this.#finish(sequence, 'stop')
+    if (sequence.endOfText.has(token)) return this.#finish(sequence, 'stop', token)
     sequence.tokens.push(token)
     this.#statistics.token(performance.now())
     sequence.sink.onToken(token)
@@ -289,10 +302,10 @@ export class Coordinator {
     if (reason) this.#finish(sequence, reason)
   }
 
-  #finish(sequence: Sequence, reason: FinishReason): void {
+  #finish(sequence: Sequence, reason: FinishReason, by?: number): void {
     if (sequence.ended) return
     this.#scheduler.end(sequence)
-    sequence.sink.onFinish(reason)
+    sequence.sink.onFinish(reason, by)
   }
 
   /**

@@ -16,7 +16,7 @@ import {
 } from '../eval/multiple-choice.js'
 import { type PerplexityOptions, type PerplexityResult, perplexity } from '../eval/perplexity.js'
 import { limiter, type Scorer, type TokenScores } from '../eval/scoring.js'
-import { type GenerateParams, resolveParams } from '../sampling/params.js'
+import { type GenerateParams, type ManyParams, resolveParams } from '../sampling/params.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import { chooseBackend } from './choose-backend.js'
 import type { RestartEvent } from './coordinator.js'
@@ -91,12 +91,13 @@ export class Engine implements AsyncDisposable {
 
   /**
    * Generates from a text, token ids, or an array of either. Await the result for the completion (an array of them for an
-   * array), or iterate it for chunks. Both reject with OptionError, RequestError (PROMPT_EMPTY, PROMPT_TOO_LONG,
+   * array or with `n`, completions of one prompt beside each other), or iterate it for chunks. Both reject with OptionError, RequestError (PROMPT_EMPTY, PROMPT_TOO_LONG,
    * TOKEN_INVALID, TOKENIZER_MISSING, TIMEOUT, NON_FINITE_LOGITS), OverloadedError, RankError or EngineClosedError.
    */
+  generate(prompt: Prompt | readonly Prompt[], params: ManyParams): Generation<Completion[], IndexedChunk>
   generate(prompt: Prompt, params?: GenerateParams): Generation
   generate(prompts: readonly Prompt[], params?: GenerateParams): Generation<Completion[], IndexedChunk>
-  generate(prompt: Prompt | readonly Prompt[], params: GenerateParams = {}): Generation | Generation<Completion[], IndexedChunk> {
+  generate(prompt: Prompt | readonly Prompt[], params: GenerateParams | ManyParams = {}): Generation | Generation<Completion[], IndexedChunk> {
     const requests: Request[] = []
     const control = {
       abort: () => {
@@ -106,14 +107,14 @@ export class Engine implements AsyncDisposable {
         for (const request of requests) request.pause(paused)
       },
     }
-    if (!isBatch(prompt)) {
+    if (!isBatch(prompt) && !('n' in params && params.n !== undefined)) {
       return new Generation<Completion, Chunk>(
         async (push) => this.#start([prompt], params, requests, (_, chunk) => push(chunk)).then(([first]) => first as Completion),
         control,
       )
     }
     return new Generation<Completion[], IndexedChunk>(
-      (push) => this.#start(prompt, params, requests, (index, chunk) => push({ ...chunk, index })),
+      (push) => this.#start(isBatch(prompt) ? prompt : [prompt], params, requests, (index, chunk) => push({ ...chunk, index })),
       control,
     )
   }
@@ -137,6 +138,7 @@ export class Engine implements AsyncDisposable {
           onAdmitted: () => {},
           onToken: () => {},
           onScore: () => {},
+          onLogprobs: () => {},
           onLogits: (position, row) => result.set(row, position * vocab),
           onFinish: () => resolve(),
           onError: reject,
@@ -268,17 +270,36 @@ export class Engine implements AsyncDisposable {
   /** Starts a request for each prompt, all or none. */
   async #start(
     prompts: readonly Prompt[],
-    params: GenerateParams,
+    params: GenerateParams | ManyParams,
     requests: Request[],
     push: (index: number, chunk: Chunk) => void,
   ): Promise<Completion[]> {
-    const resolved = resolveParams(params)
-    const ids = prompts.map((prompt) => this.#prompts.ids(prompt, 1, resolved.bos))
-    this.#admit(ids.length)
+    const resolved = resolveParams(params, this.info.vocab)
     const { coordinator, statistics, tokenizer } = this.#parts
+    if (resolved.stop.length > 0 && !tokenizer) {
+      throw new OptionError('OPTION_INVALID', {
+        what: 'stop cannot be used with this model',
+        expected: 'a model with a tokenizer',
+        actual: 'none',
+        remedy: 'Use stopTokenIds.',
+      })
+    }
+    const ids = prompts.map((prompt) => this.#prompts.ids(prompt, 1, resolved.bos))
+    const { n = 1 } = resolved
+    this.#admit(ids.length * n)
     const context = { coordinator, statistics, tokenizer, endOfText: this.#endOfText }
-    for (const [index, prompt] of ids.entries()) requests.push(new Request(context, prompt, resolved, (chunk) => push(index, chunk)))
-    for (const request of requests) request.start()
+    for (const [i, prompt] of ids.entries()) {
+      const first = requests.length
+      // The others find the prompt computed once the first has begun.
+      const startOthers = () => {
+        for (const request of requests.slice(first + 1, first + n)) request.start()
+      }
+      for (let choice = 0; choice < n; choice++) {
+        const onChunk = (chunk: Chunk) => push(i * n + choice, chunk)
+        requests.push(new Request(context, prompt, resolved, onChunk, choice, choice === 0 ? startOthers : undefined))
+      }
+    }
+    for (let i = 0; i < requests.length; i += n) requests[i]?.start()
     const settled = await Promise.allSettled(requests.map((request) => request.completion))
     return settled.map((result) => {
       if (result.status === 'rejected') throw result.reason

@@ -7,6 +7,16 @@ export interface Chunk {
   /** Whole characters only; empty without a tokenizer. */
   readonly text: string
   readonly tokens: readonly number[]
+  /** With `logprobs`: of these tokens. */
+  readonly logprobs?: readonly TokenLogprobs[]
+}
+
+/** How likely a token was, by the model's own distribution: natural logarithms. */
+export interface TokenLogprobs {
+  readonly token: number
+  readonly logprob: number
+  /** The most likely tokens, in descending order. */
+  readonly top: readonly { readonly token: number; readonly logprob: number }[]
 }
 
 export interface Usage {
@@ -31,8 +41,14 @@ export interface Timings {
 export interface Completion {
   readonly text: string
   readonly tokens: readonly number[]
-  /** 'length': maxTokens or the context; 'stop': end of text, which is not in the tokens; 'abort': the signal. */
+  /** 'length': maxTokens or the context; 'stop': the end of the text, a stop id (neither is in the tokens) or a stop string (not in the text); 'abort': the signal. */
   readonly finishReason: FinishReason
+  /** What stopped it: a stop string, or a token id. */
+  readonly stoppedBy?: string | number
+  /** With `logprobs`: of `tokens`. */
+  readonly logprobs?: readonly TokenLogprobs[]
+  /** With `promptLogprobs`: of the prompt's tokens; the first, which follows nothing, has null. */
+  readonly promptLogprobs?: readonly (TokenLogprobs | null)[]
   readonly usage: Usage
   readonly timings: Timings
   /** The seed in use, given or drawn. */

@@ -1,8 +1,20 @@
 // The coordinator's side of the mailbox: writes steps, reads what the ranks left. Knows the layout, decides nothing.
-import { COPY, COUNTERS, layoutMailbox, type MailboxLayout, ROW, STEP_HEADER, STEP_RING } from '../../workers/layout.js'
+import {
+  COPY,
+  COUNTERS,
+  LOGPROB_VALUES,
+  layoutMailbox,
+  type MailboxLayout,
+  MOST_BIASES,
+  MOST_END_IDS,
+  ROW,
+  SLOT,
+  STEP_HEADER,
+  STEP_RING,
+} from '../../workers/layout.js'
 import { SITES, type Site } from '../../workers/protocol.js'
 import type { PageCopy, StepRow } from './scheduler.js'
-import type { Sequence } from './sequence.js'
+import type { RowLogprobs, Sequence } from './sequence.js'
 
 /** What a rank has read and where its time went, since it was loaded. */
 export interface RankCounters {
@@ -23,6 +35,8 @@ export class Mailbox {
   readonly #layout: MailboxLayout
   readonly #stepRows: number
   readonly #pagesPerSlot: number
+  /** Whose parameters lie in each slot. */
+  readonly #written: (Sequence | undefined)[] = []
 
   constructor(buffer: SharedArrayBuffer, stepRows: number, slots: number, pagesPerSlot: number) {
     this.#buffer = buffer
@@ -56,8 +70,58 @@ export class Mailbox {
       this.#ints[at + ROW.seedLow] = sequence.seed >>> 0
       this.#ints[at + ROW.seedHigh] = Math.floor(sequence.seed / 4294967296)
     }
+    for (const sequence of sequencesOf(rows)) this.#writeSlot(sequence)
+    for (const { sequence, position, token } of rows) {
+      if (token >= 0 && isPenalized(sequence)) this.#ints[this.#history(sequence) + position] = token
+    }
     // A step in flight reads only earlier entries of a block table, which stay as they are.
     for (const { pages, slot } of sequencesOf(rows)) this.#ints.set(pages, this.#layout.blockTables + slot * this.#pagesPerSlot)
+  }
+
+  #history({ slot }: Sequence): number {
+    return this.#layout.history + slot * this.#layout.contextTokens
+  }
+
+  /** Parameters, once; and of a sequence with penalties the tokens that are known. */
+  #writeSlot(sequence: Sequence): void {
+    const { slot, adjustments: a } = sequence
+    if (isPenalized(sequence)) this.#ints.set(sequence.tokens, this.#history(sequence))
+    if (this.#written[slot] === sequence) return
+    this.#written[slot] = sequence
+    const at = this.#layout.slotParams + slot * SLOT.values
+    const put = (field: number, value: number) => {
+      this.#doubles[at + field] = value
+    }
+    const endIds = [...sequence.barred].slice(0, MOST_END_IDS)
+    const barring = (a?.minTokens ?? 0) > 0 && endIds.length > 0
+    const filtering = a !== undefined && (a.topK > 0 || a.topP < 1 || a.minP > 0 || a.typicalP < 1)
+    put(SLOT.adjusted, Number(filtering || barring || isPenalized(sequence) || (a?.logitBias.length ?? 0) > 0))
+    put(SLOT.topK, a?.topK ?? 0)
+    put(SLOT.topP, a?.topP ?? 1)
+    put(SLOT.minP, a?.minP ?? 0)
+    put(SLOT.typicalP, a?.typicalP ?? 1)
+    put(SLOT.repetitionPenalty, a?.repetitionPenalty ?? 1)
+    put(SLOT.presencePenalty, a?.presencePenalty ?? 0)
+    put(SLOT.frequencyPenalty, a?.frequencyPenalty ?? 0)
+    put(SLOT.firstEnd, sequence.promptLength + (a?.minTokens ?? 0))
+    put(SLOT.promptLength, sequence.promptLength)
+    put(SLOT.penalized, Number(isPenalized(sequence)))
+    put(SLOT.choice, a?.choice ?? 0)
+    put(SLOT.logprobs, Math.max(a?.logprobs ?? 0, a?.promptLogprobs ?? 0))
+    put(SLOT.forbidden, barring ? endIds.length : 0)
+    put(SLOT.biases, a?.logitBias.length ?? 0)
+    this.#ints.set(endIds, this.#layout.endIds + slot * MOST_END_IDS)
+    for (const [i, [id, bias]] of (a?.logitBias ?? []).entries()) {
+      this.#ints[this.#layout.biasIds + slot * MOST_BIASES + i] = id
+      this.#doubles[this.#layout.biasValues + slot * MOST_BIASES + i] = bias
+    }
+  }
+
+  /** What row t of a completed step left for the flag `logprobs`: of its token, and of the k most likely ones. */
+  logprobs(epoch: number, t: number, k: number): RowLogprobs {
+    const at = this.#layout.logprobs + (ringOf(epoch) * this.#stepRows + t) * LOGPROB_VALUES
+    const value = (i: number) => this.#doubles[at + i] as number
+    return { logprob: value(0), top: Array.from({ length: k }, (_, i) => ({ token: value(1 + 2 * i), logprob: value(2 + 2 * i) })) }
   }
 
   /** Token sampled from row t of a completed step; -1 if its logits were not finite. */
@@ -82,6 +146,10 @@ export class Mailbox {
       waitMs: Object.fromEntries(waits),
     }
   }
+}
+
+function isPenalized({ adjustments: a }: Sequence): boolean {
+  return a !== undefined && (a.repetitionPenalty !== 1 || a.presencePenalty !== 0 || a.frequencyPenalty !== 0)
 }
 
 /** Which of the two step slots an epoch uses. */

@@ -10,6 +10,7 @@ import { loadDawn } from '../../kernels/gpu/context.js'
 import type { AttachTask, RankApi, RankFailure, RankInit, RankReport } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
 import { MemoryError, RankError } from '../errors.js'
+import { endingPool } from './pool-threads.js'
 
 /** For ranks to free their devices. */
 const CLOSE_MS = 2000
@@ -42,13 +43,15 @@ interface RankHandle {
 
 export class RankGroup {
   readonly #pool: Piscina
+  readonly #end: () => Promise<void>
   readonly #ranks: readonly RankHandle[]
   #closing = false
   /** What each rank really runs on, as it said itself. */
   readonly reports: readonly RankReport[]
 
-  private constructor(pool: Piscina, ranks: readonly RankHandle[], reports: readonly RankReport[]) {
+  private constructor(pool: Piscina, end: () => Promise<void>, ranks: readonly RankHandle[], reports: readonly RankReport[]) {
     this.#pool = pool
+    this.#end = end
     this.#ranks = ranks
     this.reports = reports
   }
@@ -67,6 +70,7 @@ export class RankGroup {
       // A rank's JavaScript holds views and counters; one that grows beyond this is broken, and is better restarted.
       resourceLimits: { maxOldGenerationSizeMb: 256 },
     })
+    const end = endingPool(pool)
     let ended = (_detail: string) => {}
     // Piscina emits an error when a thread fails between tasks; unheard, it would end the process.
     pool.on('error', (error: Error) => ended(`a worker thread failed: ${error.message}`))
@@ -92,7 +96,7 @@ export class RankGroup {
       }
       const loaded = await Promise.race([Promise.all(ranks.map(({ api }, rank) => api.load(inits[rank] as RankInit))), died])
       const reports = loaded.map(reportOf)
-      const group = new RankGroup(pool, ranks, reports)
+      const group = new RankGroup(pool, end, ranks, reports)
       ended = (detail) => {
         if (!group.#closing) onExit(detail)
       }
@@ -100,7 +104,7 @@ export class RankGroup {
       for (const { port } of ranks) port.unref()
       return group
     } catch (cause) {
-      await pool.destroy()
+      await end()
       if (cause instanceof MemoryError) throw cause
       throw new RankError('RANK_FAILED', {
         what: 'the ranks could not be started',
@@ -132,7 +136,7 @@ export class RankGroup {
     // A GPU device outlives its thread unless it is freed there; a rank that hangs or is dead does not answer.
     if (this.reports.some((report) => report.backend === 'gpu')) await this.#closeDevices()
     for (const { port } of this.#ranks) port.close()
-    await this.#pool.destroy()
+    await this.#end()
   }
 
   /**

@@ -1,13 +1,14 @@
 // One request from prompt ids to completion: its sequence, text, timers and statistics. Knows the coordinator, not the ranks.
 import { RequestError } from '../errors.js'
 import type { SamplingParams } from '../sampling/params.js'
+import { StopStrings } from '../sampling/stop-strings.js'
 import { Detokenizer } from '../tokenizer/detokenizer.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
 import type { Coordinator } from './coordinator.js'
-import type { Chunk, Completion } from './generation.js'
+import type { Chunk, Completion, TokenLogprobs } from './generation.js'
 import { NgramDrafts } from './ngram-drafts.js'
 import { onAbort } from './on-abort.js'
-import { type FinishReason, Sequence } from './sequence.js'
+import { type FinishReason, type RowLogprobs, Sequence } from './sequence.js'
 import type { Statistics } from './statistics.js'
 
 export interface RequestContext {
@@ -25,6 +26,14 @@ export class Request {
   readonly #detokenizer: Detokenizer
   readonly #sequence: Sequence
   readonly #drafts: NgramDrafts | undefined
+  readonly #stops: StopStrings
+  readonly #logprobs: TokenLogprobs[] = []
+  readonly #promptLogprobs: (TokenLogprobs | null)[] = [null]
+  #heldLogprobs: TokenLogprobs[] = []
+  #pending: RowLogprobs | undefined
+  #stoppedBy: string | undefined
+  /** Called once: at the first token, or at the end if there is none. */
+  #onBegun: () => void
   readonly #timers: NodeJS.Timeout[] = []
   readonly #tokens: number[] = []
   #held: number[] = []
@@ -34,10 +43,20 @@ export class Request {
   #settle: { resolve: (completion: Completion) => void; reject: (error: Error) => void } | undefined
   readonly completion: Promise<Completion>
 
-  constructor(context: RequestContext, prompt: readonly number[], params: SamplingParams, push: (chunk: Chunk) => void) {
+  /** choice: which of n completions of the prompt. onBegun: others that share the prompt may start. */
+  constructor(
+    context: RequestContext,
+    prompt: readonly number[],
+    params: SamplingParams,
+    push: (chunk: Chunk) => void,
+    choice = 0,
+    onBegun: () => void = () => {},
+  ) {
     this.#context = context
     this.#params = params
     this.#push = push
+    this.#onBegun = onBegun
+    this.#stops = new StopStrings(params.stop)
     this.#detokenizer = new Detokenizer(context.tokenizer)
     this.#drafts = params.speculate && new NgramDrafts(params.speculate)
     this.completion = new Promise((resolve, reject) => {
@@ -48,16 +67,19 @@ export class Request {
       maxTokens: params.maxTokens,
       temperature: params.temperature,
       seed: params.seed,
-      endOfText: params.ignoreEos ? new Set() : context.endOfText,
+      endOfText: new Set([...(params.ignoreEos ? [] : context.endOfText), ...params.stopTokenIds]),
       everyLogits: false,
+      adjustments: { ...params, choice },
+      sharesPrompt: (params.n ?? 1) > 1,
       drafts: this.#drafts,
       priority: params.priority,
       sink: {
         onAdmitted: () => this.#cancelQueueTimer(),
         onLogits: () => {},
         onScore: () => {},
+        onLogprobs: (position, logprobs) => this.#takeLogprobs(position, logprobs),
         onToken: (token) => this.#take(token),
-        onFinish: (reason) => this.#finish(reason),
+        onFinish: (reason, by) => this.#finish(reason, by),
         onError: (error) => this.#fail(error),
       },
     })
@@ -113,19 +135,53 @@ export class Request {
     this.#lastAt = now
     this.#tokens.push(token)
     this.#held.push(token)
+    if (this.#pending) this.#heldLogprobs.push({ token, ...this.#pending })
+    this.#pending = undefined
+    this.#begin()
     const piece = this.#detokenizer.push(token)
-    if (piece !== '' || !tokenizer) this.#emit(piece)
+    if (!tokenizer) {
+      this.#emit('')
+      return
+    }
+    if (piece === '') return
+    // Before minTokens nothing stops it, so nothing is held back either.
+    const { text, stop } = this.#tokens.length <= this.#params.minTokens ? { text: piece, stop: undefined } : this.#stops.push(piece)
+    if (text !== '' || stop !== undefined) this.#emit(text)
+    if (stop === undefined) return
+    this.#stoppedBy = stop
+    this.#context.coordinator.stop(this.#sequence)
+  }
+
+  #takeLogprobs(position: number, logprobs: RowLogprobs): void {
+    const { promptLength, tokens } = this.#sequence
+    if (position >= promptLength) this.#pending = logprobs
+    else this.#promptLogprobs[position] = { token: tokens[position] as number, ...logprobs }
+  }
+
+  #begin(): void {
+    const begun = this.#onBegun
+    this.#onBegun = () => {}
+    begun()
   }
 
   #emit(text: string): void {
     this.#text += text
-    this.#push({ text, tokens: this.#held })
+    const logprobs = this.#heldLogprobs
+    this.#push({ text, tokens: this.#held, ...(this.#params.logprobs !== undefined && { logprobs }) })
+    this.#logprobs.push(...logprobs)
+    this.#heldLogprobs = []
     this.#held = []
   }
 
-  #finish(finishReason: FinishReason): void {
+  #finish(finishReason: FinishReason, by?: number): void {
     this.#release()
-    const rest = this.#detokenizer.flush()
+    const stopped = this.#stoppedBy !== undefined
+    const last = stopped ? '' : this.#detokenizer.flush()
+    const found = stopped ? { text: '', stop: undefined } : this.#stops.push(last)
+    // What comes after a stop string in the last piece is not shown, nor is what was held back before one.
+    const rest = found.stop === undefined && !stopped ? found.text + this.#stops.flush() : found.text
+    this.#stoppedBy ??= found.stop
+    const stoppedBy = this.#stoppedBy ?? by
     if (rest !== '' || this.#held.length > 0) this.#emit(rest)
     const { statistics } = this.#context
     const count = this.#tokens.length
@@ -138,7 +194,10 @@ export class Request {
     this.#settle?.resolve({
       text: this.#text,
       tokens: this.#tokens,
-      finishReason,
+      finishReason: this.#stoppedBy === undefined ? finishReason : 'stop',
+      ...(stoppedBy !== undefined && { stoppedBy }),
+      ...(this.#params.logprobs !== undefined && { logprobs: this.#logprobs }),
+      ...(this.#params.promptLogprobs !== undefined && { promptLogprobs: this.#promptLogprobs }),
       usage: {
         promptTokens: promptLength,
         completionTokens: count,
@@ -162,5 +221,6 @@ export class Request {
   #release(): void {
     for (const timer of this.#timers) clearTimeout(timer)
     this.#stopListening()
+    this.#begin()
   }
 }

@@ -118,6 +118,10 @@ export class Scheduler {
   completed(sequence: Sequence): void {
     sequence.inFlight--
     this.#learnPages(sequence)
+    if (sequence.sharesPrompt && sequence.computed >= sequence.promptLength) {
+      sequence.sharesPrompt = false
+      this.#learnRest(sequence)
+    }
     this.#settle(sequence)
   }
 
@@ -243,7 +247,7 @@ export class Scheduler {
     for (const token of drafts.propose(tokens, Math.min(most, left))) {
       const position = tokens.length + taken
       if (!schedulable(sequence) || !this.#reserve(sequence, position)) break
-      rows.push({ sequence, position, token, flags: ROW_FLAGS.sample })
+      rows.push({ sequence, position, token, flags: sampleFlags(sequence) })
       sequence.pendingSamples++
       taken++
     }
@@ -258,7 +262,7 @@ export class Scheduler {
     if (!schedulable(sequence) || sequence.scheduled !== position || sequence.pendingSamples !== 1) return
     if (sequence.generated + 1 >= sequence.maxTokens || position + 1 >= this.#limits.contextTokens) return
     if (!this.#reserve(sequence, position)) return
-    rows.push({ sequence, position, token: LAST_SAMPLED, flags: ROW_FLAGS.sample })
+    rows.push({ sequence, position, token: LAST_SAMPLED, flags: sampleFlags(sequence) })
     sequence.scheduled++
     sequence.pendingSamples++
     sequence.inFlight++
@@ -273,7 +277,11 @@ export class Scheduler {
       if (!this.#reserve(sequence, position)) break
       const samples = sequence.maxTokens > 0 && position === known - 1
       const scores = sequence.score !== undefined && position + 1 >= sequence.score.from
-      const flags = (sequence.everyLogits ? ROW_FLAGS.logits : 0) | (samples ? ROW_FLAGS.sample : 0) | (scores ? ROW_FLAGS.score : 0)
+      const flags =
+        (sequence.everyLogits ? ROW_FLAGS.logits : 0) |
+        (samples ? sampleFlags(sequence) : 0) |
+        (scores ? ROW_FLAGS.score : 0) |
+        (wantsPromptLogprobs(sequence, position) ? ROW_FLAGS.logprobs : 0)
       rows.push({ sequence, position, token: sequence.tokens[position] as number, flags })
       sequence.scheduled++
       if (samples) sequence.pendingSamples++
@@ -301,6 +309,15 @@ export class Scheduler {
     }
     return true
   }
+}
+
+function sampleFlags({ adjustments }: Sequence): number {
+  return ROW_FLAGS.sample | (adjustments?.logprobs === undefined ? 0 : ROW_FLAGS.logprobs)
+}
+
+/** The row of a position says how likely the token after it is; after a preemption it has said so already. */
+function wantsPromptLogprobs({ adjustments, promptLength, generated }: Sequence, position: number): boolean {
+  return adjustments?.promptLogprobs !== undefined && generated === 0 && position + 1 < promptLength
 }
 
 function schedulable(sequence: Sequence): boolean {

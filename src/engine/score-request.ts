@@ -31,6 +31,7 @@ export async function scoreTokens(
         onAdmitted: () => {},
         onToken: () => {},
         onLogits: () => {},
+        onLogprobs: () => {},
         onScore: (position, logProbability, isGreedy) => {
           logProbabilities[position - from] = logProbability
           greedy[position - from] = Number(isGreedy)

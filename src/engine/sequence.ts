@@ -1,5 +1,6 @@
 // One request as the scheduler sees it: tokens known, tokens scheduled, pages held. Knows no ranks and no text.
 
+import type { SamplingParams } from '../sampling/params.js'
 import type { NgramDrafts } from './ngram-drafts.js'
 
 export type FinishReason = 'length' | 'stop' | 'abort'
@@ -9,13 +10,38 @@ export interface SequenceSink {
   /** It has got a slot; called again after each preemption. */
   onAdmitted(): void
   onToken(token: number): void
+  /** Of a row with logprobs, for the token at `position`: before its onToken, if it was sampled. */
+  onLogprobs(position: number, logprobs: RowLogprobs): void
   /** Of a sequence with `score`: log-probability of the token at `position`, and whether it is the most likely one. */
   onScore(position: number, logProbability: number, isGreedy: boolean): void
   /** Logits of one position, [vocab]; the view is reused: copy what is kept. */
   onLogits(position: number, logits: Float32Array | Float64Array): void
-  onFinish(reason: FinishReason): void
+  /** `by`: the token id that ended it, if one did. */
+  onFinish(reason: FinishReason, by?: number): void
   onError(error: Error): void
 }
+
+/** What a row leaves: its token's logarithm of the probability, and the most likely tokens with theirs. */
+export interface RowLogprobs {
+  readonly logprob: number
+  readonly top: readonly { readonly token: number; readonly logprob: number }[]
+}
+
+/** What adjusts sampling beside temperature and seed; undefined: nothing. */
+export type Adjustments = Pick<
+  SamplingParams,
+  | 'minTokens'
+  | 'topK'
+  | 'topP'
+  | 'minP'
+  | 'typicalP'
+  | 'repetitionPenalty'
+  | 'presencePenalty'
+  | 'frequencyPenalty'
+  | 'logitBias'
+  | 'logprobs'
+  | 'promptLogprobs'
+> & { readonly choice: number }
 
 export interface SequenceInit {
   readonly prompt: readonly number[]
@@ -25,7 +51,12 @@ export interface SequenceInit {
   readonly seed: number
   /** Ids that end the text; they are not emitted. */
   readonly endOfText: ReadonlySet<number>
+  /** Ids that may not be sampled below minTokens. Default: endOfText. */
+  readonly barred?: ReadonlySet<number>
   readonly everyLogits: boolean
+  readonly adjustments?: Adjustments
+  /** Others with the same prompt wait for it: its last page is a source of copies once the prompt is computed. */
+  readonly sharesPrompt?: boolean
   /** Scores the tokens from position `from` (1 or more) on; `next` is the one after the prompt. maxTokens is 0 then. */
   readonly score?: { readonly from: number; readonly next: number }
   /** Guesses tokens ahead; the output stays the same. */
@@ -48,6 +79,9 @@ export class Sequence {
   readonly drafts: NgramDrafts | undefined
   readonly priority: number
   readonly sink: SequenceSink
+  readonly adjustments: Adjustments | undefined
+  readonly barred: ReadonlySet<number>
+  sharesPrompt: boolean
   /** Page numbers in sequence order; owned by the block manager. */
   readonly pages: number[] = []
   /** Of those, full pages that the prefix cache knows: their chain ids, in order. */
@@ -86,11 +120,14 @@ export class Sequence {
     this.drafts = init.drafts
     this.priority = init.priority
     this.sink = init.sink
+    this.adjustments = init.adjustments
+    this.barred = init.barred ?? init.endOfText
+    this.sharesPrompt = init.sharesPrompt ?? false
   }
 
   /** Leading tokens that may come from the prefix cache: one at least is computed, and all whose results are wanted. */
   get reusable(): number {
-    if (this.everyLogits) return 0
+    if (this.everyLogits || this.adjustments?.promptLogprobs !== undefined) return 0
     return this.score ? Math.min(this.tokens.length, this.score.from) - 1 : this.tokens.length - 1
   }
 

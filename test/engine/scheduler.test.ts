@@ -7,7 +7,7 @@ import { Sequence, type SequenceSink } from '../../src/engine/sequence.js'
 import { LAST_SAMPLED, ROW_FLAGS } from '../../workers/layout.js'
 import { PAGE_TOKENS } from '../../workers/protocol.js'
 
-const sink: SequenceSink = { onAdmitted() {}, onToken() {}, onLogits() {}, onScore() {}, onFinish() {}, onError() {} }
+const sink: SequenceSink = { onAdmitted() {}, onToken() {}, onLogits() {}, onLogprobs() {}, onScore() {}, onFinish() {}, onError() {} }
 
 function sequence(prompt: number | number[], maxTokens: number, priority = 0, drafts?: NgramDrafts): Sequence {
   const tokens = typeof prompt === 'number' ? Array.from({ length: prompt }, (_, i) => i) : prompt

@@ -9,4 +9,4 @@ export {
 export { matmulBf16, matmulF32 } from './matmul'
 export { attendBf16, attendF32, attendFactorsBf16, attendFactorsF32, beginAttention, dotBf16, dotF32, finishAttention, transposeHeads } from './attention'
 export { addRows, cacheRowBf16, cacheRowF32, combineFactors, gateRows, gatherRowBf16, gatherRowF32, rmsNorm, rope, swiglu, sumPartials } from './elementwise'
-export { argmax, sampleCategorical, sumOfExponentials } from './sampling'
+export { argmax, sampleCategorical, softWeights, sumOfExponentials } from './sampling'

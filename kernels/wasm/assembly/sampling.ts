@@ -29,18 +29,26 @@ export function sumOfExponentials(logits: usize, n: i32, max: f32): f64 {
   return sum
 }
 
-/**
- * Inverse CDF over ids in ascending order: the first id at which the running sum of exp((logit - max) * inverseTemperature)
- * exceeds u times the whole sum. u in [0, 1). scratch: n values. Sums are float64, ascending.
- */
-export function sampleCategorical(logits: usize, n: i32, inverseTemperature: f32, u: f64, scratch: usize): i32 {
+/** weights[id] = exp((logit - max) * inverseTemperature); returns the lowest id of the largest, or -1. weights: n rounded up to 4. */
+export function softWeights(logits: usize, n: i32, inverseTemperature: f32, weights: usize): i32 {
   const top = argmax(logits, n)
   if (top < 0) return -1
   const max = load<f32>(logits + (<usize>top << 2))
   const mv = f32x4.splat(max), tv = f32x4.splat(inverseTemperature)
   const bytes = <usize>n << 2
   for (let i: usize = 0; i < bytes; i += 16)
-    v128.store(scratch + i, exp4(f32x4.mul(f32x4.sub(v128.load(logits + i), mv), tv)))
+    v128.store(weights + i, exp4(f32x4.mul(f32x4.sub(v128.load(logits + i), mv), tv)))
+  return top
+}
+
+/**
+ * Inverse CDF over ids in ascending order: the first id at which the running sum of the weights exceeds u times the whole sum.
+ * u in [0, 1). scratch: n values. Sums are float64, ascending.
+ */
+export function sampleCategorical(logits: usize, n: i32, inverseTemperature: f32, u: f64, scratch: usize): i32 {
+  const top = softWeights(logits, n, inverseTemperature, scratch)
+  if (top < 0) return -1
+  const bytes = <usize>n << 2
   let total: f64 = 0
   for (let i: usize = 0; i < bytes; i += 4) total += <f64>load<f32>(scratch + i)
   const threshold = u * total

@@ -1,0 +1,26 @@
+// Ends the threads of a pool without taking the process along: Node 20 aborts when a thread is ended while it loads its module
+// (an assertion in require() of an ES module, seen when a load failed at once).
+import { setTimeout } from 'node:timers/promises'
+import type { Worker } from 'node:worker_threads'
+import type { Piscina } from 'piscina'
+
+/** Threads that take longer to load are not waited for. */
+const LOAD_MS = 5000
+
+/** Call right after the pool is made. The function returned ends it once every thread has loaded. */
+export function endingPool(pool: Piscina): () => Promise<void> {
+  const loaded = Promise.all(
+    (pool.threads as Worker[]).map(
+      (thread) =>
+        new Promise<void>((resolve) => {
+          // Its first message says that it is ready.
+          thread.once('message', () => resolve())
+          thread.once('exit', () => resolve())
+        }),
+    ),
+  )
+  return async () => {
+    await Promise.race([loaded, setTimeout(LOAD_MS, undefined, { ref: false })])
+    await pool.destroy()
+  }
+}
