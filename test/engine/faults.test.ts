@@ -85,7 +85,8 @@ test('options and parameters out of range are named', async (t) => {
     [{ seed: -1 }, /seed is out of range/],
     [{ priority: 11 }, /priority is out of range/],
     [{ timeoutMs: 0 }, /timeoutMs is out of range/],
-    [{ topK: 4 }, /has no "topK"/],
+    [{ topK: 0 }, /topK is out of range/],
+    [{ bestOf: 4 }, /has no "bestOf"/],
     [{ ignoreEos: 'yes' }, /ignoreEos is no boolean/],
   ] as const) {
     await t.throwsAsync(async () => await engine.generate('Once', params as never), { instanceOf: OptionError, message: what })
