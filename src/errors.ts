@@ -73,6 +73,11 @@ export class MemoryError extends TetradError {
   override readonly name = 'MemoryError'
 }
 
+/** A snapshot file that can't be used, or not here. */
+export class SnapshotError extends TetradError {
+  override readonly name = 'SnapshotError'
+}
+
 /** Code -> what it means, and what helps. docs/errors.md is made from this table. */
 export const ERROR_CODES = {
   OPTION_UNKNOWN: { meaning: 'An option or parameter name that is not known.', remedy: 'Remove it or correct its spelling.' },
@@ -142,6 +147,15 @@ export const ERROR_CODES = {
   OUTPUT_FAILED: {
     meaning: 'A file could not be written, or there is no room for it.',
     remedy: 'Check the path, its permissions and the room on its disk.',
+  },
+  SNAPSHOT_INVALID: { meaning: 'A snapshot file that is damaged, or none at all.', remedy: 'Save the snapshot again.' },
+  SNAPSHOT_MISMATCH: {
+    meaning: 'A snapshot of another model, weight or cache format, or determinism key.',
+    remedy: 'Load it where it was saved, or save it again here.',
+  },
+  SNAPSHOT_NO_ROOM: {
+    meaning: 'The cache has no room for a snapshot.',
+    remedy: 'Wait until requests have ended, or load the engine with more cacheTokens.',
   },
   SYNTH_ABORTED: { meaning: 'Writing a synthetic checkpoint was stopped.', remedy: 'Start it again when it is wanted.' },
   EVAL_DATA_INVALID: { meaning: 'A file or array for an evaluation that cannot be used.', remedy: 'Correct what the message names.' },

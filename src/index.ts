@@ -21,6 +21,7 @@ export {
   OverloadedError,
   RankError,
   RequestError,
+  SnapshotError,
   TetradError,
 } from './errors.js'
 export type { LogLikelihood, MultipleChoiceItem, MultipleChoiceOptions, MultipleChoiceResult, ScoredItem } from './eval/multiple-choice.js'

@@ -17,6 +17,9 @@ import {
 import { type PerplexityOptions, type PerplexityResult, perplexity } from '../eval/perplexity.js'
 import { limiter, type Scorer, type TokenScores } from '../eval/scoring.js'
 import { type GenerateParams, type ManyParams, resolveParams } from '../sampling/params.js'
+import { CachedRows } from '../snapshot/cached-rows.js'
+import { modelFingerprint } from '../snapshot/fingerprint.js'
+import { loadSnapshot, type SnapshotCache, saveSnapshot } from '../snapshot/snapshot.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import { chooseBackend } from './choose-backend.js'
 import type { RestartEvent } from './coordinator.js'
@@ -44,6 +47,7 @@ export class Engine implements AsyncDisposable {
   readonly #endOfText: ReadonlySet<number>
   readonly #prompts: PromptReader
   #closed: Promise<void> | undefined
+  #fingerprint: string | undefined
   readonly info: EngineInfo
 
   private constructor(parts: EngineParts) {
@@ -212,6 +216,46 @@ export class Engine implements AsyncDisposable {
     return scoreTokens(this.#parts.coordinator, prompt, { from, next }, signal)
   }
 
+  /**
+   * Writes what is cached of a prompt to a file (computing what is not), to be loaded by an engine of the same model, formats and
+   * determinism key at any rank count. The file is there as a whole or not at all. Rejects as generate does, with OptionError on the gpu
+   * backend, or with TetradError OUTPUT_FAILED.
+   */
+  async saveSnapshot(prompt: Prompt, path: string): Promise<{ tokens: number; bytes: number }> {
+    const cache = this.#snapshotCache()
+    const ids = this.#prompts.ids(prompt, 1, false)
+    // Greedy, one token: afterwards every row of the prompt is in the cache.
+    await this.generate(ids, { maxTokens: 1, ignoreEos: true })
+    return saveSnapshot(cache, ids, checkPath(path))
+  }
+
+  /**
+   * Brings the prefix of a snapshot back into the cache: a prompt that begins with its tokens finds them computed. Resolves with the
+   * tokens. Rejects with SnapshotError SNAPSHOT_INVALID, SNAPSHOT_MISMATCH or SNAPSHOT_NO_ROOM, and then nothing of it is in the cache.
+   */
+  async loadSnapshot(path: string): Promise<{ tokens: number[] }> {
+    const cache = this.#snapshotCache()
+    return { tokens: await loadSnapshot(cache, checkPath(path)) }
+  }
+
+  #snapshotCache(): SnapshotCache {
+    this.#admit(0)
+    const { blocks, layout, memories, model, plan } = this.#parts
+    if (plan.backend === 'gpu') {
+      throw new OptionError('OPTION_INVALID', {
+        what: 'snapshots are not supported by the gpu backend',
+        expected: 'the wasm or the reference backend',
+        actual: plan.backend,
+        remedy: "Load the engine with backend: 'wasm' to save and load snapshots.",
+      })
+    }
+    const { shape } = model.lowered
+    this.#fingerprint ??= modelFingerprint(shape, layout, memories)
+    const { variant, weights, cache, determinismKey, vocab, contextTokens } = this.info
+    const identity = { model: this.#fingerprint, variant, weights, cache, determinismKey, layers: shape.layers }
+    return { blocks, rows: new CachedRows(shape.attention, plan, layout, memories), identity, vocab, contextTokens }
+  }
+
   /** Token ids of a text. Throws RequestError TOKENIZER_MISSING. */
   tokenize(text: string): number[] {
     return this.#prompts.tokenize(text)
@@ -323,6 +367,11 @@ export class Engine implements AsyncDisposable {
       remedy: `Send it again in about ${retryAfterMs} ms, or raise maxQueue.`,
     })
   }
+}
+
+function checkPath(path: unknown): string {
+  if (typeof path === 'string' && path !== '') return path
+  throw new OptionError('OPTION_INVALID', { what: 'the path of the snapshot is wrong', expected: 'a path', actual: typeof path, remedy: 'Pass one.' })
 }
 
 /** An array that is not of numbers is an array of prompts; an empty one is a prompt without tokens. */
