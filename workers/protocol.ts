@@ -173,6 +173,15 @@ export interface DispatchFacts {
   readonly origin: 'gpu.js' | 'WGSL' | 'copy'
 }
 
+/** What a rank would dispatch for a token. */
+export interface DispatchList {
+  /** Of each layer, in order, for one row. */
+  readonly layer: readonly DispatchFacts[]
+  /** After the last layer. */
+  readonly end: readonly DispatchFacts[]
+  readonly readbacksPerToken: number
+}
+
 /** The control plane of a rank (comlink). Never on the per-token path: a rank in a step answers after it. */
 export interface RankApi {
   /** Loads Dawn in this thread and takes its device: one rank after another (see loadDawn). Before load. */

@@ -5,21 +5,13 @@ import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import type { Command } from '../../kernels/gpu/program.js'
 import { isLocal } from '../attention-plan.js'
 import type { ModelLayout } from '../model-layout.js'
-import type { DispatchFacts, ModelShape, RunPlan } from '../protocol.js'
+import type { DispatchFacts, DispatchList, ModelShape, RunPlan } from '../protocol.js'
 import { DryProgram } from './dry-program.js'
 import { GpuBuffers } from './gpu-buffers.js'
 import { GpuJsKernels } from './gpu-js-kernels.js'
 import { LayerBuilder } from './gpu-layer.js'
 import { GpuPlan } from './gpu-plan.js'
 import { WgslKernels } from './wgsl-kernels.js'
-
-export interface DispatchList {
-  /** Of each layer, in order, for one row. */
-  readonly layer: readonly DispatchFacts[]
-  /** After the last layer. */
-  readonly end: readonly DispatchFacts[]
-  readonly readbacksPerToken: number
-}
 
 /** For one row: rows beyond the first may have groups of dispatches of their own. */
 export function factsOf(commands: readonly Command[]): DispatchFacts[] {
