@@ -15,6 +15,7 @@ import { loadTokenizer } from '../../src/tokenizer/tokenizer.js'
 import { FIXTURES, TINY } from '../support/fixtures.js'
 import { safetensors } from '../support/models.js'
 import { type SavedTensor, torchEntries, zip, zipParts } from '../support/torch-file.js'
+import { readSnapshot, realSnapshot, snapshotBody, withChecksum } from './snapshot-target.js'
 
 export interface Target {
   readonly name: string
@@ -260,6 +261,18 @@ export const TARGETS: readonly Target[] = [
     run: async (bytes) => void parseIndex(Buffer.from(bytes).toString(), 'index.json'),
   },
   { name: 'tokenizer', inputs: jsonInputs(tokenizerSeed), run: tokenizerTarget() },
+  {
+    name: 'snapshot',
+    inputs: fc.oneof(
+      edits(false).map((changes) => apply(realSnapshot, changes)),
+      // The header and the first frames, where the structure is; and with a checksum that is right.
+      edits(false).map((changes) => apply(realSnapshot, changes, 0, 500)),
+      edits(false).map((changes) => withChecksum(apply(snapshotBody, changes, 0, 500))),
+      edits(false).map((changes) => withChecksum(apply(snapshotBody, changes))),
+      fc.uint8Array({ maxLength: 64 }),
+    ),
+    run: readSnapshot,
+  },
 ]
 
 /** JSON that cannot be parsed never reaches parseModelConfig. */
