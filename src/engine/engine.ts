@@ -17,22 +17,22 @@ import {
 import { type PerplexityOptions, type PerplexityResult, perplexity } from '../eval/perplexity.js'
 import { limiter, type Scorer, type TokenScores } from '../eval/scoring.js'
 import { type GenerateParams, type ManyParams, resolveParams } from '../sampling/params.js'
-import { CachedRows } from '../snapshot/cached-rows.js'
-import { modelFingerprint } from '../snapshot/fingerprint.js'
 import { loadSnapshot, type SnapshotCache, saveSnapshot } from '../snapshot/snapshot.js'
+import { snapshotCache } from '../snapshot/snapshot-cache.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import { chooseBackend } from './choose-backend.js'
 import type { RestartEvent } from './coordinator.js'
 import { type EngineInfo, type EngineInternals, type EngineParts, type EngineStats, engineInfo, engineStats } from './engine-info.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
+import { everyLogits } from './logits-request.js'
 import { availableMemory, checkMemory } from './memory.js'
 import { openModel, planModel, planRun } from './model.js'
 import type { Profile } from './profile.js'
 import { emptyPrompt, type Prompt, PromptReader } from './prompts.js'
-import { Request } from './request.js'
+import type { Request } from './request.js'
 import { scoreTokens } from './score-request.js'
-import { Sequence } from './sequence.js'
 import { allocateMemories, startEngine } from './start-engine.js'
+import { startRequests } from './start-requests.js'
 
 /** A chunk of one of several prompts. */
 export interface IndexedChunk extends Chunk {
@@ -47,7 +47,7 @@ export class Engine implements AsyncDisposable {
   readonly #endOfText: ReadonlySet<number>
   readonly #prompts: PromptReader
   #closed: Promise<void> | undefined
-  #fingerprint: string | undefined
+  #snapshots: SnapshotCache | undefined
   readonly info: EngineInfo
 
   private constructor(parts: EngineParts) {
@@ -127,30 +127,7 @@ export class Engine implements AsyncDisposable {
   async logits(ids: readonly number[]): Promise<Float32Array> {
     const prompt = this.#prompts.ids(ids, 0, false)
     this.#admit(1)
-    const { vocab } = this.info
-    const result = new Float32Array(prompt.length * vocab)
-    await new Promise<void>((resolve, reject) => {
-      const sequence = new Sequence({
-        prompt,
-        maxTokens: 0,
-        temperature: 0,
-        seed: 0,
-        endOfText: new Set(),
-        everyLogits: true,
-        priority: 0,
-        sink: {
-          onAdmitted: () => {},
-          onToken: () => {},
-          onScore: () => {},
-          onLogprobs: () => {},
-          onLogits: (position, row) => result.set(row, position * vocab),
-          onFinish: () => resolve(),
-          onError: reject,
-        },
-      })
-      this.#parts.coordinator.submit(sequence)
-    })
-    return result
+    return everyLogits(this.#parts.coordinator, prompt, this.info.vocab)
   }
 
   /**
@@ -240,20 +217,8 @@ export class Engine implements AsyncDisposable {
 
   #snapshotCache(): SnapshotCache {
     this.#admit(0)
-    const { blocks, layout, memories, model, plan } = this.#parts
-    if (plan.backend === 'gpu') {
-      throw new OptionError('OPTION_INVALID', {
-        what: 'snapshots are not supported by the gpu backend',
-        expected: 'the wasm or the reference backend',
-        actual: plan.backend,
-        remedy: "Load the engine with backend: 'wasm' to save and load snapshots.",
-      })
-    }
-    const { shape } = model.lowered
-    this.#fingerprint ??= modelFingerprint(shape, layout, memories)
-    const { variant, weights, cache, determinismKey, vocab, contextTokens } = this.info
-    const identity = { model: this.#fingerprint, variant, weights, cache, determinismKey, layers: shape.layers }
-    return { blocks, rows: new CachedRows(shape.attention, plan, layout, memories), identity, vocab, contextTokens }
+    this.#snapshots ??= snapshotCache(this.#parts, this.info)
+    return this.#snapshots
   }
 
   /** Token ids of a text. Throws RequestError TOKENIZER_MISSING. */
@@ -332,23 +297,7 @@ export class Engine implements AsyncDisposable {
     const { n = 1 } = resolved
     this.#admit(ids.length * n)
     const context = { coordinator, statistics, tokenizer, endOfText: this.#endOfText }
-    for (const [i, prompt] of ids.entries()) {
-      const first = requests.length
-      // The others find the prompt computed once the first has begun.
-      const startOthers = () => {
-        for (const request of requests.slice(first + 1, first + n)) request.start()
-      }
-      for (let choice = 0; choice < n; choice++) {
-        const onChunk = (chunk: Chunk) => push(i * n + choice, chunk)
-        requests.push(new Request(context, prompt, resolved, onChunk, choice, choice === 0 ? startOthers : undefined))
-      }
-    }
-    for (let i = 0; i < requests.length; i += n) requests[i]?.start()
-    const settled = await Promise.allSettled(requests.map((request) => request.completion))
-    return settled.map((result) => {
-      if (result.status === 'rejected') throw result.reason
-      return result.value
-    })
+    return startRequests(context, ids, resolved, requests, push)
   }
 
   /** Throws if `count` more requests can't be taken now. */
