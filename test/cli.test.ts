@@ -101,7 +101,7 @@ test('wrong arguments exit with 1, say what and why on stderr, and print no stac
     [['generate', 'x', '--model', '/nowhere'], /error MODEL_NOT_FOUND/],
     [['generate', 'x', '--prompt-ids', '1'], /not both/],
     [['generate', '--prompt-ids', '1,x'], /must be a number/],
-    [['generate', 'x', '--best-of', '4'], /unknown option '--top-k'/],
+    [['generate', 'x', '--best-of', '4'], /unknown option '--best-of'/],
     [['frobnicate'], /unknown command 'frobnicate'/],
     [['inspect', '/nowhere'], /error MODEL_NOT_FOUND/],
   ] as const) {
