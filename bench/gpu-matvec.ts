@@ -1,5 +1,5 @@
 // At which share of the card's bandwidth do packed weights stream through the matrix-vector kernel? Matrices of the 2.9 B model, one
-// after another as in a step: a pass has as many of them, from different places of 1 GiB, as hold 300 MB or more, or 128.
+// after another as in a step: a pass has as many of them, from different places of 1 GiB, as hold 400 MB, or 128.
 // Usage: node dist/bench/gpu-matvec.js [runs] [adapter]
 /// <reference types="@webgpu/types" />
 import { packedMatmul, TILE_WORDS, tileBytes, tileRows } from '../kernels/gpu/wgsl/packed-matmul.js'

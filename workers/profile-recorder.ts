@@ -117,6 +117,11 @@ export class ProfileRecorder {
     this.#counts[0] = n + 1
   }
 
+  /** Counts events that could not even be timed. */
+  drop(count: number): void {
+    this.#counts[1] = (this.#counts[1] as number) + count
+  }
+
   get dropped(): number {
     return this.#counts[1] as number
   }

@@ -17,7 +17,7 @@ export class GpuTimer {
   readonly #resolved: GPUBuffer
   readonly #staging: GPUBuffer
   #names: string[] = []
-  /** Dispatches since the last `take` that found no room. */
+  /** Dispatches that found no room; the reader may set it back. */
   dropped = 0
 
   /** The device must have the feature timestamp-query. */
@@ -53,7 +53,6 @@ export class GpuTimer {
     const names = this.#names
     if (names.length === 0) return []
     this.#names = []
-    this.dropped = 0
     await this.#staging.mapAsync(1, 0, 16 * names.length)
     const times = new BigUint64Array(this.#staging.getMappedRange(0, 16 * names.length).slice(0))
     this.#staging.unmap()

@@ -53,7 +53,14 @@ export async function saveSnapshot(
     const full = held.length * PAGE_TOKENS
     const rest = blocks.similar(chain, tokens.slice(full, full + PAGE_TOKENS))
     const count = full + (rest?.rows ?? 0)
-    if (count === 0) throw new RangeError('nothing of these tokens is cached')
+    if (count === 0) {
+      throw new SnapshotError('SNAPSHOT_NO_ROOM', {
+        what: 'the prompt was computed, and other requests needed its pages before they could be saved',
+        expected: 'pages that stay cached',
+        actual: `${blocks.freePages} of ${blocks.pages} free`,
+        remedy: 'Save while fewer requests run, or load the engine with more cacheTokens.',
+      })
+    }
     // The last page is nobody's to keep: its rows are copied before anything else can happen.
     const last = rest && Array.from({ length: identity.layers }, (_, layer) => rows.read(layer, [rest.page], rest.rows))
     await writer.write({ format: FORMAT, version: VERSION, ...identity, tokens: Buffer.from(Uint32Array.from(tokens.slice(0, count)).buffer) })

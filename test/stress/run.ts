@@ -39,7 +39,6 @@ try {
   const { worstRecoveryMs, ...counts } = summary
   for (const [name, count] of Object.entries(counts)) console.log(`${name.padEnd(16)}${count}`)
   console.log(`worst recovery  ${worstRecoveryMs.toFixed(0)} ms`)
-  console.log('lost            0\ndifferent       0\nhung            0')
   console.log(`RSS             ${rssWarm.toFixed(0)} MiB after ${WARM_UP} rounds, ${rss().toFixed(0)} MiB at the end`)
 } catch (error) {
   console.error(error instanceof StressFailure ? error.message : error)

@@ -22,6 +22,14 @@ export interface Summary {
   faults: number
   recoveries: number
   worstRecoveryMs: number
+  /** Completions compared with the same request alone, and rows of logits of theirs. */
+  compared: number
+  comparedRows: number
+  /** Sent, and neither completed nor aborted nor refused. */
+  lost: number
+  /** Compared and not equal. */
+  different: number
+  hung: number
 }
 
 export interface StressOptions {
@@ -57,6 +65,11 @@ export async function stress(options: StressOptions): Promise<Summary> {
     faults: 0,
     recoveries: 0,
     worstRecoveryMs: 0,
+    compared: 0,
+    comparedRows: 0,
+    lost: 0,
+    different: 0,
+    hung: 0,
   }
   const end = performance.now() + options.minutes * 60_000
   for (let round = options.round; round < options.round + options.rounds && performance.now() < end; round++) {
@@ -66,6 +79,8 @@ export async function stress(options: StressOptions): Promise<Summary> {
       const reason = error instanceof Error ? (error.stack ?? error.message) : String(error)
       throw new StressFailure(`seed ${options.seed}, round ${round}: ${reason}\nrepeat it with: npm run stress -- --replay ${options.seed}:${round}`)
     }
+    summary.lost = summary.requests - summary.completed - summary.aborted - summary.overloaded
+    if (summary.lost > 0) throw new StressFailure(`seed ${options.seed}, round ${round}: ${summary.lost} requests were lost`)
     summary.rounds++
     options.onRound(summary, round)
   }
@@ -102,12 +117,12 @@ class RoundRun {
         if (step.kind === 'snapshot') await this.#snapshot(engine, step)
         await setTimeout(step.pauseMs)
       }
-      const outcomes = await inTime('requests', Promise.all(this.#outcomes))
+      const outcomes = await inTime(this.#summary, 'requests', Promise.all(this.#outcomes))
       recorder.stop()
       await this.#settled(engine)
       await this.#compare(outcomes, recorder.rows)
     } finally {
-      await inTime('closing', engine.close())
+      await inTime(this.#summary, 'closing', engine.close())
       rmSync(this.#dir, { recursive: true })
     }
   }
@@ -217,6 +232,8 @@ class RoundRun {
     try {
       for (const { request, result, tokens } of outcomes) {
         if (result === 'overloaded') continue
+        this.#summary.compared++
+        this.#summary.different++
         const { prompt, params } = request
         const { speculate: _s, ...plain } = params
         const recorder = recordLogits(alone)
@@ -226,11 +243,14 @@ class RoundRun {
         if (tokens.join() !== expected.tokens.slice(0, upTo).join()) {
           throw new StressFailure(`request ${params.seed} has other tokens than alone: ${tokens.join()} instead of ${expected.tokens.join()}`)
         }
-        const lost = recorder.rows.filter(({ position }) => position < prompt.length + upTo - 1)
-        for (const { position, hash } of lost) {
+        const own = recorder.rows.filter(({ position }) => position < prompt.length + upTo - 1)
+        this.#summary.comparedRows += own.length
+        for (const { position, hash } of own) {
           if (seen.get(`${params.seed} ${position}`) !== hash)
             throw new StressFailure(`request ${params.seed}: other logits at position ${position} than alone`)
         }
+        // It is as it was alone.
+        this.#summary.different--
       }
     } finally {
       await alone.close()
@@ -238,10 +258,11 @@ class RoundRun {
   }
 }
 
-async function inTime<T>(what: string, work: Promise<T>): Promise<T> {
+async function inTime<T>(summary: Summary, what: string, work: Promise<T>): Promise<T> {
   const done = new AbortController()
   const late = setTimeout(HUNG_MS, undefined, { signal: done.signal }).then(
     () => {
+      summary.hung++
       throw new StressFailure(`hung: ${what} did not end within ${HUNG_MS / 1000} s`)
     },
     () => undefined as never,

@@ -81,7 +81,10 @@ export class GpuQueue {
     const recorder = this.#recorder
     if (recorder) {
       const woke = recorder.now()
-      const timed = await this.#inTime((this.#timer as GpuTimer).take())
+      const timer = this.#timer as GpuTimer
+      const timed = await this.#inTime(timer.take())
+      recorder.drop(timer.dropped)
+      timer.dropped = 0
       const offset = woke - (timed.at(-1)?.end ?? 0)
       // What the device does not explain of the wait.
       const first = timed[0] ? timed[0].start + offset : woke
