@@ -6,6 +6,7 @@ import { eventId, type ProfileRecorder } from '../../workers/profile-recorder.js
 import { FAULT_KINDS, type FaultKind, type RankCount, SITES, type Site } from '../../workers/protocol.js'
 import { EngineClosedError, RankError, RequestError, TetradError } from '../errors.js'
 import { Mailbox, type RankCounters, ringOf, sequencesOf } from './mailbox.js'
+import { explainFailure, lateRanks, progressOf, resetControl } from './rank-failures.js'
 import type { RankGroup } from './rank-group.js'
 import type { PageCopy, Scheduler, StepRow } from './scheduler.js'
 import type { FinishReason, Sequence } from './sequence.js'
@@ -44,8 +45,6 @@ export interface RestartEvent {
 
 /** Extra time for the ranks to name the late one before this thread gives up on all of them. */
 const GRACE_MS = 1000
-/** How long a rank may take to say why it failed. */
-const EXPLAIN_MS = 250
 const YIELD_MS = 5
 
 const SCHEDULE = eventId('schedule')
@@ -208,20 +207,20 @@ export class Coordinator {
   /** Resolves when every rank has ended the step, or with why they never will. */
   async #completion(epoch: number): Promise<TetradError | undefined> {
     const c = this.#control
-    let progress = this.#progress()
+    let progress = progressOf(this.#control, this.#init.ranks)
     let end = performance.now() + this.#init.deadlineMs + GRACE_MS
     for (;;) {
       // Read before what it announces: a change after this makes the wait return at once.
       const attention = Atomics.load(c, CONTROL.attention)
       const done = Atomics.load(c, CONTROL.doneEpoch)
       if (this.#down || this.#fatal) return this.#down
-      if (Atomics.load(c, CONTROL.abort) !== 0) return this.#explain()
+      if (Atomics.load(c, CONTROL.abort) !== 0) return explainFailure(this.#control, this.#group)
       if (((done - epoch) | 0) >= 0) return undefined
       const left = end - performance.now()
       if (left <= 0) {
         // A long step is not late as long as some rank gets on: the deadline is for what they wait for, not for the work.
-        const now = this.#progress()
-        if (now === progress) return this.#late(epoch)
+        const now = progressOf(this.#control, this.#init.ranks)
+        if (now === progress) return lateRanks(this.#control, this.#init.ranks, epoch, this.#init.deadlineMs)
         progress = now
         end = performance.now() + this.#init.deadlineMs + GRACE_MS
         continue
@@ -229,13 +228,6 @@ export class Coordinator {
       const wait = Atomics.waitAsync(c, CONTROL.attention, attention, left)
       if (wait.async) await wait.value
     }
-  }
-
-  /** Sites that the ranks have come to, together. */
-  #progress(): number {
-    let sum = 0
-    for (let rank = 0; rank < this.#init.ranks; rank++) sum += Atomics.load(this.#control, rankSlot(rank, RANK.progress))
-    return sum
   }
 
   #complete(step: PublishedStep): void {
@@ -325,7 +317,7 @@ export class Coordinator {
       return
     }
     await this.#closeGroup()
-    this.#resetControl()
+    resetControl(this.#control, this.#init.ranks, this.#epoch)
     const steps = this.#published.splice(0)
     const replayed = new Set(steps.flatMap((step) => [...step.rows, ...step.copies].map(({ sequence }) => sequence)))
     for (const sequence of replayed) this.#scheduler.rollBack(sequence)
@@ -359,38 +351,6 @@ export class Coordinator {
     this.#group = undefined
     this.#generation++
     await group?.close()
-  }
-
-  /** As before the first step, but for the epochs: nobody is in a barrier, nobody has failed, all have ended every step. */
-  #resetControl(): void {
-    const c = this.#control
-    c.fill(0)
-    c[CONTROL.stepEpoch] = this.#epoch
-    c[CONTROL.doneEpoch] = this.#epoch
-    for (let rank = 0; rank < this.#init.ranks; rank++) c[rankSlot(rank, RANK.done)] = this.#epoch
-  }
-
-  /** What the rank that set the abort word has to say, if it says it soon. */
-  async #explain(): Promise<TetradError> {
-    const by = Atomics.load(this.#control, CONTROL.abort) - 1
-    const failure = await Promise.race([this.#group?.takeFailure(by).catch(() => undefined), setTimeout(EXPLAIN_MS, undefined)])
-    return new RankError(failure?.code ?? 'RANK_FAILED', {
-      what: failure?.code === 'RANK_LATE' ? failure.message : `rank ${by} failed: ${failure?.message ?? 'it gave no reason'}`,
-      remedy: 'The engine restarts its ranks.',
-    })
-  }
-
-  /** Which rank did not end the step, and where it was last seen. */
-  #late(epoch: number): TetradError {
-    const c = this.#control
-    const late = Array.from({ length: this.#init.ranks }, (_, rank) => rank).filter(
-      (rank) => ((Atomics.load(c, rankSlot(rank, RANK.done)) - epoch) | 0) < 0,
-    )
-    const named = late.map((rank) => `rank ${rank} (last seen at: ${SITES[Atomics.load(c, rankSlot(rank, RANK.site))] ?? 'unknown'})`).join(', ')
-    return new RankError('RANK_LATE', {
-      what: `${named} did not end the step within ${this.#init.deadlineMs} ms`,
-      remedy: 'The engine restarts its ranks; raise stepDeadlineMs if the machine is just slow.',
-    })
   }
 
   #failAll(error: TetradError): void {
