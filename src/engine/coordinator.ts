@@ -1,16 +1,17 @@
 // The step loop: asks the scheduler for rows, publishes them to the mailbox, takes the results, and restarts the ranks when
 // one fails. At most two steps are published at once, so the ranks never wait for this thread. It never blocks the event loop.
 import { setImmediate, setTimeout } from 'node:timers/promises'
-import { CONTROL, RANK, ROW_FLAGS, rankSlot, STEP_RING } from '../../workers/layout.js'
+import { CONTROL, RANK, rankSlot, STEP_RING } from '../../workers/layout.js'
 import { eventId, type ProfileRecorder } from '../../workers/profile-recorder.js'
 import { FAULT_KINDS, type FaultKind, type RankCount, SITES, type Site } from '../../workers/protocol.js'
-import { EngineClosedError, RankError, RequestError, TetradError } from '../errors.js'
-import { Mailbox, type RankCounters, ringOf, sequencesOf } from './mailbox.js'
+import { EngineClosedError, RankError, TetradError } from '../errors.js'
+import { Mailbox, type RankCounters } from './mailbox.js'
 import { explainFailure, lateRanks, progressOf, resetControl } from './rank-failures.js'
 import type { RankGroup } from './rank-group.js'
-import type { PageCopy, Scheduler, StepRow } from './scheduler.js'
+import type { Scheduler } from './scheduler.js'
 import type { FinishReason, Sequence } from './sequence.js'
 import type { Statistics } from './statistics.js'
+import { type LogitsObserver, type PublishedStep, StepOutcomes } from './step-outcomes.js'
 
 export interface CoordinatorInit {
   readonly control: SharedArrayBuffer
@@ -50,20 +51,13 @@ const YIELD_MS = 5
 const SCHEDULE = eventId('schedule')
 const RESULTS = eventId('results')
 
-interface PublishedStep {
-  readonly epoch: number
-  readonly rows: readonly StepRow[]
-  readonly copies: readonly PageCopy[]
-}
-
-export type LogitsObserver = (sequence: Sequence, position: number, logits: Float32Array | Float64Array) => void
-
 export class Coordinator {
   readonly #init: CoordinatorInit
   readonly #control: Int32Array
   readonly #mailbox: Mailbox
   readonly #scheduler: Scheduler
   readonly #statistics: Statistics
+  readonly #outcomes: StepOutcomes
   readonly #published: PublishedStep[] = []
   readonly #restartTimes: number[] = []
   #group: RankGroup | undefined
@@ -75,8 +69,6 @@ export class Coordinator {
   #down: TetradError | undefined
   /** Nothing is served any more. */
   #fatal: TetradError | undefined
-  /** Sees each row of logits that a step leaves (tetrad/testing). */
-  observer: LogitsObserver | undefined
 
   constructor(init: CoordinatorInit, scheduler: Scheduler, statistics: Statistics) {
     this.#init = init
@@ -84,6 +76,16 @@ export class Coordinator {
     this.#mailbox = new Mailbox(init.mailbox, init.stepRows, init.slots, init.pagesPerSlot)
     this.#scheduler = scheduler
     this.#statistics = statistics
+    const ends = {
+      finish: (sequence: Sequence, reason: FinishReason, by?: number) => this.#finish(sequence, reason, by),
+      reject: (sequence: Sequence, error: TetradError) => this.reject(sequence, error),
+    }
+    this.#outcomes = new StepOutcomes(this.#mailbox, init.logits, init.vocab, scheduler, statistics, ends)
+  }
+
+  /** Sees each row of logits that a step leaves (tetrad/testing). */
+  set observer(observer: LogitsObserver | undefined) {
+    this.#outcomes.observer = observer
   }
 
   /** Starts the ranks for the first time; throws what starting them throws. */
@@ -177,7 +179,8 @@ export class Coordinator {
         this.#down ??= await this.#completion(step.epoch)
         if (this.#down || this.#fatal) continue
         const noted = this.#init.recorder?.now()
-        this.#complete(step)
+        this.#published.shift()
+        this.#outcomes.take(step)
         if (noted !== undefined) this.#init.recorder?.add(RESULTS, noted)
       }
       if (this.#fatal) this.#failAll(this.#fatal)
@@ -228,70 +231,6 @@ export class Coordinator {
       const wait = Atomics.waitAsync(c, CONTROL.attention, attention, left)
       if (wait.async) await wait.value
     }
-  }
-
-  #complete(step: PublishedStep): void {
-    this.#published.shift()
-    const { vocab } = this.#init
-    const logits = this.#init.logits[ringOf(step.epoch)] as Float32Array | Float64Array
-    let at = 0
-    /** Whose row sampled last: a sequence's second one in a step is of a draft that was right. */
-    let previous: Sequence | undefined
-    for (const [t, stepRow] of step.rows.entries()) {
-      const { sequence, position, flags } = stepRow
-      const counts = !sequence.ended && this.#scheduler.computed(stepRow)
-      if (flags === 0) continue
-      const row = logits.subarray(at * vocab, (at + 1) * vocab)
-      at++
-      if (!counts) {
-        if (!sequence.ended) sequence.pendingSamples--
-        continue
-      }
-      try {
-        this.observer?.(sequence, position, row)
-        if ((flags & ROW_FLAGS.logits) !== 0) sequence.sink.onLogits(position, row)
-        if ((flags & ROW_FLAGS.score) !== 0) this.#takeScore(sequence, position, step.epoch, t)
-        if ((flags & ROW_FLAGS.logprobs) !== 0) this.#takeLogprobs(sequence, position, step.epoch, t, flags)
-        if (sequence.ended) continue
-        if ((flags & ROW_FLAGS.sample) !== 0) {
-          const ofDraft = previous === sequence
-          previous = sequence
-          sequence.pendingSamples--
-          if (ofDraft && sequence.drafts) sequence.drafts.accepted++
-          this.#take(sequence, this.#mailbox.sampled(step.epoch, t))
-        } else if (sequence.maxTokens === 0 && position === sequence.tokens.length - 1) {
-          this.#finish(sequence, 'length')
-        }
-      } catch (error) {
-        // What a sink throws is its own request's failure, never the loop's.
-        this.#scheduler.end(sequence)
-        sequence.sink.onError(error instanceof Error ? error : new Error(String(error)))
-      }
-    }
-    for (const sequence of sequencesOf(step.rows)) this.#scheduler.completed(sequence)
-  }
-
-  #takeScore(sequence: Sequence, position: number, epoch: number, t: number): void {
-    const token = this.#mailbox.sampled(epoch, t)
-    if (token < 0) return this.reject(sequence, nonFinite(position + 1))
-    sequence.sink.onScore(position + 1, this.#mailbox.score(epoch, t), token === sequence.target(position))
-  }
-
-  #takeLogprobs(sequence: Sequence, position: number, epoch: number, t: number, flags: number): void {
-    const { logprobs = 0, promptLogprobs = 0 } = sequence.adjustments ?? {}
-    const left = this.#mailbox.logprobs(epoch, t, (flags & ROW_FLAGS.sample) !== 0 ? logprobs : promptLogprobs)
-    if (Number.isNaN(left.logprob)) return this.reject(sequence, nonFinite(position + 1))
-    sequence.sink.onLogprobs(position + 1, left)
-  }
-
-  #take(sequence: Sequence, token: number): void {
-    if (token < 0) return this.reject(sequence, nonFinite(sequence.tokens.length))
-    if (sequence.endOfText.has(token)) return this.#finish(sequence, 'stop', token)
-    sequence.tokens.push(token)
-    this.#statistics.token(performance.now())
-    sequence.sink.onToken(token)
-    const reason = this.#scheduler.finishReason(sequence)
-    if (reason) this.#finish(sequence, reason)
   }
 
   #finish(sequence: Sequence, reason: FinishReason, by?: number): void {
@@ -360,13 +299,4 @@ export class Coordinator {
       sequence.sink.onError(error)
     }
   }
-}
-
-function nonFinite(position: number): RequestError {
-  return new RequestError('NON_FINITE_LOGITS', {
-    what: `the logits for position ${position} are not finite`,
-    expected: 'finite logits',
-    actual: 'NaN or infinity',
-    remedy: 'Use another checkpoint, or f32 weights and cache.',
-  })
 }
