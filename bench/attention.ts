@@ -1,8 +1,9 @@
 // What does one rank's attention cost in the authors' shapes (64 heads), MLA beside MLRA-4? Paper: benchmark_decoding_speed.py.
 // MLA's latent can't be split: a rank reads all of it. With its heads split over four ranks each computes a quarter of the scores.
-// Usage: node dist/bench/attention.js [rounds] [f32|bf16]
+// Usage: node dist/bench/attention.js [rounds] [f32|bf16|int8]
 import type { CacheFormat, KernelSpace, UnitGeometry } from '../kernels/backend.js'
-import { bufferOf, createMemory, openSpace, prepareBackend } from '../kernels/open-space.js'
+import { type CacheRow, cacheRow, queryScalars } from '../kernels/cache-row.js'
+import { createMemory, openSpace, prepareBackend } from '../kernels/open-space.js'
 import type { Rows } from '../kernels/rows.js'
 import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
@@ -15,11 +16,21 @@ const rounds = Number(process.argv[2] ?? 5)
 const format = (process.argv[3] ?? 'f32') as CacheFormat
 const module = prepareBackend('wasm', bestSimdLevel(new URL('../kernels/wasm/', import.meta.url))) as WasmModule
 
+let seed = 1
+/** n values in -1..1. */
+function randomRow(n: number): Float32Array {
+  return Float32Array.from({ length: n }, () => {
+    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
+    return seed / 2 ** 31 - 1
+  })
+}
+
 /** One query row over `tokens` cached tokens. */
 function attention(width: number, heads: number, tokens: number): { bytes: number; flops: number; run: () => void } {
-  const scalar = format === 'bf16' ? 2 : 4
-  const page = PAGE * width * scalar
-  const ropePage = PAGE * ROPE * scalar
+  const rowOf = (n: number): CacheRow => cacheRow(false, format, { width: n, paddedWidth: n, keyWidth: n, valueOffset: 0 })
+  const [row, ropeRow] = [rowOf(width), rowOf(ROPE)]
+  const page = PAGE * row.bytes
+  const ropePage = PAGE * ropeRow.bytes
   const pages = tokens / PAGE
   let end = 64
   const take = (bytes: number) => {
@@ -27,29 +38,47 @@ function attention(width: number, heads: number, tokens: number): { bytes: numbe
     end += Math.ceil(bytes / 64) * 64
     return at
   }
-  const [query, ropeQuery, scores, ropeScores, state, z] = [width * heads, ROPE * heads, PAGE * heads, PAGE * heads, 3 * heads, heads * width].map(
-    (n) => take(n * 4),
-  ) as [number, number, number, number, number, number]
+  const sizes = [queryScalars(width, heads), queryScalars(ROPE, heads), PAGE * heads, PAGE * width, PAGE * heads, 3 * heads, heads * width]
+  const [query, ropeQuery, scores, cachedValues, ropeScores, state, z] = sizes.map((n) => take(n * 4)) as [
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
+  ]
   const cache = take(pages * page)
   const rope = take(pages * ropePage)
-  const memory = createMemory('wasm', end)
+  const memory = createMemory('wasm', end + heads * width * 4 + 64)
   const space: KernelSpace = openSpace(module, memory)
-  // Random bf16 pairs in -1..1 are random float32 of the same range as well.
-  const values = new Uint16Array(bufferOf(memory), 64)
-  for (let i = 0, seed = 1; i < values.length; i++) {
-    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
-    values[i] = (seed >>> 16) & 0xbd7f
+  const source = space.rows(take(heads * width * 4), heads * width)
+  const write = (base: number, of: CacheRow) => {
+    const bytes = PAGE * of.bytes
+    for (let i = 0; i < PAGE; i++) {
+      source.row(0).set(randomRow(of.width))
+      space.writeCacheRow(base + i * of.bytes, source, 0, of)
+    }
+    for (let i = 1; i < pages; i++) space.copyBytes(base + i * bytes, base, bytes)
+  }
+  write(cache, row)
+  write(rope, ropeRow)
+  for (const [to, of] of [
+    [query, row],
+    [ropeQuery, ropeRow],
+  ] as const) {
+    source.row(0).set(randomRow(heads * of.width))
+    space.loadQueries(to, source, 0, of.width, heads, heads, of.width, format)
   }
   const context: Rows = space.rows(z, heads * width)
   const unit: UnitGeometry = {
     query,
     scores,
+    values: cachedValues,
     state,
     heads,
     lanes: heads,
-    rowWidth: width,
-    keyOffset: 0,
-    keyWidth: width,
+    row,
     valueOffset: 0,
     valueWidth: width,
     sharedLanes: heads,
@@ -57,13 +86,13 @@ function attention(width: number, heads: number, tokens: number): { bytes: numbe
     scale: 0.05,
   }
   return {
-    bytes: tokens * (width + ROPE) * scalar,
+    bytes: tokens * (row.bytes + ropeRow.bytes),
     flops: tokens * heads * (4 * width + 2 * ROPE),
     run: () => {
       space.beginAttention(unit, context, 0)
       for (let i = 0; i < pages; i++) {
-        space.dotPage(ropeQuery, rope + i * ropePage, ROPE, ROPE, ropeScores, heads, PAGE, format)
-        space.attendPage(unit, cache + i * page, ropeScores, context, 0, PAGE, format)
+        space.dotPage(ropeQuery, rope + i * ropePage, ropeRow, ropeScores, heads, PAGE)
+        space.attendPage(unit, cache + i * page, ropeScores, context, 0, PAGE)
       }
       space.finishAttention(unit, context, 0)
     },

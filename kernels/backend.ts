@@ -1,30 +1,30 @@
 // What a rank may ask of a backend. One conformance suite (test/kernels/conformance.ts) runs on every implementation.
+import type { CacheFormat, CacheRow } from './cache-row.js'
 import type { PackedMatrix } from './packing.js'
 import type { Rows, Scalars } from './rows.js'
 import type { WasmMemory } from './wasm/webassembly.js'
 
-export type BackendName = 'wasm' | 'reference' | 'gpu'
-/** f16: of the GPU only. */
-export type CacheFormat = 'f32' | 'bf16' | 'f16'
+export type { CacheFormat, CacheRow }
 
+export type BackendName = 'wasm' | 'reference' | 'gpu'
 /** A memory that threads share; the coordinator creates and owns it. */
 export type SharedMemory = WasmMemory | SharedArrayBuffer
 
 /** Attention of one unit (a cache stream and the heads it serves) over pages, geometry fixed at load. Pointers in bytes. */
 export interface UnitGeometry {
-  /** [keyWidth][lanes] queries of the row at hand. */
+  /** Queries of the row at hand, as loadQueries leaves them. */
   readonly query: number
   /** Scratch [PAGE_TOKENS][lanes]. */
   readonly scores: number
+  /** int8: scratch [PAGE_TOKENS][valueWidth]; else unused. */
+  readonly values: number
   /** [3][lanes]: running maximum, running sum, scratch. */
   readonly state: number
   readonly heads: number
   /** heads rounded up to 4. */
   readonly lanes: number
-  /** Scalars of a cached row; keys and values are columns of it. */
-  readonly rowWidth: number
-  readonly keyOffset: number
-  readonly keyWidth: number
+  /** Keys and values are columns of a cached row, keys the first. */
+  readonly row: CacheRow
   readonly valueOffset: number
   /** A multiple of 4. */
   readonly valueWidth: number
@@ -34,10 +34,10 @@ export interface UnitGeometry {
   readonly scale: number
   /**
    * Keys and values are sums over `rank` cached vectors with cached coefficients per head: key vector r lies r * keyWidth
-   * after the first, value vector r lies r * valueStride after, and a row of coefficients has rowWidth scalars,
-   * [2 * rank][lanes]: of keys, then of values. dots: scratch as large as scores. Undefined: they are the columns themselves.
+   * after the first, value vector r lies r * valueStride after, and a row of coefficients has [2 * rank][lanes] scalars: of keys,
+   * then of values. dots: scratch as large as scores. Undefined: they are the columns themselves. Not with an int8 cache.
    */
-  readonly factors?: { readonly rank: number; readonly valueStride: number; readonly rowWidth: number; readonly dots: number } | undefined
+  readonly factors?: { readonly rank: number; readonly valueStride: number; readonly row: CacheRow; readonly dots: number } | undefined
 }
 
 /**
@@ -75,20 +75,21 @@ export interface KernelSpace {
   /** dst row 0 = row `row` of w. */
   gatherRow(w: PackedMatrix, row: number, dst: Rows): void
 
-  /** Bytes of one cached scalar of the format in this backend. */
-  cacheScalarBytes(format: CacheFormat): number
-  /** Writes row t of src, rounded to the format, at a byte offset; zeros from n up to padded. */
-  writeCacheRow(dst: number, src: Rows, t: number, n: number, padded: number, format: CacheFormat): void
+  /** Writes row t of src, rounded to the row's format, at a byte offset; zeros in the padding. */
+  writeCacheRow(dst: number, src: Rows, t: number, row: CacheRow): void
   /** Copies cached rows within the memory. */
   copyBytes(dst: number, src: number, bytes: number): void
-  /** dst [n][lanes] from `heads` vectors of n scalars, `headStride` apart, of row t of src; idle lanes 0. */
-  transposeHeads(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number): void
-  /** out[t][lane] = query . cached row t; query [width][lanes], out [tokens][lanes]. */
-  dotPage(query: number, page: number, rowWidth: number, width: number, out: number, lanes: number, tokens: number, format: CacheFormat): void
+  /**
+   * Queries of row t of src for rows of a format: `heads` vectors of n scalars, `headStride` apart, to [n][lanes] (int8: to integers and
+   * their scales, see queryScalars); idle lanes 0.
+   */
+  loadQueries(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number, format: CacheFormat): void
+  /** out[t][lane] = query . keys of cached row t; out [tokens][lanes]. */
+  dotPage(query: number, page: number, row: CacheRow, out: number, lanes: number, tokens: number): void
   /** Clears a unit's state and row t of z ([heads][valueWidth]). */
   beginAttention(unit: UnitGeometry, z: Rows, t: number): void
   /** One page of 1..64 tokens. shared: byte offset of the second score terms, or 0 for none; with factors of the page's coefficients. */
-  attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number, format: CacheFormat): void
+  attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void
   /** Divides row t of z by the sums. */
   finishAttention(unit: UnitGeometry, z: Rows, t: number): void
 

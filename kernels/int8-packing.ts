@@ -23,7 +23,7 @@ function positionOf(row: number, col: number): number {
 }
 
 /** To nearest, ties to even. */
-function roundHalfEven(v: number): number {
+export function roundHalfEven(v: number): number {
   const r = Math.round(v)
   return r - v === 0.5 && r % 2 !== 0 ? r - 1 : r
 }

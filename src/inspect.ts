@@ -5,7 +5,6 @@ import { findAdapter } from '../kernels/gpu/context.js'
 import { isShared } from '../workers/attention-plan.js'
 import { layoutModel, type ModelLayout } from '../workers/model-layout.js'
 import { type AttentionShape, type DispatchList, type ModelShape, PAGE_TOKENS, RANK_COUNTS, type RunPlan } from '../workers/protocol.js'
-import { cacheBytesPerScalar } from '../workers/rank-layout.js'
 import { elements } from './checkpoint/tensor-source.js'
 import { VARIANTS, type Variant, variantNamed } from './config/attention-variants.js'
 import { type EngineOptions, resolveOptions } from './config/engine-options.js'
@@ -37,7 +36,7 @@ export interface Inspection {
   readonly vocab: number
   readonly backend: 'gpu' | 'wasm' | 'reference'
   readonly weights: 'f32' | 'bf16' | 'int8'
-  readonly cache: 'f32' | 'bf16' | 'f16'
+  readonly cache: 'f32' | 'bf16' | 'f16' | 'int8'
   readonly ranks: readonly RankPlan[]
   readonly replicated: readonly string[]
   readonly kvCache: readonly CacheCost[]
@@ -114,7 +113,6 @@ function isPlain(variant: Variant): boolean {
 
 function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLayout, format: Inspection['format']): Inspection {
   const { attention } = model.lowered.shape
-  const bytes = cacheBytesPerScalar(plan.backend, plan.cache)
   return {
     dir,
     variant: model.variant.name,
@@ -130,8 +128,8 @@ function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLay
     ranks: rankPlans(model, plan, layout),
     replicated: replicatedParts(attention, plan),
     kvCache: RANK_COUNTS.map((ranks) => {
-      const { values, scalars } = cacheCost(attention, ranks)
-      return { ranks, valuesPerTokenPerLayer: values, bytesPerToken: scalars * bytes * model.config.n_layer }
+      const { values, bytes } = cacheCost(attention, ranks, plan)
+      return { ranks, valuesPerTokenPerLayer: values, bytesPerToken: bytes * model.config.n_layer }
     }),
     memoryBytes: memoryNeed(plan, layout).totalBytes,
     cacheTokens: plan.pages * PAGE_TOKENS,

@@ -1,10 +1,11 @@
 // tetrad/testing: what tests of Tetrad, and of programs that use it, need to look inside. Not for production.
 import { createHash } from 'node:crypto'
-import type { SharedMemory } from '../kernels/backend.js'
+import type { CacheRow, SharedMemory } from '../kernels/backend.js'
+import { int8Scales, int8SumWidth } from '../kernels/cache-row.js'
 import { bufferOf } from '../kernels/open-space.js'
-import { cacheWidth, coefficientRowWidth, streamRowWidth } from '../workers/attention-plan.js'
-import { type AttentionShape, type DispatchFacts, FAULT_KINDS, type FaultKind, PAGE_TOKENS, SITES, type Site } from '../workers/protocol.js'
-import { cacheBytesPerScalar, type RankLayout } from '../workers/rank-layout.js'
+import { type CacheRows, cacheRows } from '../workers/attention-plan.js'
+import { type DispatchFacts, FAULT_KINDS, type FaultKind, PAGE_TOKENS, SITES, type Site } from '../workers/protocol.js'
+import type { RankLayout } from '../workers/rank-layout.js'
 import { type Engine, INTERNALS } from './engine/engine.js'
 import type { RankCounters } from './engine/mailbox.js'
 import { rankPlans } from './engine/model.js'
@@ -59,26 +60,44 @@ export async function pretendCached(engine: Engine, tokens: readonly number[]): 
   if (plan.backend === 'gpu') await coordinator.group.fillCaches()
   else {
     const { attention } = model.lowered.shape
-    const bytes = cacheBytesPerScalar(plan.backend, plan.cache)
     for (const [rank, mine] of layout.ranks.entries()) {
-      fillPages(new Uint8Array(bufferOf(memories.ranks[rank] as SharedMemory)), mine, held, attention, bytes)
+      fillPages(new Uint8Array(bufferOf(memories.ranks[rank] as SharedMemory)), mine, held, cacheRows(attention, mine.shards, plan))
     }
   }
   blocks.release(held)
 }
 
-function fillPages(memory: Uint8Array, { layers, shards }: RankLayout, pages: readonly number[], a: AttentionShape, scalarBytes: number): void {
-  const random = Uint16Array.from({ length: PAGE_TOKENS * 4096 }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 16) & 0xbd7f)
-  const fill = (ptr: number, rowWidth: number) => {
-    const bytes = PAGE_TOKENS * rowWidth * scalarBytes
-    const values = new Uint8Array(random.buffer).subarray(0, bytes)
-    for (const page of pages) memory.set(values, ptr + page * bytes)
+function fillPages(memory: Uint8Array, { layers }: RankLayout, pages: readonly number[], rows: CacheRows): void {
+  const fill = (ptr: number, row: CacheRow) => {
+    const values = randomPage(row)
+    for (const page of pages) memory.set(values, ptr + page * values.length)
   }
   for (const { streams, ropeStream, coefficientStream } of layers) {
-    for (const stream of streams) fill(stream, streamRowWidth(a))
-    fill(ropeStream, cacheWidth(a.sharedRopeDim))
-    fill(coefficientStream, coefficientRowWidth(a, shards))
+    for (const stream of streams) fill(stream, rows.stream)
+    fill(ropeStream, rows.rope)
+    fill(coefficientStream, rows.coefficients)
   }
+}
+
+/** A page of random values: bfloat16 pairs, which are float32 values as well, or integers with scales that give values in -1..1. */
+function randomPage(row: CacheRow): Uint8Array {
+  const page = new Uint8Array(
+    Uint16Array.from({ length: (PAGE_TOKENS * row.bytes) / 2 }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 16) & 0xbd7f).buffer,
+  )
+  if (row.format !== 'int8') return page
+  const view = new DataView(page.buffer)
+  const scales = int8Scales(row)
+  for (let start = 0; start < page.length; start += row.bytes) {
+    const keys = new Int8Array(page.buffer, start, int8SumWidth(row))
+    view.setFloat32(start + scales.keys, 1 / 127, true)
+    view.setFloat32(start + scales.values, 1 / 127, true)
+    view.setInt32(
+      start + scales.keys + 4,
+      keys.reduce((sum, v) => sum + v, 0),
+      true,
+    )
+  }
+  return page
 }
 
 /** Floating-point operations of all ranks for one row over one cached token, all layers: scores, rope scores, weighted sums. */

@@ -73,6 +73,26 @@ for (const { what, variant, config } of SHAPES) {
         await engine.close()
       }
     }
+    if (variant === 'tpa') {
+      await t.throwsAsync(Engine.load(dir, { cache: 'int8' }), { instanceOf: OptionError })
+    } else {
+      let first: Float32Array | undefined
+      for (const [ranks, prefillChunk] of [
+        [1, 64],
+        [2, 7],
+        [4, 1],
+      ] as const) {
+        const engine = await Engine.load(dir, { ranks, backend: 'wasm', prefillChunk, cache: 'int8' })
+        const logits = await engine.logits(PROMPT)
+        await engine.close()
+        first ??= logits
+        t.deepEqual(logits, first, `int8 cache at ${ranks} ranks`)
+      }
+      const difference = largestDifference(first as Float32Array, expected)
+      const largest = expected.reduce((most, v) => Math.max(most, Math.abs(v)), 0)
+      t.log(`int8 cache: ${difference} of ${largest}`)
+      t.true(difference > 0 && difference < 0.05 * largest, `int8 cache differs by ${difference}, logits up to ${largest}`)
+    }
     const varied = plain.map((row) => row.indexOf(Math.max(...row)))
     t.true(new Set(varied).size > 10)
   })

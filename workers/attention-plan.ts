@@ -1,6 +1,7 @@
 // Which heads, streams and units a shard or a rank has, and how wide cached rows are: pure functions of the attention's
 // shape. Shards own what only they use; what several shards use lives once in each rank that needs it.
-import { type AttentionShape, type AttentionUnit, type RankCount, SHARDS } from './protocol.js'
+import { type CacheRow, cacheRow } from '../kernels/cache-row.js'
+import { type AttentionShape, type AttentionUnit, type RankCount, type RunPlan, SHARDS } from './protocol.js'
 
 export interface HeadRange {
   readonly start: number
@@ -101,9 +102,28 @@ export function coefficientRowWidth(a: AttentionShape, shards: readonly number[]
   return a.factors ? 2 * a.factors.rank * cacheWidth(heads.end - heads.start) : 0
 }
 
-/** Scalars that a rank caches per token and layer, padding included. */
-export function cachedScalars(a: AttentionShape, shards: readonly number[]): number {
-  return streamsOf(a, shards).length * streamRowWidth(a) + cacheWidth(a.sharedRopeDim) + coefficientRowWidth(a, shards)
+/** Rows of a rank's cache: of each stream, of the shared rope key, and of the coefficients. */
+export interface CacheRows {
+  readonly stream: CacheRow
+  readonly rope: CacheRow
+  readonly coefficients: CacheRow
+}
+
+export function cacheRows(a: AttentionShape, shards: readonly number[], { backend, cache }: Pick<RunPlan, 'backend' | 'cache'>): CacheRows {
+  const reference = backend === 'reference'
+  const all = (width: number) => ({ width, paddedWidth: cacheWidth(width), keyWidth: width, valueOffset: 0 })
+  const { width, keyWidth, valueOffset } = a.stream
+  return {
+    stream: cacheRow(reference, cache, { width, paddedWidth: streamRowWidth(a), keyWidth, valueOffset }),
+    rope: cacheRow(reference, cache, all(a.sharedRopeDim)),
+    coefficients: cacheRow(reference, cache, all(coefficientRowWidth(a, shards))),
+  }
+}
+
+/** Bytes that a rank caches per token and layer, padding and scales included. */
+export function cachedBytes(a: AttentionShape, shards: readonly number[], plan: Pick<RunPlan, 'backend' | 'cache'>): number {
+  const { stream, rope, coefficients } = cacheRows(a, shards, plan)
+  return streamsOf(a, shards).length * stream.bytes + rope.bytes + coefficients.bytes
 }
 
 /** Values that a rank caches per token and layer. */

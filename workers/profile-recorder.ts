@@ -27,7 +27,7 @@ export const EVENTS = [
   'addRows',
   'gatherRow',
   'writeCacheRow',
-  'transposeHeads',
+  'loadQueries',
   'dotPage',
   'attendPage',
   'beginAttention',

@@ -1,5 +1,5 @@
 // A kernel space that notes how long each call took. Used in place of the plain one when a profile is wanted.
-import type { CacheFormat, KernelSpace, UnitGeometry } from '../kernels/backend.js'
+import type { CacheFormat, CacheRow, KernelSpace, UnitGeometry } from '../kernels/backend.js'
 import type { PackedMatrix } from '../kernels/packing.js'
 import type { Rows } from '../kernels/rows.js'
 import { type EventName, eventId, type ProfileRecorder } from './profile-recorder.js'
@@ -94,13 +94,9 @@ export class ProfiledSpace implements KernelSpace {
     this.#recorder.add(ID.gatherRow, start)
   }
 
-  cacheScalarBytes(format: CacheFormat): number {
-    return this.#inner.cacheScalarBytes(format)
-  }
-
-  writeCacheRow(dst: number, src: Rows, t: number, n: number, padded: number, format: CacheFormat): void {
+  writeCacheRow(dst: number, src: Rows, t: number, row: CacheRow): void {
     const start = this.#recorder.now()
-    this.#inner.writeCacheRow(dst, src, t, n, padded, format)
+    this.#inner.writeCacheRow(dst, src, t, row)
     this.#recorder.add(ID.writeCacheRow, start)
   }
 
@@ -110,15 +106,15 @@ export class ProfiledSpace implements KernelSpace {
     this.#recorder.add(ID.copyBytes, start)
   }
 
-  transposeHeads(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number): void {
+  loadQueries(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number, format: CacheFormat): void {
     const start = this.#recorder.now()
-    this.#inner.transposeHeads(dst, src, t, headStride, heads, lanes, n)
-    this.#recorder.add(ID.transposeHeads, start)
+    this.#inner.loadQueries(dst, src, t, headStride, heads, lanes, n, format)
+    this.#recorder.add(ID.loadQueries, start)
   }
 
-  dotPage(query: number, page: number, rowWidth: number, width: number, out: number, lanes: number, tokens: number, format: CacheFormat): void {
+  dotPage(query: number, page: number, row: CacheRow, out: number, lanes: number, tokens: number): void {
     const start = this.#recorder.now()
-    this.#inner.dotPage(query, page, rowWidth, width, out, lanes, tokens, format)
+    this.#inner.dotPage(query, page, row, out, lanes, tokens)
     this.#recorder.add(ID.dotPage, start)
   }
 
@@ -128,9 +124,9 @@ export class ProfiledSpace implements KernelSpace {
     this.#recorder.add(ID.beginAttention, start)
   }
 
-  attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number, format: CacheFormat): void {
+  attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void {
     const start = this.#recorder.now()
-    this.#inner.attendPage(unit, page, shared, z, t, tokens, format)
+    this.#inner.attendPage(unit, page, shared, z, t, tokens)
     this.#recorder.add(ID.attendPage, start)
   }
 
@@ -181,7 +177,7 @@ const ID = {
   gatherRow: eventId('gatherRow'),
   writeCacheRow: eventId('writeCacheRow'),
   copyBytes: eventId('copyBytes'),
-  transposeHeads: eventId('transposeHeads'),
+  loadQueries: eventId('loadQueries'),
   dotPage: eventId('dotPage'),
   beginAttention: eventId('beginAttention'),
   attendPage: eventId('attendPage'),

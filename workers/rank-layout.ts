@@ -1,9 +1,11 @@
 // Where what a rank holds of its own lies in its memory: norms, replicated rows, activations, its part of the cache.
-import { type CacheFormat, matmulScratchBytes } from '../kernels/backend.js'
+import { matmulScratchBytes } from '../kernels/backend.js'
+import { queryScalars } from '../kernels/cache-row.js'
 import { scalarBytes } from '../kernels/open-space.js'
 import { type PackedMatrix, packedBytes, paddedRows } from '../kernels/packing.js'
 import { Arena, bufferRows } from './arena.js'
 import {
+  cacheRows,
   cacheWidth,
   coefficientRowWidth,
   contextWidth,
@@ -13,7 +15,6 @@ import {
   rankUnits,
   shardsOf,
   sharedStreams,
-  streamRowWidth,
   streamsOf,
 } from './attention-plan.js'
 import { type AttentionUnit, type ModelShape, PAGE_TOKENS, type RunPlan } from './protocol.js'
@@ -28,11 +29,11 @@ export interface RankLayer {
   readonly streamNorms: readonly number[]
   /** [shared streams * width + sharedRopeDim, embed]: what every rank that needs it projects itself. */
   readonly shared: PackedMatrix
-  /** Byte offset of each cache stream: [pages][PAGE_TOKENS][streamRowWidth]. */
+  /** Byte offset of each cache stream: [pages][PAGE_TOKENS] rows. */
   readonly streams: readonly number[]
-  /** [pages][PAGE_TOKENS][cacheWidth(sharedRopeDim)] */
+  /** [pages][PAGE_TOKENS] rows */
   readonly ropeStream: number
-  /** [pages][PAGE_TOKENS][coefficientRowWidth] */
+  /** [pages][PAGE_TOKENS] rows */
   readonly coefficientStream: number
 }
 
@@ -57,6 +58,8 @@ export interface UnitBuffers {
   readonly context: number
   readonly query: number
   readonly scores: number
+  /** int8 cache: scratch for a page's values. */
+  readonly values: number
   /** A second scratch as large, for factors. */
   readonly dots: number
   readonly state: number
@@ -148,8 +151,9 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
         stream: streams.indexOf(unit.stream),
         absorbed: a.absorbed ? buffer(count * a.stream.keyWidth) : 0,
         context: buffer(count * contextWidth(a)),
-        query: scalars(a.stream.keyWidth * unitLanes),
+        query: scalars(queryScalars(a.stream.keyWidth, unitLanes)),
         scores: scalars(PAGE_TOKENS * unitLanes),
+        values: plan.cache === 'int8' ? scalars(PAGE_TOKENS * contextWidth(a)) : 0,
         dots: a.factors ? scalars(PAGE_TOKENS * unitLanes) : 0,
         state: scalars(3 * unitLanes),
       }
@@ -163,27 +167,23 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
     coefficients: buffer(coefficientRowWidth(a, shards)),
     shared: buffer(paddedRows(sharedRows)),
     ropeTable: buffer(a.ropeDim),
-    ropeQuery: scalars(a.sharedRopeDim * lanes),
+    ropeQuery: scalars(queryScalars(a.sharedRopeDim, lanes)),
     // A unit that starts between two vectors reads up to three lanes past the last row.
     ropeScores: scalars(PAGE_TOKENS * lanes + 4),
     matmul: arena.take(matmulScratchBytes(rows, embed)),
   }
   const cacheStart = arena.bytes
   // A GPU rank's cache lies on its device.
-  const pageRows = plan.backend === 'gpu' ? 0 : plan.pages * PAGE_TOKENS * cacheBytesPerScalar(plan.backend, plan.cache)
+  const pageRows = plan.backend === 'gpu' ? 0 : plan.pages * PAGE_TOKENS
+  const cached = cacheRows(a, shards, plan)
   const layers = weights.map(
     (w): RankLayer => ({
       ...w,
-      streams: streams.map(() => arena.take(pageRows * streamRowWidth(a))),
-      ropeStream: arena.take(pageRows * cacheWidth(a.sharedRopeDim)),
-      coefficientStream: arena.take(pageRows * coefficientRowWidth(a, shards)),
+      streams: streams.map(() => arena.take(pageRows * cached.stream.bytes)),
+      ropeStream: arena.take(pageRows * cached.rope.bytes),
+      coefficientStream: arena.take(pageRows * cached.coefficients.bytes),
     }),
   )
   const cacheBytes = arena.bytes - cacheStart
   return { shards, layers, finalNorm, weightBytes, headStart: heads.start, headEnd: heads.end, ...buffers, cacheBytes, bytes: arena.bytes }
-}
-
-/** Bytes of a cached scalar: the reference keeps float64. */
-export function cacheBytesPerScalar(backend: RunPlan['backend'], format: CacheFormat): number {
-  return backend === 'reference' ? 8 : format === 'f32' ? 4 : 2
 }

@@ -1,8 +1,8 @@
 // The oracle: the same operations in plain float64 JavaScript over the same packed weights and pointers.
-// Written to be read. Activations, exchange slots and cache are float64; a bf16 cache rounds at the write.
-import type { CacheFormat, KernelSpace, UnitGeometry } from '../backend.js'
+// Written to be read. Activations, exchange slots and cache are float64; a bf16 or int8 cache rounds at the write, queries never.
+import type { CacheFormat, CacheRow, KernelSpace, UnitGeometry } from '../backend.js'
 import { roundToBf16 } from '../float-formats.js'
-import { int8Weight } from '../int8-packing.js'
+import { int8Weight, roundHalfEven } from '../int8-packing.js'
 import { type PackedMatrix, packedIndex, WEIGHT_BYTES } from '../packing.js'
 import { exp, log } from '../portable-math.js'
 import { Rows } from '../rows.js'
@@ -143,14 +143,15 @@ export class ReferenceSpace implements KernelSpace {
     for (let k = 0; k < w.cols; k++) this.scalars[dst.ptr / BYTES + k] = this.#weight(w, 0, row, k)
   }
 
-  cacheScalarBytes(_format: CacheFormat): number {
-    return BYTES
-  }
-
-  writeCacheRow(dst: number, src: Rows, t: number, n: number, padded: number, format: CacheFormat): void {
-    for (let i = 0; i < padded; i++) {
-      const v = i < n ? (this.scalars[this.#at(src, t) + i] as number) : 0
-      this.scalars[dst / BYTES + i] = format === 'bf16' ? roundToBf16(v) : v
+  writeCacheRow(dst: number, src: Rows, t: number, { format, width, paddedWidth, split }: CacheRow): void {
+    const s = this.scalars
+    const from = this.#at(src, t)
+    const scaleOf = (first: number, end: number) => s.subarray(from + first, from + end).reduce((most, v) => Math.max(most, Math.abs(v)), 0) / 127
+    const scales = format === 'int8' ? [scaleOf(0, Math.min(split, width)), scaleOf(Math.min(split, width), width)] : []
+    for (let i = 0; i < paddedWidth; i++) {
+      const v = i < width ? (s[from + i] as number) : 0
+      const scale = scales[i < split ? 0 : 1]
+      s[dst / BYTES + i] = scale !== undefined ? scale && roundHalfEven(v / scale) * scale : format === 'bf16' ? roundToBf16(v) : v
     }
   }
 
@@ -158,7 +159,7 @@ export class ReferenceSpace implements KernelSpace {
     this.scalars.copyWithin(dst / BYTES, src / BYTES, (src + bytes) / BYTES)
   }
 
-  transposeHeads(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number): void {
+  loadQueries(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number, _format: CacheFormat): void {
     for (let i = 0; i < n; i++) {
       for (let h = 0; h < lanes; h++) {
         this.scalars[dst / BYTES + i * lanes + h] = h < heads ? (this.scalars[this.#at(src, t) + h * headStride + i] as number) : 0
@@ -172,13 +173,13 @@ export class ReferenceSpace implements KernelSpace {
     return sum
   }
 
-  dotPage(query: number, page: number, rowWidth: number, width: number, out: number, lanes: number, tokens: number): void {
+  dotPage(query: number, page: number, { paddedWidth, keyWidth, bytes }: CacheRow, out: number, lanes: number, tokens: number): void {
     for (let t = 0; t < tokens; t++) {
       for (let h = 0; h < lanes; h++) {
-        this.scalars[out / BYTES + t * lanes + h] = this.#dot(query, page / BYTES + t * rowWidth, width, lanes, h)
+        this.scalars[out / BYTES + t * lanes + h] = this.#dot(query, page / BYTES + t * paddedWidth, keyWidth, lanes, h)
       }
     }
-    this.cacheBytesRead += rowWidth * BYTES * tokens
+    this.cacheBytesRead += bytes * tokens
   }
 
   beginAttention(unit: UnitGeometry, z: Rows, t: number): void {
@@ -191,9 +192,10 @@ export class ReferenceSpace implements KernelSpace {
   attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void {
     const s = this.scalars
     const first = page / BYTES
-    const { factors } = unit
+    const { factors, row } = unit
     /** Coefficient j (keys', then values') of head h for cached token i; 1 without factors. */
-    const coefficient = (i: number, j: number, h: number) => (factors ? (s[shared / BYTES + i * factors.rowWidth + j * unit.lanes + h] as number) : 1)
+    const coefficient = (i: number, j: number, h: number) =>
+      factors ? (s[shared / BYTES + i * factors.row.paddedWidth + j * unit.lanes + h] as number) : 1
     const rank = factors?.rank ?? 1
     for (let h = 0; h < unit.heads; h++) {
       const state = unit.state / BYTES + h
@@ -201,8 +203,8 @@ export class ReferenceSpace implements KernelSpace {
       for (let i = 0; i < tokens; i++) {
         let score = 0
         for (let r = 0; r < rank; r++) {
-          const key = first + i * unit.rowWidth + unit.keyOffset + r * unit.keyWidth
-          score += coefficient(i, r, h) * this.#dot(unit.query, key, unit.keyWidth, unit.lanes, h)
+          const key = first + i * row.paddedWidth + r * row.keyWidth
+          score += coefficient(i, r, h) * this.#dot(unit.query, key, row.keyWidth, unit.lanes, h)
         }
         if (!factors && shared !== 0) score += s[shared / BYTES + i * unit.sharedLanes + unit.sharedOffset + h] as number
         scores.push(score * unit.scale)
@@ -218,12 +220,12 @@ export class ReferenceSpace implements KernelSpace {
         let sum = (s[at] as number) * alpha
         for (let r = 0; r < rank; r++) {
           const value = first + unit.valueOffset + r * (factors?.valueStride ?? 0) + v
-          for (let i = 0; i < tokens; i++) sum += (p[i] as number) * coefficient(i, rank + r, h) * (s[value + i * unit.rowWidth] as number)
+          for (let i = 0; i < tokens; i++) sum += (p[i] as number) * coefficient(i, rank + r, h) * (s[value + i * row.paddedWidth] as number)
         }
         s[at] = sum
       }
     }
-    this.cacheBytesRead += (unit.rowWidth + (factors?.rowWidth ?? 0)) * BYTES * tokens
+    this.cacheBytesRead += (row.bytes + (factors?.row.bytes ?? 0)) * tokens
   }
 
   finishAttention(unit: UnitGeometry, z: Rows, t: number): void {

@@ -1,6 +1,7 @@
 // The WebAssembly backend: the module's exports behind KernelSpace. Owns no memory.
 import { readFileSync } from 'node:fs'
-import type { CacheFormat, KernelSpace, UnitGeometry } from '../backend.js'
+import type { CacheFormat, CacheRow, KernelSpace, UnitGeometry } from '../backend.js'
+import { int8Scales, int8SumWidth } from '../cache-row.js'
 import { INT8_TILE_ROWS } from '../int8-packing.js'
 import { type PackedMatrix, TILE_ROWS } from '../packing.js'
 import { log } from '../portable-math.js'
@@ -24,12 +25,16 @@ interface Exports {
   gatherRowBf16: Kernel
   cacheRowF32: Kernel
   cacheRowBf16: Kernel
+  cacheRowInt8: Kernel
   transposeHeads: Kernel
+  quantizeHeads: Kernel
   dotF32: Kernel
   dotBf16: Kernel
+  dotInt8: Kernel
   beginAttention: Kernel
   attendF32: Kernel
   attendBf16: Kernel
+  attendInt8: Kernel
   attendFactorsF32: Kernel
   attendFactorsBf16: Kernel
   finishAttention: Kernel
@@ -124,25 +129,25 @@ export class WasmSpace implements KernelSpace {
     ;(bf16 ? this.#k.gatherRowBf16 : this.#k.gatherRowF32)(tile, row & 31, w.cols, dst.ptr)
   }
 
-  cacheScalarBytes(format: CacheFormat): number {
-    return format === 'bf16' ? 2 : 4
-  }
-
-  writeCacheRow(dst: number, src: Rows, t: number, n: number, padded: number, format: CacheFormat): void {
-    ;(format === 'bf16' ? this.#k.cacheRowBf16 : this.#k.cacheRowF32)(dst, src.ptr + t * src.strideBytes, n, padded)
+  writeCacheRow(dst: number, src: Rows, t: number, row: CacheRow): void {
+    const from = src.ptr + t * src.strideBytes
+    if (row.format === 'int8') this.#k.cacheRowInt8(dst, from, row.width, row.paddedWidth, int8SumWidth(row), row.split)
+    else (row.format === 'bf16' ? this.#k.cacheRowBf16 : this.#k.cacheRowF32)(dst, from, row.width, row.paddedWidth)
   }
 
   copyBytes(dst: number, src: number, bytes: number): void {
     this.#bytes.copyWithin(dst, src, src + bytes)
   }
 
-  transposeHeads(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number): void {
-    this.#k.transposeHeads(dst, src.ptr + t * src.strideBytes, headStride * 4, heads, lanes, n)
+  loadQueries(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number, format: CacheFormat): void {
+    const load = format === 'int8' ? this.#k.quantizeHeads : this.#k.transposeHeads
+    load(dst, src.ptr + t * src.strideBytes, headStride * 4, heads, lanes, n)
   }
 
-  dotPage(query: number, page: number, rowWidth: number, width: number, out: number, lanes: number, tokens: number, format: CacheFormat): void {
-    const bytes = rowWidth * this.cacheScalarBytes(format)
-    ;(format === 'bf16' ? this.#k.dotBf16 : this.#k.dotF32)(query, page, bytes, width, out, lanes, tokens)
+  dotPage(query: number, page: number, row: CacheRow, out: number, lanes: number, tokens: number): void {
+    const { format, bytes, keyWidth } = row
+    if (format === 'int8') this.#k.dotInt8(query, page, bytes, row.paddedWidth, Math.ceil(keyWidth / 4), out, lanes, tokens)
+    else (format === 'bf16' ? this.#k.dotBf16 : this.#k.dotF32)(query, page, bytes, keyWidth, out, lanes, tokens)
     this.cacheBytesRead += bytes * tokens
   }
 
@@ -150,16 +155,18 @@ export class WasmSpace implements KernelSpace {
     this.#k.beginAttention(unit.state, unit.lanes, z.ptr + t * z.strideBytes, unit.valueWidth * 4, unit.heads, unit.valueWidth)
   }
 
-  attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number, format: CacheFormat): void {
-    const bytes = this.cacheScalarBytes(format)
-    if (unit.factors) return this.#attendFactors(unit, unit.factors, page, shared, z, t, tokens, format)
-    ;(format === 'bf16' ? this.#k.attendBf16 : this.#k.attendF32)(
+  attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void {
+    const { row, factors } = unit
+    if (factors) return this.#attendFactors(unit, factors, page, shared, z, t, tokens)
+    if (row.format === 'int8') return this.#attendInt8(unit, page, shared, z, t, tokens)
+    const bf16 = row.format === 'bf16'
+    ;(bf16 ? this.#k.attendBf16 : this.#k.attendF32)(
       unit.query,
-      page + unit.keyOffset * bytes,
-      unit.keyWidth,
-      page + unit.valueOffset * bytes,
+      page,
+      row.keyWidth,
+      page + unit.valueOffset * (bf16 ? 2 : 4),
       unit.valueWidth,
-      unit.rowWidth * bytes,
+      row.bytes,
       shared === 0 ? 0 : shared + unit.sharedOffset * 4,
       unit.sharedLanes * 4,
       unit.scale,
@@ -171,7 +178,34 @@ export class WasmSpace implements KernelSpace {
       unit.lanes,
       tokens,
     )
-    this.cacheBytesRead += unit.rowWidth * bytes * tokens
+    this.cacheBytesRead += row.bytes * tokens
+  }
+
+  #attendInt8(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void {
+    const { row } = unit
+    const scales = int8Scales(row)
+    this.#k.attendInt8(
+      unit.query,
+      page,
+      row.keyWidth,
+      page + unit.valueOffset,
+      unit.valueWidth,
+      row.bytes,
+      scales.keys,
+      scales.values,
+      shared === 0 ? 0 : shared + unit.sharedOffset * 4,
+      unit.sharedLanes * 4,
+      unit.scale,
+      unit.values,
+      unit.scores,
+      unit.state,
+      z.ptr + t * z.strideBytes,
+      unit.valueWidth * 4,
+      unit.heads,
+      unit.lanes,
+      tokens,
+    )
+    this.cacheBytesRead += row.bytes * tokens
   }
 
   #attendFactors(
@@ -182,20 +216,21 @@ export class WasmSpace implements KernelSpace {
     z: Rows,
     t: number,
     tokens: number,
-    format: CacheFormat,
   ): void {
-    const bytes = this.cacheScalarBytes(format)
-    ;(format === 'bf16' ? this.#k.attendFactorsBf16 : this.#k.attendFactorsF32)(
+    const { row } = unit
+    const bf16 = row.format === 'bf16'
+    const bytes = bf16 ? 2 : 4
+    ;(bf16 ? this.#k.attendFactorsBf16 : this.#k.attendFactorsF32)(
       unit.query,
-      page + unit.keyOffset * bytes,
-      unit.keyWidth,
+      page,
+      row.keyWidth,
       page + unit.valueOffset * bytes,
       unit.valueWidth,
       factors.valueStride * bytes,
-      unit.rowWidth * bytes,
+      row.bytes,
       factors.rank,
       coefficients,
-      factors.rowWidth * bytes,
+      factors.row.bytes,
       unit.scale,
       factors.dots,
       unit.scores,
@@ -206,7 +241,7 @@ export class WasmSpace implements KernelSpace {
       unit.lanes,
       tokens,
     )
-    this.cacheBytesRead += (unit.rowWidth + factors.rowWidth) * bytes * tokens
+    this.cacheBytesRead += (row.bytes + factors.row.bytes) * tokens
   }
 
   finishAttention(unit: UnitGeometry, z: Rows, t: number): void {

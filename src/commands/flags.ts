@@ -57,7 +57,7 @@ export function withEngineFlags(command: Command): Command {
     .option('--gpu-kernels <kind>', 'auto (hand-written where the adapter can), or gpu.js (slow)')
     .option('--simd <level>', 'wasm kernels: auto, relaxed (fused multiply-add) or simd128', 'auto')
     .option('--weights <format>', 'weights in memory: auto (as stored), f32, bf16 or int8', 'auto')
-    .option('--cache <format>', 'cached latents: f32, bf16, or f16 (gpu)', 'f32')
+    .option('--cache <format>', 'cached latents: f32, bf16, int8 (wasm), or f16 (gpu)', 'f32')
     .option('--variant <name>', 'attention variant, where the keys do not tell it (mla_no_scale)')
     .option('--max-context <n>', "most tokens of a request (default: the model's block_size)", number)
     .option('--json', 'print one line of JSON on stdout and nothing else there')

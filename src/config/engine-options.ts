@@ -42,8 +42,11 @@ export interface EngineOptions {
    * columns; activations are quantized for each product; the embedding and norms stay as they are.
    */
   weights?: 'auto' | 'f32' | 'bf16' | 'int8'
-  /** Format of the cached latents; 'f16' on the gpu backend only. Default 'f32'. */
-  cache?: 'f32' | 'bf16' | 'f16'
+  /**
+   * Format of the cached latents. 'int8' (wasm and reference, not for tpa): a scale per row and latent; queries of 7 bits. 'f16': gpu only.
+   * Default 'f32'.
+   */
+  cache?: 'f32' | 'bf16' | 'f16' | 'int8'
   /** Prompt tokens of one step, 1..4096. Default 64. It never changes a bit of the output. */
   prefillChunk?: number
   /**
@@ -90,7 +93,7 @@ export interface ResolvedOptions {
   readonly variant: string | undefined
   readonly simd: 'auto' | 'simd128' | 'relaxed'
   readonly weights: 'auto' | 'f32' | 'bf16' | 'int8'
-  readonly cache: 'f32' | 'bf16' | 'f16'
+  readonly cache: 'f32' | 'bf16' | 'f16' | 'int8'
   readonly prefillChunk: number
   readonly stepDeadlineMs: number
   readonly maxContext: number | undefined
@@ -147,7 +150,7 @@ export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
     variant: o.variant === undefined ? undefined : checkOneOf('variant', o.variant as string, VARIANT_NAMES, fail),
     simd: checkOneOf('simd', o.simd ?? 'auto', ['auto', ...SIMD_LEVELS] as const, fail),
     weights: checkOneOf('weights', o.weights ?? 'auto', ['auto', 'f32', 'bf16', 'int8'] as const, fail),
-    cache: checkOneOf('cache', o.cache ?? 'f32', ['f32', 'bf16', 'f16'] as const, fail),
+    cache: checkOneOf('cache', o.cache ?? 'f32', ['f32', 'bf16', 'f16', 'int8'] as const, fail),
     prefillChunk: checkInteger('prefillChunk', o.prefillChunk ?? 64, 1, 4096, fail),
     stepDeadlineMs: checkInteger('stepDeadlineMs', o.stepDeadlineMs ?? 30000, 10, 3600000, fail),
     maxContext: o.maxContext === undefined ? undefined : checkInteger('maxContext', o.maxContext, 1, 2 ** 20, fail),

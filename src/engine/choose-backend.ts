@@ -16,6 +16,7 @@ export async function chooseBackend(options: ResolvedOptions): Promise<BackendCh
   const choice = options.backend === 'auto' ? await automaticBackend(options) : { backend: options.backend, reason: 'it was asked for' }
   const { backend } = choice
   if (backend === 'gpu') {
+    if (options.cache === 'int8') throw unsupported("cache: 'int8'", 'gpu backend', "Choose cache: 'f16' or 'bf16', or backend: 'wasm'.")
     if (options.gpuKernels === 'gpu.js' && (options.cache !== 'f32' || options.weights === 'int8')) {
       const wanted = options.cache !== 'f32' ? `cache: '${options.cache}'` : "weights: 'int8'"
       throw unsupported(wanted, "gpuKernels: 'gpu.js'", "Choose cache: 'f32' and weights: 'f32' or 'bf16', or leave gpuKernels out.")

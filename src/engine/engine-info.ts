@@ -25,7 +25,7 @@ export interface EngineInfo {
   /** Of each rank, on the gpu backend. */
   readonly adapters: readonly AdapterFacts[]
   readonly weights: 'f32' | 'bf16' | 'int8'
-  readonly cache: 'f32' | 'bf16' | 'f16'
+  readonly cache: 'f32' | 'bf16' | 'f16' | 'int8'
   /** Most tokens of a request, prompt and output: maxContext or the model's block_size, or what the cache holds if that is less. */
   readonly contextTokens: number
   /** Tokens that the cache holds, all requests together. */

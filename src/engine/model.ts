@@ -2,11 +2,10 @@
 // What inspect prints and what Engine.load starts from.
 import { instructionLevel } from '../../kernels/open-space.js'
 import { bestSimdLevel, type SimdLevel } from '../../kernels/wasm/simd-level.js'
-import { cachedScalars, cachedValues, isLocal, segmentHeads, shardsOf, streamsOf } from '../../workers/attention-plan.js'
+import { cachedBytes, cachedValues, isLocal, segmentHeads, shardsOf, streamsOf } from '../../workers/attention-plan.js'
 import { cut } from '../../workers/cuts.js'
 import { layoutModel, type ModelLayout } from '../../workers/model-layout.js'
 import { type ModelShape, PAGE_TOKENS, type RankCount, type Replication, type RunPlan } from '../../workers/protocol.js'
-import { cacheBytesPerScalar } from '../../workers/rank-layout.js'
 import { assetUrl } from '../assets.js'
 import { type Checkpoint, openCheckpoint } from '../checkpoint/checkpoint.js'
 import { type PackedPlans, planPacked } from '../checkpoint/packed-checkpoint.js'
@@ -95,6 +94,17 @@ function chooseWeights(model: ModelPlan, wanted: ResolvedOptions['weights']): Ru
   return wanted !== 'auto' ? wanted : model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32'
 }
 
+/** Throws OptionError for tpa: a rank caches coefficients of its own heads, and a scale over them would depend on the rank count. */
+function checkCache(model: ModelPlan, cache: ResolvedOptions['cache']): void {
+  if (cache !== 'int8' || !model.lowered.shape.attention.factors) return
+  throw new OptionError('OPTION_INVALID', {
+    what: "cache: 'int8' is not supported for this variant",
+    expected: 'a variant that caches latents or keys and values',
+    actual: model.variant.name,
+    remedy: "Choose cache: 'bf16'.",
+  })
+}
+
 /** Share of the free memory that the cache takes when no size is given. */
 const CACHE_SHARE = 0.25
 
@@ -103,6 +113,7 @@ export function planRun(model: ModelPlan, options: ResolvedOptions, cores: numbe
   const context = options.maxContext ?? model.config.block_size
   const pagesPerSlot = Math.ceil(context / PAGE_TOKENS)
   const weights = chooseWeights(model, options.weights)
+  checkCache(model, options.cache)
   const { ranks, cache, maxRunning } = options
   const backend = backendOf(options)
   const pageBytes = cachePageBytes(model, options)
@@ -150,8 +161,8 @@ function backendOf({ backend }: ResolvedOptions): RunPlan['backend'] {
 /** Bytes of one page over all layers, of one rank. */
 function rankPageBytes(model: ModelPlan, options: ResolvedOptions, rank: number): number {
   const { attention, layers } = model.lowered.shape
-  const scalars = cachedScalars(attention, shardsOf(rank, options.ranks))
-  return PAGE_TOKENS * scalars * layers * cacheBytesPerScalar(backendOf(options), options.cache)
+  const plan = { backend: backendOf(options), cache: options.cache }
+  return PAGE_TOKENS * layers * cachedBytes(attention, shardsOf(rank, options.ranks), plan)
 }
 
 /** Bytes of one page over all layers and ranks. */
@@ -236,8 +247,8 @@ export function rankPlans(model: ModelPlan, plan: RunPlan, layout: ModelLayout):
   })
 }
 
-/** Of the fullest rank at a rank count, per token and layer: cached values, and scalars with padding. */
-export function cacheCost(attention: ModelShape['attention'], ranks: RankCount): { values: number; scalars: number } {
-  const fullest = (of: typeof cachedValues) => Math.max(...Array.from({ length: ranks }, (_, r) => of(attention, shardsOf(r, ranks))))
-  return { values: fullest(cachedValues), scalars: fullest(cachedScalars) }
+/** Of the fullest rank at a rank count, per token and layer: cached values, and bytes with padding and scales. */
+export function cacheCost(attention: ModelShape['attention'], ranks: RankCount, plan: RunPlan): { values: number; bytes: number } {
+  const fullest = (of: typeof cachedBytes) => Math.max(...Array.from({ length: ranks }, (_, r) => of(attention, shardsOf(r, ranks), plan)))
+  return { values: fullest(cachedValues), bytes: fullest(cachedBytes) }
 }

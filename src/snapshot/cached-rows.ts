@@ -1,10 +1,10 @@
 // The cached rows of pages in the ranks' memories, as a snapshot has them: by layer and stream, whatever the rank count. Knows layouts; no
 // files.
 import { bufferOf } from '../../kernels/open-space.js'
-import { cacheWidth, coefficientRowWidth, rankHeads, streamRowWidth, streamsOf } from '../../workers/attention-plan.js'
+import { type CacheRows, cacheRows, rankHeads, streamsOf } from '../../workers/attention-plan.js'
 import type { ModelLayout } from '../../workers/model-layout.js'
 import { type AttentionShape, PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
-import { cacheBytesPerScalar, type RankLayout } from '../../workers/rank-layout.js'
+import type { RankLayout } from '../../workers/rank-layout.js'
 import type { EngineMemories } from '../engine/start-engine.js'
 
 /** Rows of one layer: row after row of each stream, of the rope keys, and of the coefficients [2 * rank][heads]. */
@@ -16,21 +16,24 @@ export interface LayerRows {
 
 export class CachedRows {
   readonly #a: AttentionShape
-  readonly #ranks: readonly { readonly layout: RankLayout; readonly bytes: Uint8Array }[]
-  /** Bytes of a scalar, and of a row of each kind. */
-  readonly #scalar: number
+  readonly #ranks: readonly { readonly layout: RankLayout; readonly rows: CacheRows; readonly bytes: Uint8Array }[]
+  /** Bytes of a row, the same in every rank. */
   readonly #streamBytes: number
   readonly #ropeBytes: number
+  /** Bytes of a coefficient; 0 if there are none. */
+  readonly #scalar: number
 
   constructor(a: AttentionShape, plan: RunPlan, layout: ModelLayout, memories: EngineMemories) {
     this.#a = a
     this.#ranks = layout.ranks.map((rank, i) => ({
       layout: rank,
+      rows: cacheRows(a, rank.shards, plan),
       bytes: new Uint8Array(bufferOf(memories.ranks[i] as EngineMemories['ranks'][number])),
     }))
-    this.#scalar = cacheBytesPerScalar(plan.backend, plan.cache)
-    this.#streamBytes = streamRowWidth(a) * this.#scalar
-    this.#ropeBytes = cacheWidth(a.sharedRopeDim) * this.#scalar
+    const { stream, rope, coefficients } = cacheRows(a, [0], plan)
+    this.#streamBytes = stream.bytes
+    this.#ropeBytes = rope.bytes
+    this.#scalar = a.factors ? coefficients.bytes / coefficients.paddedWidth : 0
   }
 
   /** Bytes of `rows` rows of each array of LayerRows. */
@@ -70,19 +73,20 @@ export class CachedRows {
         copy(bytes.subarray(at, at + length), file.subarray(first * rowBytes, first * rowBytes + length))
       }
     }
-    for (const { layout, bytes } of this.#ranks) {
+    for (const { layout, rows: cached, bytes } of this.#ranks) {
       const own = layout.layers[layer] as RankLayout['layers'][number]
       for (const [i, stream] of streamsOf(a, layout.shards).entries()) {
         region(bytes, data.streams[stream] as Uint8Array, own.streams[i] as number, this.#streamBytes)
       }
       if (this.#ropeBytes > 0) region(bytes, data.ropes, own.ropeStream, this.#ropeBytes)
-      if (a.factors) this.#coefficients(layout, bytes, own.coefficientStream, pages, rows, data.coefficients, copy)
+      if (a.factors) this.#coefficients(layout, cached, bytes, own.coefficientStream, pages, rows, data.coefficients, copy)
     }
   }
 
   /** A rank has its own heads' coefficients, in lanes. */
   #coefficients(
     { shards }: RankLayout,
+    { coefficients }: CacheRows,
     bytes: Uint8Array,
     ptr: number,
     pages: readonly number[],
@@ -93,13 +97,12 @@ export class CachedRows {
     const a = this.#a
     const vectors = 2 * (a.factors?.rank ?? 0)
     const { start, end } = rankHeads(a, shards)
-    const rowWidth = coefficientRowWidth(a, shards)
     const length = (end - start) * this.#scalar
     for (let row = 0; row < rows; row++) {
       const page = pages[Math.floor(row / PAGE_TOKENS)] as number
-      const at = ptr + (page * PAGE_TOKENS + (row % PAGE_TOKENS)) * rowWidth * this.#scalar
+      const at = ptr + (page * PAGE_TOKENS + (row % PAGE_TOKENS)) * coefficients.bytes
       for (let v = 0; v < vectors; v++) {
-        const memory = at + (v * rowWidth * this.#scalar) / vectors
+        const memory = at + (v * coefficients.bytes) / vectors
         const inFile = ((row * vectors + v) * a.heads + start) * this.#scalar
         copy(bytes.subarray(memory, memory + length), file.subarray(inFile, inFile + length))
       }

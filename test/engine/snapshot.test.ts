@@ -22,6 +22,8 @@ async function continued(engine: Engine) {
 for (const [name, options] of [
   ['mlra_4', {}],
   ['mla', { cache: 'bf16' }],
+  ['mlra_2', { cache: 'int8' }],
+  ['gqa', { cache: 'int8' }],
   ['gqa', { weights: 'bf16' }],
   ['tpa', {}],
   ['gta', {}],

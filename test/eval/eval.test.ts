@@ -78,6 +78,24 @@ test('int8 weights lose less than 0.5 % of perplexity', async (t) => {
   t.true(int8 / bf16 < 1.005)
 })
 
+test('an int8 cache loses less than 0.5 % of perplexity, and has the same bits at 1, 2 and 4 ranks', async (t) => {
+  const losses: number[] = []
+  for (const [cache, ranks] of [
+    ['f32', 2],
+    ['int8', 1],
+    ['int8', 2],
+    ['int8', 4],
+  ] as const) {
+    const engine = await Engine.load(TINY, { ranks, cache, prefillChunk: 64 / ranks })
+    losses.push((await engine.perplexity(GENESIS)).perplexity)
+    await engine.close()
+  }
+  const [f32, int8, ...others] = losses as [number, number, number, number]
+  t.log(`${f32.toFixed(3)} and ${int8.toFixed(3)}: ${((int8 / f32 - 1) * 100).toFixed(2)} %`)
+  t.true(int8 / f32 < 1.005 && int8 !== f32)
+  t.deepEqual(others, [int8, int8])
+})
+
 test('multiple choice: golden log-likelihoods, acc and acc_norm', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 2 })
   const result = await engine.multipleChoice(ITEMS)

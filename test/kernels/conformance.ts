@@ -1,11 +1,15 @@
 // What every backend must do, against float64 arithmetic written out here. Widths are odd on purpose.
 import type { TestFn } from 'ava'
 import { type BackendName, type CacheFormat, matmulScratchBytes, type UnitGeometry } from '../../kernels/backend.js'
+import { type CacheRow, cacheRow, queryScalars } from '../../kernels/cache-row.js'
 import { roundToBf16 } from '../../kernels/float-formats.js'
 import { paddedRows } from '../../kernels/packing.js'
 import type { SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { randomNumbers } from '../support/fixtures.js'
 import { matrixOf, read, rowsOf, TestSpace } from '../support/kernel-space.js'
+
+/** What rounding of cached values (and, int8, of queries) leaves, where it is more than the backend's own. */
+const TOLERANCE: Readonly<Partial<Record<CacheFormat, number>>> = { bf16: 1e-5, int8: 0.05 }
 
 const sum = (values: number[]) => values.reduce((a, b) => a + b, 0)
 
@@ -261,10 +265,10 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     }
   })
 
-  for (const format of ['f32', 'bf16'] as const) {
+  for (const format of ['f32', 'bf16', 'int8'] as const) {
     for (const heads of [1, 3, 4, 6, 8, 12]) {
       test(`${name}: attention over three pages, ${heads} heads, ${format} cache, odd widths, key and value columns apart`, (t) => {
-        attention(t, backend, simd, format, heads, format === 'bf16' ? Math.max(tolerance, 1e-5) : tolerance)
+        attention(t, backend, simd, format, heads, TOLERANCE[format] ?? tolerance)
       })
     }
   }
@@ -330,51 +334,53 @@ function attention(
   const next = randomNumbers(heads + 20)
   const [keyWidth, valueWidth, peWidth, tokens, pageTokens] = [7, 12, 5, 130, 64]
   // A row holds keys, then values, then padding.
-  const [keyOffset, valueOffset, rowWidth, peRowWidth] = [0, 8, 20, 8]
+  const [valueOffset, rowWidth, peRowWidth] = [8, 20, 8]
   const lanes = Math.ceil(heads / 4) * 4
   const s = new TestSpace(backend, simd)
   const stored = (v: number) => (format === 'bf16' ? roundToBf16(v) : v)
+  const row: CacheRow = cacheRow(backend === 'reference', format, { width: valueOffset + valueWidth, paddedWidth: rowWidth, keyWidth, valueOffset })
+  const peRow = cacheRow(backend === 'reference', format, { width: peWidth, paddedWidth: peRowWidth, keyWidth: peWidth, valueOffset: 0 })
   const keys = rowsOf(tokens, keyWidth, next)
-  const values = rowsOf(tokens, valueWidth, next)
+  // Of another size than keys, as values are.
+  const values = rowsOf(tokens, valueWidth, next).map((value) => value.map((v) => v / 16))
   const pes = rowsOf(tokens, peWidth, next)
   const queries = rowsOf(heads, keyWidth, next)
   const peQueries = rowsOf(heads, peWidth, next)
-  const bytes = s.space.cacheScalarBytes(format)
   const pages = [2, 0, 1]
-  const cache = s.take(3 * pageTokens * rowWidth * bytes)
-  const peCache = s.take(3 * pageTokens * peRowWidth * bytes)
-  const at = (base: number, width: number, i: number) =>
-    base + ((pages[Math.floor(i / pageTokens)] as number) * pageTokens + (i % pageTokens)) * width * bytes
+  const cache = s.take(3 * pageTokens * row.bytes)
+  const peCache = s.take(3 * pageTokens * peRow.bytes)
+  const at = (base: number, bytes: number, i: number) =>
+    base + ((pages[Math.floor(i / pageTokens)] as number) * pageTokens + (i % pageTokens)) * bytes
   for (let i = 0; i < tokens; i++) {
-    const row = [...(keys[i] as number[]), 0, ...(values[i] as number[])]
-    s.space.writeCacheRow(at(cache, rowWidth, i), s.rows([row], row.length), 0, row.length, rowWidth, format)
-    s.space.writeCacheRow(at(peCache, peRowWidth, i), s.rows([pes[i] as number[]], peWidth), 0, peWidth, peRowWidth, format)
+    // A column that is neither key nor value, but in a group of four with keys.
+    const written = [...(keys[i] as number[]), 0.7, ...(values[i] as number[])]
+    s.space.writeCacheRow(at(cache, row.bytes, i), s.rows([written], written.length), 0, row)
+    s.space.writeCacheRow(at(peCache, peRow.bytes, i), s.rows([pes[i] as number[]], peWidth), 0, peRow)
   }
   const unit: UnitGeometry = {
-    query: s.scalars(keyWidth * lanes),
+    query: s.scalars(queryScalars(keyWidth, lanes)),
     scores: s.scalars(pageTokens * lanes),
+    values: s.scalars(pageTokens * valueWidth),
     state: s.scalars(3 * lanes),
     heads,
     lanes,
-    rowWidth,
-    keyOffset,
-    keyWidth,
+    row,
     valueOffset,
     valueWidth,
     sharedLanes: lanes,
     sharedOffset: 0,
     scale: 0.3,
   }
-  const peQuery = s.scalars(peWidth * lanes)
+  const peQuery = s.scalars(queryScalars(peWidth, lanes))
   const shared = s.scalars(pageTokens * lanes + 4)
-  s.space.transposeHeads(unit.query, s.rows([queries.flat()], heads * keyWidth), 0, keyWidth, heads, lanes, keyWidth)
-  s.space.transposeHeads(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, peWidth, heads, lanes, peWidth)
+  s.space.loadQueries(unit.query, s.rows([queries.flat()], heads * keyWidth), 0, keyWidth, heads, lanes, keyWidth, format)
+  s.space.loadQueries(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, peWidth, heads, lanes, peWidth, format)
   const z = s.rows(1, heads * valueWidth)
   s.space.beginAttention(unit, z, 0)
   for (const [i, page] of pages.entries()) {
     const valid = Math.min(pageTokens, tokens - i * pageTokens)
-    s.space.dotPage(peQuery, peCache + page * pageTokens * peRowWidth * bytes, peRowWidth, peWidth, shared, lanes, valid, format)
-    s.space.attendPage(unit, cache + page * pageTokens * rowWidth * bytes, shared, z, 0, valid, format)
+    s.space.dotPage(peQuery, peCache + page * pageTokens * peRow.bytes, peRow, shared, lanes, valid)
+    s.space.attendPage(unit, cache + page * pageTokens * row.bytes, shared, z, 0, valid)
   }
   s.space.finishAttention(unit, z, 0)
   for (let h = 0; h < heads; h++) {
@@ -412,44 +418,46 @@ function factoredAttention(
   const vectors = rowsOf(tokens, 2 * rank * width, next)
   const coefficients = rowsOf(tokens, coefficientWidth, next)
   const queries = rowsOf(heads, width, next)
-  const bytes = s.space.cacheScalarBytes(format)
-  const cache = s.take(3 * pageTokens * rowWidth * bytes)
-  const coefficientCache = s.take(3 * pageTokens * coefficientWidth * bytes)
+  const reference = backend === 'reference'
+  const row = cacheRow(reference, format, { width: 2 * rank * width, paddedWidth: rowWidth, keyWidth: width, valueOffset: rank * width })
+  const all = { width: coefficientWidth, paddedWidth: coefficientWidth, keyWidth: coefficientWidth, valueOffset: 0 }
+  const coefficientRow = cacheRow(reference, format, all)
+  const cache = s.take(3 * pageTokens * row.bytes)
+  const coefficientCache = s.take(3 * pageTokens * coefficientRow.bytes)
   const pages = [2, 0, 1]
-  const at = (base: number, rowScalars: number, i: number) =>
-    base + ((pages[Math.floor(i / pageTokens)] as number) * pageTokens + (i % pageTokens)) * rowScalars * bytes
+  const at = (base: number, bytes: number, i: number) =>
+    base + ((pages[Math.floor(i / pageTokens)] as number) * pageTokens + (i % pageTokens)) * bytes
   for (let i = 0; i < tokens; i++) {
-    s.space.writeCacheRow(at(cache, rowWidth, i), s.rows([vectors[i] as number[]], 2 * rank * width), 0, 2 * rank * width, rowWidth, format)
-    const row = s.rows([coefficients[i] as number[]], coefficientWidth)
-    s.space.writeCacheRow(at(coefficientCache, coefficientWidth, i), row, 0, coefficientWidth, coefficientWidth, format)
+    s.space.writeCacheRow(at(cache, row.bytes, i), s.rows([vectors[i] as number[]], 2 * rank * width), 0, row)
+    const written = s.rows([coefficients[i] as number[]], coefficientWidth)
+    s.space.writeCacheRow(at(coefficientCache, coefficientRow.bytes, i), written, 0, coefficientRow)
   }
   const unit: UnitGeometry = {
-    query: s.scalars(width * lanes),
+    query: s.scalars(queryScalars(width, lanes)),
     scores: s.scalars(pageTokens * lanes),
+    values: 0,
     state: s.scalars(3 * lanes),
     heads,
     lanes,
-    rowWidth,
-    keyOffset: 0,
-    keyWidth: width,
+    row,
     valueOffset: rank * width,
     valueWidth: padded,
     sharedLanes: 0,
     sharedOffset: 0,
     scale: 0.2,
-    factors: { rank, valueStride: width, rowWidth: coefficientWidth, dots: s.scalars(pageTokens * lanes) },
+    factors: { rank, valueStride: width, row: coefficientRow, dots: s.scalars(pageTokens * lanes) },
   }
-  s.space.transposeHeads(unit.query, s.rows([queries.flat()], heads * width), 0, width, heads, lanes, width)
+  s.space.loadQueries(unit.query, s.rows([queries.flat()], heads * width), 0, width, heads, lanes, width, format)
   const z = s.rows(1, heads * padded)
   const readBefore = s.space.cacheBytesRead
   s.space.beginAttention(unit, z, 0)
   for (const [i, page] of pages.entries()) {
     const valid = Math.min(pageTokens, tokens - i * pageTokens)
-    const from = (base: number, rowScalars: number) => base + page * pageTokens * rowScalars * bytes
-    s.space.attendPage(unit, from(cache, rowWidth), from(coefficientCache, coefficientWidth), z, 0, valid, format)
+    const from = (base: number, { bytes }: CacheRow) => base + page * pageTokens * bytes
+    s.space.attendPage(unit, from(cache, row), from(coefficientCache, coefficientRow), z, 0, valid)
   }
   s.space.finishAttention(unit, z, 0)
-  t.true(s.space.cacheBytesRead - readBefore === tokens * (rowWidth + coefficientWidth) * bytes)
+  t.true(s.space.cacheBytesRead - readBefore === tokens * (row.bytes + coefficientRow.bytes))
   const combined = (i: number, h: number, values: boolean) =>
     Array.from({ length: width }, (_, v) =>
       sum(

@@ -1,7 +1,9 @@
 // The order of every sum in the wasm kernels is part of the interface. Here it is, in Math.fround, bit for bit.
 import test from 'ava'
-import { matmulScratchBytes, type UnitGeometry } from '../../kernels/backend.js'
+import { type CacheFormat, matmulScratchBytes, type UnitGeometry } from '../../kernels/backend.js'
+import { cacheRow, queryScalars } from '../../kernels/cache-row.js'
 import { roundToBf16 } from '../../kernels/float-formats.js'
+import { roundHalfEven } from '../../kernels/int8-packing.js'
 import { paddedRows } from '../../kernels/packing.js'
 import { bestSimdLevel, SIMD_LEVELS, type SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { randomNumbers } from '../support/fixtures.js'
@@ -38,6 +40,41 @@ function dot(a: readonly number[], b: readonly number[], simd: SimdLevel = 'simd
   let acc = 0
   for (let k = 0; k < a.length; k++) acc = MADD[simd](acc, a[k] as number, b[k] as number)
   return acc
+}
+
+/** A cached row: its values, or integers and their scale. */
+interface Stored {
+  readonly values: readonly number[]
+  readonly scale: number
+}
+
+interface CacheRules {
+  readonly stored: (row: readonly number[]) => Stored
+  readonly score: (query: readonly number[], row: Stored, simd: SimdLevel) => number
+  readonly weight: (p: number, row: Stored) => number
+}
+
+const FLOATS: Pick<CacheRules, 'score' | 'weight'> = { score: (query, { values }, simd) => dot(query, values, simd), weight: (p) => p }
+
+/** Integers of -most..most and their scale. */
+function quantized(values: readonly number[], most: number): Stored {
+  const largest = Math.max(...values.map(Math.abs))
+  const inverse = largest > 0 ? f(most / largest) : 0
+  return { values: values.map((v) => roundHalfEven(f(v * inverse))), scale: f(largest / most) }
+}
+
+const CACHES: Readonly<Record<Exclude<CacheFormat, 'f16'>, CacheRules>> = {
+  f32: { stored: (values) => ({ values, scale: 1 }), ...FLOATS },
+  bf16: { stored: (values) => ({ values: values.map(roundToBf16), scale: 1 }), ...FLOATS },
+  // Scores are exact integers, then two products; a weighted sum is over integers, with the scale in its weights.
+  int8: {
+    stored: (row) => quantized(row, 127),
+    score: (query, row) => {
+      const q = quantized(query, 63)
+      return f(q.values.reduce((sum, v, k) => sum + v * (row.values[k] as number), 0) * f(q.scale * row.scale))
+    },
+    weight: (p, { scale }) => f(p * scale),
+  },
 }
 
 /** As kernels/wasm/assembly/math.ts. */
@@ -176,7 +213,7 @@ test('sums of partials: (((a + b) + c) + d) times the factor, once', (t) => {
   )
 })
 
-for (const [simd, format] of LEVELS.flatMap((level) => (['f32', 'bf16'] as const).map((format) => [level, format] as const))) {
+for (const [simd, format] of LEVELS.flatMap((level) => (['f32', 'bf16', 'int8'] as const).map((format) => [level, format] as const))) {
   for (const [heads, tokens] of [
     [6, 200],
     [1, 1],
@@ -187,49 +224,47 @@ for (const [simd, format] of LEVELS.flatMap((level) => (['f32', 'bf16'] as const
     test(`${simd}: attention over a ${format} cache, ${heads} heads, ${tokens} tokens: page by page, one rescale a page`, (t) => {
       const next = randomNumbers(heads * 100 + tokens)
       const [width, peWidth] = [12, 6]
-      const rowWidth = 12
-      const peRowWidth = 8
+      const row = cacheRow(false, format, { width, paddedWidth: 12, keyWidth: width, valueOffset: 0 })
+      const peRow = cacheRow(false, format, { width: peWidth, paddedWidth: 8, keyWidth: peWidth, valueOffset: 0 })
       const lanes = Math.ceil(heads / 4) * 4
       const s = new TestSpace('wasm', simd)
-      const stored = (row: number[]) => (format === 'bf16' ? row.map(roundToBf16) : row)
+      const { stored, score, weight } = CACHES[format]
       const latents = rowsOf(tokens, width, next)
       const pes = rowsOf(tokens, peWidth, next)
       const queries = rowsOf(heads, width, next)
       const peQueries = rowsOf(heads, peWidth, next)
-      const bytes = s.space.cacheScalarBytes(format)
       const pageCount = Math.ceil(tokens / 64)
-      const cache = s.take(pageCount * 64 * rowWidth * bytes)
-      const peCache = s.take(pageCount * 64 * peRowWidth * bytes)
+      const cache = s.take(pageCount * 64 * row.bytes)
+      const peCache = s.take(pageCount * 64 * peRow.bytes)
       for (let i = 0; i < tokens; i++) {
-        s.space.writeCacheRow(cache + i * rowWidth * bytes, s.rows([latents[i] as number[]], width), 0, width, rowWidth, format)
-        s.space.writeCacheRow(peCache + i * peRowWidth * bytes, s.rows([pes[i] as number[]], peWidth), 0, peWidth, peRowWidth, format)
+        s.space.writeCacheRow(cache + i * row.bytes, s.rows([latents[i] as number[]], width), 0, row)
+        s.space.writeCacheRow(peCache + i * peRow.bytes, s.rows([pes[i] as number[]], peWidth), 0, peRow)
       }
       const scale = f(0.4)
       const unit: UnitGeometry = {
-        query: s.scalars(width * lanes),
+        query: s.scalars(queryScalars(width, lanes)),
         scores: s.scalars(64 * lanes),
+        values: s.scalars(64 * width),
         state: s.scalars(3 * lanes),
         heads,
         lanes,
-        rowWidth,
-        keyOffset: 0,
-        keyWidth: width,
+        row,
         valueOffset: 0,
         valueWidth: width,
         sharedLanes: lanes,
         sharedOffset: 0,
         scale,
       }
-      const peQuery = s.scalars(peWidth * lanes)
+      const peQuery = s.scalars(queryScalars(peWidth, lanes))
       const shared = s.scalars(64 * lanes + 4)
-      s.space.transposeHeads(unit.query, s.rows([queries.flat()], heads * width), 0, width, heads, lanes, width)
-      s.space.transposeHeads(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, peWidth, heads, lanes, peWidth)
+      s.space.loadQueries(unit.query, s.rows([queries.flat()], heads * width), 0, width, heads, lanes, width, format)
+      s.space.loadQueries(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, peWidth, heads, lanes, peWidth, format)
       const z = s.rows(1, heads * width)
       s.space.beginAttention(unit, z, 0)
       for (let p = 0; p < pageCount; p++) {
         const valid = Math.min(64, tokens - p * 64)
-        s.space.dotPage(peQuery, peCache + p * 64 * peRowWidth * bytes, peRowWidth, peWidth, shared, lanes, valid, format)
-        s.space.attendPage(unit, cache + p * 64 * rowWidth * bytes, shared, z, 0, valid, format)
+        s.space.dotPage(peQuery, peCache + p * 64 * peRow.bytes, peRow, shared, lanes, valid)
+        s.space.attendPage(unit, cache + p * 64 * row.bytes, shared, z, 0, valid)
       }
       s.space.finishAttention(unit, z, 0)
 
@@ -240,12 +275,12 @@ for (const [simd, format] of LEVELS.flatMap((level) => (['f32', 'bf16'] as const
         for (let p = 0; p < pageCount; p++) {
           const page = latents.slice(p * 64, p * 64 + 64).map(stored)
           const pagePes = pes.slice(p * 64, p * 64 + 64).map(stored)
-          const scores = page.map((c, i) => f(f(dot(query, c, simd) + dot(peQueries[h] as number[], pagePes[i] as number[], simd)) * scale))
+          const scores = page.map((c, i) => f(f(score(query, c, simd) + score(peQueries[h] as number[], pagePes[i] as Stored, simd)) * scale))
           const next = scores.reduce((m, v) => (m < v ? v : m), max)
           const alpha = exp(f(max - next))
           const weights = scores.map((v) => exp(f(v - next)))
           sum = weights.reduce((a, w) => f(a + w), f(sum * alpha))
-          acc = acc.map((v, k) => page.reduce((a, c, i) => MADD[simd](a, c[k] as number, weights[i] as number), f(v * alpha)))
+          acc = acc.map((v, k) => page.reduce((a, c, i) => MADD[simd](a, c.values[k] as number, weight(weights[i] as number, c)), f(v * alpha)))
           max = next
         }
         return acc.map((v) => f(v / sum))

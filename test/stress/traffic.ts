@@ -72,7 +72,7 @@ export function planRound(seed: number, round: number, gpu: EngineOptions | unde
     cacheTokens: pick([256, 512, 2048]),
     maxRestarts: 1000,
     stepDeadlineMs: onGpu ? 20_000 : STEP_DEADLINE_MS,
-    ...(onGpu ? gpu : { cache: pick(['f32', 'bf16'] as const), weights: pick(['auto', 'int8'] as const) }),
+    ...(onGpu ? gpu : { cache: pick(['f32', 'bf16', 'int8'] as const), weights: pick(['auto', 'int8'] as const) }),
   }
   const prefixes = Array.from({ length: 3 }, () => Array.from({ length: int(1, 90) }, () => int(0, VOCAB - 1)))
   const prompt = () => {

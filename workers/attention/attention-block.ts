@@ -2,7 +2,7 @@
 // these a model has follows from its shape; between two collectives a rank computes from its own shards only.
 import type { KernelSpace } from '../../kernels/backend.js'
 import { copyRows, type Rows } from '../../kernels/rows.js'
-import { cacheWidth, contextWidth, isLocal, ownStreams, segmentHeads, shardHeads, sharedStreams, unitsOf } from '../attention-plan.js'
+import { cacheRows, cacheWidth, contextWidth, isLocal, ownStreams, segmentHeads, shardHeads, sharedStreams, unitsOf } from '../attention-plan.js'
 import type { Collectives } from '../collectives.js'
 import { cut, part } from '../cuts.js'
 import { type Exchange, type PartialSum, perShard } from '../exchange.js'
@@ -98,7 +98,7 @@ export class AttentionBlock {
     const coefficientLanes = cacheWidth(layout.headEnd - layout.headStart)
     const coefficients = space.rows(layout.coefficients, 2 * (a.factors?.rank ?? 0) * coefficientLanes)
     const inputs = { streams: this.#streams, ropeKey: this.#ropeKey, coefficients }
-    this.#paged = new PagedAttention(space, plan.cache, a, layout, this.#queries, inputs)
+    this.#paged = new PagedAttention(space, cacheRows(a, own, plan), a, layout, this.#queries, inputs)
     this.#moves = own.map((s) => this.#movesOf(s, coefficients, coefficientLanes))
   }
 

@@ -1,8 +1,8 @@
 // Attention over the paged cache, for the units of one rank: cache writes, then row by row, page by page. Queries are in
 // the streams' space already; what comes out is the weighted sum of a stream's values per head.
-import type { CacheFormat, KernelSpace, UnitGeometry } from '../../kernels/backend.js'
+import type { KernelSpace, UnitGeometry } from '../../kernels/backend.js'
 import type { Rows } from '../../kernels/rows.js'
-import { cacheWidth, coefficientRowWidth, contextWidth, streamRowWidth } from '../attention-plan.js'
+import { type CacheRows, cacheWidth, contextWidth } from '../attention-plan.js'
 import { CacheStream } from '../kv-cache.js'
 import { COPY, ROW } from '../layout.js'
 import { type AttentionShape, PAGE_TOKENS } from '../protocol.js'
@@ -40,7 +40,7 @@ interface LayerCache {
 export class PagedAttention {
   readonly units: readonly UnitWork[]
   readonly #space: KernelSpace
-  readonly #format: CacheFormat
+  readonly #rows: CacheRows
   readonly #a: AttentionShape
   readonly #inputs: CacheInputs
   readonly #queryWidth: number
@@ -52,9 +52,9 @@ export class PagedAttention {
   readonly #ropeQueries: Rows
   readonly #layers: readonly LayerCache[]
 
-  constructor(space: KernelSpace, format: CacheFormat, a: AttentionShape, layout: RankLayout, queries: Rows, inputs: CacheInputs) {
+  constructor(space: KernelSpace, rows: CacheRows, a: AttentionShape, layout: RankLayout, queries: Rows, inputs: CacheInputs) {
     this.#space = space
-    this.#format = format
+    this.#rows = rows
     this.#a = a
     this.#inputs = inputs
     this.#queryWidth = a.nopeDim + a.ropeDim
@@ -64,9 +64,7 @@ export class PagedAttention {
     this.#ropeScores = layout.ropeScores
     const firstRope = layout.headStart * this.#queryWidth + a.nopeDim
     this.#ropeQueries = queries.columns(firstRope, queries.width - firstRope)
-    const rowWidth = streamRowWidth(a)
-    const coefficientWidth = coefficientRowWidth(a, layout.shards)
-    this.units = layout.units.map(({ unit, stream, absorbed, context, query, scores, dots, state }) => {
+    this.units = layout.units.map(({ unit, stream, absorbed, context, query, scores, values, dots, state }) => {
       const { headStart, headEnd } = unit
       const heads = headEnd - headStart
       const first = headStart * this.#queryWidth
@@ -80,25 +78,24 @@ export class PagedAttention {
         geometry: {
           query,
           scores,
+          values,
           state,
           heads,
           lanes: cacheWidth(heads),
-          rowWidth,
-          keyOffset: 0,
-          keyWidth: a.stream.keyWidth,
+          row: rows.stream,
           valueOffset: a.stream.valueOffset,
           valueWidth: contextWidth(a),
           sharedLanes: this.#lanes,
           sharedOffset: headStart - layout.headStart,
           scale: a.scale,
-          factors: a.factors && { rank: a.factors.rank, valueStride: a.stream.valueWidth, rowWidth: coefficientWidth, dots },
+          factors: a.factors && { rank: a.factors.rank, valueStride: a.stream.valueWidth, row: rows.coefficients, dots },
         },
       }
     })
     this.#layers = layout.layers.map((layer) => ({
-      streams: layer.streams.map((ptr) => new CacheStream(space, format, ptr, a.stream.width, rowWidth)),
-      rope: new CacheStream(space, format, layer.ropeStream, a.sharedRopeDim, cacheWidth(a.sharedRopeDim)),
-      coefficients: new CacheStream(space, format, layer.coefficientStream, coefficientWidth, coefficientWidth),
+      streams: layer.streams.map((ptr) => new CacheStream(space, ptr, rows.stream)),
+      rope: new CacheStream(space, layer.ropeStream, rows.rope),
+      coefficients: new CacheStream(space, layer.coefficientStream, rows.coefficients),
     }))
   }
 
@@ -135,11 +132,12 @@ export class PagedAttention {
     const cache = this.#layer(layer)
     const space = this.#space
     const ropeDim = this.#a.sharedRopeDim
+    const { format } = this.#rows.stream
     for (let t = 0; t < tokens; t++) {
-      if (ropeDim > 0) space.transposeHeads(this.#ropeQuery, this.#ropeQueries, t, this.#queryWidth, this.#heads, this.#lanes, ropeDim)
+      if (ropeDim > 0) space.loadQueries(this.#ropeQuery, this.#ropeQueries, t, this.#queryWidth, this.#heads, this.#lanes, ropeDim, format)
       for (let u = 0; u < this.units.length; u++) {
         const { geometry, queries, queryStride, context } = this.units[u] as UnitWork
-        space.transposeHeads(geometry.query, queries, t, queryStride, geometry.heads, geometry.lanes, geometry.keyWidth)
+        space.loadQueries(geometry.query, queries, t, queryStride, geometry.heads, geometry.lanes, geometry.row.keyWidth, format)
         space.beginAttention(geometry, context, t)
       }
       const slot = step.int(t, ROW.slot)
@@ -156,12 +154,11 @@ export class PagedAttention {
     const space = this.#space
     const ropeDim = this.#a.sharedRopeDim
     // The shared rope key is one stream: its scores are computed once for all units of the rank (design rule 5).
-    if (ropeDim > 0)
-      space.dotPage(this.#ropeQuery, cache.rope.page(page), cache.rope.rowWidth, ropeDim, this.#ropeScores, this.#lanes, valid, this.#format)
+    if (ropeDim > 0) space.dotPage(this.#ropeQuery, cache.rope.page(page), cache.rope.row, this.#ropeScores, this.#lanes, valid)
     const second = this.#a.factors ? cache.coefficients.page(page) : ropeDim > 0 ? this.#ropeScores : 0
     for (let u = 0; u < this.units.length; u++) {
       const { geometry, context, stream } = this.units[u] as UnitWork
-      space.attendPage(geometry, (cache.streams[stream] as CacheStream).page(page), second, context, t, valid, this.#format)
+      space.attendPage(geometry, (cache.streams[stream] as CacheStream).page(page), second, context, t, valid)
     }
   }
 

@@ -1,6 +1,7 @@
 // Attention of a rank on its device, as numbers: groups of heads for each kernel, how contexts are cut into parts, and where every
 // head's result lies. A function of the model's shape, the plan and the rank.
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
+import { gpuCacheFormat } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { type FlashShape, HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { MOST_HEADS, packedValueWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { cacheWidth, contextWidth, rankUnits, streamsOf, unitsOf } from '../attention-plan.js'
@@ -91,7 +92,7 @@ export function planAttention(
     return Math.max(1, Math.min(most, Math.ceil(WORKGROUPS / shardGroups), run.pagesPerSlot))
   }
   const flash: FlashShape = {
-    format: run.cache,
+    format: gpuCacheFormat(run.cache),
     groups,
     queryWidth: a.absorbed ? absorbedWidth : heads.count * paddedWidth,
     queryStride,

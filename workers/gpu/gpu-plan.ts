@@ -2,7 +2,7 @@
 // model's shape, the plan and the rank; no device is needed to know it.
 import type { SharedMemory } from '../../kernels/backend.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
-import { type GpuCacheFormat, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
+import { type GpuCacheFormat, gpuCacheFormat, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { CACHE_SLACK, type FlashShape } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { tileBytes } from '../../kernels/gpu/wgsl/packed-matmul.js'
 import type { TensorShape, TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
@@ -92,7 +92,7 @@ export class GpuPlan {
       const lacks = `${adapter.workgroupThreads} threads and ${adapter.workgroupStorage} bytes a workgroup`
       throw new Error(`gpu.js kernels (this adapter has ${lacks}) need an f32 cache and f32 or bf16 weights, not ${plan.cache} and ${plan.weights}`)
     }
-    this.format = plan.cache
+    this.format = gpuCacheFormat(plan.cache)
     // Planes of a buffer begin at multiples of 256 bytes, as offsets must.
     this.stepRows = Math.ceil(plan.stepRows / 64) * 64
     this.local = isLocal(a)

@@ -1,8 +1,16 @@
 // Writes of rows to the cache, in the cache's format. The cache of a layer is one buffer: regions (streams, rope key,
 // coefficients) of [pages][64][row width] elements, each a multiple of 4.
 
+import type { CacheFormat } from '../../cache-row.js'
+
 /** 'f16' and 'bf16' are packed two in a word. */
-export type GpuCacheFormat = 'f32' | 'f16' | 'bf16'
+export type GpuCacheFormat = Exclude<CacheFormat, 'int8'>
+
+/** Options have been checked by then: the engine loads no other. */
+export function gpuCacheFormat(format: CacheFormat): GpuCacheFormat {
+  if (format === 'int8') throw new RangeError('an int8 cache is of the CPU only')
+  return format
+}
 
 export const PAGE = 64
 

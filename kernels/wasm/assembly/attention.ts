@@ -91,7 +91,7 @@ function dot<C>(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLa
  * s = (s + pe) * scale; m' = max(m, page maximum); p = exp(s - m'); sum = sum * exp(m - m') + p0 + p1 + ...
  * scores, pe: [tokens][lanes] (pe may be 0: none); state: [max lanes][sum lanes][alpha lanes].
  */
-function softmaxPage(scores: usize, pe: usize, peStride: usize, scale: f32, state: usize, headLanes: usize, tokens: usize): void {
+export function softmaxPage(scores: usize, pe: usize, peStride: usize, scale: f32, state: usize, headLanes: usize, tokens: usize): void {
   const laneBytes = headLanes << 2
   const factor = f32x4.splat(scale)
   for (let h: usize = 0; h < laneBytes; h += 16) {
@@ -122,7 +122,7 @@ function softmaxPage(scores: usize, pe: usize, peStride: usize, scale: f32, stat
 }
 
 /** z[h][v] = z[h][v] * alpha[h] + sum over tokens of p[t][h] * c[t][v]. v a multiple of 4; z: [heads][zStride bytes]. */
-function accumulate<C>(p: usize, alpha: usize, c: usize, cStride: usize, v: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize): void {
+export function accumulate<C>(p: usize, alpha: usize, c: usize, cStride: usize, v: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize): void {
   const laneBytes = headLanes << 2
   const fourBytes: usize = sizeof<C>() << 2
   for (let h: usize = 0; h < heads; h += 4) {

@@ -12,7 +12,7 @@ const BLOCK: usize = 608
 
 /** To the nearest integers, ties to even. */
 // @ts-ignore: decorator
-@inline function rounded(v: v128, inverse: v128): v128 { return i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v, inverse))) }
+@inline export function rounded(v: v128, inverse: v128): v128 { return i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v, inverse))) }
 
 /**
  * q [k rounded up to 32] bytes (value + 64) and scales [blocks] of one row: scale = max |x| / 63, value = x * (63 / max |x|)
@@ -42,9 +42,9 @@ function quantizeRow(x: usize, k: usize, q: usize, scales: usize): void {
   }
 }
 
-/** acc + the products of 4 columns of 4 rows: w signed, x 0..127, both exact. */
+/** acc + the products of 4 columns of 4 rows, exact. w signed, x 0..127; without relaxed SIMD both signed, and x the same in all lanes. */
 // @ts-ignore: decorator
-@inline function dot4(acc: v128, w: v128, x: v128): v128 {
+@inline export function dot4(acc: v128, w: v128, x: v128): v128 {
   // Not relaxed_dot_i8x16_i7x16_add_s: Node 20's baseline compiler gets it wrong where its result replaces its last operand.
   if (ASC_FEATURE_RELAXED_SIMD) return i32x4.add(acc, i32x4.extadd_pairwise_i16x8_s(i16x8.relaxed_dot_i8x16_i7x16_s(w, x)))
   const xe = i16x8.extend_low_i8x16_s(x)
