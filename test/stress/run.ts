@@ -18,6 +18,7 @@ const rss = () => process.memoryUsage().rss / 2 ** 20
 /** Rounds until memory has levelled off. */
 const WARM_UP = 5
 let rssWarm = 0
+let rssHalf = 0
 let reported = performance.now()
 const start = performance.now()
 console.log(`seed ${seed}, ${values.replay === undefined ? `${minutes} minutes` : `round ${replayRound} alone`}`)
@@ -30,6 +31,7 @@ try {
     gpu: values.gpu === undefined ? undefined : { backend: 'gpu', adapter: values.gpu, gpuKernels: 'gpu.js', gpuChecks: true },
     onRound: ({ requests, faults, recoveries, rounds }) => {
       if (rounds === WARM_UP) rssWarm = rss()
+      if (performance.now() - start < minutes * 30_000) rssHalf = rss()
       if (performance.now() - reported < 10_000) return
       reported = performance.now()
       const seconds = ((reported - start) / 1000).toFixed(0)
@@ -39,7 +41,9 @@ try {
   const { worstRecoveryMs, ...counts } = summary
   for (const [name, count] of Object.entries(counts)) console.log(`${name.padEnd(16)}${count}`)
   console.log(`worst recovery  ${worstRecoveryMs.toFixed(0)} ms`)
-  console.log(`RSS             ${rssWarm.toFixed(0)} MiB after ${WARM_UP} rounds, ${rss().toFixed(0)} MiB at the end`)
+  console.log(
+    `RSS             ${rssWarm.toFixed(0)} MiB after ${WARM_UP} rounds, ${rssHalf.toFixed(0)} at half time, ${rss().toFixed(0)} MiB at the end`,
+  )
 } catch (error) {
   console.error(error instanceof StressFailure ? error.message : error)
   process.exit(1)

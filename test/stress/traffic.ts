@@ -61,6 +61,7 @@ export function planRound(seed: number, round: number, gpu: EngineOptions | unde
   const int = (from: number, to: number) => from + Math.floor(random() * (to - from + 1))
   const pick = <T>(from: readonly T[]): T => from[int(0, from.length - 1)] as T
   const chance = (p: number) => random() < p
+  const model = pick(MODELS)
   const onGpu = gpu !== undefined && round % 4 === 3
   const ranks = onGpu ? pick([1, 2] as const) : pick([1, 2, 4] as const)
   const options: EngineOptions = {
@@ -72,7 +73,9 @@ export function planRound(seed: number, round: number, gpu: EngineOptions | unde
     cacheTokens: pick([256, 512, 2048]),
     maxRestarts: 1000,
     stepDeadlineMs: onGpu ? 20_000 : STEP_DEADLINE_MS,
-    ...(onGpu ? gpu : { cache: pick(['f32', 'bf16', 'int8'] as const), weights: pick(['auto', 'int8'] as const) }),
+    ...(onGpu
+      ? gpu
+      : { cache: pick(model === 'tpa' ? (['f32', 'bf16'] as const) : (['f32', 'bf16', 'int8'] as const)), weights: pick(['auto', 'int8'] as const) }),
   }
   const prefixes = Array.from({ length: 3 }, () => Array.from({ length: int(1, 90) }, () => int(0, VOCAB - 1)))
   const prompt = () => {
@@ -117,7 +120,7 @@ export function planRound(seed: number, round: number, gpu: EngineOptions | unde
     if (kind < 0.92 && !onGpu) return { kind: 'snapshot', prompt: prompt(), corrupt: chance(0.5) ? random() : undefined, pauseMs: pauseMs() }
     return { kind: 'malformed', ...pick(MALFORMED), pauseMs: pauseMs() }
   }
-  return { model: pick(MODELS), options, steps: Array.from({ length: onGpu ? 6 : 30 }, step) }
+  return { model, options, steps: Array.from({ length: onGpu ? 6 : 30 }, step) }
 }
 
 const MALFORMED: readonly { readonly prompt: unknown; readonly params: unknown }[] = [
