@@ -3,7 +3,7 @@
 // Usage: node dist/bench/gpu-decode.js dir [long context] [rounds] [ranks] [adapter]
 import { Engine, inspect } from '../src/index.js'
 import { packedBytes, pretendCached } from '../src/testing.js'
-import { fillRandom, gpuLine, openGpu, readOnly, timePasses } from './gpu-measure.js'
+import { gpuLine, gpuReadRate, openGpu } from './gpu-measure.js'
 import { median, spread, table } from './measure.js'
 
 const [dir, long = '131072', roundsText = '5', ranksText = '1', adapter] = process.argv.slice(2)
@@ -15,12 +15,8 @@ const SHORT = 1000
 
 const gpu = await openGpu(adapter)
 console.log(`${gpuLine(gpu)}; ${ranks} ranks, ${rounds} rounds of ${TOKENS} tokens, median (p10..p90)`)
-const probe = gpu.program.buffer(2 ** 30)
-await fillRandom(gpu, probe, 'bf16')
-const first = gpu.program.uniform(new Uint32Array(4))
-const read = await gpu.program.wgsl('read', readOnly(2 ** 26), [probe, gpu.program.buffer(16), first], () => [132 * 8, 1, 1])
-const bandwidth = 2 ** 30 / median(await timePasses(gpu, [[read]], 10)) / 1000
 await gpu.context.destroy()
+const bandwidth = await gpuReadRate(adapter)
 console.log(`floor: weights and cache of a token at the ${bandwidth.toFixed(0)} GB/s at which a kernel reads 1 GiB`)
 
 const ids = (n: number, seed: number) => Array.from({ length: n }, (_, i) => (i * 7919 + seed * 131 + 13) % 50_000)

@@ -3,7 +3,7 @@
 import { GpuContext } from '../kernels/gpu/context.js'
 import { GpuTimer } from '../kernels/gpu/gpu-timer.js'
 import { type Dispatch, Program } from '../kernels/gpu/program.js'
-import { machine } from './measure.js'
+import { machine, median } from './measure.js'
 
 export interface GpuBench {
   readonly context: GpuContext
@@ -104,4 +104,19 @@ fn main(@builtin(global_invocation_id) id : vec3<u32>, @builtin(num_workgroups) 
   for (; i < ${words}u; i += step) { sum += x[first.x + i]; }
   if ((sum.x ^ sum.y ^ sum.z ^ sum.w) == 0x12345u) { out[0] = 1u; }
 }`
+}
+
+/** GB/s at which a kernel reads 1 GiB. */
+export async function gpuReadRate(adapter?: string): Promise<number> {
+  const gpu = await openGpu(adapter)
+  const probe = gpu.program.buffer(2 ** 30)
+  await fillRandom(gpu, probe, 'bf16')
+  const read = await gpu.program.wgsl('read', readOnly(2 ** 26), [probe, gpu.program.buffer(16), gpu.program.uniform(new Uint32Array(4))], () => [
+    132 * 8,
+    1,
+    1,
+  ])
+  const rate = 2 ** 30 / median(await timePasses(gpu, [[read]], 10)) / 1000
+  await gpu.context.destroy()
+  return rate
 }

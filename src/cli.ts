@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // The tetrad command. stdout carries the result or one line of JSON; progress and everything else go to stderr.
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { addBench } from './commands/bench.js'
 import { addConvert } from './commands/convert.js'
 import { addDoctor } from './commands/doctor.js'
 import { addEval } from './commands/eval.js'
@@ -16,7 +17,7 @@ const program = new Command('tetrad')
   .exitOverride()
   .configureOutput({ writeOut: (text) => process.stdout.write(text), writeErr: (text) => process.stderr.write(text) })
 
-for (const add of [addGenerate, addInspect, addEval, addSynth, addConvert, addDoctor]) add(program)
+for (const add of [addGenerate, addInspect, addEval, addSynth, addConvert, addDoctor, addBench]) add(program)
 
 /** Stopped by Ctrl-C: what was asked for did not happen, and the user knows why. */
 const STOPPED = ['LOAD_ABORTED', 'REQUEST_ABORTED', 'SYNTH_ABORTED']

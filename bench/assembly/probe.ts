@@ -1,5 +1,6 @@
 // What this machine gives a WebAssembly thread: reading memory, and multiplying in registers. Floors for the benchmarks.
 import { madd } from '../../kernels/wasm/assembly/madd'
+export { matvecFree } from './free'
 
 /** Reads `bytes` (a multiple of 64) and returns their sum as integers, so that no load is dropped. */
 export function read(p: usize, bytes: usize): i32 {

@@ -1,0 +1,47 @@
+// REPORT.md, made of the results that lie in the machines' folders: question, method, picture, answer.
+
+import { existsSync } from 'node:fs'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { dirname, join, relative } from 'node:path'
+import { BENCHMARKS } from '../registry.js'
+import { type BenchResult, cells, machineLine, pictureName, remarks } from './results.js'
+
+/** Writes it beside the folder of results. Returns its path. */
+export async function writeReport(results: string): Promise<string> {
+  const path = join(dirname(results), 'REPORT.md')
+  const machines = (await readdir(results, { withFileTypes: true })).filter((entry) => entry.isDirectory()).map((entry) => entry.name)
+  const sections: string[] = []
+  for (const { name, question } of BENCHMARKS) {
+    const found: string[] = []
+    for (const machine of machines.sort()) {
+      const file = join(results, machine, `${name}.json`)
+      if (existsSync(file)) found.push(section(JSON.parse(await readFile(file, 'utf8')) as BenchResult, join(results, machine), dirname(path)))
+    }
+    if (found.length > 0) sections.push(`## ${name}: ${question}`, ...found)
+  }
+  const head = [
+    '# What was measured',
+    'Made by `npx tetrad bench report` from the results beside it; every table has its numbers as JSON and CSV in its folder. Machines are shared: compare within a table.',
+  ]
+  await writeFile(path, `${[...head, ...sections].join('\n\n')}\n`)
+  return path
+}
+
+function section(result: BenchResult, folder: string, from: string): string {
+  const [header = [], ...rows] = cells(result)
+  const line = (texts: readonly string[]) => `| ${texts.map((t) => t.replaceAll('|', '/')).join(' | ')} |`
+  const pictures = result.pictures.filter(({ points }) => points.length > 0)
+  const images = pictures.map(
+    ({ name, title }) => `![${title.replaceAll('\n', ' ')}](${relative(from, join(folder, `${pictureName(result.benchmark, name)}.svg`))})`,
+  )
+  return [
+    `### ${result.machine.gpu ?? `${result.machine.cpu}, ${result.machine.cores} cores`}`,
+    `${machineLine(result)}. \`${result.command}\``,
+    result.method,
+    `**Floor:** ${result.floor}.`,
+    ...images,
+    result.answer.join(' '),
+    ...(remarks(result).length > 0 ? [remarks(result).join('. ')] : []),
+    `<details><summary>${rows.length} rows</summary>\n\n${[line(header), line(header.map(() => '---')), ...rows.map(line)].join('\n')}\n\n</details>`,
+  ].join('\n\n')
+}

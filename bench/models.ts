@@ -1,0 +1,57 @@
+// Models of equal parameters for comparing variants: the paper's 2.9 B shapes, and the same scaled down. Made when asked for, in a folder.
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { elements } from '../src/checkpoint/tensor-source.js'
+import { variantNamed } from '../src/config/attention-variants.js'
+import { lowerModel } from '../src/config/lower-model.js'
+import { parseModelConfig } from '../src/config/model-config.js'
+import { synthesize } from '../src/index.js'
+import { describeTensors } from '../src/synth/describe-tensors.js'
+import { PRESETS, type PresetConfig } from '../src/synth/presets.js'
+
+/** Presets of synth, and 'small' (4 layers of 1024, 16 heads of 64) and 'tiny' (2 layers of 128) with equal parameters. */
+export const MODEL_SIZES = ['2.9b', 'mid', 'small', 'tiny'] as const
+
+const SCALED = {
+  small: { n_layer: 4, n_head: 16, n_embd: 1024, vocab_size: 8192, head: 64, rope: 32, query: 512, intermediate: 2816 },
+  tiny: { n_layer: 2, n_head: 8, n_embd: 128, vocab_size: 512, head: 16, rope: 8, query: 64, intermediate: 352 },
+} as const
+
+type Scaled = keyof typeof SCALED
+
+const isLatent = (variant: string) => /^(mlra|gla|mla)/.test(variant)
+
+/** The shape of the 2.9 B models at another size, with this MLP. */
+function scaledConfig(size: Scaled, variant: string, intermediate: number): PresetConfig {
+  const { head, rope, query, intermediate: _, ...common } = SCALED[size]
+  const all = { ...common, block_size: 4096, intermediate_size: intermediate }
+  if (isLatent(variant)) return { ...all, q_lora_rank: query, kv_lora_rank: 4 * head, qk_nope_head_dim: head, qk_rope_head_dim: rope }
+  // The 2.9 B preset says how heads are grouped.
+  const { group_size, rank, q_rank, share_q_dim } = PRESETS['2.9b']?.(variant) ?? {}
+  const groups = variant === 'mqa' ? common.n_head : group_size
+  const wide = variant === 'mfa' ? 2 : 1
+  const own = { group_size: groups, rank, q_rank, share_q_dim: share_q_dim && query }
+  return { ...all, head_dim: wide * head, ...(Object.fromEntries(Object.entries(own).filter(([, v]) => v !== undefined)) as PresetConfig) }
+}
+
+/** Of the variant as large as mha with the size's own MLP, to within a few columns of the MLP. */
+function equalConfig(size: Scaled, variant: string): PresetConfig {
+  const { n_layer, n_embd, intermediate } = SCALED[size]
+  const parameters = (name: string) => {
+    const described = describeTensors(
+      lowerModel(parseModelConfig({ ...scaledConfig(size, name, intermediate) }), variantNamed(name)),
+      variantNamed(name),
+    )
+    return described.reduce((sum, t) => sum + elements(t.shape), 0)
+  }
+  const surplus = parameters(variant) - parameters('mha')
+  return scaledConfig(size, variant, Math.round((intermediate - surplus / (3 * n_layer * n_embd)) / 8) * 8)
+}
+
+/** Directory of a model of a size, written in `folder` if it is not there. */
+export async function benchModel(folder: string, size: string, variant: string, seed: number): Promise<string> {
+  const dir = join(folder, `${size}-${variant}`)
+  if (existsSync(join(dir, 'model.safetensors'))) return dir
+  await synthesize(dir, { variant, seed, ...(size in SCALED ? { config: equalConfig(size as Scaled, variant) } : { preset: size }) })
+  return dir
+}

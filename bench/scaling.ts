@@ -1,0 +1,331 @@
+// What do latent heads that can be split buy over MLA, GLA and GQA? Time and cached bytes of a decode step by variant, ranks and context,
+// models of equal parameters. Long contexts are random cached values: neither time nor bytes depend on them.
+import { Engine, type EngineOptions, inspect, TetradError } from '../src/index.js'
+import { attentionOperations, packedBytes, pretendCached, readCounters } from '../src/testing.js'
+import { gpuReadRate } from './gpu-measure.js'
+import { type BenchContext, type Benchmark, interleave, type Outcome, type Row } from './harness/benchmark.js'
+import type { Picture, Point } from './harness/pictures.js'
+import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
+import { benchModel } from './models.js'
+import { Probe } from './probe.js'
+
+type Ranks = 1 | 2 | 4
+
+interface Cell {
+  readonly variant: string
+  readonly ranks: Ranks
+  readonly context: number
+  readonly ms: number[]
+  /** Bytes of a token's cached rows that the fullest rank holds, as planned, and as the ranks count while they read. */
+  predicted: number
+  counted: number
+  /** All ranks together: weights of a step; cached bytes and operations of attention. */
+  weightBytes: number
+  cacheBytes: number
+  operations: number
+  /** Of the ranks' time, waiting at collectives, in percent. */
+  waiting: number | undefined
+  /** Why there are no times. */
+  missing: string | undefined
+}
+
+export interface ScalingRow extends Row {
+  readonly variant: string
+  readonly ranks: number
+  readonly context: number
+  readonly ms: Sample | undefined
+}
+
+const DEFAULTS = {
+  wasm: {
+    size: 'small',
+    variants: ['mlra_4', 'mlra_2', 'mla', 'gla_2', 'gla_4', 'gqa', 'mqa', 'mha'],
+    ranks: [1, 2, 4],
+    contexts: [1024, 4096, 16384, 65536, 131072],
+    cache: 'bf16',
+  },
+  gpu: { size: '2.9b', variants: ['mlra_4', 'mla', 'gla_2', 'gqa'], ranks: [1], contexts: [1024, 16384, 131072, 524288], cache: 'f16' },
+  quick: { size: 'tiny', variants: ['mlra_4', 'mla', 'gqa'], ranks: [1, 2, 4], contexts: [256, 1024], cache: 'f32' },
+} as const
+
+export const scaling: Benchmark = {
+  name: 'scaling',
+  question: 'What do latent heads that can be split buy over MLA, GLA and GQA, in bytes and in time?',
+  heeds: ['backend', 'adapter', 'variants', 'ranks', 'contexts', 'cache', 'preset'],
+  async run(context) {
+    const defaults = DEFAULTS[context.quick ? 'quick' : context.backend]
+    const size = context.preset ?? defaults.size
+    const cache = context.cache ?? defaults.cache
+    const contexts = [...(context.contexts ?? defaults.contexts)].sort((a, b) => a - b)
+    const engines = (context.variants ?? defaults.variants).flatMap((variant) =>
+      (context.ranks ?? defaults.ranks).map((ranks) => ({
+        variant,
+        ranks,
+        cells: contexts.map(
+          (n): Cell => ({
+            variant,
+            ranks,
+            context: n,
+            ms: [],
+            predicted: 0,
+            counted: 0,
+            weightBytes: 0,
+            cacheBytes: 0,
+            operations: 0,
+            waiting: undefined,
+            missing: undefined,
+          }),
+        ),
+      })),
+    )
+    const rates = await measureRates(context, [...new Set(engines.map((e) => e.ranks))])
+    let parameters = 0
+    await interleave(context, engines, async ({ variant, ranks, cells }, warmUp) => {
+      if (cells.every((cell) => cell.missing !== undefined)) return
+      const dir = await benchModel(context.folder, size, variant, context.seed)
+      const options: EngineOptions = { ranks, cache, ...(context.adapter !== undefined && { adapter: context.adapter }), backend: context.backend }
+      parameters = await measureEngine(dir, options, cells, warmUp)
+    })
+    const cells = engines.flatMap((engine) => engine.cells)
+    const rows = cells.map((cell) => rowOf(cell, cells, rates))
+    return outcome(context, rows, { size, parameters, cache, rates })
+  },
+}
+
+/** Longest context that fits is found from the longest down: a cache is of one size. Returns the model's parameters. */
+async function measureEngine(dir: string, options: EngineOptions, cells: readonly Cell[], warmUp: boolean): Promise<number> {
+  for (let last = cells.length - 1; last >= 0; last--) {
+    const longest = (cells[last] as Cell).context
+    if ((cells[last] as Cell).missing !== undefined) continue
+    let engine: Engine
+    try {
+      const tokens = longest + 256
+      // A profile costs some speed: only the round that is not timed has one.
+      engine = await Engine.load(dir, { ...options, maxContext: tokens, cacheTokens: tokens, maxRunning: 1, profile: warmUp })
+    } catch (error) {
+      if (!(error instanceof TetradError)) throw error
+      ;(cells[last] as Cell).missing = error.code
+      continue
+    }
+    try {
+      const prompt = Array.from({ length: longest }, (_, i) => (i * 7919 + 13) % engine.info.vocab)
+      await pretendCached(engine, prompt)
+      const { kvCache } = await inspect(dir, options)
+      const predicted = kvCache.find((cost) => cost.ranks === options.ranks)?.bytesPerToken ?? 0
+      for (const cell of cells.slice(0, last + 1)) await measureCell(engine, prompt, cell, predicted, warmUp)
+      return engine.info.parameters
+    } finally {
+      await engine.close()
+    }
+  }
+  return 0
+}
+
+async function measureCell(engine: Engine, prompt: readonly number[], cell: Cell, predicted: number, warmUp: boolean): Promise<void> {
+  const steps = cell.context > 100_000 ? 3 : cell.context > 20_000 ? 5 : 9
+  const before = readCounters(engine)
+  const { timings, tokens } = await engine.generate([...prompt.slice(0, cell.context), 1], { maxTokens: steps, ignoreEos: true })
+  const after = readCounters(engine)
+  const read = after.map((counter, rank) => counter.cacheBytes - (before[rank]?.cacheBytes ?? 0))
+  // The step that computes the prompt's last token reads it and all before it; each step after it one more.
+  const rows = Array.from(tokens, (_, i) => cell.context + 1 + i).reduce((a, b) => a + b, 0)
+  cell.predicted = predicted
+  cell.counted = Math.max(...read) / rows
+  cell.cacheBytes = (read.reduce((a, b) => a + b, 0) / rows) * cell.context
+  cell.weightBytes = packedBytes(engine).shards.reduce((a, b) => a + b, 0)
+  cell.operations = attentionOperations(engine) * cell.context + 2 * engine.info.parameters
+  if (!warmUp) {
+    cell.ms.push(1000 / timings.tokensPerSecond)
+    return
+  }
+  const { ranks } = engine.profile()
+  const waiting = ranks.flatMap(({ parts }) => parts.filter(({ name }) => name.startsWith('wait: ')))
+  const all = ranks.reduce((sum, { stepMs }) => sum + stepMs, 0)
+  cell.waiting = all > 0 ? (100 * waiting.reduce((sum, { ms }) => sum + ms, 0)) / all : undefined
+}
+
+interface Rates {
+  /** GB/s and GFLOP/s by ranks; on a GPU operations bound nothing that is measured here. */
+  readonly read: Readonly<Partial<Record<Ranks, number>>>
+  readonly multiply: Readonly<Partial<Record<Ranks, number>>>
+}
+
+async function measureRates(context: BenchContext, ranks: readonly Ranks[]): Promise<Rates> {
+  if (context.backend === 'gpu') {
+    const rate = await gpuReadRate(context.adapter)
+    return { read: Object.fromEntries(ranks.map((r) => [r, rate])), multiply: {} }
+  }
+  const read: Partial<Record<Ranks, number>> = {}
+  const multiply: Partial<Record<Ranks, number>> = {}
+  for (const r of ranks) {
+    const probe = new Probe(r, context.quick ? 64e6 : 400e6)
+    const times = async (kind: 'wasm read' | 'multiply') => {
+      const values: number[] = []
+      for (let i = 0; i < 4; i++) values.push(await probe.rate(kind))
+      return sampleOf(values.slice(1))?.median ?? 0
+    }
+    read[r] = await times('wasm read')
+    multiply[r] = await times('multiply')
+    await probe.close()
+  }
+  return { read, multiply }
+}
+
+/** Weights at the rate of reading, then attention at the slower of reading and multiplying. */
+function floorMs({ ranks, weightBytes, cacheBytes, operations }: Cell, { read, multiply }: Rates): number {
+  const bytes = (n: number) => n / (read[ranks] ?? 1) / 1e6
+  const flops = multiply[ranks] === undefined ? 0 : operations / multiply[ranks] / 1e6
+  return Math.max(bytes(weightBytes + cacheBytes), flops)
+}
+
+function rowOf(cell: Cell, all: readonly Cell[], rates: Rates): ScalingRow {
+  const ms = sampleOf(cell.ms)
+  const timeOf = (variant: string, ranks: number) =>
+    sampleOf(all.find((c) => c.variant === variant && c.ranks === ranks && c.context === cell.context)?.ms ?? [])?.median
+  const ratio = (other: number | undefined) => (ms && other !== undefined ? other / ms.median : undefined)
+  const floor = ms ? floorMs(cell, rates) : undefined
+  return {
+    variant: cell.variant,
+    ranks: cell.ranks,
+    context: cell.context,
+    ms,
+    rate: ms && 1000 / ms.median,
+    floor,
+    timesFloor: ms && floor ? ms.median / floor : undefined,
+    predicted: ms && cell.predicted,
+    counted: ms && cell.counted,
+    overOneRank: ratio(timeOf(cell.variant, 1)),
+    overMla: ratio(timeOf('mla', cell.ranks)),
+    waiting: cell.waiting,
+    missing: cell.missing,
+    weightBytes: cell.weightBytes,
+    cacheBytes: cell.cacheBytes,
+    operations: cell.operations,
+  }
+}
+
+interface Facts {
+  readonly size: string
+  readonly parameters: number
+  readonly cache: string
+  readonly rates: Rates
+}
+
+function outcome(context: BenchContext, rows: readonly ScalingRow[], { size, parameters, cache, rates }: Facts): Outcome {
+  const list = (of: Readonly<Partial<Record<Ranks, number>>>, unit: string) =>
+    Object.entries(of)
+      .map(([ranks, value]) => `${value.toFixed(0)} ${unit} at ${ranks}`)
+      .join(', ')
+  const reads = `weights and cached rows once at the rate at which ${context.backend === 'gpu' ? 'a kernel' : 'threads'} read (${list(rates.read, 'GB/s')})`
+  const multiplies =
+    context.backend === 'gpu' ? '' : `, or all multiply-adds at the rate of registers (${list(rates.multiply, 'GFLOP/s')}), whichever is longer`
+  return {
+    floor: `${reads}${multiplies}; ranks as threads`,
+    method: `Models '${size}' of ${(parameters / 1e6).toFixed(0)} M parameters, random weights in bf16, ${cache} cache, batch 1. A step's time is that of the tokens after the first. Waiting is from a profile of a round that is not timed.`,
+    columns: [
+      { key: 'variant', label: 'variant' },
+      { key: 'ranks', label: 'ranks' },
+      { key: 'context', label: 'context' },
+      { key: 'ms', label: 'a token', unit: 'ms', digits: 2 },
+      { key: 'rate', label: 'tokens/s' },
+      { key: 'floor', label: 'floor', unit: 'ms', digits: 2 },
+      { key: 'timesFloor', label: 'over the floor', digits: 2 },
+      { key: 'predicted', label: 'KV bytes a token, fullest rank' },
+      { key: 'counted', label: 'counted while read' },
+      { key: 'overOneRank', label: 'speed-up over 1 rank', digits: 2 },
+      { key: 'overMla', label: 'over MLA at these ranks', digits: 2 },
+      { key: 'waiting', label: 'at collectives', unit: '%' },
+      { key: 'missing', label: 'not measured' },
+    ],
+    rows,
+    pictures: pictures(rows),
+    answer: answer(rows, context),
+  }
+}
+
+function pictures(rows: readonly ScalingRow[]): Picture[] {
+  const contexts = [...new Set(rows.map((r) => r.context))]
+  const longest = Math.max(...contexts)
+  const facet = (ranks: number) => (ranks === 1 ? '1 rank' : `${ranks} ranks`)
+  const timed = rows.filter((row): row is ScalingRow & { ms: Sample } => row.ms !== undefined)
+  const point = (row: ScalingRow & { ms: Sample }): Point => ({
+    x: row.context,
+    y: row.ms.median,
+    low: row.ms.p10,
+    high: row.ms.p90,
+    series: row.variant,
+    facet: facet(row.ranks),
+    trusted: isTrusted(row.ms),
+  })
+  return [
+    {
+      name: '',
+      title: 'Time of a decode step by context; dashed grey: the floor of each',
+      kind: 'lines',
+      x: { title: 'cached tokens', log: true, ticks: contexts },
+      y: { title: 'ms a token', log: true },
+      points: timed.map(point),
+      floor: timed.map((row) => ({ x: row.context, y: row.floor as number, series: row.variant, facet: facet(row.ranks) })),
+    },
+    {
+      name: 'bytes',
+      title: 'Cached bytes that the fullest rank reads for a token of context, as the ranks counted them',
+      kind: 'bars',
+      x: { title: '' },
+      y: { title: 'bytes a cached token' },
+      points: timed
+        .filter((row) => row.context === Math.min(...contexts))
+        .map((row) => ({ x: row.variant, y: row.counted as number, series: facet(row.ranks) })),
+    },
+    {
+      name: 'longest',
+      title: `Time of a decode step at ${longest} cached tokens`,
+      kind: 'bars',
+      x: { title: '' },
+      y: { title: 'ms a token' },
+      points: timed.filter((row) => row.context === longest).map((row) => ({ ...point(row), x: row.variant, series: facet(row.ranks), facet: '' })),
+    },
+  ]
+}
+
+function answer(rows: readonly ScalingRow[], { backend }: BenchContext): string[] {
+  const at = (variant: string, ranks: number, context: number) =>
+    rows.find((r) => r.variant === variant && r.ranks === ranks && r.context === context)
+  const timed = rows.filter((r) => r.ms !== undefined)
+  const longest = Math.max(...timed.map((r) => r.context))
+  const most = Math.max(...timed.map((r) => r.ranks))
+  const sentences: string[] = []
+  const mlra = at('mlra_4', most, longest)
+  const mla = at('mla', most, longest)
+  if (mlra?.ms && mla?.ms) {
+    const bytes = ((mla.counted as number) / (mlra.counted as number)).toFixed(2)
+    sentences.push(
+      `At ${most} ranks and ${longest} cached tokens MLRA-4 takes ${mlra.ms.median.toFixed(1)} ms a token and MLA ${mla.ms.median.toFixed(1)}: MLA over MLRA-4 is ${(mla.ms.median / mlra.ms.median).toFixed(2)} in time and ${bytes} in bytes that a rank reads.`,
+    )
+  }
+  const faster = timed.filter((r) => r.ranks === most && r.context === longest && mlra?.ms && (r.ms?.median ?? 0) < mlra.ms.median * 0.97)
+  if (faster.length > 0) {
+    const names = faster.map((r) => `${r.variant} (${r.ms?.median.toFixed(1)} ms)`).join(', ')
+    sentences.push(`Faster than MLRA-4 there: ${names}.${backend === 'wasm' ? whyOnCpu(mlra as ScalingRow, faster) : ''}`)
+  }
+  const wrong = timed.filter((r) => Math.abs((r.counted as number) / (r.predicted as number) - 1) > 1e-9)
+  sentences.push(
+    wrong.length === 0
+      ? 'The bytes that the ranks counted while reading are those predicted, in every cell.'
+      : `The bytes counted are not those predicted in ${wrong.length} cells.`,
+  )
+  const missing = rows.filter((r) => r.missing !== undefined)
+  if (missing.length > 0)
+    sentences.push(`Not measured: ${missing.map((r) => `${r.variant} at ${r.ranks} x ${r.context} (${r.missing as string})`).join(', ')}.`)
+  return sentences
+}
+
+/** A CPU is bound by arithmetic where a GPU is bound by bytes. */
+function whyOnCpu(mlra: ScalingRow, faster: readonly ScalingRow[]): string {
+  const least = faster.reduce((a, b) => ((a.operations as number) < (b.operations as number) ? a : b))
+  const times = ((mlra.operations as number) / (least.operations as number)).toFixed(1)
+  return (
+    ` A CPU is bound by arithmetic at long contexts, not by bytes: with absorbed weights every query head meets every latent, which is ${times} times ` +
+    `the multiply-adds of ${least.variant} here. Splitting latents over ranks that share one memory saves what a rank reads, and no arithmetic.`
+  )
+}

@@ -1,0 +1,111 @@
+// tetrad bench [name...]: lists the benchmarks, or runs some and writes their results. The benchmarks are loaded when they are wanted.
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Command, Option } from 'commander'
+import type { Benchmark, BenchOptions } from '../../bench/harness/benchmark.js'
+import { findAdapter } from '../../kernels/gpu/context.js'
+import { assetUrl } from '../assets.js'
+import { OptionError } from '../errors.js'
+import { collect, number } from './flags.js'
+import { interruption } from './progress.js'
+
+interface BenchFlags {
+  quick?: boolean
+  seed: number
+  rounds?: number
+  backend: 'wasm' | 'gpu'
+  adapter?: string
+  variant?: string[]
+  ranks?: string
+  contexts?: string
+  cache?: BenchOptions['cache']
+  preset?: string
+  peers?: string
+  out?: string
+  json?: boolean
+}
+
+export function addBench(program: Command): void {
+  program
+    .command('bench')
+    .description('list the benchmarks, or run some of them')
+    .argument('[names...]', "benchmarks to run, 'all', or 'report' to write REPORT.md from the results that are there")
+    .option('--quick', 'tiny sizes, within two minutes')
+    .option('--seed <n>', 'of weights and traffic', number, 1)
+    .option('--rounds <n>', 'interleaved repetitions, 1..1000 (default 5, quick 2)', number)
+    .addOption(new Option('--backend <name>', 'where kernels run').choices(['wasm', 'gpu']).default('wasm'))
+    .option('--adapter <name>', "part of the GPU adapter's name")
+    .option('--variant <name>', 'attention variant to measure; again for another', collect)
+    .option('--ranks <list>', '1, 2 and 4, with commas')
+    .option('--contexts <list>', 'cached tokens, with commas')
+    .option('--cache <format>', 'format of the cache')
+    .option('--preset <size>', 'models: 2.9b, mid, small or tiny')
+    .option('--peers <dir>', 'folder with node_modules/node-llama-cpp and onnxruntime-node (default: installed in a temporary one)')
+    .option('--out <dir>', 'folder of results; each machine has one in it (default: bench/results in a checkout, else tetrad-bench)')
+    .option('--json', 'print a line of JSON for each benchmark')
+    .action(bench)
+}
+
+async function bench(names: readonly string[], flags: BenchFlags): Promise<void> {
+  const { BENCHMARKS } = await import('../../bench/registry.js')
+  const out = flags.out ?? (existsSync(assetUrl('bench/registry.ts')) ? 'bench/results' : 'tetrad-bench')
+  if (names.length === 0) {
+    const width = Math.max(...BENCHMARKS.map((b) => b.name.length))
+    console.log(BENCHMARKS.map((b) => `${b.name.padEnd(width)}  ${b.question}`).join('\n'))
+    return
+  }
+  if (names.length === 1 && names[0] === 'report') {
+    const { writeReport } = await import('../../bench/harness/report.js')
+    console.log(await writeReport(out))
+    return
+  }
+  const chosen = names.length === 1 && names[0] === 'all' ? BENCHMARKS : names.map((name) => find(BENCHMARKS, name))
+  const options = benchOptions(flags)
+  for (const benchmark of chosen) checkHeeded(benchmark, options, flags)
+  const { runBenchmark } = await import('../../bench/harness/run.js')
+  const { formatResult } = await import('../../bench/harness/results.js')
+  const gpu = options.backend === 'gpu' ? (await findAdapter({ adapter: options.adapter, checks: false }))?.device : undefined
+  const signal = interruption()
+  const command = `npx tetrad bench ${process.argv.slice(3).join(' ')}`
+  for (const benchmark of chosen) {
+    if (signal.aborted) break
+    const { result, files } = await runBenchmark(benchmark, options, command, (slug) => join(out, slug), gpu, signal)
+    if (flags.json) console.log(JSON.stringify(result))
+    else console.log(`${formatResult(result)}\n`)
+    console.error(`written: ${files.join(', ')}`)
+  }
+  if (signal.aborted) process.exitCode = 130
+}
+
+function find(benchmarks: readonly Benchmark[], name: string): Benchmark {
+  const found = benchmarks.find((b) => b.name === name)
+  if (found) return found
+  throw invalid('there is no benchmark of this name', benchmarks.map((b) => b.name).join(', '), name)
+}
+
+function benchOptions(flags: BenchFlags): BenchOptions {
+  const { quick = false, seed, backend, adapter, variant, cache, preset, peers } = flags
+  const rounds = flags.rounds ?? (quick ? 2 : 5)
+  if (!Number.isInteger(rounds) || rounds < 1 || rounds > 1000) throw invalid('rounds is out of range', 'an integer from 1 to 1000', String(rounds))
+  if (!Number.isSafeInteger(seed) || seed < 0) throw invalid('seed is out of range', 'an integer from 0 to 2^53 - 1', String(seed))
+  const ranks = flags.ranks === undefined ? undefined : integers('ranks', flags.ranks, (n) => [1, 2, 4].includes(n), '1, 2 and 4')
+  const contexts = flags.contexts === undefined ? undefined : integers('contexts', flags.contexts, (n) => n >= 64 && n % 64 === 0, 'multiples of 64')
+  return { quick, seed, rounds, backend, adapter, variants: variant, ranks: ranks as BenchOptions['ranks'], contexts, cache, preset, peers }
+}
+
+function integers(name: string, text: string, is: (n: number) => boolean, expected: string): number[] {
+  const values = text.split(',').map(Number)
+  if (values.every((n) => Number.isInteger(n) && is(n))) return values
+  throw invalid(`${name} is wrong`, `${expected}, with commas`, text)
+}
+
+/** An option that a benchmark would ignore is refused. */
+function checkHeeded({ name, heeds }: Benchmark, options: BenchOptions, { backend }: BenchFlags): void {
+  const given = (['adapter', 'variants', 'ranks', 'contexts', 'cache', 'preset', 'peers'] as const).filter((key) => options[key] !== undefined)
+  const unheeded = [...given, ...(backend === 'gpu' ? (['backend'] as const) : [])].find((key) => !heeds.includes(key))
+  if (unheeded) throw invalid(`the benchmark ${name} has no such option`, `seed, rounds, quick, out${heeds.map((h) => `, ${h}`).join('')}`, unheeded)
+}
+
+function invalid(what: string, expected: string, actual: string): OptionError {
+  return new OptionError('OPTION_INVALID', { what, expected, actual, remedy: 'See npx tetrad bench --help.' })
+}
