@@ -1,143 +1,176 @@
-// What does one rank's attention cost in the authors' shapes (64 heads), MLA beside MLRA-4? Paper: benchmark_decoding_speed.py.
-// MLA's latent can't be split: a rank reads all of it. With its heads split over four ranks each computes a quarter of the scores.
-// Usage: node dist/bench/attention.js [rounds] [f32|bf16|int8]
-import type { CacheFormat, KernelSpace, UnitGeometry } from '../kernels/backend.js'
-import { type CacheRow, cacheRow, queryScalars } from '../kernels/cache-row.js'
-import { createMemory, openSpace, prepareBackend } from '../kernels/open-space.js'
-import type { Rows } from '../kernels/rows.js'
-import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
-import type { WasmModule } from '../kernels/wasm/webassembly.js'
-import { inTurn, machine, median, spread, table } from './measure.js'
+// The question of the authors' benchmark_decoding_speed.py: one device's attention kernel in their shapes, batch 1, one query row.
+import { type AttentionWidths, cpuAttention } from './attention-case.js'
+import { AttentionCase } from './gpu-attention-case.js'
+import { openGpu, timePasses } from './gpu-measure.js'
+import { type BenchContext, type Benchmark, interleave, type Outcome, type Row } from './harness/benchmark.js'
+import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
 import { Probe } from './probe.js'
 
-const PAGE = 64
-const ROPE = 64
-const rounds = Number(process.argv[2] ?? 5)
-const format = (process.argv[3] ?? 'f32') as CacheFormat
-const module = prepareBackend('wasm', bestSimdLevel(new URL('../kernels/wasm/', import.meta.url))) as WasmModule
+/** What a device holds at the authors' degree of tensor parallelism: heads, latent, rope key. */
+const SHAPES: readonly AttentionWidths[] = [
+  { name: 'MLRA-4 (TP 4)', heads: 64, latent: 128, rope: 64 },
+  { name: 'GLA-2 (TP 2)', heads: 32, latent: 256, rope: 64 },
+  { name: 'MLA', heads: 64, latent: 512, rope: 64 },
+]
+/** A quarter of the heads over the whole latent: what MLA can split by. */
+const SPLIT_HEADS: AttentionWidths = { name: 'MLA, 16 of its heads', heads: 16, latent: 512, rope: 64 }
+/** The paper's, section 5, long contexts. */
+const PAPER_RATIO = 2.8
 
-let seed = 1
-/** n values in -1..1. */
-function randomRow(n: number): Float32Array {
-  return Float32Array.from({ length: n }, () => {
-    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
-    return seed / 2 ** 31 - 1
+interface Cell {
+  readonly shape: AttentionWidths
+  readonly tokens: number
+  readonly ms: number[]
+  /** Milliseconds of reading the same bytes. */
+  readonly read: number[]
+  bytes: number
+  operations: number
+  error: number | undefined
+}
+
+const newCell = (shape: AttentionWidths, tokens: number): Cell => ({ shape, tokens, ms: [], read: [], bytes: 0, operations: 0, error: undefined })
+
+export const attention: Benchmark = {
+  name: 'attention',
+  question: "How fast is one rank's attention in the authors' shapes, MLA beside MLRA-4 and GLA-2, and how near to reading the bytes?",
+  heeds: ['backend', 'adapter', 'contexts', 'cache'],
+  run: (context) => (context.backend === 'gpu' ? onGpu(context) : onCpu(context)),
+}
+
+async function onCpu(context: BenchContext): Promise<Outcome> {
+  const contexts = context.contexts ?? (context.quick ? [1024, 4096] : [16384, 65536, 131072])
+  const format = context.cache ?? 'bf16'
+  const longest = Math.max(...contexts)
+  const shapes = [...SHAPES, SPLIT_HEADS]
+  const runs = shapes.map((shape) => cpuAttention(shape, longest, format))
+  const cells = shapes.flatMap((shape) => contexts.map((tokens) => newCell(shape, tokens)))
+  const probe = new Probe(1, context.quick ? 64e6 : 400e6)
+  const multiply: number[] = []
+  const read: number[] = []
+  await interleave(context, cells, async (cell, warmUp) => {
+    const run = runs[shapes.indexOf(cell.shape)] as (typeof runs)[number]
+    cell.bytes = cell.tokens * run.bytesPerToken
+    cell.operations = cell.tokens * run.operationsPerToken
+    const ms = run.time(cell.tokens)
+    const rate = await probe.rate('wasm read')
+    if (warmUp) return
+    cell.ms.push(ms)
+    cell.read.push(cell.bytes / rate / 1e6)
+    read.push(rate)
+    if (cell.tokens === longest) multiply.push(await probe.rate('multiply'))
+  })
+  await probe.close()
+  const peak = sampleOf(multiply)?.median
+  const rate = sampleOf(read)?.median ?? 0
+  return outcome(cells, {
+    floor: `reading the cached bytes at ${rate.toFixed(1)} GB/s (a WebAssembly loop in turn with each run), or the multiply-adds at ${peak?.toFixed(0)} GFLOP/s (in registers), whichever is longer`,
+    method: `One thread, ${format} cache, random values, one query row.`,
+    floorOf: (cell) => Math.max(sampleOf(cell.read)?.median ?? 0, peak === undefined ? 0 : cell.operations / peak / 1e6),
   })
 }
 
-/** One query row over `tokens` cached tokens. */
-function attention(width: number, heads: number, tokens: number): { bytes: number; flops: number; run: () => void } {
-  const rowOf = (n: number): CacheRow => cacheRow(false, format, { width: n, paddedWidth: n, keyWidth: n, valueOffset: 0 })
-  const [row, ropeRow] = [rowOf(width), rowOf(ROPE)]
-  const page = PAGE * row.bytes
-  const ropePage = PAGE * ropeRow.bytes
-  const pages = tokens / PAGE
-  let end = 64
-  const take = (bytes: number) => {
-    const at = end
-    end += Math.ceil(bytes / 64) * 64
-    return at
-  }
-  const sizes = [queryScalars(width, heads), queryScalars(ROPE, heads), PAGE * heads, PAGE * width, PAGE * heads, 3 * heads, heads * width]
-  const [query, ropeQuery, scores, cachedValues, ropeScores, state, z] = sizes.map((n) => take(n * 4)) as [
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-  ]
-  const cache = take(pages * page)
-  const rope = take(pages * ropePage)
-  const memory = createMemory('wasm', end + heads * width * 4 + 64)
-  const space: KernelSpace = openSpace(module, memory)
-  const source = space.rows(take(heads * width * 4), heads * width)
-  const write = (base: number, of: CacheRow) => {
-    const bytes = PAGE * of.bytes
-    for (let i = 0; i < PAGE; i++) {
-      source.row(0).set(randomRow(of.width))
-      space.writeCacheRow(base + i * of.bytes, source, 0, of)
+async function onGpu(context: BenchContext): Promise<Outcome> {
+  const contexts = context.contexts ?? (context.quick ? [16384, 131072] : [131072, 524288, 2097152])
+  const longest = Math.max(...contexts)
+  const gpu = await openGpu(context.adapter)
+  const cells: Cell[] = []
+  for (const shape of SHAPES) {
+    if (context.signal.aborted) break
+    const bench = await AttentionCase.open(gpu, shape, longest)
+    const errors: number[] = []
+    for (const tokens of [1, 63, 65, 1003, Math.min(131072, longest)]) errors.push(await bench.error(tokens))
+    for (const tokens of contexts) {
+      const cell = newCell(shape, tokens)
+      cell.bytes = tokens * bench.bytesPerToken
+      cell.error = Math.max(...errors)
+      const tables = bench.tables(tokens)
+      const passes = await Promise.all(tables.map((first) => bench.dispatches(tokens, first)))
+      const reads = await Promise.all(tables.map((first) => bench.reads(tokens, first)))
+      for (const us of await timePasses(gpu, passes, Math.max(10, context.rounds))) cell.ms.push(us / 1000)
+      for (const us of await timePasses(gpu, reads, Math.max(10, context.rounds))) cell.read.push(us / 1000)
+      cells.push(cell)
+      context.progress(cells.length, SHAPES.length * contexts.length)
     }
-    for (let i = 1; i < pages; i++) space.copyBytes(base + i * bytes, base, bytes)
+    bench.close()
   }
-  write(cache, row)
-  write(rope, ropeRow)
-  for (const [to, of] of [
-    [query, row],
-    [ropeQuery, ropeRow],
-  ] as const) {
-    source.row(0).set(randomRow(heads * of.width))
-    space.loadQueries(to, source, 0, of.width, heads, heads, of.width, format)
-  }
-  const context: Rows = space.rows(z, heads * width)
-  const unit: UnitGeometry = {
-    query,
-    scores,
-    values: cachedValues,
-    state,
-    heads,
-    lanes: heads,
-    row,
-    valueOffset: 0,
-    valueWidth: width,
-    sharedLanes: heads,
-    sharedOffset: 0,
-    scale: 0.05,
-  }
-  return {
-    bytes: tokens * (row.bytes + ropeRow.bytes),
-    flops: tokens * heads * (4 * width + 2 * ROPE),
-    run: () => {
-      space.beginAttention(unit, context, 0)
-      for (let i = 0; i < pages; i++) {
-        space.dotPage(ropeQuery, rope + i * ropePage, ropeRow, ropeScores, heads, PAGE)
-        space.attendPage(unit, cache + i * page, ropeScores, context, 0, PAGE)
-      }
-      space.finishAttention(unit, context, 0)
-    },
-  }
+  await gpu.context.destroy()
+  return outcome(cells, {
+    floor: 'the cached bytes read once by a kernel that does nothing else, in the same run',
+    method:
+      'f16 cache in shuffled pages; queries to f16, flash decoding on tensor cores and combining are in the time; by timestamps of the device. Outputs are checked against float64 first.',
+    floorOf: (cell) => sampleOf(cell.read)?.median ?? 0,
+  })
 }
 
-const timed = (run: () => void) => () => {
-  const start = performance.now()
-  run()
-  return performance.now() - start
-}
-const probe = new Probe(1, 400e6)
-console.log(`${machine()}; one thread, ${format} cache, ${rounds} rounds, median (p10..p90)`)
-console.log(
-  'floor: the larger of bytes / bandwidth (wasm read loop) and operations / peak (multiply-adds in registers), measured in turn with the rest',
-)
-const rows = [['cached tokens', 'rank of', 'ms', 'GB/s', 'GFLOP/s', 'floor ms', 'share of floor', 'MLA over it']]
-for (const tokens of [65536, 131072]) {
-  const cases = { mlra: attention(128, 64, tokens), mla: attention(512, 64, tokens), mla16: attention(512, 16, tokens) }
-  const times = await inTurn(rounds, {
-    mlra: timed(cases.mlra.run),
-    mla: timed(cases.mla.run),
-    mla16: timed(cases.mla16.run),
-    read: () => probe.rate('wasm read'),
-    multiply: () => probe.rate('multiply'),
+function outcome(cells: readonly Cell[], about: { floor: string; method: string; floorOf: (cell: Cell) => number }): Outcome {
+  const timed = cells.filter((cell) => cell.ms.length > 0)
+  const median = (cell: Cell | undefined) => (cell ? sampleOf(cell.ms)?.median : undefined)
+  const at = (name: string, tokens: number) => timed.find((cell) => cell.shape.name === name && cell.tokens === tokens)
+  const rows = timed.map((cell): Row & { readonly ms: Sample } => {
+    const ms = sampleOf(cell.ms) as Sample
+    const floor = about.floorOf(cell)
+    const mla = median(at('MLA', cell.tokens))
+    return {
+      shape: cell.shape.name,
+      heads: cell.shape.heads,
+      tokens: cell.tokens,
+      ms,
+      ideal: sampleOf(cell.read)?.median,
+      floor,
+      share: (100 * floor) / ms.median,
+      rate: cell.bytes / ms.median / 1e6,
+      mla: mla === undefined ? undefined : mla / ms.median,
+      error: cell.error === undefined ? undefined : cell.error.toExponential(1),
+    }
   })
-  for (const [key, name] of [
-    ['mlra', 'MLRA-4, 64 heads, 128 + 64'],
-    ['mla', 'MLA, 64 heads, 512 + 64'],
-    ['mla16', 'MLA, 16 of 64 heads, 512 + 64'],
-  ] as const) {
-    const { bytes, flops } = cases[key]
-    const ms = median(times[key])
-    const floor = Math.max(bytes / median(times.read), flops / median(times.multiply)) / 1e6
-    rows.push([
-      String(tokens),
-      name,
-      spread(times[key]),
-      (bytes / ms / 1e6).toFixed(1),
-      (flops / ms / 1e6).toFixed(1),
-      floor.toFixed(1),
-      `${((floor / ms) * 100).toFixed(0)} %`,
-      (median(times.mla) / ms).toFixed(2),
-    ])
+  const contexts = [...new Set(timed.map((cell) => cell.tokens))].sort((a, b) => a - b)
+  const longest = contexts.at(-1) ?? 0
+  const [mlra, mla] = [at('MLRA-4 (TP 4)', longest), at('MLA', longest)]
+  const share = (cell: Cell) => `${((100 * about.floorOf(cell)) / (median(cell) as number)).toFixed(0)} %`
+  return {
+    floor: about.floor,
+    method: about.method,
+    columns: [
+      { key: 'shape', label: 'a rank of' },
+      { key: 'heads', label: 'heads' },
+      { key: 'tokens', label: 'cached tokens' },
+      { key: 'ms', label: 'attention', unit: 'ms', digits: 3 },
+      { key: 'ideal', label: 'ideal load time', unit: 'ms', digits: 3 },
+      { key: 'floor', label: 'floor', unit: 'ms', digits: 3 },
+      { key: 'share', label: 'floor over time', unit: '%', digits: 0 },
+      { key: 'rate', label: 'cache read', unit: 'GB/s' },
+      { key: 'mla', label: 'MLA over it', digits: 2 },
+      { key: 'error', label: 'largest relative error' },
+    ],
+    rows,
+    pictures: [
+      {
+        name: '',
+        title: "One rank's attention; dashed grey: the floor of each",
+        kind: 'lines',
+        x: { title: 'cached tokens', log: true, ticks: contexts },
+        y: { title: 'ms', log: true },
+        points: rows.map(({ tokens, ms, shape }) => ({
+          x: tokens as number,
+          y: ms.median,
+          low: ms.p10,
+          high: ms.p90,
+          series: shape as string,
+          trusted: isTrusted(ms),
+        })),
+        floor: rows.map(({ tokens, floor, shape }) => ({ x: tokens as number, y: floor as number, series: shape as string })),
+      },
+    ],
+    answer:
+      mlra && mla
+        ? [
+            `At ${longest} cached tokens MLA takes ${((median(mla) as number) / (median(mlra) as number)).toFixed(2)} times as long as a rank of MLRA-4, reading 3.0 times the bytes (the paper: ${PAPER_RATIO}); floors are ${share(mla)} of MLA's time and ${share(mlra)} of MLRA-4's.`,
+            ...(at(SPLIT_HEADS.name, longest)
+              ? [
+                  `With its heads split over four ranks each still reads the whole latent, but computes a quarter: ${(median(at(SPLIT_HEADS.name, longest)) as number).toFixed(1)} ms against MLRA-4's ${(median(mlra) as number).toFixed(1)}. A CPU is bound by arithmetic, so there the split of heads is worth as much as the split of latents.`,
+                ]
+              : []),
+          ]
+        : [],
   }
 }
-await probe.close()
-console.log(table(rows))

@@ -6,14 +6,8 @@ import { PAGE } from '../kernels/gpu/wgsl/cache-rows.js'
 import { tensorAttention } from '../kernels/gpu/wgsl/tensor-attention.js'
 import { combineGroups, combineTensorParts, packQueries, slotTable } from '../kernels/gpu/wgsl/tensor-parts.js'
 import { packedQueryWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../kernels/gpu/wgsl/tensor-shape.js'
+import type { AttentionWidths } from './attention-case.js'
 import { fillRandom, type GpuBench, randomF16, readBack, readOnly } from './gpu-measure.js'
-
-export interface AttentionWidths {
-  readonly name: string
-  readonly heads: number
-  readonly latent: number
-  readonly rope: number
-}
 
 function shuffled(n: number): Uint32Array {
   const order = Uint32Array.from({ length: n }, (_, i) => i)

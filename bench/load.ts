@@ -1,29 +1,77 @@
 // How fast does a checkpoint load from a warm file cache, as published and converted?
-// Usage: node dist/bench/load.js [rounds]
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { convert, Engine } from '../src/index.js'
-import { inTurn, machine, median, midModel, spread, table, temporaryFolder } from './measure.js'
+import { type Benchmark, interleave, type Row } from './harness/benchmark.js'
+import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
+import { benchModel } from './models.js'
+import { Probe } from './probe.js'
 
-const rounds = Number(process.argv[2] ?? 5)
-const folder = temporaryFolder()
-const dir = await midModel(folder)
-const packed = join(folder, 'packed')
-await convert(dir, packed, { weights: 'bf16' })
-const load = (from: string) => async () => {
-  const engine = await Engine.load(from, { ranks: 2, maxRunning: 4, cacheTokens: 4096 })
-  await engine.close()
-  return engine.info.loadMs
+interface Cell {
+  readonly checkpoint: string
+  readonly dir: string
+  readonly ms: number[]
 }
-const results = await inTurn(rounds, { published: load(dir), converted: load(packed) })
-const bytes = statSync(join(dir, 'model.safetensors')).size
-console.log(`${machine()}; mid, bf16, 2 ranks, ${rounds} rounds, median (p10..p90)`)
-console.log('floor: one copy from the file cache; start-up of the threads is in these times')
-const rate = (ms: readonly number[]) => (bytes / median(ms) / 1e6).toFixed(2)
-console.log(
-  table([
-    ['checkpoint', 'ms', 'GB/s'],
-    ['as published', spread(results.published, 0), rate(results.published)],
-    ['converted', spread(results.converted, 0), rate(results.converted)],
-  ]),
-)
+
+export const load: Benchmark = {
+  name: 'load',
+  question: 'How long does a checkpoint take to load, as published and converted?',
+  heeds: ['ranks'],
+  async run(context) {
+    const ranks = context.ranks?.[0] ?? 2
+    const published = await benchModel(context.folder, context.quick ? 'tiny' : 'mid', 'mlra_4', context.seed)
+    const cells: Cell[] = [{ checkpoint: 'as published, bf16', dir: published, ms: [] }]
+    for (const weights of ['bf16', 'int8'] as const) {
+      const dir = join(context.folder, `packed-${weights}`)
+      await convert(published, dir, { weights })
+      cells.push({ checkpoint: `converted, ${weights}`, dir, ms: [] })
+    }
+    await interleave(context, cells, async ({ dir, ms }, warmUp) => {
+      const engine = await Engine.load(dir, { ranks, maxRunning: 4, cacheTokens: 4096 })
+      await engine.close()
+      if (!warmUp) ms.push(engine.info.loadMs)
+    })
+    const probe = new Probe(1, 400e6)
+    await probe.rate('wasm read')
+    const read = await probe.rate('wasm read')
+    await probe.close()
+    const rows = cells
+      .filter(({ ms }) => ms.length > 0)
+      .map(({ checkpoint, dir, ms }): Row & { readonly ms: Sample } => {
+        const bytes = statSync(join(dir, 'model.safetensors')).size
+        const sample = sampleOf(ms) as Sample
+        return { checkpoint, megabytes: bytes / 1e6, ms: sample, rate: bytes / sample.median / 1e6, floor: bytes / read / 1e6 }
+      })
+    return {
+      floor: `the file's bytes read once at ${read.toFixed(1)} GB/s (one thread); starting the threads is in the times`,
+      method: `${ranks} ranks, model of ${context.quick ? 'size tiny' : 'size mid'}, file cache warm.`,
+      columns: [
+        { key: 'checkpoint', label: 'checkpoint' },
+        { key: 'megabytes', label: 'file', unit: 'MB' },
+        { key: 'ms', label: 'load', unit: 'ms', digits: 0 },
+        { key: 'rate', label: 'GB/s', digits: 2 },
+        { key: 'floor', label: 'floor', unit: 'ms' },
+      ],
+      rows,
+      pictures: [
+        {
+          name: '',
+          title: 'Loading a checkpoint; tick: the floor',
+          kind: 'bars',
+          x: { title: '' },
+          y: { title: 'ms' },
+          points: rows.map(({ checkpoint, ms }) => ({
+            x: checkpoint as string,
+            y: ms.median,
+            low: ms.p10,
+            high: ms.p90,
+            series: 'load',
+            trusted: isTrusted(ms),
+          })),
+          floor: rows.map(({ checkpoint, floor }) => ({ x: checkpoint as string, y: floor as number, series: 'load' })),
+        },
+      ],
+      answer: rows.map(({ checkpoint, ms, rate }) => `${checkpoint as string}: ${ms.median.toFixed(0)} ms (${(rate as number).toFixed(2)} GB/s).`),
+    }
+  },
+}

@@ -52,12 +52,17 @@ export async function inTurn<K extends string>(
   return results
 }
 
-/** A folder that is gone when the process is. */
-export function temporaryFolder(): string {
+/** A folder that is gone when the process is; its owner sees to Ctrl-C. */
+export function folderOfProcess(): string {
   const folder = mkdtempSync(join(tmpdir(), 'tetrad-bench-'))
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
-  process.once('SIGINT', () => process.exit(130))
   return folder
+}
+
+/** The same for a script that ends at Ctrl-C. */
+export function temporaryFolder(): string {
+  process.once('SIGINT', () => process.exit(130))
+  return folderOfProcess()
 }
 
 /** A synthesized model of the preset `mid`. */

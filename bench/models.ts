@@ -17,6 +17,9 @@ const SCALED = {
   tiny: { n_layer: 2, n_head: 8, n_embd: 128, vocab_size: 512, head: 16, rope: 8, query: 64, intermediate: 352 },
 } as const
 
+/** Rotary positions go on; the weights are random, so no context is beyond training. */
+const LONGEST = 2 ** 20
+
 type Scaled = keyof typeof SCALED
 
 const isLatent = (variant: string) => /^(mlra|gla|mla)/.test(variant)
@@ -24,7 +27,7 @@ const isLatent = (variant: string) => /^(mlra|gla|mla)/.test(variant)
 /** The shape of the 2.9 B models at another size, with this MLP. */
 function scaledConfig(size: Scaled, variant: string, intermediate: number): PresetConfig {
   const { head, rope, query, intermediate: _, ...common } = SCALED[size]
-  const all = { ...common, block_size: 4096, intermediate_size: intermediate }
+  const all = { ...common, block_size: LONGEST, intermediate_size: intermediate }
   if (isLatent(variant)) return { ...all, q_lora_rank: query, kv_lora_rank: 4 * head, qk_nope_head_dim: head, qk_rope_head_dim: rope }
   // The 2.9 B preset says how heads are grouped.
   const { group_size, rank, q_rank, share_q_dim } = PRESETS['2.9b']?.(variant) ?? {}
@@ -52,6 +55,10 @@ function equalConfig(size: Scaled, variant: string): PresetConfig {
 export async function benchModel(folder: string, size: string, variant: string, seed: number): Promise<string> {
   const dir = join(folder, `${size}-${variant}`)
   if (existsSync(join(dir, 'model.safetensors'))) return dir
-  await synthesize(dir, { variant, seed, ...(size in SCALED ? { config: equalConfig(size as Scaled, variant) } : { preset: size }) })
+  await synthesize(dir, {
+    variant,
+    seed,
+    config: { ...(size in SCALED ? equalConfig(size as Scaled, variant) : PRESETS[size]?.(variant)), block_size: LONGEST },
+  })
   return dir
 }

@@ -1,93 +1,218 @@
-// How fast is Tetrad beside llama.cpp on models of the same size? Each runs in a process of its own, in turn, so that a busy minute
-// hits both. Decode is compared with llama.cpp's best thread count (1 here), prefill with 2 threads.
-// With an MLRA-4 graph of models/tiny (.onnx), onnxruntime-node is timed as well, at a context of 512 and with 2 threads (its best).
-// Usage: node dist/bench/peers.js <folder with node_modules/node-llama-cpp and onnxruntime-node> [rounds] [tiny.onnx]
-import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
-import { availableParallelism, cpus, tmpdir } from 'node:os'
+// How fast is Tetrad beside llama.cpp (node-llama-cpp) and onnxruntime-node? Each run is a process of its own, in turn. The peers are
+// installed into a folder of their own, never with the package.
+import { execFile } from 'node:child_process'
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { synthesize } from '../src/index.js'
+import { promisify } from 'node:util'
+import { Engine, OptionError } from '../src/index.js'
+import { type BenchContext, type Benchmark, interleave, type Row } from './harness/benchmark.js'
+import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
+import { benchModel } from './models.js'
 import { type GgufType, type LlamaShape, writeGguf } from './peers/write-gguf.js'
+import { writeOnnx } from './peers/write-onnx.js'
+import { Probe } from './probe.js'
+import { TINY } from './traffic.js'
 
-const folder = process.argv[2]
-if (!folder || !existsSync(join(folder, 'node_modules/node-llama-cpp'))) {
-  console.error('Install the peer first: npm i --ignore-scripts node-llama-cpp, in a folder of its own, and give that folder.')
-  process.exit(1)
-}
-const rounds = Number(process.argv[3] ?? 5)
-const onnx = process.argv[4]
-const work = mkdtempSync(join(tmpdir(), 'tetrad-peers-'))
-process.once('exit', () => rmSync(work, { recursive: true, force: true }))
-process.once('SIGINT', () => process.exit(130))
+const PACKAGES = ['node-llama-cpp@3.22.1', 'onnxruntime-node@1.30.0', 'onnx-proto@8.0.1']
 
-const script = (name: string) => fileURLToPath(new URL(`./peers/${name}.js`, import.meta.url))
-const run = (name: string, args: readonly (string | number)[]) => {
-  const out = execFileSync(process.execPath, [script(name), ...args.map(String)], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
-  return JSON.parse(out.trim().split('\n').at(-1) as string) as { tokensPerSecond: number; bytes?: number }
-}
-const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] as number
-const spread = (values: readonly number[], digits: number) =>
-  `${median(values).toFixed(digits)} (${Math.min(...values).toFixed(digits)}..${Math.max(...values).toFixed(digits)})`
-
-const SHAPES: Readonly<Record<string, LlamaShape>> = {
+/** Llamas of as many parameters as the models beside them. */
+const LLAMAS: Readonly<Record<'tiny' | 'mid', LlamaShape>> = {
   tiny: { layers: 8, embed: 384, heads: 6, intermediate: 1024, vocab: 4096 },
   mid: { layers: 12, embed: 1024, heads: 16, intermediate: 3072, vocab: 8192 },
 }
-const models: Readonly<Record<string, string>> = { tiny: fileURLToPath(new URL('../../models/tiny', import.meta.url)), mid: join(work, 'mid') }
-await synthesize(models.mid as string, { preset: 'mid', variant: 'mlra_4' })
 
-console.log(`${cpus()[0]?.model}, ${availableParallelism()} cores, Node ${process.version}; ${rounds} rounds, median (least..most)`)
-console.log('floor: bytes of weights / memory bandwidth (npm run bench:matvec) for decode; arithmetic for prefill')
-console.log('what                                Tetrad, 2 ranks       llama.cpp             ratio of tokens/s  ratio of GB/s of weights  target')
-for (const [model, weights, type, kind, tokens, threads, target] of [
-  ['tiny', 'bf16', 'f16', 'decode', 300, 1, '2.0 tokens/s'],
-  ['mid', 'bf16', 'f16', 'decode', 96, 1, '1.5 GB/s'],
-  ['mid', 'int8', 'q8_0', 'decode', 96, 1, '2.0 GB/s'],
-  ['mid', 'bf16', 'f16', 'prefill', 512, 2, '0.45 tokens/s'],
-  ['mid', 'int8', 'q8_0', 'prefill', 512, 2, '0.5 tokens/s'],
-] as const satisfies readonly (readonly [string, string, GgufType, string, number, number, string])[]) {
-  const file = join(work, `${model}-${type}.gguf`)
-  const peerBytes = writeGguf(file, SHAPES[model] as LlamaShape, type)
-  const ours: number[] = []
-  const peers: number[] = []
-  let bytes = 0
-  for (let round = 0; round < rounds; round++) {
-    peers.push(run('llama', [folder, file, kind, tokens, threads]).tokensPerSecond)
-    const result = run('tetrad', [models[model] as string, kind, tokens, 2, weights])
-    ours.push(result.tokensPerSecond)
-    bytes = result.bytes ?? 0
-  }
-  const ratio = median(ours) / median(peers)
-  const rates = kind === 'decode' ? ((ratio * bytes) / peerBytes).toFixed(2) : ''
-  const digits = median(ours) < 200 ? 1 : 0
-  const label = `${model} ${kind}, ${weights} / ${type}`
-  console.log(
-    [label.padEnd(34), spread(ours, digits).padEnd(20), spread(peers, digits).padEnd(20), ratio.toFixed(2).padEnd(17), rates.padEnd(24), target].join(
-      '  ',
-    ),
-  )
-  rmSync(file)
+/** llama.cpp's decode is fastest with one thread on two cores, and its prefill with two. */
+const LLAMA_RUNS = [
+  { model: 'tiny', weights: 'bf16', type: 'f16', kind: 'decode', tokens: 300, threads: 1 },
+  { model: 'tiny', weights: 'int8', type: 'q8_0', kind: 'decode', tokens: 300, threads: 1 },
+  { model: 'mid', weights: 'bf16', type: 'f16', kind: 'decode', tokens: 96, threads: 1 },
+  { model: 'mid', weights: 'int8', type: 'q8_0', kind: 'decode', tokens: 96, threads: 1 },
+  { model: 'mid', weights: 'bf16', type: 'f16', kind: 'prefill', tokens: 512, threads: 2 },
+  { model: 'mid', weights: 'int8', type: 'q8_0', kind: 'prefill', tokens: 512, threads: 2 },
+] as const satisfies readonly { type: GgufType; model: keyof typeof LLAMAS; [key: string]: unknown }[]
+
+const ONNX_CONTEXT = 512
+
+interface Cell {
+  readonly what: string
+  readonly peer: string
+  readonly own: () => Promise<Result>
+  readonly other: () => Promise<Result>
+  readonly ours: number[]
+  readonly theirs: number[]
+  /** Of a token: bytes of weights of both. */
+  bytes: number
+  readonly peerBytes: number
 }
 
-if (onnx) {
-  for (const [weights, target] of [
-    ['bf16', '3 tokens/s'],
-    ['int8', '4 tokens/s'],
-  ] as const) {
-    const ours: number[] = []
-    const peers: number[] = []
-    for (let round = 0; round < rounds; round++) {
-      peers.push(run('onnxruntime', [folder, onnx, 512, 2]).tokensPerSecond)
-      ours.push(run('tetrad', [models.tiny as string, 'decode', 300, 2, weights]).tokensPerSecond)
+interface Result {
+  readonly tokensPerSecond: number
+  readonly bytes?: number
+  readonly logits?: readonly number[]
+}
+
+const run = promisify(execFile)
+
+/** A process of ours that prints a line of JSON at its end. */
+async function script(name: string, args: readonly (string | number)[]): Promise<Result> {
+  const file = fileURLToPath(new URL(`./peers/${name}.js`, import.meta.url))
+  const { stdout } = await run(process.execPath, [file, ...args.map(String)], { maxBuffer: 64 << 20 })
+  return JSON.parse(stdout.trim().split('\n').at(-1) as string) as Result
+}
+
+export const peers: Benchmark = {
+  name: 'peers',
+  question: 'How fast is Tetrad beside llama.cpp and onnxruntime-node?',
+  heeds: ['peers'],
+  async run(context) {
+    const folder = await installed(context)
+    const mid = context.quick ? TINY : await benchModel(context.folder, 'mid', 'mlra_4', context.seed)
+    const llama = LLAMA_RUNS.filter(({ model, kind }) => !context.quick || (model === 'tiny' && kind === 'decode')).map(
+      ({ model, weights, type, kind, tokens, threads }): Cell => {
+        const file = join(context.folder, `${model}-${type}.gguf`)
+        const peerBytes = existsSync(file) ? (sizes.get(file) ?? 0) : writeGguf(file, LLAMAS[model], type)
+        sizes.set(file, peerBytes)
+        return {
+          what: `${model} ${kind}, ${weights}`,
+          peer: `llama.cpp ${type}, ${threads} thread${threads > 1 ? 's' : ''}`,
+          own: () => script('tetrad', [model === 'tiny' ? TINY : mid, kind, tokens, 2, weights]),
+          other: () => script('llama', [folder, file, kind, tokens, threads]),
+          ours: [],
+          theirs: [],
+          bytes: 0,
+          peerBytes,
+        }
+      },
+    )
+    const graphs = [{ model: 'tiny', dir: TINY }, ...(context.quick ? [] : [{ model: 'mid', dir: mid }])]
+    const onnx: Cell[] = []
+    const largestDifferences: number[] = []
+    for (const { model, dir } of graphs) {
+      const file = join(context.folder, `${model}.onnx`)
+      const { layers, latents, rope } = await writeOnnx(file, dir, folder)
+      const time = () => script('onnxruntime', [folder, file, layers, latents, rope, ONNX_CONTEXT, 2])
+      largestDifferences.push(await difference(dir, (await time()).logits ?? []))
+      for (const weights of ['bf16', 'int8'] as const) {
+        onnx.push({
+          what: `${model} decode, ${weights}`,
+          peer: 'onnxruntime-node f32, the same weights, 2 threads',
+          own: () => script('tetrad', [dir, 'decode', model === 'tiny' ? 300 : 96, 2, weights]),
+          other: time,
+          ours: [],
+          theirs: [],
+          bytes: 0,
+          peerBytes: 0,
+        })
+      }
     }
-    const ratio = (median(ours) / median(peers)).toFixed(2)
-    const cells = [
-      `tiny decode, ${weights} / onnxruntime-node f32`.padEnd(34),
-      spread(ours, 0).padEnd(20),
-      spread(peers, 0).padEnd(20),
-      ratio.padEnd(17),
-    ]
-    console.log([...cells, ''.padEnd(24), target].join('  '))
+    const cells = [...llama, ...onnx]
+    await interleave(context, cells, async (cell, warmUp) => {
+      const theirs = await cell.other()
+      const ours = await cell.own()
+      cell.bytes = ours.bytes ?? 0
+      if (warmUp) return
+      cell.theirs.push(theirs.tokensPerSecond)
+      cell.ours.push(ours.tokensPerSecond)
+    })
+    for (const { model } of graphs) rmSync(join(context.folder, `${model}.onnx`), { force: true })
+    const probe = new Probe(2, 400e6)
+    await probe.rate('wasm read')
+    const read = await probe.rate('wasm read')
+    const peak = await probe.rate('multiply')
+    await probe.close()
+    const rows = cells
+      .filter(({ ours, theirs }) => ours.length > 0 && theirs.length > 0)
+      .map(({ what, peer, ours, theirs, bytes, peerBytes }): Row & { readonly ours: Sample; readonly theirs: Sample; readonly ratio: number } => {
+        const [mine, other] = [sampleOf(ours) as Sample, sampleOf(theirs) as Sample]
+        const ratio = mine.median / other.median
+        const decode = what.includes('decode')
+        return {
+          what,
+          peer,
+          ours: mine,
+          theirs: other,
+          ratio,
+          bytesRatio: decode && peerBytes > 0 ? (ratio * bytes) / peerBytes : undefined,
+          most: decode ? (read * 1e9) / bytes : undefined,
+        }
+      })
+    return {
+      floor: `for decoding the weights at ${read.toFixed(0)} GB/s (2 threads), for prefill the multiply-adds at ${peak.toFixed(0)} GFLOP/s`,
+      method: `Tetrad at 2 ranks; ${PACKAGES.join(', ')}; every run in a process of its own, peers and Tetrad in turn. llama.cpp runs Llamas of as many parameters; onnxruntime runs the same checkpoint at ${ONNX_CONTEXT} cached tokens, as a graph whose logits after one token differ from Tetrad's by at most ${largestDifferences.map((d) => d.toExponential(1)).join(' and ')}.`,
+      columns: [
+        { key: 'what', label: 'what' },
+        { key: 'peer', label: 'peer' },
+        { key: 'ours', label: 'Tetrad, tokens/s', digits: 0 },
+        { key: 'theirs', label: 'peer, tokens/s', digits: 0 },
+        { key: 'ratio', label: 'Tetrad over peer', digits: 2 },
+        { key: 'bytesRatio', label: 'in GB/s of weights', digits: 2 },
+        { key: 'most', label: 'at the floor, tokens/s', digits: 0 },
+      ],
+      rows,
+      pictures: [
+        {
+          name: '',
+          title: 'Tetrad at 2 ranks over its peers, tokens/s; 1 is as fast',
+          kind: 'bars',
+          x: { title: '' },
+          y: { title: 'times as fast' },
+          points: rows.map(({ what, peer, ratio, ours, theirs }) => ({
+            x: `${what as string} | ${(peer as string).split(',')[0]}`,
+            y: ratio,
+            series: 'ratio',
+            trusted: isTrusted(ours) && isTrusted(theirs),
+          })),
+        },
+      ],
+      answer: [
+        ...(rows.some((r) => r.ratio >= 1)
+          ? [
+              `Faster: ${rows
+                .filter((r) => r.ratio >= 1)
+                .map((r) => `${r.what as string} than ${r.peer as string} (${r.ratio.toFixed(2)})`)
+                .join('; ')}.`,
+            ]
+          : []),
+        ...(rows.some((r) => r.ratio < 1)
+          ? [
+              `Slower: ${rows
+                .filter((r) => r.ratio < 1)
+                .map((r) => `${r.what as string} than ${r.peer as string} (${r.ratio.toFixed(2)})`)
+                .join('; ')}.`,
+            ]
+          : []),
+      ],
+    }
+  },
+}
+
+/** Bytes of weights of files already written. */
+const sizes = new Map<string, number>()
+
+async function difference(dir: string, logits: readonly number[]): Promise<number> {
+  const engine = await Engine.load(dir, { ranks: 1, weights: 'f32', maxRunning: 1, cacheTokens: 64 })
+  const own = await engine.logits([5])
+  await engine.close()
+  return own.reduce((most, v, i) => Math.max(most, Math.abs(v - (logits[i] ?? Number.NaN))), 0)
+}
+
+/** The folder that has the peers. */
+async function installed({ peers: given, folder, signal }: BenchContext): Promise<string> {
+  if (given !== undefined) {
+    const missing = PACKAGES.map((p) => p.slice(0, p.lastIndexOf('@'))).filter((p) => !existsSync(join(given, 'node_modules', p)))
+    if (missing.length === 0) return given
+    throw new OptionError('OPTION_INVALID', {
+      what: 'the folder of peers lacks packages',
+      expected: PACKAGES.join(', '),
+      actual: `${missing.join(', ')} missing in ${given}`,
+      remedy: 'Leave peers out: they are installed in a temporary folder then.',
+    })
   }
+  const dir = join(folder, 'peers')
+  mkdirSync(dir)
+  writeFileSync(join(dir, 'package.json'), '{"private":true}')
+  console.error(`installing ${PACKAGES.join(', ')} in ${dir}`)
+  await run('npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund', ...PACKAGES], { cwd: dir, signal })
+  return dir
 }

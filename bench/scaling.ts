@@ -25,6 +25,8 @@ interface Cell {
   operations: number
   /** Of the ranks' time, waiting at collectives, in percent. */
   waiting: number | undefined
+  /** Collectives of a step. */
+  collectives: number
   /** Why there are no times. */
   missing: string | undefined
 }
@@ -73,6 +75,7 @@ export const scaling: Benchmark = {
             cacheBytes: 0,
             operations: 0,
             waiting: undefined,
+            collectives: 0,
             missing: undefined,
           }),
         ),
@@ -138,13 +141,14 @@ async function measureCell(engine: Engine, prompt: readonly number[], cell: Cell
     cell.ms.push(1000 / timings.tokensPerSecond)
     return
   }
-  const { ranks } = engine.profile()
+  const { ranks, steps: profiled } = engine.profile()
   const waiting = ranks.flatMap(({ parts }) => parts.filter(({ name }) => name.startsWith('wait: ')))
   const all = ranks.reduce((sum, { stepMs }) => sum + stepMs, 0)
+  cell.collectives = waiting.reduce((sum, { calls }) => sum + calls, 0) / Math.max(1, ranks.length - 1) / Math.max(1, profiled)
   cell.waiting = all > 0 ? (100 * waiting.reduce((sum, { ms }) => sum + ms, 0)) / all : undefined
 }
 
-interface Rates {
+export interface Rates {
   /** GB/s and GFLOP/s by ranks; on a GPU operations bound nothing that is measured here. */
   readonly read: Readonly<Partial<Record<Ranks, number>>>
   readonly multiply: Readonly<Partial<Record<Ranks, number>>>
@@ -201,6 +205,7 @@ function rowOf(cell: Cell, all: readonly Cell[], rates: Rates): ScalingRow {
     weightBytes: cell.weightBytes,
     cacheBytes: cell.cacheBytes,
     operations: cell.operations,
+    collectives: cell.collectives,
   }
 }
 
@@ -240,6 +245,7 @@ function outcome(context: BenchContext, rows: readonly ScalingRow[], { size, par
     rows,
     pictures: pictures(rows),
     answer: answer(rows, context),
+    facts: { rates, size, parameters, cache },
   }
 }
 

@@ -28,6 +28,8 @@ export interface BenchContext extends BenchOptions {
   /** Aborted at Ctrl-C: what was measured until then is kept. */
   readonly signal: AbortSignal
   readonly progress: (done: number, total: number) => void
+  /** What another benchmark left in the folder of this machine. */
+  readonly earlier: (name: string) => Promise<Outcome | undefined>
 }
 
 export interface Column {
@@ -50,6 +52,8 @@ export interface Outcome {
   readonly pictures: readonly Picture[]
   /** Sentences made of the rows; none before there are any. */
   readonly answer: readonly string[]
+  /** What other benchmarks may need of it. */
+  readonly facts?: Readonly<Record<string, unknown>>
 }
 
 export interface Benchmark {

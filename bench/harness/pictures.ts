@@ -64,6 +64,10 @@ function axisOf({ title, log, ticks }: Axis): object {
   }
 }
 
+function isHollow({ trusted, predicted }: Point): boolean {
+  return trusted === false || predicted === true
+}
+
 /** Layers of lines with their spread, over the floors. */
 function lineLayers(picture: Picture, series: readonly string[]): object[] {
   const scale = (field: string, range: readonly unknown[]) => ({
@@ -84,8 +88,12 @@ function lineLayers(picture: Picture, series: readonly string[]): object[] {
       ? [layer('!datum.floor && isValid(datum.high)', { type: 'rule', opacity: 0.5 }, { y: { ...y, field: 'low' }, y2: { field: 'high' }, color })]
       : []),
     layer('!datum.floor', { type: 'line' }, { color, strokeDash }),
-    layer('!datum.floor && !datum.hollow', { type: 'point', filled: true, size: 45, opacity: 1 }, { color, shape }),
-    layer('!datum.floor && datum.hollow', { type: 'point', fill: 'white', size: 45, opacity: 1 }, { color, shape }),
+    ...(picture.points.some((p) => !isHollow(p))
+      ? [layer('!datum.floor && !datum.hollow', { type: 'point', filled: true, size: 45, opacity: 1 }, { color, shape })]
+      : []),
+    ...(picture.points.some(isHollow)
+      ? [layer('!datum.floor && datum.hollow', { type: 'point', fill: 'white', size: 45, opacity: 1 }, { color, shape })]
+      : []),
   ]
 }
 
@@ -128,10 +136,7 @@ export function vegaLite(picture: Picture): object {
   const columns = Math.min(3, facets.length)
   const many = facets.length > 1
   const bars = kind === 'bars'
-  const values = [
-    ...floor.map((p) => ({ ...p, floor: true })),
-    ...points.map((p) => ({ ...p, floor: false, hollow: p.trusted === false || p.predicted === true })),
-  ]
+  const values = [...floor.map((p) => ({ ...p, floor: true })), ...points.map((p) => ({ ...p, floor: false, hollow: isHollow(p) }))]
   const size = bars
     ? {
         width: Math.floor((WIDTH - 260) / columns),

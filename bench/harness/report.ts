@@ -4,9 +4,9 @@ import { existsSync } from 'node:fs'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { BENCHMARKS } from '../registry.js'
-import { type BenchResult, cells, machineLine, pictureName, remarks } from './results.js'
+import { type BenchResult, cells, drawAll, machineLine, pictureName, remarks } from './results.js'
 
-/** Writes it beside the folder of results. Returns its path. */
+/** Writes it beside the folder of results, and draws their pictures anew. Returns its path. */
 export async function writeReport(results: string): Promise<string> {
   const path = join(dirname(results), 'REPORT.md')
   const machines = (await readdir(results, { withFileTypes: true })).filter((entry) => entry.isDirectory()).map((entry) => entry.name)
@@ -14,8 +14,12 @@ export async function writeReport(results: string): Promise<string> {
   for (const { name, question } of BENCHMARKS) {
     const found: string[] = []
     for (const machine of machines.sort()) {
-      const file = join(results, machine, `${name}.json`)
-      if (existsSync(file)) found.push(section(JSON.parse(await readFile(file, 'utf8')) as BenchResult, join(results, machine), dirname(path)))
+      const folder = join(results, machine)
+      const file = join(folder, `${name}.json`)
+      if (!existsSync(file)) continue
+      const result = JSON.parse(await readFile(file, 'utf8')) as BenchResult
+      await drawAll(result, folder)
+      found.push(section(result, folder, dirname(path)))
     }
     if (found.length > 0) sections.push(`## ${name}: ${question}`, ...found)
   }

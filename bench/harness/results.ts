@@ -32,13 +32,17 @@ export async function writeResult(result: BenchResult, out: string): Promise<str
   const path = join(out, result.benchmark)
   await writeFile(`${path}.json`, `${JSON.stringify(result, null, 1)}\n`)
   await writeFile(`${path}.csv`, csv(result))
-  const written = [`${path}.json`, `${path}.csv`]
-  for (const picture of result.pictures) {
-    if (picture.points.length === 0) continue
-    const file = pictureName(result.benchmark, picture.name)
-    if (await draw(picture, join(out, file))) written.push(join(out, `${file}.svg`))
+  return [`${path}.json`, `${path}.csv`, ...(await drawAll(result, out))]
+}
+
+/** Draws a result's pictures in a folder. Returns those that could be drawn. */
+export async function drawAll({ benchmark, pictures }: BenchResult, folder: string): Promise<string[]> {
+  const drawn: string[] = []
+  for (const picture of pictures.filter(({ points }) => points.length > 0)) {
+    const path = join(folder, pictureName(benchmark, picture.name))
+    if (await draw(picture, path)) drawn.push(`${path}.svg`)
   }
-  return written
+  return drawn
 }
 
 export function pictureName(benchmark: string, name: string): string {

@@ -1,6 +1,8 @@
 // Runs one benchmark: progress on a terminal, Ctrl-C keeps what was measured, results to the machine's folder.
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { progressBar } from '../../src/commands/progress.js'
-import { temporaryFolder } from '../measure.js'
+import { folderOfProcess } from '../measure.js'
 import type { Benchmark, BenchOptions } from './benchmark.js'
 import { machineFacts, machineSlug, OthersMeter } from './machine.js'
 import { type BenchResult, writeResult } from './results.js'
@@ -17,10 +19,21 @@ export async function runBenchmark(
   const bar = progressBar(benchmark.name, 'cells')
   const meter = new OthersMeter()
   const start = performance.now()
+  const machine = machineFacts(gpu)
+  const folder = out(machineSlug(machine))
+  const earlier = async (name: string) => {
+    const text = await readFile(join(folder, `${name}.json`), 'utf8').catch(() => undefined)
+    return text === undefined ? undefined : (JSON.parse(text) as BenchResult)
+  }
   try {
-    const outcome = await benchmark.run({ ...options, folder: temporaryFolder(), signal, progress: (done, total) => bar.update(done, total) })
+    const outcome = await benchmark.run({
+      ...options,
+      folder: folderOfProcess(),
+      signal,
+      earlier,
+      progress: (done, total) => bar.update(done, total),
+    })
     bar.stop()
-    const machine = machineFacts(gpu)
     const result: BenchResult = {
       benchmark: benchmark.name,
       question: benchmark.question,
@@ -35,7 +48,7 @@ export async function runBenchmark(
       interrupted: signal.aborted,
       ...outcome,
     }
-    return { result, files: await writeResult(result, out(machineSlug(machine))) }
+    return { result, files: await writeResult(result, folder) }
   } finally {
     bar.stop()
   }

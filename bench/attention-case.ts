@@ -1,0 +1,88 @@
+// One shape of attention on a CPU thread: one query row over a cache of random values, in the wasm kernels.
+import type { CacheFormat, UnitGeometry } from '../kernels/backend.js'
+import { type CacheRow, cacheRow, queryScalars } from '../kernels/cache-row.js'
+import { createMemory, openSpace, prepareBackend } from '../kernels/open-space.js'
+import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
+import type { WasmModule } from '../kernels/wasm/webassembly.js'
+
+/** Heads that a rank attends with, width of its latent, and of the rope key. */
+export interface AttentionWidths {
+  readonly name: string
+  readonly heads: number
+  readonly latent: number
+  readonly rope: number
+}
+
+export interface CpuAttention {
+  readonly bytesPerToken: number
+  readonly operationsPerToken: number
+  /** Milliseconds of one row over `tokens`, a multiple of 64 up to those that it was made with. */
+  time(tokens: number): number
+}
+
+const PAGE = 64
+let compiled: WasmModule | undefined
+
+let seed = 1
+/** n values in -1..1. */
+function randomRow(n: number): Float32Array {
+  return Float32Array.from({ length: n }, () => {
+    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
+    return seed / 2 ** 31 - 1
+  })
+}
+
+export function cpuAttention({ heads, latent, rope }: AttentionWidths, tokens: number, format: CacheFormat): CpuAttention {
+  compiled ??= prepareBackend('wasm', bestSimdLevel(new URL('../kernels/wasm/', import.meta.url))) as WasmModule
+  const rowOf = (n: number): CacheRow => cacheRow(false, format, { width: n, paddedWidth: n, keyWidth: n, valueOffset: 0 })
+  const [row, ropeRow] = [rowOf(latent), rowOf(rope)]
+  const page = PAGE * row.bytes
+  const ropePage = PAGE * ropeRow.bytes
+  const pages = tokens / PAGE
+  let end = 64
+  const take = (bytes: number) => {
+    const at = end
+    end += Math.ceil(bytes / 64) * 64
+    return at
+  }
+  const lanes = Math.ceil(heads / 4) * 4
+  const [query, ropeQuery] = [take(queryScalars(latent, lanes) * 4), take(queryScalars(rope, lanes) * 4)]
+  const [scores, values, ropeScores] = [take(PAGE * lanes * 4), take(PAGE * latent * 4), take((PAGE * lanes + 4) * 4)]
+  const [state, z, written] = [take(3 * lanes * 4), take(heads * latent * 4), take(heads * latent * 4)]
+  const [cache, ropeCache] = [take(pages * page), take(pages * ropePage)]
+  const space = openSpace(compiled, createMemory('wasm', end))
+  const source = space.rows(written, heads * latent)
+  const fill = (base: number, of: CacheRow) => {
+    for (let i = 0; i < PAGE; i++) {
+      source.row(0).set(randomRow(of.width))
+      space.writeCacheRow(base + i * of.bytes, source, 0, of)
+    }
+    for (let i = 1; i < pages; i++) space.copyBytes(base + i * PAGE * of.bytes, base, PAGE * of.bytes)
+  }
+  fill(cache, row)
+  fill(ropeCache, ropeRow)
+  for (const [to, n] of [
+    [query, latent],
+    [ropeQuery, rope],
+  ] as const) {
+    source.row(0).set(randomRow(heads * n))
+    space.loadQueries(to, source, 0, n, heads, lanes, n, format)
+  }
+  const context = space.rows(z, heads * latent)
+  const geometry = { heads, lanes, row, valueOffset: 0, valueWidth: latent, sharedLanes: lanes, sharedOffset: 0, scale: 0.05 }
+  const unit: UnitGeometry = { query, scores, values, state, ...geometry }
+  return {
+    bytesPerToken: row.bytes + ropeRow.bytes,
+    operationsPerToken: heads * (4 * latent + 2 * rope),
+    time: (n) => {
+      const start = performance.now()
+      space.beginAttention(unit, context, 0)
+      for (let i = 0; i < n / PAGE; i++) {
+        space.dotPage(ropeQuery, ropeCache + i * ropePage, ropeRow, ropeScores, lanes, PAGE)
+        space.attendPage(unit, cache + i * page, ropeScores, context, 0, PAGE)
+      }
+      space.finishAttention(unit, context, 0)
+      return performance.now() - start
+    },
+  }
+}

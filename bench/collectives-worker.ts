@@ -1,0 +1,77 @@
+// A thread of the collectives benchmark: the ranks' own barrier, copies and sums over one exchange memory, timed.
+import { parentPort, workerData } from 'node:worker_threads'
+import type { SharedMemory } from '../kernels/backend.js'
+import { openSpace } from '../kernels/open-space.js'
+import type { Rows } from '../kernels/rows.js'
+import type { WasmModule } from '../kernels/wasm/webassembly.js'
+import { Collectives } from '../workers/collectives.js'
+
+export const OPERATIONS = ['barrier', 'all-gather', 'reduce-scatter', 'all-reduce'] as const
+
+export interface CollectivesTask {
+  readonly module: WasmModule
+  readonly exchange: SharedMemory
+  readonly control: SharedArrayBuffer
+  readonly rank: number
+  readonly ranks: number
+  readonly spins: number
+}
+
+export interface CollectivesRun {
+  readonly operation: (typeof OPERATIONS)[number]
+  /** Float32 values of the vector, a multiple of 16. */
+  readonly values: number
+  readonly repeats: number
+}
+
+const { module, exchange, control, rank, ranks, spins } = workerData as CollectivesTask
+const collectives = new Collectives(new Int32Array(control), rank, ranks, spins, 60_000)
+const space = openSpace(module, exchange)
+/** Bytes between what ranks leave in the exchange memory, and of its second half: slots alternate, so that one barrier is enough. */
+const SLOT = 4 << 20
+const own = new Float32Array(1 << 20).fill(0.5 + rank)
+
+function operation({ operation, values }: CollectivesRun): (turn: number) => void {
+  const part = values / ranks
+  const slot = (half: number, r: number): Rows => space.rows(half * 4 * SLOT + r * SLOT, values)
+  const result = (half: number): Rows => space.rows((8 + half) * SLOT, values)
+  const mine = (rows: Rows): Rows => rows.columns(rank * part, part)
+  const slots = [0, 1].map((half) => Array.from({ length: ranks }, (_, r) => slot(half, r)))
+  const results = [0, 1].map(result)
+  const local = { row: own.subarray(0, values) }
+  const gather = (turn: number) => {
+    mine(results[turn] as Rows)
+      .row(0)
+      .set(local.row.subarray(rank * part, (rank + 1) * part))
+    collectives.barrier('gather of queries')
+    local.row.set((results[turn] as Rows).row(0))
+  }
+  const scatter = (turn: number) => {
+    const all = slots[turn] as Rows[]
+    ;(all[rank] as Rows).row(0).set(local.row)
+    collectives.barrier('reduce-scatter of attention outputs')
+    space.sumPartials(mine(results[turn] as Rows), all.map(mine), part, 1, 1 / ranks)
+  }
+  switch (operation) {
+    case 'barrier':
+      return () => collectives.barrier('gather of queries')
+    case 'all-gather':
+      return gather
+    case 'reduce-scatter':
+      return scatter
+    case 'all-reduce':
+      return (turn) => {
+        scatter(turn)
+        collectives.barrier('all-reduce of the MLP')
+        local.row.set((results[turn] as Rows).row(0))
+      }
+  }
+}
+
+parentPort?.on('message', (run: CollectivesRun) => {
+  const step = operation(run)
+  for (let i = 0; i < 20; i++) step(i & 1)
+  const start = performance.now()
+  for (let i = 0; i < run.repeats; i++) step(i & 1)
+  parentPort?.postMessage(((performance.now() - start) * 1000) / run.repeats)
+})

@@ -1,0 +1,143 @@
+// What does it cost that ranks exchange: barrier, all-gather, reduce-scatter and all-reduce over shared memory, by ranks, size and load.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { availableParallelism } from 'node:os'
+import { Worker } from 'node:worker_threads'
+import { createMemory, prepareBackend } from '../kernels/open-space.js'
+import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
+import type { WasmModule } from '../kernels/wasm/webassembly.js'
+import { CONTROL_BYTES } from '../workers/layout.js'
+import type { CollectivesRun, CollectivesTask } from './collectives-worker.js'
+import { type Benchmark, interleave, type Row } from './harness/benchmark.js'
+import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
+import { Probe } from './probe.js'
+
+interface Cell extends CollectivesRun {
+  readonly ranks: 2 | 4
+  readonly busy: boolean
+  readonly us: number[]
+}
+
+/** As the engine chooses: spinning only where every rank may have a core. */
+const SPINS = 2000
+const SIZES = [4096, 65536, 1048576]
+
+export const collectives: Benchmark = {
+  name: 'collectives',
+  question: 'What does it cost that ranks exchange, by ranks, size and load?',
+  heeds: ['ranks'],
+  async run(context) {
+    const module = prepareBackend('wasm', bestSimdLevel(new URL('../kernels/wasm/', import.meta.url))) as WasmModule
+    const rankCounts = (context.ranks ?? [2, 4]).filter((r): r is 2 | 4 => r > 1)
+    const groups = new Map(rankCounts.map((ranks) => [ranks, new Group(ranks, module)]))
+    const repeats = context.quick ? 50 : 400
+    const sizes = context.quick ? SIZES.slice(0, 2) : SIZES
+    const cells = rankCounts.flatMap((ranks) =>
+      [false, true].flatMap((busy) =>
+        (['barrier', 'all-gather', 'reduce-scatter', 'all-reduce'] as const).flatMap((operation) =>
+          (operation === 'barrier' ? [0] : sizes).map((bytes): Cell => ({ ranks, busy, operation, values: bytes / 4, repeats, us: [] })),
+        ),
+      ),
+    )
+    const probe = new Probe(1, 64e6)
+    const copy = sampleOf([await probe.rate('wasm read'), await probe.rate('wasm read'), await probe.rate('wasm read')])?.median ?? 0
+    await probe.close()
+    try {
+      await interleave(context, cells, async (cell, warmUp) => {
+        const other = cell.busy ? spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' }) : undefined
+        if (other) await once(other, 'spawn')
+        const us = await groups.get(cell.ranks)?.time(cell)
+        other?.kill('SIGKILL')
+        if (other) await once(other, 'exit')
+        if (!warmUp && us !== undefined) cell.us.push(us)
+      })
+    } finally {
+      for (const group of groups.values()) await group.close()
+    }
+    const rows = cells
+      .filter((cell) => cell.us.length > 0)
+      .map((cell): Row & { readonly us: Sample } => ({
+        operation: cell.operation,
+        ranks: cell.ranks,
+        bytes: cell.values * 4,
+        load: cell.busy ? 'a core busy' : 'quiet',
+        us: sampleOf(cell.us) as Sample,
+        floor: (cell.values * 4) / copy / 1000,
+      }))
+    const find = (operation: string, ranks: number, bytes: number, load: string) =>
+      rows.find((r) => r.operation === operation && r.ranks === ranks && r.bytes === bytes && r.load === load)?.us.median.toFixed(1)
+    return {
+      floor: `the vector read once at ${copy.toFixed(1)} GB/s (one thread); a barrier has none`,
+      method: `The ranks' own Collectives in worker threads over one WebAssembly memory, ${repeats} in a row, as rank 0 sees them. Ranks spin up to ${SPINS} times where the machine has a core for each (it has ${availableParallelism()}), else they park at once.`,
+      columns: [
+        { key: 'operation', label: 'collective' },
+        { key: 'ranks', label: 'ranks' },
+        { key: 'bytes', label: 'bytes' },
+        { key: 'load', label: 'machine' },
+        { key: 'us', label: 'time', unit: 'us' },
+        { key: 'floor', label: 'floor', unit: 'us' },
+      ],
+      rows,
+      pictures: [
+        {
+          name: '',
+          title: 'Collectives over shared memory',
+          kind: 'lines',
+          x: { title: 'bytes of the vector', log: true, ticks: sizes },
+          y: { title: 'microseconds', log: true },
+          points: rows
+            .filter((r) => (r.bytes as number) > 0)
+            .map(({ operation, ranks, bytes, load, us }) => ({
+              x: bytes as number,
+              y: us.median,
+              low: us.p10,
+              high: us.p90,
+              series: operation as string,
+              facet: `${ranks} ranks, ${load}`,
+              trusted: isTrusted(us),
+            })),
+        },
+      ],
+      answer: [
+        ...(find('barrier', 2, 0, 'quiet')
+          ? [
+              `A barrier of 2 ranks takes ${find('barrier', 2, 0, 'quiet')} us on a quiet machine and ${find('barrier', 2, 0, 'a core busy')} us with a core busy; an all-reduce of ${SIZES[0]} bytes ${find('all-reduce', 2, 4096, 'quiet')} and ${find('all-reduce', 2, 4096, 'a core busy')} us.`,
+            ]
+          : []),
+        ...(find('barrier', 4, 0, 'quiet') && availableParallelism() < 4
+          ? [`Four ranks share ${availableParallelism()} cores here: their barrier is a change of threads, ${find('barrier', 4, 0, 'quiet')} us.`]
+          : []),
+      ],
+    }
+  },
+}
+
+/** Threads that stand in for ranks. */
+class Group {
+  readonly #workers: readonly Worker[]
+
+  constructor(ranks: 2 | 4, module: WasmModule) {
+    const control = new SharedArrayBuffer(CONTROL_BYTES)
+    const exchange = createMemory('wasm', 10 * (4 << 20))
+    const spins = ranks <= availableParallelism() ? SPINS : 0
+    this.#workers = Array.from(
+      { length: ranks },
+      (_, rank) =>
+        new Worker(new URL('./collectives-worker.js', import.meta.url), {
+          workerData: { module, exchange, control, rank, ranks, spins } satisfies CollectivesTask,
+        }),
+    )
+  }
+
+  /** Microseconds of one, on average of a run, as the first rank sees them. */
+  async time({ operation, values, repeats }: CollectivesRun): Promise<number> {
+    const done = this.#workers.map((worker) => once(worker, 'message') as Promise<number[]>)
+    for (const worker of this.#workers) worker.postMessage({ operation, values, repeats } satisfies CollectivesRun)
+    const [first] = await Promise.all(done)
+    return first?.[0] ?? Number.NaN
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#workers.map((worker) => worker.terminate()))
+  }
+}

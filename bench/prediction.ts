@@ -1,0 +1,198 @@
+// How long would a step take where this machine can't go: longer contexts, more devices? Calibrated on one rank up to 16 K tokens, checked on
+// the other cells that scaling measured, then used. It measures nothing itself.
+import { OptionError } from '../src/index.js'
+import type { Benchmark, Outcome, Row } from './harness/benchmark.js'
+import { median } from './measure.js'
+import { type Calibration, calibrate, predict, type RankEffect } from './model/step-time.js'
+import type { Rates, ScalingRow } from './scaling.js'
+
+type Use = 'calibration' | 'held out' | 'predicted'
+
+interface Line extends Row {
+  readonly variant: string
+  readonly ranks: number
+  readonly context: number
+  readonly use: Use
+  readonly measured: number | undefined
+  readonly predicted: number
+  readonly error: number | undefined
+}
+
+const LONGEST_CALIBRATION = 16384
+const LONGER = [262144, 1048576, 2097152]
+/** Milliseconds of an all-reduce of a few KB between devices that are linked: NVIDIA's nccl-tests, 8 H100 with NVLink, are at 0.02 to 0.04. */
+const LINK_MS = 0.03
+
+export const prediction: Benchmark = {
+  name: 'prediction',
+  question: 'How long would a step take at longer contexts and on more devices, and how far can that be trusted?',
+  heeds: ['backend', 'adapter'],
+  async run(context) {
+    const scaling = await context.earlier('scaling')
+    const collectives = await context.earlier('collectives')
+    const needed = context.backend === 'gpu' ? { scaling } : { scaling, collectives }
+    const missing = Object.entries(needed).find(([, result]) => result === undefined)
+    if (missing || !scaling?.facts) {
+      throw new OptionError('OPTION_INVALID', {
+        what: 'the prediction needs results that are not there',
+        expected: `a result of ${Object.keys(needed).join(' and ')} for this machine and backend`,
+        actual: 'none',
+        remedy: `Run npx tetrad bench ${missing?.[0] ?? 'scaling'} first.`,
+      })
+    }
+    const rows = scaling.rows as readonly ScalingRow[]
+    const effectOf = context.backend === 'gpu' ? gpuEffect(rows) : cpuEffect(rows, scaling.facts.rates as Rates, collectives as Outcome)
+    return predictions(rows, scaling.facts.rates as Rates, effectOf, context.backend === 'gpu')
+  },
+}
+
+type EffectOf = (variant: string, ranks: number) => RankEffect
+
+/** Ranks are threads of one machine: probes say how much faster several are, the collectives benchmark what exchanging costs. */
+function cpuEffect(rows: readonly ScalingRow[], { read, multiply }: Rates, collectives: Outcome): EffectOf {
+  const latency = (ranks: number) => {
+    const row = collectives.rows.find((r) => r.operation === 'all-gather' && r.ranks === ranks && r.bytes === 4096 && r.load === 'quiet')
+    return ((row?.us as { median: number } | undefined)?.median ?? 0) / 1000
+  }
+  const rate = (of: Rates['read'], ranks: number) => of[ranks as 1] ?? 1
+  return (variant, ranks) => {
+    const count = rows.find((r) => r.variant === variant && r.ranks === ranks)?.collectives
+    return {
+      weights: rate(read, ranks) / rate(read, 1),
+      attention: rate(multiply, ranks) / rate(multiply, 1),
+      collectives: ranks === 1 ? 0 : ((count as number | undefined) ?? 0),
+      collectiveMs: latency(ranks),
+    }
+  }
+}
+
+/** Each rank has a device of its own: it reads its share of the weights, and of the cache what the fullest rank holds. */
+function gpuEffect(rows: readonly ScalingRow[]): EffectOf {
+  const bytes = (variant: string, ranks: number) =>
+    KV_SHARES[variant]?.[ranks] ?? (rows.find((r) => r.variant === variant && r.ranks === ranks)?.predicted as number | undefined)
+  return (variant, ranks) => {
+    const [one, fullest] = [bytes(variant, 1), bytes(variant, ranks)]
+    return {
+      weights: ranks,
+      attention: one !== undefined && fullest !== undefined ? one / fullest : 1,
+      collectives: ranks === 1 ? 0 : COLLECTIVES,
+      collectiveMs: LINK_MS,
+    }
+  }
+}
+
+/** Two all-reduces a layer of the 2.9 B models, and the logits. */
+const COLLECTIVES = 49
+/** Cached values of the fullest rank for a token and layer at 1, 2, 4 and 8 devices; 2.9 B shapes; Tetrad itself has at most four ranks. */
+const KV_SHARES: Readonly<Record<string, Readonly<Record<number, number>>>> = {
+  mlra_4: { 1: 576, 2: 320, 4: 192, 8: 192 },
+  mlra_2: { 1: 576, 2: 320, 4: 192, 8: 192 },
+  gla_4: { 1: 576, 2: 320, 4: 192, 8: 192 },
+  gla_2: { 1: 576, 2: 320, 4: 320, 8: 320 },
+  mla: { 1: 576, 2: 576, 4: 576, 8: 576 },
+  gqa: { 1: 1536, 2: 768, 4: 512, 8: 256 },
+}
+
+function described(gpu: boolean): Pick<Outcome, 'floor' | 'method' | 'columns'> {
+  return {
+    floor: 'none: nothing is measured here; the model is in bench/model/step-time.ts',
+    method: `A line for each variant through its cells at 1 rank up to ${LONGEST_CALIBRATION} tokens; ${
+      gpu
+        ? `on several devices each reads its share of the weights and the cached rows of the fullest rank, and ${COLLECTIVES} all-reduces of ${LINK_MS} ms each (an assumption: devices linked as by NCCL over NVLink; Tetrad's own go through host memory)`
+        : 'for more ranks the rates of reading and multiplying are those that probes measured for as many threads, and every collective takes what the collectives benchmark measured'
+    }. Held out: measured, and not used for it.`,
+    columns: [
+      { key: 'variant', label: 'variant' },
+      { key: 'ranks', label: gpu ? 'devices' : 'ranks' },
+      { key: 'context', label: 'context' },
+      { key: 'use', label: 'used for' },
+      { key: 'measured', label: 'measured', unit: 'ms', digits: 2 },
+      { key: 'predicted', label: 'by the model', unit: 'ms', digits: 2 },
+      { key: 'error', label: 'error', unit: '%', digits: 0 },
+    ],
+  }
+}
+
+function predictions(rows: readonly ScalingRow[], rates: Rates, effectOf: EffectOf, gpu: boolean): Outcome {
+  const timed = rows.filter((r) => r.ms !== undefined)
+  const variants = [...new Set(timed.map((r) => r.variant))]
+  const read = rates.read[1] ?? 1
+  const lines: Line[] = []
+  const line = (calibration: Calibration, ranks: number, context: number, use: Use, measured: number | undefined): Line => {
+    const predicted = predict(calibration, context, effectOf(calibration.variant, ranks))
+    return {
+      variant: calibration.variant,
+      ranks,
+      context,
+      use,
+      measured,
+      predicted,
+      error: measured === undefined ? undefined : 100 * (predicted / measured - 1),
+    }
+  }
+  for (const variant of variants) {
+    const own = timed.filter((r) => r.variant === variant)
+    const known = own.filter((r) => r.ranks === 1 && r.context <= LONGEST_CALIBRATION)
+    const calibration = calibrate(
+      variant,
+      known.map((r) => ({ context: r.context, ms: r.ms?.median as number })),
+      ((own[0]?.weightBytes as number) ?? 0) / read / 1e6,
+    )
+    if (!calibration) continue
+    for (const row of own) lines.push(line(calibration, row.ranks, row.context, known.includes(row) ? 'calibration' : 'held out', row.ms?.median))
+    const most = Math.max(...own.map((r) => r.context))
+    const counts = gpu ? [1, 2, 4, 8] : [...new Set(own.map((r) => r.ranks))]
+    const contexts = [...new Set([...(gpu ? own.map((r) => r.context) : []), ...LONGER])].sort((a, b) => a - b)
+    for (const ranks of counts)
+      for (const context of contexts)
+        if (!own.some((r) => r.ranks === ranks && r.context === context) && (context > most || gpu))
+          lines.push(line(calibration, ranks, context, 'predicted', undefined))
+  }
+  const errors = lines.filter((l) => l.use === 'held out').map((l) => Math.abs(l.error as number))
+  if (lines.length === 0)
+    return {
+      ...described(gpu),
+      rows: [],
+      pictures: [],
+      answer: ['No variant became slower with its context: the times are too noisy to calibrate the model.'],
+    }
+  const verdict =
+    errors.length === 0
+      ? []
+      : [
+          `Over ${errors.length} held-out cells the error is ${median(errors).toFixed(0)} % at the median and ${Math.max(...errors).toFixed(0)} % at worst (targets: 15 and 30).`,
+        ]
+  const at = (variant: string, ranks: number, context: number) =>
+    lines.find((l) => l.variant === variant && l.ranks === ranks && l.context === context)?.predicted
+  const furthest = Math.max(...lines.map((l) => l.context))
+  const most = Math.max(...lines.map((l) => l.ranks))
+  const [mlra, mla] = [at('mlra_4', Math.min(4, most), furthest), at('mla', Math.min(4, most), furthest)]
+  return {
+    ...described(gpu),
+    rows: lines,
+    pictures: [
+      {
+        name: '',
+        title: 'Time of a decode step: filled is measured, hollow is predicted',
+        kind: 'lines',
+        x: { title: gpu ? 'cached tokens' : 'cached tokens', log: true },
+        y: { title: 'ms a token', log: true },
+        points: lines.map(({ variant, ranks, context, use, measured, predicted }) => ({
+          x: context,
+          y: use === 'predicted' ? predicted : (measured as number),
+          series: variant,
+          facet: `${ranks} ${gpu ? 'device' : 'rank'}${ranks === 1 ? '' : 's'}`,
+          predicted: use === 'predicted',
+        })),
+      },
+    ],
+    answer: [
+      ...verdict,
+      ...(mlra !== undefined && mla !== undefined
+        ? [
+            `Predicted at ${Math.min(4, most)} ${gpu ? 'devices' : 'ranks'} and ${furthest} tokens: MLRA-4 ${mlra.toFixed(1)} ms a token, MLA ${mla.toFixed(1)}: ${(mla / mlra).toFixed(2)} times.`,
+          ]
+        : []),
+    ],
+  }
+}
