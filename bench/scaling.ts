@@ -83,11 +83,20 @@ export const scaling: Benchmark = {
     )
     const rates = await measureRates(context, [...new Set(engines.map((e) => e.ranks))])
     let parameters = 0
-    await interleave(context, engines, async ({ variant, ranks, cells }, warmUp) => {
+    // A large model takes long to load onto a device: there an engine stays for all of its repetitions.
+    const stays = context.backend === 'gpu' && !context.quick
+    const repeats = stays ? context.rounds : 1
+    await interleave(stays ? { ...context, rounds: 0 } : context, engines, async ({ variant, ranks, cells }, warmUp) => {
       if (cells.every((cell) => cell.missing !== undefined)) return
       const dir = await benchModel(context.folder, size, variant, context.seed)
-      const options: EngineOptions = { ranks, cache, ...(context.adapter !== undefined && { adapter: context.adapter }), backend: context.backend }
-      parameters = await measureEngine(dir, options, cells, warmUp)
+      const options: EngineOptions = {
+        ranks,
+        cache,
+        backend: context.backend,
+        ...(context.adapter !== undefined && { adapter: context.adapter }),
+      }
+      if (warmUp && (!stays || ranks > 1)) parameters = await measureEngine(dir, options, cells, 0)
+      if (!warmUp || stays) parameters = await measureEngine(dir, options, cells, repeats, stays)
     })
     const cells = engines.flatMap((engine) => engine.cells)
     const rows = cells.map((cell) => rowOf(cell, cells, rates))
@@ -95,16 +104,18 @@ export const scaling: Benchmark = {
   },
 }
 
-/** Longest context that fits is found from the longest down: a cache is of one size. Returns the model's parameters. */
-async function measureEngine(dir: string, options: EngineOptions, cells: readonly Cell[], warmUp: boolean): Promise<number> {
+/**
+ * Times every cell `repeats` times, after a run that is not counted if `warm`; or, at 0 repeats, once with a profile, which costs some speed.
+ * The longest context that fits is found from the longest down: a cache is of one size. Returns the model's parameters.
+ */
+async function measureEngine(dir: string, options: EngineOptions, cells: readonly Cell[], repeats: number, warm = false): Promise<number> {
   for (let last = cells.length - 1; last >= 0; last--) {
     const longest = (cells[last] as Cell).context
     if ((cells[last] as Cell).missing !== undefined) continue
     let engine: Engine
     try {
       const tokens = longest + 256
-      // A profile costs some speed: only the round that is not timed has one.
-      engine = await Engine.load(dir, { ...options, maxContext: tokens, cacheTokens: tokens, maxRunning: 1, profile: warmUp })
+      engine = await Engine.load(dir, { ...options, maxContext: tokens, cacheTokens: tokens, maxRunning: 1, profile: repeats === 0 })
     } catch (error) {
       if (!(error instanceof TetradError)) throw error
       ;(cells[last] as Cell).missing = error.code
@@ -115,7 +126,10 @@ async function measureEngine(dir: string, options: EngineOptions, cells: readonl
       await pretendCached(engine, prompt)
       const { kvCache } = await inspect(dir, options)
       const predicted = kvCache.find((cost) => cost.ranks === options.ranks)?.bytesPerToken ?? 0
-      for (const cell of cells.slice(0, last + 1)) await measureCell(engine, prompt, cell, predicted, warmUp)
+      const fitting = cells.slice(0, last + 1)
+      if (warm) for (const cell of fitting) await measureCell(engine, prompt, cell, predicted, 'warm-up')
+      for (let i = 0; i < Math.max(1, repeats); i++)
+        for (const cell of fitting) await measureCell(engine, prompt, cell, predicted, repeats === 0 ? 'profile' : 'time')
       return engine.info.parameters
     } finally {
       await engine.close()
@@ -124,7 +138,13 @@ async function measureEngine(dir: string, options: EngineOptions, cells: readonl
   return 0
 }
 
-async function measureCell(engine: Engine, prompt: readonly number[], cell: Cell, predicted: number, warmUp: boolean): Promise<void> {
+async function measureCell(
+  engine: Engine,
+  prompt: readonly number[],
+  cell: Cell,
+  predicted: number,
+  why: 'time' | 'profile' | 'warm-up',
+): Promise<void> {
   const steps = cell.context > 100_000 ? 3 : cell.context > 20_000 ? 5 : 9
   const before = readCounters(engine)
   const { timings, tokens } = await engine.generate([...prompt.slice(0, cell.context), 1], { maxTokens: steps, ignoreEos: true })
@@ -137,10 +157,8 @@ async function measureCell(engine: Engine, prompt: readonly number[], cell: Cell
   cell.cacheBytes = (read.reduce((a, b) => a + b, 0) / rows) * cell.context
   cell.weightBytes = packedBytes(engine).shards.reduce((a, b) => a + b, 0)
   cell.operations = attentionOperations(engine) * cell.context + 2 * engine.info.parameters
-  if (!warmUp) {
-    cell.ms.push(1000 / timings.tokensPerSecond)
-    return
-  }
+  if (why === 'time') cell.ms.push(1000 / timings.tokensPerSecond)
+  if (why !== 'profile') return
   const { ranks, steps: profiled } = engine.profile()
   const waiting = ranks.flatMap(({ parts }) => parts.filter(({ name }) => name.startsWith('wait: ')))
   const all = ranks.reduce((sum, { stepMs }) => sum + stepMs, 0)
@@ -226,7 +244,7 @@ function outcome(context: BenchContext, rows: readonly ScalingRow[], { size, par
     context.backend === 'gpu' ? '' : `, or all multiply-adds at the rate of registers (${list(rates.multiply, 'GFLOP/s')}), whichever is longer`
   return {
     floor: `${reads}${multiplies}; ranks as threads`,
-    method: `Models '${size}' of ${(parameters / 1e6).toFixed(0)} M parameters, random weights in bf16, ${cache} cache, batch 1. A step's time is that of the tokens after the first. Waiting is from a profile of a round that is not timed.`,
+    method: `Models '${size}' of ${(parameters / 1e6).toFixed(0)} M parameters, random weights in bf16, ${cache} cache, batch 1. A step's time is that of the tokens after the first. Waiting is from a profile of a run that is not timed.${context.backend === 'gpu' ? ' Each engine stays on the device for its repetitions.' : ''}`,
     columns: [
       { key: 'variant', label: 'variant' },
       { key: 'ranks', label: 'ranks' },
