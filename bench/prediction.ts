@@ -3,7 +3,7 @@
 import { OptionError } from '../src/index.js'
 import type { Benchmark, Outcome, Row } from './harness/benchmark.js'
 import { median } from './measure.js'
-import { type Calibration, calibrate, predict, type RankEffect } from './model/step-time.js'
+import { type Calibration, calibrate, calibrateBase, predict, type RankEffect } from './model/step-time.js'
 import type { Rates, ScalingRow } from './scaling.js'
 
 type Use = 'calibration' | 'held out' | 'predicted'
@@ -96,7 +96,7 @@ const KV_SHARES: Readonly<Record<string, Readonly<Record<number, number>>>> = {
 function described(gpu: boolean): Pick<Outcome, 'floor' | 'method' | 'columns'> {
   return {
     floor: 'none: nothing is measured here; the model is in bench/model/step-time.ts',
-    method: `A line for each variant through its cells at 1 rank up to ${LONGEST_CALIBRATION} tokens; ${
+    method: `A line for each variant through its cells at 1 rank up to ${LONGEST_CALIBRATION} tokens${gpu ? ', its slope the bytes of a cached token at the rate at which a kernel reads' : ''}; ${
       gpu
         ? `on several devices each reads its share of the weights and the cached rows of the fullest rank, and ${COLLECTIVES} all-reduces of ${LINK_MS} ms each (an assumption: devices linked as by NCCL over NVLink; Tetrad's own go through host memory)`
         : 'for more ranks the rates of reading and multiplying are those that probes measured for as many threads, and every collective takes what the collectives benchmark measured'
@@ -133,11 +133,11 @@ function predictions(rows: readonly ScalingRow[], rates: Rates, effectOf: Effect
   for (const variant of variants) {
     const own = timed.filter((r) => r.variant === variant)
     const known = own.filter((r) => r.ranks === 1 && r.context <= LONGEST_CALIBRATION)
-    const calibration = calibrate(
-      variant,
-      known.map((r) => ({ context: r.context, ms: r.ms?.median as number })),
-      ((own[0]?.weightBytes as number) ?? 0) / read / 1e6,
-    )
+    const cells = known.map((r) => ({ context: r.context, ms: r.ms?.median as number }))
+    const weightMs = ((own[0]?.weightBytes as number) ?? 0) / read / 1e6
+    const calibration = gpu
+      ? calibrateBase(variant, cells, weightMs, ((known[0]?.counted as number) ?? 0) / read / 1e6)
+      : calibrate(variant, cells, weightMs)
     if (!calibration) continue
     for (const row of own) lines.push(line(calibration, row.ranks, row.context, known.includes(row) ? 'calibration' : 'held out', row.ms?.median))
     const most = Math.max(...own.map((r) => r.context))

@@ -38,11 +38,13 @@ export function machineSlug({ cpu, cores, gpu }: MachineFacts): string {
 }
 
 function commit(): string {
+  // Where the code runs without its repository.
+  if (process.env.TETRAD_COMMIT) return process.env.TETRAD_COMMIT
   const git = (...args: string[]) => execFileSync('git', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
   try {
     return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '--untracked-files=no') === '' ? '' : '+')
   } catch {
-    return process.env.TETRAD_COMMIT ?? 'unknown'
+    return 'unknown'
   }
 }
 

@@ -3,7 +3,7 @@
 //   ms(ranks, context) = fixed + weights / w(ranks) + context * perToken / a(ranks) + collectives(ranks) * latency(ranks)
 //
 // fixed (launches, the coordinator) + weights: the line's value at context 0; perToken: its slope; a line for each variant, by least squares
-// over its cells. w and a: how much faster `ranks` threads read and multiply than one, as probes measured (one device each: ranks times).
+// over its cells (on a GPU with the slope known: bytes at the rate of reading). w and a: how much faster `ranks` threads read and multiply than one, as probes measured (one device each: ranks times).
 
 export interface Calibration {
   readonly variant: string
@@ -45,6 +45,15 @@ export function calibrate(variant: string, cells: readonly CalibrationCell[], we
   const slope = (s * sxy - sx * sy) / (s * sxx - sx * sx)
   const baseMs = (sy - slope * sx) / s
   return slope > 0 && baseMs > 0 ? { variant, baseMs, weightMs: Math.min(weightMs, baseMs), perTokenMs: slope } : undefined
+}
+
+/** The same where a cached token's time is known (its bytes at the rate of reading): short contexts can't show it on a fast device. */
+export function calibrateBase(variant: string, cells: readonly CalibrationCell[], weightMs: number, perTokenMs: number): Calibration | undefined {
+  if (cells.length === 0) return undefined
+  const weights = cells.map(({ ms }) => 1 / ms ** 2)
+  const sum = cells.reduce((total, { context, ms }, i) => total + (weights[i] as number) * (ms - context * perTokenMs), 0)
+  const baseMs = sum / weights.reduce((a, b) => a + b, 0)
+  return baseMs > 0 ? { variant, baseMs, weightMs: Math.min(weightMs, baseMs), perTokenMs } : undefined
 }
 
 export function predict({ baseMs, weightMs, perTokenMs }: Calibration, context: number, effect: RankEffect): number {
