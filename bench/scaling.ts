@@ -81,12 +81,13 @@ export const scaling: Benchmark = {
         ),
       })),
     )
-    const rates = await measureRates(context, [...new Set(engines.map((e) => e.ranks))])
+    const meter = new RateMeter(context, [...new Set(engines.map((e) => e.ranks))])
     let parameters = 0
     // A large model takes long to load onto a device: there an engine stays for all of its repetitions.
     const stays = context.backend === 'gpu' && !context.quick
     const repeats = stays ? context.rounds : 1
     await interleave(stays ? { ...context, rounds: 0 } : context, engines, async ({ variant, ranks, cells }, warmUp) => {
+      await meter.measure(ranks)
       if (cells.every((cell) => cell.missing !== undefined)) return
       const dir = await benchModel(context.folder, size, variant, context.seed)
       const options: EngineOptions = {
@@ -98,6 +99,7 @@ export const scaling: Benchmark = {
       if (warmUp && (!stays || ranks > 1)) parameters = await measureEngine(dir, options, cells, 0)
       if (!warmUp || stays) parameters = await measureEngine(dir, options, cells, repeats, stays)
     })
+    const rates = await meter.close()
     const cells = engines.flatMap((engine) => engine.cells)
     const rows = cells.map((cell) => rowOf(cell, cells, rates))
     return outcome(context, rows, { size, parameters, cache, rates })
@@ -172,25 +174,41 @@ export interface Rates {
   readonly multiply: Readonly<Partial<Record<Ranks, number>>>
 }
 
-async function measureRates(context: BenchContext, ranks: readonly Ranks[]): Promise<Rates> {
-  if (context.backend === 'gpu') {
-    const rate = await gpuReadRate(context.adapter)
-    return { read: Object.fromEntries(ranks.map((r) => [r, rate])), multiply: {} }
+/** Rates of reading and multiplying, in turn with what is measured, by as many threads. */
+class RateMeter {
+  readonly #read = new Map<Ranks, number[]>()
+  readonly #multiply = new Map<Ranks, number[]>()
+  readonly #probes = new Map<Ranks, Probe>()
+  readonly #adapter: string | undefined
+  readonly #gpu: boolean
+  #gpuRate: number | undefined
+
+  constructor({ backend, adapter, quick }: BenchContext, ranks: readonly Ranks[]) {
+    this.#gpu = backend === 'gpu'
+    this.#adapter = adapter
+    if (!this.#gpu) for (const r of ranks) this.#probes.set(r, new Probe(r, quick ? 64e6 : 400e6))
   }
-  const read: Partial<Record<Ranks, number>> = {}
-  const multiply: Partial<Record<Ranks, number>> = {}
-  for (const r of ranks) {
-    const probe = new Probe(r, context.quick ? 64e6 : 400e6)
-    const times = async (kind: 'wasm read' | 'multiply') => {
-      const values: number[] = []
-      for (let i = 0; i < 4; i++) values.push(await probe.rate(kind))
-      return sampleOf(values.slice(1))?.median ?? 0
+
+  async measure(ranks: Ranks): Promise<void> {
+    if (this.#gpu) {
+      this.#gpuRate ??= await gpuReadRate(this.#adapter)
+      add(this.#read, ranks, this.#gpuRate)
+      return
     }
-    read[r] = await times('wasm read')
-    multiply[r] = await times('multiply')
-    await probe.close()
+    const probe = this.#probes.get(ranks) as Probe
+    add(this.#read, ranks, await probe.rate('wasm read'))
+    add(this.#multiply, ranks, await probe.rate('multiply'))
   }
-  return { read, multiply }
+
+  async close(): Promise<Rates> {
+    for (const probe of this.#probes.values()) await probe.close()
+    const medians = (of: Map<Ranks, number[]>) => Object.fromEntries([...of].map(([ranks, values]) => [ranks, sampleOf(values)?.median as number]))
+    return { read: medians(this.#read), multiply: medians(this.#multiply) }
+  }
+}
+
+function add(to: Map<Ranks, number[]>, ranks: Ranks, value: number): void {
+  to.set(ranks, [...(to.get(ranks) ?? []), value])
 }
 
 /** Weights at the rate of reading, then attention at the slower of reading and multiplying. */
