@@ -7,6 +7,7 @@ import { addDoctor } from './commands/doctor.js'
 import { addEval } from './commands/eval.js'
 import { addGenerate } from './commands/generate.js'
 import { addInspect } from './commands/inspect.js'
+import { addServe } from './commands/serve.js'
 import { addSynth } from './commands/synth.js'
 import { TetradError } from './errors.js'
 import { VERSION } from './version.js'
@@ -17,7 +18,7 @@ const program = new Command('tetrad')
   .exitOverride()
   .configureOutput({ writeOut: (text) => process.stdout.write(text), writeErr: (text) => process.stderr.write(text) })
 
-for (const add of [addGenerate, addInspect, addEval, addSynth, addConvert, addDoctor, addBench]) add(program)
+for (const add of [addGenerate, addInspect, addEval, addSynth, addConvert, addDoctor, addServe, addBench]) add(program)
 
 /** Stopped by Ctrl-C: what was asked for did not happen, and the user knows why. */
 const STOPPED = ['LOAD_ABORTED', 'REQUEST_ABORTED', 'SYNTH_ABORTED']

@@ -123,6 +123,16 @@ export class Engine implements AsyncDisposable {
     )
   }
 
+  /** Token ids of a text. Throws RequestError TOKENIZER_MISSING. */
+  encode(text: string): number[] {
+    return this.#prompts.tokenize(text)
+  }
+
+  /** The text of token ids, special tokens left out; '' without a tokenizer. */
+  decode(ids: readonly number[]): string {
+    return this.#prompts.textOf(ids)
+  }
+
   /** Logits after every token: [T, vocab], row t for the token after ids[t]. Rejects as generate does. */
   async logits(ids: readonly number[]): Promise<Float32Array> {
     const prompt = this.#prompts.ids(ids, 0, false)

@@ -33,6 +33,11 @@ export class PromptReader {
     })
   }
 
+  /** The text of token ids; each '' without a tokenizer. Special tokens are left out. */
+  textOf(ids: readonly number[]): string {
+    return this.#tokenizer?.decode(ids) ?? ''
+  }
+
   /** Id of `<|endoftext|>`. */
   bosId(): number {
     const id = this.#tokenizer?.endOfText

@@ -1,0 +1,101 @@
+// tetrad serve: OpenAI's HTTP API over engines of this process, until SIGTERM or Ctrl-C, which let running requests end.
+import { basename, resolve } from 'node:path'
+import type { Command } from 'commander'
+import type { Engine } from '../engine/engine.js'
+import { OptionError } from '../errors.js'
+import { loadChatTemplate } from '../serve/chat-template.js'
+import type { ServedModel } from '../serve/completions.js'
+import { createServer } from '../serve/server.js'
+import { collect, DEFAULT_MODEL, type EngineFlags, number, withEngineFlags } from './flags.js'
+import { interruption, loadEngine } from './progress.js'
+
+interface ServeFlags extends EngineFlags {
+  model?: string[]
+  host: string
+  port: number
+  apiKey?: string
+  allowHost?: string[]
+  allowOrigin?: string[]
+  logPrompts?: boolean
+  drainMs: number
+}
+
+export function addServe(program: Command): void {
+  withEngineFlags(program.command('serve').description("serve models over OpenAI's HTTP API"))
+    .option('--model <dir>', 'model directory, or name=directory; again for another (default: the embedded one)', collect)
+    .option('--host <address>', 'address to listen at; others than the loopback let other machines ask', '127.0.0.1')
+    .option('--port <n>', '0: any that is free', number, 8000)
+    .option('--api-key <key>', 'clients must send it (default: the environment variable TETRAD_API_KEY, else none)')
+    .option('--allow-host <name>', "name under which clients may ask, besides localhost; '*' for any; again for another", collect)
+    .option('--allow-origin <origin>', 'origin of pages that may ask; again for another', collect)
+    .option('--log-prompts', 'write prompts to the log')
+    .option('--drain-ms <n>', 'milliseconds that running requests get at the end', number, 30_000)
+    .action(serve)
+}
+
+async function serve(flags: ServeFlags): Promise<void> {
+  const signal = interruption()
+  const terminated = new Promise<void>((done) => {
+    process.once('SIGTERM', done)
+    signal.addEventListener('abort', () => done(), { once: true })
+  })
+  const models = new Map<string, ServedModel>()
+  for (const named of flags.model ?? [DEFAULT_MODEL]) {
+    const { id, dir } = nameOf(named)
+    if (models.has(id)) {
+      await closeAll(models, 0)
+      throw new OptionError('OPTION_INVALID', {
+        what: `two models are called ${id}`,
+        expected: 'a name for each',
+        actual: named,
+        remedy: 'Give one of them another: --model name=directory.',
+      })
+    }
+    try {
+      models.set(id, {
+        id,
+        engine: await loadEngine(dir, flags, signal),
+        template: await loadChatTemplate(dir),
+        created: Math.floor(Date.now() / 1000),
+      })
+    } catch (error) {
+      await closeAll(models, 0)
+      throw error
+    }
+  }
+  const apiKey = flags.apiKey ?? process.env.TETRAD_API_KEY
+  const any = flags.allowHost?.includes('*') === true
+  const { app, drain } = createServer(models, {
+    apiKey: apiKey === '' ? undefined : apiKey,
+    hosts: any
+      ? []
+      : ['localhost', '127.0.0.1', '[::1]', ...(flags.host === '0.0.0.0' || flags.host === '::' ? [] : [flags.host]), ...(flags.allowHost ?? [])],
+    origins: flags.allowOrigin ?? [],
+    logger: { level: 'info', redact: ['req.headers.authorization'] },
+  })
+  if (flags.logPrompts) {
+    app.addHook('preHandler', async (request) => {
+      if (request.body !== undefined) request.log.info({ body: request.body }, 'prompt')
+    })
+  }
+  try {
+    await app.listen({ host: flags.host, port: flags.port })
+    console.error(`ready: ${app.listeningOrigin}/v1 serves ${[...models.keys()].join(', ')}${apiKey ? ' with an API key' : ''}`)
+    await terminated
+    drain()
+    console.error(`draining: running requests have ${flags.drainMs} ms`)
+    // Stops accepting; resolves when answers have been sent, which the engines' own limit bounds.
+    await Promise.all([app.close(), closeAll(models, flags.drainMs)])
+  } finally {
+    await closeAll(models, 0)
+  }
+}
+
+function nameOf(given: string): { id: string; dir: string } {
+  const match = /^([\w.-]+)=(.+)$/.exec(given)
+  return match ? { id: match[1] as string, dir: match[2] as string } : { id: basename(resolve(given)), dir: given }
+}
+
+async function closeAll(models: ReadonlyMap<string, { readonly engine: Engine }>, drainMs: number): Promise<void> {
+  await Promise.all([...models.values()].map(({ engine }) => engine.close({ drainMs })))
+}
