@@ -16,7 +16,7 @@ try {
   )
   const surplus = packed.files.filter(
     ({ path }) =>
-      !/^(dist\/(src|workers|kernels|bench)\/.*\.(js|d\.ts|wasm)|models\/tiny\/|docs\/|examples\/|test\/fixtures\/eval\/genesis\.bin$|node_modules\/|package\.json|README\.md|LICENSE)/.test(
+      !/^(dist\/(src|workers|kernels|bench)\/.*\.(js|d\.ts|wasm)|models\/tiny\/|page\/|docs\/|examples\/|test\/fixtures\/eval\/genesis\.bin$|node_modules\/|package\.json|README\.md|LICENSE)/.test(
         path,
       ),
   )

@@ -2,6 +2,7 @@
 // The tetrad command. stdout carries the result or one line of JSON; progress and everything else go to stderr.
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { addBench } from './commands/bench.js'
+import { addChat } from './commands/chat.js'
 import { addConvert } from './commands/convert.js'
 import { addDoctor } from './commands/doctor.js'
 import { addEval } from './commands/eval.js'
@@ -18,7 +19,7 @@ const program = new Command('tetrad')
   .exitOverride()
   .configureOutput({ writeOut: (text) => process.stdout.write(text), writeErr: (text) => process.stderr.write(text) })
 
-for (const add of [addGenerate, addInspect, addEval, addSynth, addConvert, addDoctor, addServe, addBench]) add(program)
+for (const add of [addGenerate, addChat, addInspect, addEval, addSynth, addConvert, addDoctor, addServe, addBench]) add(program)
 
 /** Stopped by Ctrl-C: what was asked for did not happen, and the user knows why. */
 const STOPPED = ['LOAD_ABORTED', 'REQUEST_ABORTED', 'SYNTH_ABORTED']

@@ -11,8 +11,8 @@ export interface GuardOptions {
   readonly origins: ReadonlySet<string>
 }
 
-/** Paths that say no more than that the server is there. */
-const OPEN = new Set(['/health', '/ready'])
+/** Paths that say no more than that the server is there, and the page, which asks for the key itself. */
+const OPEN = new Set(['/health', '/ready', '/', '/page/app.js', '/page/style.css'])
 
 const digest = (text: string) => createHash('sha256').update(text).digest()
 

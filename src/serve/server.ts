@@ -3,6 +3,7 @@ import fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastif
 import { addCompletions, type ServedModel } from './completions.js'
 import { guard } from './guard.js'
 import { badRequest, HttpError, httpError } from './http-error.js'
+import { addLivePage } from './live.js'
 import { ServerMetrics } from './metrics.js'
 import { withoutNulls } from './request-schema.js'
 
@@ -61,6 +62,10 @@ export function createServer(models: ReadonlyMap<string, ServedModel>, options: 
   app.addHook('preValidation', async (request) => {
     request.body = withoutNulls(request.body)
   })
+  app.addHook('onSend', async (_request, reply) => {
+    // A connection that is kept would hold up the end.
+    if (draining) reply.header('connection', 'close')
+  })
   app.setErrorHandler((error, request, reply) => {
     const known = validationError(error) ?? httpError(error)
     if (known.status >= 500) request.log.error({ err: known.cause ?? known }, 'request failed')
@@ -75,6 +80,7 @@ export function createServer(models: ReadonlyMap<string, ServedModel>, options: 
     void reply.status(404).send(error.body)
   })
   addCompletions(app, models, metrics, stalledMs)
+  addLivePage(app, models)
   app.get('/v1/models', async () => ({
     object: 'list',
     data: [...models.values()].map(describe),

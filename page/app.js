@@ -1,0 +1,234 @@
+// The live page: a prompt, its tokens as they come, and what the ranks do meanwhile. Talks to the server's own endpoints only.
+
+const $ = (id) => document.getElementById(id)
+const COLUMNS = 120
+/** Colours that most eyes tell apart; each kind of time has its own and a name in the legend. */
+const COLOURS = ['#0072b2', '#009e73', '#56b4e9', '#cc79a7', '#e69f00', '#d55e00', '#f0e442', '#999999']
+
+/** @type {{ text: string, logprob: number, top: { token: string, logprob: number }[] }[]} */
+let tokens = []
+let current = -1
+let running = null
+
+const headers = () => ({ 'content-type': 'application/json', ...($('key').value && { authorization: `Bearer ${$('key').value}` }) })
+const percent = (logprob) => `${(100 * Math.exp(logprob)).toFixed(1)} %`
+
+/** Server-sent events of a response, as objects. */
+async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
+  let rest = ''
+  for (;;) {
+    const { value, done } = await reader.read()
+    if (done) return
+    const parts = (rest + value).split('\n\n')
+    rest = parts.pop()
+    for (const part of parts) if (part.startsWith('data: ') && part !== 'data: [DONE]') yield JSON.parse(part.slice(6))
+  }
+}
+
+async function errorOf(response) {
+  try {
+    return (await response.json()).error.message
+  } catch {
+    return `the server answered ${response.status}`
+  }
+}
+
+// The output
+
+function addToken(text, logprob, top) {
+  const span = document.createElement('span')
+  span.textContent = text
+  span.style.opacity = String(0.6 + 0.4 * Math.exp(logprob))
+  span.dataset.index = String(tokens.length)
+  tokens.push({ text, logprob, top })
+  $('output').append(span)
+}
+
+function show(index) {
+  $('output').querySelector('.current')?.classList.remove('current')
+  current = index
+  const token = tokens[index]
+  if (!token) {
+    $('token-facts').textContent = ''
+    return
+  }
+  $('output').querySelector(`[data-index="${index}"]`)?.classList.add('current')
+  const others = token.top.map(({ token: text, logprob }) => `${JSON.stringify(text)} ${percent(logprob)}`).join(', ')
+  $('token-facts').textContent = `${JSON.stringify(token.text)} had ${percent(token.logprob)}. Most likely: ${others}`
+}
+
+$('output').addEventListener('mouseover', (event) => {
+  const index = event.target.dataset?.index
+  if (index !== undefined) show(Number(index))
+})
+$('output').addEventListener('keydown', (event) => {
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key]
+  const edge = { Home: 0, End: tokens.length - 1 }[event.key]
+  if (step === undefined && edge === undefined) return
+  event.preventDefault()
+  show(edge ?? Math.max(0, Math.min(tokens.length - 1, current + step)))
+})
+
+async function generate() {
+  const prompt = $('prompt').value
+  running = new AbortController()
+  tokens = []
+  show(-1)
+  $('output').replaceChildren(Object.assign(document.createElement('span'), { className: 'prompt', textContent: prompt }))
+  $('run').disabled = true
+  $('stop').disabled = false
+  $('status').textContent = 'Generating.'
+  const start = performance.now()
+  try {
+    const body = {
+      model: $('model').value,
+      prompt,
+      max_tokens: Number($('max-tokens').value),
+      temperature: Number($('temperature').value),
+      logprobs: 5,
+      stream: true,
+      stream_options: { include_usage: true },
+      ...($('seed').value !== '' && { seed: Number($('seed').value) }),
+    }
+    const response = await fetch('v1/completions', { method: 'POST', headers: headers(), body: JSON.stringify(body), signal: running.signal })
+    if (!response.ok) throw new Error(await errorOf(response))
+    for await (const event of events(response)) {
+      if (event.error) throw new Error(event.error.message)
+      const [choice] = event.choices
+      const probabilities = choice?.logprobs
+      for (const [i, text] of (probabilities?.tokens ?? []).entries()) {
+        const top = Object.entries(probabilities.top_logprobs[i]).map(([token, logprob]) => ({ token, logprob }))
+        addToken(text, probabilities.token_logprobs[i], top)
+      }
+      if (event.usage) {
+        const { completion_tokens: made, prompt_tokens: given, prompt_tokens_details: details } = event.usage
+        const rate = (made * 1000) / (performance.now() - start)
+        $('status').textContent = `${made} tokens, ${rate.toFixed(0)} a second; ${details.cached_tokens} of ${given} prompt tokens were cached.`
+      }
+    }
+  } catch (error) {
+    $('status').textContent = error.name === 'AbortError' ? `Stopped after ${tokens.length} tokens.` : `Failed: ${error.message}`
+  } finally {
+    running = null
+    $('run').disabled = false
+    $('stop').disabled = true
+  }
+}
+
+$('form').addEventListener('submit', (event) => {
+  event.preventDefault()
+  if (!running) void generate()
+})
+$('stop').addEventListener('click', () => running?.abort())
+
+// The machine
+
+/** By kind of time, in the order in which they appeared. */
+const kinds = []
+const lanes = []
+
+function colourOf(kind) {
+  let at = kinds.indexOf(kind)
+  if (at < 0) {
+    at = kinds.push(kind) - 1
+    const item = document.createElement('li')
+    const swatch = document.createElement('i')
+    swatch.style.background = COLOURS[at % COLOURS.length]
+    item.append(swatch, kind)
+    $('legend').append(item)
+  }
+  return COLOURS[at % COLOURS.length]
+}
+
+function laneOf(rank) {
+  while (lanes.length <= rank) {
+    const element = document.createElement('div')
+    element.className = 'lane'
+    const title = document.createElement('h3')
+    const facts = document.createElement('span')
+    title.append(`Rank ${lanes.length}`, facts)
+    const canvas = document.createElement('canvas')
+    canvas.setAttribute('role', 'img')
+    element.append(title, canvas)
+    $('lanes').append(element)
+    lanes.push({ facts, canvas, history: [] })
+  }
+  return lanes[rank]
+}
+
+function draw({ canvas, history }) {
+  const scale = devicePixelRatio || 1
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight]
+  if (canvas.width !== width * scale) {
+    canvas.width = width * scale
+    canvas.height = height * scale
+  }
+  const context = canvas.getContext('2d')
+  context.setTransform(scale, 0, 0, scale, 0, 0)
+  context.clearRect(0, 0, width, height)
+  const column = width / COLUMNS
+  for (const [i, parts] of history.entries()) {
+    const x = width - (history.length - i) * column
+    let y = height
+    for (const { kind, share } of parts) {
+      const part = share * height
+      y -= part
+      context.fillStyle = colourOf(kind)
+      context.fillRect(x, y, Math.max(1, column - 1), part)
+    }
+  }
+}
+
+function showLive({ models }) {
+  const model = models.find(({ id }) => id === $('model').value) ?? models[0]
+  if (!model) return
+  $('rate').textContent = model.tokensPerSecond.toFixed(0)
+  $('running').textContent = String(model.running)
+  $('queued').textContent = String(model.queued)
+  $('pages').textContent = `${model.pages.inUse} / ${model.pages.all}`
+  for (const [rank, { parts, cacheBytesPerSecond, steps }] of model.ranks.entries()) {
+    const lane = laneOf(rank)
+    lane.history.push(parts)
+    if (lane.history.length > COLUMNS) lane.history.shift()
+    const busy = parts.reduce((sum, { share }) => sum + share, 0)
+    const text = `${steps} steps, ${(cacheBytesPerSecond / 1e6).toFixed(1)} MB/s of cache read`
+    lane.facts.textContent = text
+    const spoken = parts.filter(({ share }) => share > 0.005).map(({ kind, share }) => `${kind} ${(share * 100).toFixed(0)} %`)
+    lane.canvas.setAttribute('aria-label', `Rank ${rank}: ${busy < 0.005 ? 'idle' : spoken.join(', ')}; ${text}`)
+    draw(lane)
+  }
+}
+
+async function watch() {
+  for (;;) {
+    try {
+      const response = await fetch('live', { headers: headers() })
+      if (response.status === 401) {
+        $('key-field').hidden = false
+        $('live-status').textContent = 'The server asks for an API key.'
+      } else if (!response.ok) throw new Error(await errorOf(response))
+      else {
+        $('live-status').textContent = 'Connected.'
+        await listModels()
+        for await (const event of events(response)) showLive(event)
+      }
+    } catch (error) {
+      $('live-status').textContent = `Not connected: ${error.message}`
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1000))
+  }
+}
+
+async function listModels() {
+  const response = await fetch('v1/models', { headers: headers() })
+  if (!response.ok) return
+  const { data } = await response.json()
+  const chosen = $('model').value
+  $('model').replaceChildren(...data.map(({ id }) => new Option(id, id, false, id === chosen)))
+  const [first] = data
+  if (first) $('model-facts').textContent = `${first.variant}, ${first.ranks} ranks, ${first.backend}, ${first.max_model_len} tokens of context.`
+}
+
+$('key').addEventListener('change', () => void listModels())
+void watch()

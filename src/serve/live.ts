@@ -1,0 +1,100 @@
+// The live page at /, and what it shows of the machine: a stream of what each rank did in the last quarter of a second.
+import { readFileSync } from 'node:fs'
+import { Readable } from 'node:stream'
+import { setTimeout } from 'node:timers/promises'
+import type { FastifyInstance } from 'fastify'
+import { assetUrl } from '../assets.js'
+import type { Engine } from '../engine/engine.js'
+import type { RankCounters } from '../engine/mailbox.js'
+import type { ServedModel } from './completions.js'
+import { HttpError } from './http-error.js'
+
+const TICK_MS = 250
+/** Pages that may watch at once. */
+const MOST_WATCHERS = 16
+
+const FILES = {
+  '/': ['index.html', 'text/html; charset=utf-8'],
+  '/page/app.js': ['app.js', 'text/javascript; charset=utf-8'],
+  '/page/style.css': ['style.css', 'text/css; charset=utf-8'],
+} as const
+
+/** Shares of the time since the last look, 0..1: computing, and waiting at each collective. */
+interface LiveRank {
+  readonly parts: readonly { readonly kind: string; readonly share: number }[]
+  readonly cacheBytesPerSecond: number
+  readonly steps: number
+}
+
+export function addLivePage(app: FastifyInstance, models: ReadonlyMap<string, ServedModel>): void {
+  for (const [path, [file, type]] of Object.entries(FILES)) {
+    const content = readFileSync(assetUrl(`page/${file}`))
+    app.get(path, async (_request, reply) =>
+      reply
+        .header('content-type', type)
+        .header('content-security-policy', "default-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+        .header('x-content-type-options', 'nosniff')
+        .send(content),
+    )
+  }
+  let watchers = 0
+  app.get('/live', async (_request, reply) => {
+    if (watchers >= MOST_WATCHERS)
+      throw new HttpError(429, 'overloaded', `${MOST_WATCHERS} pages watch already.`, { code: 'too_many_watchers', retryAfter: 5 })
+    watchers++
+    const gone = new AbortController()
+    reply.raw.once('close', () => {
+      watchers--
+      gone.abort()
+    })
+    app.server.once('close', () => gone.abort())
+    reply.header('content-type', 'text/event-stream; charset=utf-8').header('cache-control', 'no-cache')
+    return reply.send(Readable.from(looks(models, gone.signal), { objectMode: false, highWaterMark: 4096 }))
+  })
+}
+
+async function* looks(models: ReadonlyMap<string, ServedModel>, signal: AbortSignal): AsyncGenerator<string, void, undefined> {
+  const views = [...models.values()].map(({ id, engine }) => ({ id, view: new EngineView(engine) }))
+  while (!signal.aborted) {
+    yield `data: ${JSON.stringify({ models: views.map(({ id, view }) => ({ id, ...view.look() })) })}\n\n`
+    await setTimeout(TICK_MS, undefined, { signal }).catch(() => {})
+  }
+}
+
+/** What changed between two looks at an engine. */
+class EngineView {
+  readonly #engine: Engine
+  #before: readonly RankCounters[] = []
+  #at = 0
+
+  constructor(engine: Engine) {
+    this.#engine = engine
+  }
+
+  look(): object {
+    const { running, queued, tokensPerSecond, pages, ranks } = this.#engine.stats()
+    const now = performance.now()
+    const elapsed = this.#at === 0 ? TICK_MS : now - this.#at
+    const live = ranks.map((rank, i) => difference(rank, this.#before[i] ?? rank, elapsed))
+    this.#before = ranks
+    this.#at = now
+    return { running, queued, tokensPerSecond, pages, ranks: live }
+  }
+}
+
+function difference(now: RankCounters, before: RankCounters, elapsedMs: number): LiveRank {
+  // Counters begin anew when ranks are restarted.
+  const since = (a: number, b: number) => Math.max(0, a - b)
+  const waits = Object.entries(now.waitMs).map(([site, ms]) => ({
+    kind: `waiting: ${site}`,
+    ms: since(ms, before.waitMs[site as keyof typeof before.waitMs] ?? 0),
+  }))
+  const waited = waits.reduce((sum, { ms }) => sum + ms, 0)
+  const computing = Math.max(0, since(now.stepMs, before.stepMs) - waited)
+  const parts = [{ kind: 'computing', ms: computing }, ...waits].filter(({ ms }) => ms > 0)
+  return {
+    parts: parts.map(({ kind, ms }) => ({ kind, share: Math.min(1, ms / elapsedMs) })),
+    cacheBytesPerSecond: (since(now.cacheBytes, before.cacheBytes) * 1000) / elapsedMs,
+    steps: since(now.steps, before.steps),
+  }
+}

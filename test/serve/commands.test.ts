@@ -1,0 +1,80 @@
+// tetrad serve and tetrad chat as processes.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import test, { type ExecutionContext } from 'ava'
+import { ROOT } from '../support/fixtures.js'
+import { temporary } from '../support/models.js'
+
+function tetrad(t: ExecutionContext, ...args: string[]) {
+  const child = spawn(process.execPath, [`${ROOT}dist/src/cli.js`, ...args], { stdio: ['pipe', 'pipe', 'pipe'] })
+  t.teardown(() => child.kill('SIGKILL'))
+  const output = { out: '', err: '' }
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    output.out += text
+  })
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    output.err += text
+  })
+  const until = async (stream: 'out' | 'err', pattern: RegExp) => {
+    for (let i = 0; i < 600; i++) {
+      const found = pattern.exec(output[stream])
+      if (found) return found
+      await setTimeout(50)
+    }
+    throw new Error(`no ${pattern} in ${JSON.stringify(output)}`)
+  }
+  return { child, output, until, ended: once(child, 'exit') as Promise<[number | null]> }
+}
+
+test('serve says where it is, answers, and at SIGTERM lets a running answer end', async (t) => {
+  const { child, until, ended, output } = tetrad(t, 'serve', '--port', '0', '--ranks', '2', '--api-key', 'k')
+  const [, origin] = await until('err', /ready: (\S+)\/v1 serves tiny with an API key/)
+  const headers = { authorization: 'Bearer k', 'content-type': 'application/json' }
+  const body = JSON.stringify({ model: 'tiny', prompt: 'Once', max_tokens: 300, temperature: 0, ignore_eos: true })
+  const running = fetch(`${origin}/v1/completions`, { method: 'POST', headers, body })
+  await setTimeout(100)
+  child.kill('SIGTERM')
+  const answer = (await (await running).json()) as { usage: { completion_tokens: number } }
+  t.is(answer.usage.completion_tokens, 300)
+  t.is((await ended)[0], 0)
+  t.true(output.out.includes('"msg":"request completed"'))
+  t.false(output.out.includes('Once'), 'a prompt is in the log')
+})
+
+test('chat answers, keeps and brings back the conversation, and Ctrl-C stops the answer and not the program', async (t) => {
+  const file = join(temporary(t), 'talk.json')
+  const { child, until, ended } = tetrad(
+    t,
+    'chat',
+    '--ranks',
+    '2',
+    '--max-tokens',
+    '700',
+    '--temperature',
+    '1.5',
+    '--seed',
+    '5',
+    '--system',
+    'You tell stories.',
+  )
+  await until('err', /\/save FILE/)
+  child.stdin.write('Tell me of the sea.\n')
+  await until('out', /\S/)
+  child.kill('SIGINT')
+  await until('err', /cached, stopped\]|prompt tokens were cached\]/)
+  child.stdin.write(`/save ${file}\n`)
+  await until('err', /saved 3 messages/)
+  const saved = JSON.parse(readFileSync(file, 'utf8')) as { role: string; content: string }[]
+  t.deepEqual(
+    saved.map((m) => m.role),
+    ['system', 'user', 'assistant'],
+  )
+  child.stdin.write(`/reset\n/load ${file}\n/load ${file}.not\n/nonsense\n`)
+  await until('err', /3 messages from/)
+  await until('err', /could not be read/)
+  child.stdin.write('/exit\n')
+  t.is((await ended)[0], 0)
+})
