@@ -51,6 +51,11 @@ export class RankError extends TetradError {
   override readonly name = 'RankError'
 }
 
+/** No replica is left that could run a request. */
+export class ReplicaError extends TetradError {
+  override readonly name = 'ReplicaError'
+}
+
 /** The engine is closed, or was closed while the call ran. */
 export class EngineClosedError extends TetradError {
   override readonly name = 'EngineClosedError'
@@ -156,6 +161,10 @@ export const ERROR_CODES = {
   SNAPSHOT_NO_ROOM: {
     meaning: 'The cache has no room for a snapshot.',
     remedy: 'Wait until requests have ended, or load the engine with more cacheTokens.',
+  },
+  REPLICA_FAILED: {
+    meaning: 'No process is left that could run the request: replicas ended, or did not answer in time, more often than they are started anew.',
+    remedy: 'See the log for why they ended; start the server again.',
   },
   SYNTH_ABORTED: { meaning: 'Writing a synthetic checkpoint was stopped.', remedy: 'Start it again when it is wanted.' },
   EVAL_DATA_INVALID: { meaning: 'A file or array for an evaluation that cannot be used.', remedy: 'Correct what the message names.' },

@@ -20,6 +20,7 @@ export {
   OptionError,
   OverloadedError,
   RankError,
+  ReplicaError,
   RequestError,
   SnapshotError,
   TetradError,

@@ -1,12 +1,12 @@
 // tetrad serve: OpenAI's HTTP API over engines of this process, until SIGTERM or Ctrl-C, which let running requests end.
 import { basename, resolve } from 'node:path'
 import type { Command } from 'commander'
-import type { Engine } from '../engine/engine.js'
 import { OptionError } from '../errors.js'
+import { ReplicaPool, type ServedEngine } from '../replicas/replica-pool.js'
 import { loadChatTemplate } from '../serve/chat-template.js'
 import type { ServedModel } from '../serve/completions.js'
 import { createServer } from '../serve/server.js'
-import { collect, DEFAULT_MODEL, type EngineFlags, number, withEngineFlags } from './flags.js'
+import { collect, DEFAULT_MODEL, type EngineFlags, engineOptions, number, withEngineFlags } from './flags.js'
 import { interruption, loadEngine } from './progress.js'
 
 interface ServeFlags extends EngineFlags {
@@ -18,6 +18,7 @@ interface ServeFlags extends EngineFlags {
   allowOrigin?: string[]
   logPrompts?: boolean
   drainMs: number
+  replicas?: number
 }
 
 export function addServe(program: Command): void {
@@ -29,6 +30,7 @@ export function addServe(program: Command): void {
     .option('--allow-host <name>', "name under which clients may ask, besides localhost; '*' for any; again for another", collect)
     .option('--allow-origin <origin>', 'origin of pages that may ask; again for another', collect)
     .option('--log-prompts', 'write prompts to the log')
+    .option('--replicas <n>', 'processes with an engine each, 1 to 64, behind this one (default: the engine is in this process)', number)
     .option('--drain-ms <n>', 'milliseconds that running requests get at the end', number, 30_000)
     .action(serve)
 }
@@ -54,7 +56,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     try {
       models.set(id, {
         id,
-        engine: await loadEngine(dir, flags, signal),
+        engine: await load(dir, flags, signal),
         template: await loadChatTemplate(dir),
         created: Math.floor(Date.now() / 1000),
       })
@@ -91,11 +93,27 @@ async function serve(flags: ServeFlags): Promise<void> {
   }
 }
 
+/** An engine of this process, or replicas in processes of their own. */
+async function load(dir: string, flags: ServeFlags, signal: AbortSignal): Promise<ServedEngine> {
+  if (flags.replicas === undefined) return loadEngine(dir, flags, signal)
+  if (!Number.isInteger(flags.replicas) || flags.replicas < 1 || flags.replicas > 64) {
+    throw new OptionError('OPTION_INVALID', {
+      what: 'replicas is out of range',
+      expected: 'an integer from 1 to 64',
+      actual: String(flags.replicas),
+      remedy: 'Give replicas such a value.',
+    })
+  }
+  const pool = await ReplicaPool.load(dir, engineOptions(flags), flags.replicas, (text) => console.error(text))
+  console.error(`${flags.replicas} replicas of ${pool.info.ranks} ranks are ready`)
+  return pool
+}
+
 function nameOf(given: string): { id: string; dir: string } {
   const match = /^([\w.-]+)=(.+)$/.exec(given)
   return match ? { id: match[1] as string, dir: match[2] as string } : { id: basename(resolve(given)), dir: given }
 }
 
-async function closeAll(models: ReadonlyMap<string, { readonly engine: Engine }>, drainMs: number): Promise<void> {
+async function closeAll(models: ReadonlyMap<string, { readonly engine: ServedEngine }>, drainMs: number): Promise<void> {
   await Promise.all([...models.values()].map(({ engine }) => engine.close({ drainMs })))
 }

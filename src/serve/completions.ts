@@ -2,9 +2,10 @@
 import { randomUUID } from 'node:crypto'
 import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply } from 'fastify'
-import type { Engine, IndexedChunk } from '../engine/engine.js'
+import type { IndexedChunk } from '../engine/engine.js'
 import type { Completion, Generation, TokenLogprobs } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
+import type { ServedEngine } from '../replicas/replica-pool.js'
 import type { ChatMessage, ChatTemplate } from './chat-template.js'
 import { badRequest, HttpError, httpError } from './http-error.js'
 import type { ServerMetrics } from './metrics.js'
@@ -13,7 +14,7 @@ import { CHAT_SCHEMA, type ChatBody, COMPLETION_SCHEMA, type CompletionBody, gen
 
 export interface ServedModel {
   readonly id: string
-  readonly engine: Engine
+  readonly engine: ServedEngine
   readonly template: ChatTemplate
   /** Seconds since 1970. */
   readonly created: number
@@ -125,7 +126,7 @@ function render(template: ChatTemplate, messages: readonly ChatMessage[]): strin
 }
 
 /** A chat may go on to the end of the context. */
-function mostTokens({ info }: Engine): number {
+function mostTokens({ info }: ServedEngine): number {
   return info.contextTokens
 }
 

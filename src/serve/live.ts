@@ -4,8 +4,8 @@ import { Readable } from 'node:stream'
 import { setTimeout } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import { assetUrl } from '../assets.js'
-import type { Engine } from '../engine/engine.js'
 import type { RankCounters } from '../engine/mailbox.js'
+import type { ServedEngine } from '../replicas/replica-pool.js'
 import type { ServedModel } from './completions.js'
 import { HttpError } from './http-error.js'
 
@@ -63,11 +63,11 @@ async function* looks(models: ReadonlyMap<string, ServedModel>, signal: AbortSig
 
 /** What changed between two looks at an engine. */
 class EngineView {
-  readonly #engine: Engine
+  readonly #engine: ServedEngine
   #before: readonly RankCounters[] = []
   #at = 0
 
-  constructor(engine: Engine) {
+  constructor(engine: ServedEngine) {
     this.#engine = engine
   }
 

@@ -1,7 +1,7 @@
 // Metrics for Prometheus, under vLLM's names where the meaning is the same, so that dashboards and routers made for it work.
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import type { Engine } from '../engine/engine.js'
 import type { Completion } from '../engine/generation.js'
+import type { ServedEngine } from '../replicas/replica-pool.js'
 
 const LATENCY = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 
@@ -15,10 +15,10 @@ export class ServerMetrics {
   readonly #generated: Counter
   readonly #hits: Counter
 
-  constructor(engines: ReadonlyMap<string, Engine>) {
+  constructor(engines: ReadonlyMap<string, ServedEngine>) {
     const registers = [this.#registry]
     collectDefaultMetrics({ register: this.#registry })
-    const gauge = (name: string, help: string, of: (engine: Engine) => number) =>
+    const gauge = (name: string, help: string, of: (engine: ServedEngine) => number) =>
       new Gauge({
         name,
         help,

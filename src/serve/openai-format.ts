@@ -5,7 +5,7 @@ import type { FinishReason } from '../engine/sequence.js'
 
 type Decode = (id: number) => string
 
-export function decoder(engine: Engine): Decode {
+export function decoder(engine: Pick<Engine, 'decode'>): Decode {
   return (id) => engine.decode([id])
 }
 

@@ -1,7 +1,7 @@
 // tetrad serve and tetrad chat as processes.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
@@ -42,6 +42,24 @@ test('serve says where it is, answers, and at SIGTERM lets a running answer end'
   t.is((await ended)[0], 0)
   t.true(output.out.includes('"msg":"request completed"'))
   t.false(output.out.includes('Once'), 'a prompt is in the log')
+})
+
+test('serve with replicas: they end with it, also when it is killed', async (t) => {
+  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+    const { child, until, ended } = tetrad(t, 'serve', '--port', '0', '--ranks', '1', '--replicas', '2')
+    const [, origin] = await until('err', /ready: (\S+)\/v1 serves tiny/)
+    const body = JSON.stringify({ model: 'tiny', prompt: 'Once', max_tokens: 4 })
+    const response = await fetch(`${origin}/v1/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
+    t.is(response.status, 200)
+    const children = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim().split(' ')
+    t.is(children.length, 2)
+    child.kill(signal)
+    const [code] = await ended
+    if (signal === 'SIGTERM') t.is(code, 0)
+    const alive = () => children.filter((pid) => existsSync(`/proc/${pid}`))
+    for (let i = 0; i < 100 && alive().length > 0; i++) await setTimeout(100)
+    t.deepEqual(alive(), [], signal)
+  }
 })
 
 test('chat answers, keeps and brings back the conversation, and Ctrl-C stops the answer and not the program', async (t) => {
