@@ -196,6 +196,8 @@ class RateMeter {
       return
     }
     const probe = this.#probes.get(ranks) as Probe
+    // Its threads have slept: the first run wakes them and warms their pages.
+    await probe.rate('wasm read')
     add(this.#read, ranks, await probe.rate('wasm read'))
     add(this.#multiply, ranks, await probe.rate('multiply'))
   }
