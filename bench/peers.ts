@@ -14,7 +14,7 @@ import { writeOnnx } from './peers/write-onnx.js'
 import { Probe } from './probe.js'
 import { TINY } from './traffic.js'
 
-const PACKAGES = ['node-llama-cpp@3.22.1', 'onnxruntime-node@1.30.0', 'onnx-proto@8.0.1']
+const PACKAGES = ['node-llama-cpp@3.22.1', 'onnxruntime-node@1.30.0', 'onnx-proto@8.0.1', 'autocannon@8.0.0']
 
 /** Llamas of as many parameters as the models beside them. */
 const LLAMAS: Readonly<Record<'tiny' | 'mid', LlamaShape>> = {
@@ -66,7 +66,7 @@ export const peers: Benchmark = {
   question: 'How fast is Tetrad beside llama.cpp and onnxruntime-node?',
   heeds: ['peers'],
   async run(context) {
-    const folder = await installed(context)
+    const folder = await installedPeers(context)
     const mid = context.quick ? TINY : await benchModel(context.folder, 'mid', 'mlra_4', context.seed)
     const llama = LLAMA_RUNS.filter(({ model, kind }) => !context.quick || (model === 'tiny' && kind === 'decode')).map(
       ({ model, weights, type, kind, tokens, threads }): Cell => {
@@ -198,7 +198,7 @@ async function difference(dir: string, logits: readonly number[]): Promise<numbe
 }
 
 /** The folder that has the peers. */
-async function installed({ peers: given, folder, signal }: BenchContext): Promise<string> {
+export async function installedPeers({ peers: given, folder, signal }: BenchContext): Promise<string> {
   if (given !== undefined) {
     const missing = PACKAGES.map((p) => p.slice(0, p.lastIndexOf('@'))).filter((p) => !existsSync(join(given, 'node_modules', p)))
     if (missing.length === 0) return given

@@ -8,7 +8,20 @@ import { prediction } from './prediction.js'
 import { quantization } from './quantization.js'
 import { recovery } from './recovery.js'
 import { scaling } from './scaling.js'
+import { serving } from './serving.js'
 import { throughput } from './throughput.js'
 import { ttft } from './ttft.js'
 
-export const BENCHMARKS: readonly Benchmark[] = [scaling, attention, collectives, prediction, peers, throughput, ttft, load, recovery, quantization]
+export const BENCHMARKS: readonly Benchmark[] = [
+  scaling,
+  attention,
+  collectives,
+  prediction,
+  peers,
+  throughput,
+  ttft,
+  load,
+  recovery,
+  quantization,
+  serving,
+]
