@@ -190,6 +190,10 @@ export interface RankApi {
   load(init: RankInit): Promise<RankReport | DeviceShortage>
   /** Fills the whole cache of a GPU rank with random values: for timing long contexts. */
   fillCache(): Promise<void>
+  /** Whole pages of a layer of a GPU rank's cache: of each of its streams, of the rope keys, of the coefficients, page after page. */
+  readCache(layer: number, pages: readonly number[]): Promise<Uint8Array>
+  /** The way back. */
+  writeCache(layer: number, pages: readonly number[], bytes: Uint8Array): Promise<void>
   /** The failure of the last aborted step, if it was this rank's own; clears it. */
   takeFailure(): RankFailure | undefined
   /** Frees what the thread alone holds (a GPU device) before it ends. */

@@ -63,6 +63,20 @@ class Rank implements RankApi {
     await this.#gpu?.fillCache()
   }
 
+  async readCache(layer: number, pages: readonly number[]): Promise<Uint8Array> {
+    const bytes = await this.#onGpu().readCache(layer, pages)
+    return Comlink.transfer(bytes, [bytes.buffer as ArrayBuffer])
+  }
+
+  async writeCache(layer: number, pages: readonly number[], bytes: Uint8Array): Promise<void> {
+    await this.#onGpu().writeCache(layer, pages, bytes)
+  }
+
+  #onGpu(): GpuRunner {
+    if (!this.#gpu) throw new Error('this rank has no device')
+    return this.#gpu
+  }
+
   async close(): Promise<void> {
     // Dawn aborts the process when a device goes while something is read back from it.
     await this.#running

@@ -95,6 +95,12 @@ export class BlockManager {
     return best
   }
 
+  /** Takes a reference to a page that `similar` found: what it holds stays until it is released. */
+  hold(page: number): void {
+    this.#references[page] = (this.#references[page] as number) + 1
+    this.#reusable.delete(page)
+  }
+
   /** A page as `take` gives it, but not this one, whose prefix counts as just used. */
   takeOther(page: number): number | undefined {
     const free = this.#reusable.delete(page)

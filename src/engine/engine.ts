@@ -123,16 +123,6 @@ export class Engine implements AsyncDisposable {
     )
   }
 
-  /** Token ids of a text. Throws RequestError TOKENIZER_MISSING. */
-  encode(text: string): number[] {
-    return this.#prompts.tokenize(text)
-  }
-
-  /** The text of token ids, special tokens left out; '' without a tokenizer. */
-  decode(ids: readonly number[]): string {
-    return this.#prompts.textOf(ids)
-  }
-
   /** Logits after every token: [T, vocab], row t for the token after ids[t]. Rejects as generate does. */
   async logits(ids: readonly number[]): Promise<Float32Array> {
     const prompt = this.#prompts.ids(ids, 0, false)
@@ -205,8 +195,8 @@ export class Engine implements AsyncDisposable {
 
   /**
    * Writes what is cached of a prompt to a file (computing what is not), to be loaded by an engine of the same model, formats and
-   * determinism key at any rank count. The file is there as a whole or not at all. Rejects as generate does, with OptionError on the gpu
-   * backend, or with TetradError OUTPUT_FAILED.
+   * determinism key at any rank count. The file is there as a whole or not at all. Rejects as generate does, with
+   * SnapshotError SNAPSHOT_NO_ROOM, or with TetradError OUTPUT_FAILED.
    */
   async saveSnapshot(prompt: Prompt, path: string): Promise<{ tokens: number; bytes: number }> {
     const cache = this.#snapshotCache()
@@ -234,6 +224,11 @@ export class Engine implements AsyncDisposable {
   /** Token ids of a text. Throws RequestError TOKENIZER_MISSING. */
   tokenize(text: string): number[] {
     return this.#prompts.tokenize(text)
+  }
+
+  /** The text of token ids, special tokens left out; '' without a tokenizer. */
+  detokenize(ids: readonly number[]): string {
+    return this.#prompts.textOf(ids)
   }
 
   /** What the engine is doing and has done. */

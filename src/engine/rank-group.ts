@@ -126,6 +126,21 @@ export class RankGroup {
     for (const rank of this.#ranks.keys()) await this.#call(rank, (api) => api.fillCache())
   }
 
+  /** See RankApi; of a GPU rank only. */
+  readCache(rank: number, layer: number, pages: readonly number[]): Promise<Uint8Array> {
+    return inTime(
+      rank,
+      this.#call(rank, (api) => api.readCache(layer, pages)),
+    )
+  }
+
+  writeCache(rank: number, layer: number, pages: readonly number[], bytes: Uint8Array): Promise<void> {
+    return inTime(
+      rank,
+      this.#call(rank, (api) => api.writeCache(layer, pages, bytes)),
+    )
+  }
+
   /** The thread of a rank, for tests that end it from outside. */
   threads(): readonly Worker[] {
     return this.#pool.threads as Worker[]
@@ -161,5 +176,29 @@ export class RankGroup {
     } finally {
       handle.port.unref()
     }
+  }
+}
+
+/** Milliseconds for pages from or to a device. */
+const PAGES_MS = 30_000
+
+/** A thread that is dead never answers. */
+async function inTime<T>(rank: number, work: Promise<T>): Promise<T> {
+  const done = new AbortController()
+  const late = setTimeout(PAGES_MS, undefined, { signal: done.signal }).then(
+    () => {
+      throw new RankError('RANK_LATE', {
+        what: `rank ${rank} did not give or take pages of its cache`,
+        expected: `an answer within ${PAGES_MS} ms`,
+        actual: 'none',
+        remedy: 'Save or load the snapshot again.',
+      })
+    },
+    () => undefined as never,
+  )
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    done.abort()
   }
 }

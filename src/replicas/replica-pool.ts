@@ -20,7 +20,7 @@ import { FrameDecoder, type ToFront } from './protocol.js'
 import { Replica } from './replica.js'
 
 /** What the server needs of an engine; a pool of replicas is one as well. */
-export type ServedEngine = Pick<Engine, 'decode' | 'info'> & {
+export type ServedEngine = Pick<Engine, 'detokenize' | 'info'> & {
   generate(prompts: readonly Prompt[], params: ManyParams): Generation<Completion[], IndexedChunk>
   stats(): EngineStats
   close(options?: { drainMs?: number }): Promise<void>
@@ -110,7 +110,7 @@ export class ReplicaPool implements ServedEngine {
     return new ReplicaPool({ info: first.info, tokenizer, slots: replicas.map(({ replica }) => replica), start, cleanUp, onDeath, ended })
   }
 
-  decode(ids: readonly number[]): string {
+  detokenize(ids: readonly number[]): string {
     return this.#tokenizer?.decode(ids) ?? ''
   }
 

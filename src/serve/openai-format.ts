@@ -5,8 +5,8 @@ import type { FinishReason } from '../engine/sequence.js'
 
 type Decode = (id: number) => string
 
-export function decoder(engine: Pick<Engine, 'decode'>): Decode {
-  return (id) => engine.decode([id])
+export function decoder(engine: Pick<Engine, 'detokenize'>): Decode {
+  return (id) => engine.detokenize([id])
 }
 
 export function finishReason(reason: FinishReason): 'stop' | 'length' {

@@ -61,16 +61,20 @@ export async function saveSnapshot(
         remedy: 'Save while fewer requests run, or load the engine with more cacheTokens.',
       })
     }
-    // The last page is nobody's to keep: its rows are copied before anything else can happen.
-    const last = rest && Array.from({ length: identity.layers }, (_, layer) => rows.read(layer, [rest.page], rest.rows))
+    if (rest) {
+      blocks.hold(rest.page)
+      held.push(rest.page)
+    }
+    const { generation } = rows
     await writer.write({ format: FORMAT, version: VERSION, ...identity, tokens: Buffer.from(Uint32Array.from(tokens.slice(0, count)).buffer) })
     for (let layer = 0; layer < identity.layers; layer++) {
       for (let first = 0; first < full; first += BLOCK_TOKENS) {
         const n = Math.min(BLOCK_TOKENS, full - first)
-        await writer.write({ layer, first, rows: n, ...rows.read(layer, held.slice(first / PAGE_TOKENS), n) })
+        await writer.write({ layer, first, rows: n, ...(await rows.read(layer, held.slice(first / PAGE_TOKENS), n)) })
       }
-      if (last && rest) await writer.write({ layer, first: full, rows: rest.rows, ...last[layer] })
+      if (rest) await writer.write({ layer, first: full, rows: rest.rows, ...(await rows.read(layer, [rest.page], rest.rows)) })
     }
+    checkGeneration(rows, generation, path)
     await writer.finish()
     return { tokens: count, bytes: writer.bytes }
   } catch (error) {
@@ -98,15 +102,17 @@ export async function loadSnapshot(cache: SnapshotCache, path: string): Promise<
       })
     }
     while (pages.length < needed) pages.push(blocks.take() as number)
+    const { generation } = rows
     const full = Math.floor(tokens.length / PAGE_TOKENS) * PAGE_TOKENS
     for (let layer = 0; layer < identity.layers; layer++) {
       for (let first = 0; first < tokens.length; ) {
         const n = first < full ? Math.min(BLOCK_TOKENS, full - first) : tokens.length - full
-        rows.write(layer, pages.slice(first / PAGE_TOKENS), n, readRows(await reader.next(), cache, path, layer, first, n))
+        await rows.write(layer, pages.slice(first / PAGE_TOKENS), n, readRows(await reader.next(), cache, path, layer, first, n))
         first += n
       }
     }
     await reader.end()
+    checkGeneration(rows, generation, path)
     let chain = 0
     for (const [i, page] of pages.entries()) {
       const own = tokens.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS)
@@ -118,6 +124,17 @@ export async function loadSnapshot(cache: SnapshotCache, path: string): Promise<
     blocks.release(pages)
     await reader.close()
   }
+}
+
+/** What was cached on devices is lost when ranks are restarted. */
+function checkGeneration(rows: CachedRows, generation: number, path: string): void {
+  if (rows.generation === generation) return
+  throw new SnapshotError('SNAPSHOT_NO_ROOM', {
+    what: `the ranks were restarted, and lost what their devices had cached, while ${path} was saved or loaded`,
+    expected: 'ranks that stay',
+    actual: 'a restart',
+    remedy: 'Save or load it again.',
+  })
 }
 
 function readHeader(value: unknown, { identity, vocab, contextTokens }: SnapshotCache, path: string): number[] {

@@ -8,7 +8,7 @@ import { resolveOptions } from '../../src/config/engine-options.js'
 import { BlockManager } from '../../src/engine/block-manager.js'
 import { openModel, planRun } from '../../src/engine/model.js'
 import { allocateMemories } from '../../src/engine/start-engine.js'
-import { CachedRows } from '../../src/snapshot/cached-rows.js'
+import { MemoryRows } from '../../src/snapshot/cached-rows.js'
 import { loadSnapshot, type SnapshotCache, saveSnapshot } from '../../src/snapshot/snapshot.js'
 import { layoutModel } from '../../workers/model-layout.js'
 import { FIXTURES } from '../support/fixtures.js'
@@ -24,7 +24,7 @@ const plan = planRun(model, options, 1, 2 ** 30)
 const layout = layoutModel(model.lowered.shape, plan)
 const cache: SnapshotCache = {
   blocks: new BlockManager(PAGES),
-  rows: new CachedRows(model.lowered.shape.attention, plan, layout, allocateMemories(plan, layout)),
+  rows: new MemoryRows(model.lowered.shape.attention, plan, layout, allocateMemories(plan, layout)),
   identity: { model: 'm', variant: 'mlra_4', weights: 'f32', cache: 'f32', determinismKey: 'k', layers: model.lowered.shape.layers },
   vocab: 160,
   contextTokens: 128,

@@ -1,6 +1,8 @@
+import { join } from 'node:path'
 import { Engine, type EngineOptions, inspect, MemoryError, OptionError, RankError } from '../../src/index.js'
 import { dispatches, injectFault, recordLogits } from '../../src/testing.js'
 import { FIXTURES } from '../support/fixtures.js'
+import { temporary } from '../support/models.js'
 import { gpuTest, SOFTWARE } from '../support/software-gpu.js'
 
 const MODEL = `${FIXTURES}golden/mlra_4`
@@ -134,4 +136,30 @@ gpuTest('loading and closing again and again does not keep what lies on the devi
   t.log(`RSS in MiB: ${sizes.map((s) => s.toFixed(0)).join(' ')}`)
   // The process itself grows by some 300 MiB before it levels off; caches kept would be 20 times 128 MiB.
   t.true((sizes.at(-1) as number) - (sizes[0] as number) < (20 * CACHE_MIB) / 2)
+})
+
+gpuTest('a snapshot of devices goes on at another rank count with the bits of a fresh engine, and a lost device loses none', async (t) => {
+  const path = join(temporary(t), 'prefix.snapshot')
+  for (const [model, options] of [
+    ['mlra_4', { gpuKernels: 'gpu.js' }],
+    ['tpa', { gpuKernels: 'gpu.js' }],
+    ['gqa', { cache: 'f16' }],
+  ] as const) {
+    const load = (more: EngineOptions) => Engine.load(`${FIXTURES}golden/${model}`, { ...SOFTWARE, maxRunning: 4, ...options, ...more })
+    const first = await load({ ranks: 1 })
+    const whole = [...PROMPT, 5, 9]
+    const expected = await first.generate(whole, { maxTokens: 5, ignoreEos: true })
+    t.is((await first.saveSnapshot(PROMPT, path)).tokens, PROMPT.length)
+    await first.close()
+    const other = await load({ ranks: 2 })
+    t.is((await other.loadSnapshot(path)).tokens.length, PROMPT.length)
+    const actual = await other.generate(whole, { maxTokens: 5, ignoreEos: true })
+    t.is(actual.usage.cachedTokens, PROMPT.length, model)
+    t.deepEqual(actual.tokens, expected.tokens, model)
+    injectFault(other, { rank: 1, kind: 'device-lost' })
+    t.deepEqual((await other.generate(whole, { maxTokens: 5, ignoreEos: true })).tokens, expected.tokens)
+    t.is((await other.loadSnapshot(path)).tokens.length, PROMPT.length)
+    t.deepEqual((await other.generate(whole, { maxTokens: 5, ignoreEos: true })).tokens, expected.tokens)
+    await other.close()
+  }
 })

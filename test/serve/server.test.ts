@@ -69,8 +69,8 @@ test('completions: several prompts with n, logprobs, token ids, a stop string an
     t.true(logprobs?.top_logprobs?.every((top) => Object.keys(top).length <= 2))
     t.is(logprobs?.text_offset?.[1], logprobs?.tokens?.[0]?.length)
   }
-  t.is(many.usage?.prompt_tokens, engine.encode(PROMPT).length + engine.encode('The king').length)
-  const ids = await client.completions.create({ model: 'tiny', prompt: engine.encode(PROMPT), max_tokens: 6, temperature: 0 })
+  t.is(many.usage?.prompt_tokens, engine.tokenize(PROMPT).length + engine.tokenize('The king').length)
+  const ids = await client.completions.create({ model: 'tiny', prompt: engine.tokenize(PROMPT), max_tokens: 6, temperature: 0 })
   const plain = await client.completions.create({ model: 'tiny', prompt: PROMPT, max_tokens: 6, temperature: 0 })
   t.is(ids.choices[0]?.text, plain.choices[0]?.text)
   const word = plain.choices[0]?.text.trim().split(' ')[2] as string
@@ -78,7 +78,7 @@ test('completions: several prompts with n, logprobs, token ids, a stop string an
   t.is(stopped.choices[0]?.finish_reason, 'stop')
   t.false(stopped.choices[0]?.text.includes(word))
   const biased = await client.completions.create({ model: 'tiny', prompt: PROMPT, max_tokens: 3, temperature: 0, logit_bias: { '77': 100 } })
-  t.is(biased.choices[0]?.text, engine.decode([77, 77, 77]))
+  t.is(biased.choices[0]?.text, engine.detokenize([77, 77, 77]))
 })
 
 test('chat: a conversation is rendered, streamed with roles, and its prefix is cached for the next turn', async (t) => {

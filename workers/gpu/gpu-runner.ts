@@ -21,6 +21,7 @@ import { StepResults } from '../step-results.js'
 import { StepView } from '../step-view.js'
 import { TokenInputs } from '../token-inputs.js'
 import { CacheCopies } from './cache-copies.js'
+import { readPages, writePages } from './cache-pages.js'
 import { GpuBuffers } from './gpu-buffers.js'
 import { buildCommands } from './gpu-commands.js'
 import { GpuGather } from './gpu-gather.js'
@@ -301,6 +302,14 @@ export class GpuRunner {
       queue.submit([])
     }
     await this.#context.settle(queue.onSubmittedWorkDone())
+  }
+
+  readCache(layer: number, pages: readonly number[]): Promise<Uint8Array> {
+    return readPages(this.#context, this.#plan, this.#b.caches[layer] as GPUBuffer, pages)
+  }
+
+  writeCache(layer: number, pages: readonly number[], bytes: Uint8Array): Promise<void> {
+    return writePages(this.#context, this.#plan, this.#b.caches[layer] as GPUBuffer, pages, bytes)
   }
 
   /** What Dawn's validation refuses: for tests of faults. */
