@@ -117,7 +117,8 @@ export function planRound(seed: number, round: number, gpu: EngineOptions | unde
       return { kind: 'requests', requests: Array.from({ length: onGpu ? int(1, 2) : chance(0.1) ? 40 : int(1, 8) }, request), pauseMs: pauseMs() }
     if (kind < 0.86)
       return { kind: 'fault', rank: int(0, ranks - 1), fault: pick(onGpu ? GPU_FAULTS : FAULTS), site: pick(SITES), pauseMs: pauseMs() }
-    if (kind < 0.92 && !onGpu) return { kind: 'snapshot', prompt: prompt(), corrupt: chance(0.5) ? random() : undefined, pauseMs: pauseMs() }
+    if (kind < 0.92)
+      return { kind: 'snapshot', prompt: prompt().slice(0, onGpu ? 12 : CONTEXT), corrupt: chance(0.5) ? random() : undefined, pauseMs: pauseMs() }
     return { kind: 'malformed', ...pick(MALFORMED), pauseMs: pauseMs() }
   }
   return { model, options, steps: Array.from({ length: onGpu ? 6 : 30 }, step) }
