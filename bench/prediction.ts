@@ -175,7 +175,7 @@ function predictions(rows: readonly ScalingRow[], rates: Rates, effectOf: Effect
         name: '',
         title: 'Time of a decode step: filled is measured, hollow is predicted',
         kind: 'lines',
-        x: { title: gpu ? 'cached tokens' : 'cached tokens', log: true },
+        x: { title: 'cached tokens', log: true, ticks: [1024, 16384, 131072, 2097152] },
         y: { title: 'ms a token', log: true },
         points: lines.map(({ variant, ranks, context, use, measured, predicted }) => ({
           x: context,

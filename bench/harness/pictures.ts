@@ -38,6 +38,8 @@ export interface Picture {
 const FONT = 'DejaVu Sans'
 /** Pixels of a README. */
 const WIDTH = 700
+/** Characters of a title's line. */
+const LONGEST_LINE = 74
 /** Okabe and Ito's colours, which most eyes tell apart; their yellow is too pale on white. */
 const COLOURS = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000', '#7F7F7F']
 const SHAPES = ['circle', 'square', 'triangle-up', 'diamond', 'cross', 'triangle-down', 'triangle-right', 'stroke']
@@ -78,7 +80,7 @@ function lineLayers(picture: Picture, series: readonly string[]): object[] {
   })
   const color = scale('series', COLOURS)
   const shape = scale('series', SHAPES)
-  const strokeDash = scale('series', DASHES)
+  const strokeDash = { ...scale('series', DASHES), legend: null }
   const x = { field: 'x', type: 'quantitative', ...axisOf(picture.x) }
   const y = { field: 'y', type: 'quantitative', ...axisOf(picture.y) }
   const layer = (filter: string, mark: object, encoding: object) => ({ transform: [{ filter }], mark, encoding: { x, y, ...encoding } })
@@ -128,6 +130,17 @@ function barLayers(picture: Picture, series: readonly string[]): object[] {
   ]
 }
 
+/** A title in lines that fit a picture. */
+function wrapped(title: string): string[] {
+  const lines: string[] = []
+  for (const word of title.split(' ')) {
+    const last = lines.at(-1)
+    if (last !== undefined && last.length + word.length < LONGEST_LINE) lines[lines.length - 1] = `${last} ${word}`
+    else lines.push(word)
+  }
+  return lines
+}
+
 /** The specification that Vega-Lite draws. */
 export function vegaLite(picture: Picture): object {
   const { points, floor = [], kind, title } = picture
@@ -149,7 +162,7 @@ export function vegaLite(picture: Picture): object {
     $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
     background: 'white',
     padding: 8,
-    title: { text: title.split('\n'), anchor: 'start', fontSize: 13, offset: 12 },
+    title: { text: wrapped(title), anchor: 'start', fontSize: 13, offset: 12 },
     data: { values: values.map((p) => ({ ...p, facet: p.facet ?? '' })) },
     config: {
       font: FONT,
