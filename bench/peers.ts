@@ -158,7 +158,7 @@ export const peers: Benchmark = {
           x: { title: '' },
           y: { title: 'times as fast' },
           points: rows.map(({ what, peer, ratio, ours, theirs }) => ({
-            x: `${what as string} | ${(peer as string).split(',')[0]}`,
+            x: `${what as string} | ${(peer as string).split(' ')[0]}`,
             y: ratio,
             series: 'ratio',
             trusted: isTrusted(ours) && isTrusted(theirs),

@@ -80,7 +80,7 @@ function lineLayers(picture: Picture, series: readonly string[]): object[] {
   })
   const color = scale('series', COLOURS)
   const shape = scale('series', SHAPES)
-  const strokeDash = { ...scale('series', DASHES), legend: null }
+  const strokeDash = scale('series', DASHES)
   const x = { field: 'x', type: 'quantitative', ...axisOf(picture.x) }
   const y = { field: 'y', type: 'quantitative', ...axisOf(picture.y) }
   const layer = (filter: string, mark: object, encoding: object) => ({ transform: [{ filter }], mark, encoding: { x, y, ...encoding } })
@@ -108,7 +108,7 @@ function barLayers(picture: Picture, series: readonly string[]): object[] {
     {
       mark: { type: 'bar' },
       encoding: {
-        y: { ...names, title: picture.x.title === '' ? null : picture.x.title, axis: { labelLimit: 260 } },
+        y: { ...names, title: picture.x.title === '' ? null : picture.x.title, axis: { labelLimit: 360 } },
         x,
         ...offset,
         ...(series.length > 1 && { color }),
@@ -152,7 +152,7 @@ export function vegaLite(picture: Picture): object {
   const values = [...floor.map((p) => ({ ...p, floor: true })), ...points.map((p) => ({ ...p, floor: false, hollow: isHollow(p) }))]
   const size = bars
     ? {
-        width: Math.floor((WIDTH - 260) / columns),
+        width: Math.floor((WIDTH - 300) / columns),
         height: { step: Math.max(9, Math.min(18, Math.floor(400 / Math.max(1, points.length / facets.length)))), for: 'position' },
       }
     : { width: Math.floor((WIDTH - 170 - 45 * (columns - 1)) / columns), height: many ? 230 : 300 }
