@@ -28,5 +28,5 @@ export {
 export type { LogLikelihood, MultipleChoiceItem, MultipleChoiceOptions, MultipleChoiceResult, ScoredItem } from './eval/multiple-choice.js'
 export type { PerplexityOptions, PerplexityResult } from './eval/perplexity.js'
 export { type Inspection, inspect, inspectConfig } from './inspect.js'
-export type { GenerateParams } from './sampling/params.js'
+export type { GenerateParams, ManyParams } from './sampling/params.js'
 export { type Synthesized, type SynthOptions, synthesize } from './synth/synthesize.js'
