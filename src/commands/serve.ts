@@ -36,6 +36,9 @@ export function addServe(program: Command): void {
 }
 
 async function serve(flags: ServeFlags): Promise<void> {
+  checkRange('port', flags.port, 0, 65535)
+  checkRange('replicas', flags.replicas ?? 1, 1, 64)
+  checkRange('drain-ms', flags.drainMs, 0, 2 ** 31 - 1)
   const signal = interruption()
   const terminated = new Promise<void>((done) => {
     process.once('SIGTERM', done)
@@ -93,17 +96,20 @@ async function serve(flags: ServeFlags): Promise<void> {
   }
 }
 
+/** Before anything is loaded. */
+function checkRange(name: string, value: number, least: number, most: number): void {
+  if (Number.isInteger(value) && value >= least && value <= most) return
+  throw new OptionError('OPTION_INVALID', {
+    what: `${name} is out of range`,
+    expected: `an integer from ${least} to ${most}`,
+    actual: String(value),
+    remedy: `Give ${name} such a value.`,
+  })
+}
+
 /** An engine of this process, or replicas in processes of their own. */
 async function load(dir: string, flags: ServeFlags, signal: AbortSignal): Promise<ServedEngine> {
   if (flags.replicas === undefined) return loadEngine(dir, flags, signal)
-  if (!Number.isInteger(flags.replicas) || flags.replicas < 1 || flags.replicas > 64) {
-    throw new OptionError('OPTION_INVALID', {
-      what: 'replicas is out of range',
-      expected: 'an integer from 1 to 64',
-      actual: String(flags.replicas),
-      remedy: 'Give replicas such a value.',
-    })
-  }
   const pool = await ReplicaPool.load(dir, engineOptions(flags), flags.replicas, (text) => console.error(text))
   console.error(`${flags.replicas} replicas of ${pool.info.ranks} ranks are ready`)
   return pool

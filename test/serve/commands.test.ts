@@ -96,3 +96,15 @@ test('chat answers, keeps and brings back the conversation, and Ctrl-C stops the
   child.stdin.write('/exit\n')
   t.is((await ended)[0], 0)
 })
+
+test('what serve can not do is refused before anything is loaded', async (t) => {
+  for (const [args, expected] of [
+    [['--port', '99999'], /port is out of range/],
+    [['--replicas', '0'], /replicas is out of range/],
+    [['--model', 'a=/nowhere'], /MODEL_NOT_FOUND/],
+  ] as const) {
+    const { ended, output } = tetrad(t, 'serve', ...args)
+    t.is((await ended)[0], 1)
+    t.regex(output.err, expected)
+  }
+})
