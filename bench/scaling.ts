@@ -94,7 +94,7 @@ export const scaling: Benchmark = {
         ranks,
         cache,
         backend: context.backend,
-        ...(context.adapter !== undefined && { adapter: context.adapter }),
+        ...(context.adapter !== undefined && { adapter: context.adapter.split(',') }),
       }
       if (warmUp && (!stays || ranks > 1)) parameters = await measureEngine(dir, options, cells, 0)
       if (!warmUp || stays) parameters = await measureEngine(dir, options, cells, repeats, stays)
@@ -191,7 +191,7 @@ class RateMeter {
 
   async measure(ranks: Ranks): Promise<void> {
     if (this.#gpu) {
-      this.#gpuRate ??= await gpuReadRate(this.#adapter)
+      this.#gpuRate ??= await gpuReadRate(this.#adapter?.startsWith('pci-') ? undefined : this.#adapter)
       add(this.#read, ranks, this.#gpuRate)
       return
     }

@@ -10,15 +10,31 @@ export interface GpuRequest {
 
 /** What the ranks of an engine are to acquire and run. */
 export interface GpuSettings {
-  /** Parts of adapter names: rank i takes the one at i mod n. None: all share the first hardware adapter. */
+  /** Parts of adapter names, or PCI addresses (see isPciAddress): rank i takes the one at i mod n. None: all share the first hardware adapter. */
   readonly adapters: readonly string[]
   readonly checks: boolean
   /** 'gpu.js': no hand-written WGSL; 'auto': only where the adapter lacks what it needs. */
   readonly kernels: 'auto' | 'gpu.js'
 }
 
+/** Of a rank. A device at a PCI address is chosen by the environment, and asked for without a name. */
 export function requestOf({ adapters, checks }: GpuSettings, rank: number): GpuRequest {
-  return { adapter: adapters.length === 0 ? undefined : adapters[rank % adapters.length], checks }
+  const name = adapters[rank % Math.max(1, adapters.length)]
+  return { adapter: name === undefined || isPciAddress(name) ? undefined : name, checks }
+}
+
+/** A PCI address as Mesa writes it: pci-0000_65_00_0. */
+export function isPciAddress(name: string): boolean {
+  return /^pci-[0-9a-f]{4}_[0-9a-f]{2}_[0-9a-f]{2}_[0-9a-f]$/.test(name)
+}
+
+/**
+ * Environment in which Mesa's device-select layer shows a rank its device alone; undefined: no device is chosen by address. Vulkan reads it when
+ * an instance is made, so ranks acquire one after another. Dawn's names can't tell cards of one kind apart.
+ */
+export function deviceEnvironment({ adapters }: GpuSettings, rank: number): Readonly<Record<string, string>> | undefined {
+  const name = adapters[rank % Math.max(1, adapters.length)]
+  return name !== undefined && isPciAddress(name) ? { DRI_PRIME: name, MESA_VK_DEVICE_SELECT_FORCE_DEFAULT_DEVICE: '1' } : undefined
 }
 
 export interface AdapterFacts {

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Command, Option } from 'commander'
 import type { Benchmark, BenchOptions } from '../../bench/harness/benchmark.js'
+import { requestOf } from '../../kernels/gpu/adapter.js'
 import { findAdapter } from '../../kernels/gpu/context.js'
 import { assetUrl } from '../assets.js'
 import { OptionError } from '../errors.js'
@@ -34,7 +35,7 @@ export function addBench(program: Command): void {
     .option('--seed <n>', 'of weights and traffic', number, 1)
     .option('--rounds <n>', 'interleaved repetitions, 1..1000 (default 5, quick 2)', number)
     .addOption(new Option('--backend <name>', 'where kernels run').choices(['wasm', 'gpu']).default('wasm'))
-    .option('--adapter <name>', "part of the GPU adapter's name")
+    .option('--adapter <name>', "part of the GPU adapter's name, or PCI addresses with commas, one for each rank")
     .option('--variant <name>', 'attention variant to measure; again for another', collect)
     .option('--ranks <list>', '1, 2 and 4, with commas')
     .option('--contexts <list>', 'cached tokens, with commas')
@@ -64,7 +65,10 @@ async function bench(names: readonly string[], flags: BenchFlags): Promise<void>
   for (const benchmark of chosen) checkHeeded(benchmark, options, flags)
   const { runBenchmark } = await import('../../bench/harness/run.js')
   const { formatResult } = await import('../../bench/harness/results.js')
-  const gpu = options.backend === 'gpu' ? (await findAdapter({ adapter: options.adapter, checks: false }))?.device : undefined
+  const gpu =
+    options.backend === 'gpu'
+      ? (await findAdapter(requestOf({ adapters: options.adapter?.split(',') ?? [], checks: false, kernels: 'auto' }, 0)))?.device
+      : undefined
   const signal = interruption()
   const command = `npx tetrad bench ${process.argv.slice(3).join(' ')}`
   for (const benchmark of chosen) {

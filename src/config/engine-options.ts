@@ -17,7 +17,8 @@ export interface EngineOptions {
   backend?: 'auto' | 'gpu' | 'wasm' | 'reference'
   /**
    * Part of the GPU adapter's name, or several: rank i takes the one at i mod n. A software adapter is used only when it is named.
-   * Default: all ranks share the first hardware adapter. Cards of the same name can't be told apart.
+   * Default: all ranks share the first hardware adapter. Cards of one name are told apart by PCI address in Mesa's form, pci-0000_65_00_0, where
+   * Mesa's device-select layer is installed; nothing checks that it obeyed, so look at the driver's own tool.
    */
   adapter?: string | readonly string[]
   /** Bounds checks in GPU kernels and validation of commands: slower, for finding errors. Default false. */

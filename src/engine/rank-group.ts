@@ -5,7 +5,7 @@ import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threa
 import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { Piscina } from 'piscina'
-import { type DeviceShortage, requestOf } from '../../kernels/gpu/adapter.js'
+import { type DeviceShortage, deviceEnvironment, requestOf } from '../../kernels/gpu/adapter.js'
 import { loadDawn } from '../../kernels/gpu/context.js'
 import type { AttachTask, RankApi, RankFailure, RankInit, RankReport } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
@@ -92,7 +92,9 @@ export class RankGroup {
       if (settings) {
         // Here as well: else the addon is unloaded with the last rank's thread, under threads of its own.
         await loadDawn()
-        for (const [rank, { api }] of ranks.entries()) await Promise.race([api.acquireGpu(requestOf(settings, rank)).catch(ofRank(rank)), died])
+        for (const [rank, { api }] of ranks.entries()) {
+          await within(deviceEnvironment(settings, rank), () => Promise.race([api.acquireGpu(requestOf(settings, rank)).catch(ofRank(rank)), died]))
+        }
       }
       const loaded = await Promise.race([Promise.all(ranks.map(({ api }, rank) => api.load(inits[rank] as RankInit))), died])
       const reports = loaded.map(reportOf)
@@ -175,6 +177,20 @@ export class RankGroup {
       return await call(handle.api)
     } finally {
       handle.port.unref()
+    }
+  }
+}
+
+/** Runs `work` with variables of the process's environment set, which native code of all threads sees. */
+async function within<T>(environment: Readonly<Record<string, string>> | undefined, work: () => Promise<T>): Promise<T> {
+  const before = Object.keys(environment ?? {}).map((name) => [name, process.env[name]] as const)
+  Object.assign(process.env, environment)
+  try {
+    return await work()
+  } finally {
+    for (const [name, value] of before) {
+      if (value === undefined) delete process.env[name]
+      else process.env[name] = value
     }
   }
 }
