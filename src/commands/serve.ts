@@ -2,10 +2,8 @@
 import { basename, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { OptionError } from '../errors.js'
-import { ReplicaPool, type ServedEngine } from '../replicas/replica-pool.js'
-import { loadChatTemplate } from '../serve/chat-template.js'
+import type { ServedEngine } from '../replicas/replica-pool.js'
 import type { ServedModel } from '../serve/completions.js'
-import { createServer } from '../serve/server.js'
 import { collect, DEFAULT_MODEL, type EngineFlags, engineOptions, number, withEngineFlags } from './flags.js'
 import { interruption, loadEngine } from './progress.js'
 
@@ -39,6 +37,8 @@ async function serve(flags: ServeFlags): Promise<void> {
   checkRange('port', flags.port, 0, 65535)
   checkRange('replicas', flags.replicas ?? 1, 1, 64)
   checkRange('drain-ms', flags.drainMs, 0, 2 ** 31 - 1)
+  // What only a server needs is loaded only here.
+  const [{ createServer }, { loadChatTemplate }] = await Promise.all([import('../serve/server.js'), import('../serve/chat-template.js')])
   const signal = interruption()
   const terminated = new Promise<void>((done) => {
     process.once('SIGTERM', done)
@@ -110,6 +110,7 @@ function checkRange(name: string, value: number, least: number, most: number): v
 /** An engine of this process, or replicas in processes of their own. */
 async function load(dir: string, flags: ServeFlags, signal: AbortSignal): Promise<ServedEngine> {
   if (flags.replicas === undefined) return loadEngine(dir, flags, signal)
+  const { ReplicaPool } = await import('../replicas/replica-pool.js')
   const pool = await ReplicaPool.load(dir, engineOptions(flags), flags.replicas, (text) => console.error(text))
   console.error(`${flags.replicas} replicas of ${pool.info.ranks} ranks are ready`)
   return pool
