@@ -65,10 +65,10 @@ async function bench(names: readonly string[], flags: BenchFlags): Promise<void>
   for (const benchmark of chosen) checkHeeded(benchmark, options, flags)
   const { runBenchmark } = await import('../../bench/harness/run.js')
   const { formatResult } = await import('../../bench/harness/results.js')
-  const gpu =
-    options.backend === 'gpu'
-      ? (await findAdapter(requestOf({ adapters: options.adapter?.split(',') ?? [], checks: false, kernels: 'auto' }, 0)))?.device
-      : undefined
+  const cards = options.adapter?.split(',') ?? []
+  const device =
+    options.backend === 'gpu' ? (await findAdapter(requestOf({ adapters: cards, checks: false, kernels: 'auto' }, 0)))?.device : undefined
+  const gpu = device !== undefined && cards.length > 1 ? `${cards.length} x ${device}` : device
   const signal = interruption()
   const command = `npx tetrad bench ${process.argv.slice(3).join(' ')}`
   for (const benchmark of chosen) {
