@@ -5,10 +5,12 @@ import type { Worker } from 'node:worker_threads'
 import type { Piscina } from 'piscina'
 
 /** Threads that take longer to load are not waited for. */
-const LOAD_MS = 5000
+const LOAD_MS = 30_000
 
 /** Call right after the pool is made. The function returned ends it once every thread has loaded. */
 export function endingPool(pool: Piscina): () => Promise<void> {
+  // A thread that ends is not replaced: its replacement would be loading when the pool is ended. All threads are there by now.
+  Object.assign(pool.options, { minThreads: 0, idleTimeout: Number.POSITIVE_INFINITY })
   const loaded = Promise.all(
     (pool.threads as Worker[]).map(
       (thread) =>
