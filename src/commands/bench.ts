@@ -70,7 +70,7 @@ async function bench(names: readonly string[], flags: BenchFlags): Promise<void>
     options.backend === 'gpu' ? (await findAdapter(requestOf({ adapters: cards, checks: false, kernels: 'auto' }, 0)))?.device : undefined
   const gpu = device !== undefined && cards.length > 1 ? `${cards.length} x ${device}` : device
   const signal = interruption()
-  const command = `npx tetrad bench ${process.argv.slice(3).join(' ')}`
+  const command = `npx tetrad bench ${withoutFolders(process.argv.slice(3)).join(' ')}`
   for (const benchmark of chosen) {
     if (signal.aborted) break
     const { result, files } = await runBenchmark(benchmark, options, command, (slug) => join(out, slug), gpu, signal)
@@ -79,6 +79,12 @@ async function bench(names: readonly string[], flags: BenchFlags): Promise<void>
     console.error(`written: ${files.join(', ')}`)
   }
   if (signal.aborted) process.exitCode = 130
+}
+
+/** The arguments without folders, which are this machine's and change no result. */
+function withoutFolders(args: readonly string[]): string[] {
+  const folder = /^--(out|peers)$/
+  return args.filter((arg, i) => !folder.test(arg) && !folder.test(args[i - 1] ?? '') && !/^--(out|peers)=/.test(arg))
 }
 
 function find(benchmarks: readonly Benchmark[], name: string): Benchmark {

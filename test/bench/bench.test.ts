@@ -32,6 +32,7 @@ test('every benchmark but those beside peers, quick: a table, CSV of the same ro
   for (const name of names) {
     const result = resultOf(out, name)
     t.is(result.benchmark, name)
+    t.is(result.command, `npx tetrad bench ${names.join(' ')} --quick --rounds 1`)
     t.true(stdout.includes(result.question))
     t.true(result.floor.length > 10 && result.method.length > 10 && result.machine.cores > 0 && result.interrupted === false, name)
     // Noise can make times that don't grow with context: then nothing is predicted.
