@@ -1,9 +1,10 @@
 // The question of the authors' benchmark_decoding_speed.py: one device's attention kernel in their shapes, batch 1, one query row.
+import { OptionError } from '../src/index.js'
 import { type AttentionWidths, cpuAttention } from './attention-case.js'
 import { AttentionCase } from './gpu-attention-case.js'
 import { openGpu, timePasses } from './gpu-measure.js'
 import { type BenchContext, type Benchmark, interleave, type Outcome, type Row } from './harness/benchmark.js'
-import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
+import { plotted, type Sample, sampleOf } from './harness/sample.js'
 import { Probe } from './probe.js'
 
 /** What a device holds at the authors' degree of tensor parallelism: heads, latent, rope key. */
@@ -34,7 +35,18 @@ export const attention: Benchmark = {
   name: 'attention',
   question: "How fast is one rank's attention in the authors' shapes, MLA beside MLRA-4 and GLA-2, and how near to reading the bytes?",
   heeds: ['backend', 'adapter', 'contexts', 'cache'],
-  run: (context) => (context.backend === 'gpu' ? onGpu(context) : onCpu(context)),
+  run: (context) => {
+    const { backend, cache } = context
+    if (cache !== undefined && (backend === 'gpu') !== (cache === 'f16')) {
+      throw new OptionError('OPTION_INVALID', {
+        what: `attention on ${backend} has no such cache`,
+        expected: backend === 'gpu' ? 'f16' : 'f32, bf16 or int8',
+        actual: cache,
+        remedy: 'Leave cache out.',
+      })
+    }
+    return backend === 'gpu' ? onGpu(context) : onCpu(context)
+  },
 }
 
 async function onCpu(context: BenchContext): Promise<Outcome> {
@@ -152,11 +164,8 @@ function outcome(cells: readonly Cell[], about: { floor: string; method: string;
         y: { title: 'ms', log: true },
         points: rows.map(({ tokens, ms, shape }) => ({
           x: tokens as number,
-          y: ms.median,
-          low: ms.p10,
-          high: ms.p90,
+          ...plotted(ms),
           series: shape as string,
-          trusted: isTrusted(ms),
         })),
         floor: rows.map(({ tokens, floor, shape }) => ({ x: tokens as number, y: floor as number, series: shape as string })),
       },

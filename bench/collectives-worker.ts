@@ -6,8 +6,6 @@ import type { Rows } from '../kernels/rows.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
 import { Collectives } from '../workers/collectives.js'
 
-export const OPERATIONS = ['barrier', 'all-gather', 'reduce-scatter', 'all-reduce'] as const
-
 export interface CollectivesTask {
   readonly module: WasmModule
   readonly exchange: SharedMemory
@@ -18,7 +16,7 @@ export interface CollectivesTask {
 }
 
 export interface CollectivesRun {
-  readonly operation: (typeof OPERATIONS)[number]
+  readonly operation: 'barrier' | 'all-gather' | 'reduce-scatter' | 'all-reduce'
   /** Float32 values of the vector, a multiple of 16. */
   readonly values: number
   readonly repeats: number
@@ -38,19 +36,19 @@ function operation({ operation, values }: CollectivesRun): (turn: number) => voi
   const mine = (rows: Rows): Rows => rows.columns(rank * part, part)
   const slots = [0, 1].map((half) => Array.from({ length: ranks }, (_, r) => slot(half, r)))
   const results = [0, 1].map(result)
-  const local = { row: own.subarray(0, values) }
+  const ownSlots = slots.map((all) => all.map(mine))
+  const ownResults = results.map(mine)
+  const local = own.subarray(0, values)
   const gather = (turn: number) => {
-    mine(results[turn] as Rows)
-      .row(0)
-      .set(local.row.subarray(rank * part, (rank + 1) * part))
+    ;(ownResults[turn] as Rows).row(0).set(local.subarray(rank * part, (rank + 1) * part))
     collectives.barrier('gather of queries')
-    local.row.set((results[turn] as Rows).row(0))
+    local.set((results[turn] as Rows).row(0))
   }
   const scatter = (turn: number) => {
     const all = slots[turn] as Rows[]
-    ;(all[rank] as Rows).row(0).set(local.row)
+    ;(all[rank] as Rows).row(0).set(local)
     collectives.barrier('reduce-scatter of attention outputs')
-    space.sumPartials(mine(results[turn] as Rows), all.map(mine), part, 1, 1 / ranks)
+    space.sumPartials(ownResults[turn] as Rows, ownSlots[turn] as Rows[], part, 1, 1 / ranks)
   }
   switch (operation) {
     case 'barrier':
@@ -63,7 +61,7 @@ function operation({ operation, values }: CollectivesRun): (turn: number) => voi
       return (turn) => {
         scatter(turn)
         collectives.barrier('all-reduce of the MLP')
-        local.row.set((results[turn] as Rows).row(0))
+        local.set((results[turn] as Rows).row(0))
       }
   }
 }

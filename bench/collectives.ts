@@ -6,11 +6,13 @@ import { Worker } from 'node:worker_threads'
 import { createMemory, prepareBackend } from '../kernels/open-space.js'
 import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
+import { SPINS } from '../src/engine/start-engine.js'
+import { OptionError } from '../src/index.js'
 import { CONTROL_BYTES } from '../workers/layout.js'
 import type { CollectivesRun, CollectivesTask } from './collectives-worker.js'
 import { type Benchmark, interleave, type Row } from './harness/benchmark.js'
-import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
-import { Probe } from './probe.js'
+import { plotted, type Sample, sampleOf } from './harness/sample.js'
+import { machineRates } from './probe.js'
 
 interface Cell extends CollectivesRun {
   readonly ranks: 2 | 4
@@ -18,8 +20,7 @@ interface Cell extends CollectivesRun {
   readonly us: number[]
 }
 
-/** As the engine chooses: spinning only where every rank may have a core. */
-const SPINS = 2000
+const OPERATIONS = ['barrier', 'all-gather', 'reduce-scatter', 'all-reduce'] as const satisfies readonly CollectivesRun['operation'][]
 const SIZES = [4096, 65536, 1048576]
 
 export const collectives: Benchmark = {
@@ -29,19 +30,20 @@ export const collectives: Benchmark = {
   async run(context) {
     const module = prepareBackend('wasm', bestSimdLevel(new URL('../kernels/wasm/', import.meta.url))) as WasmModule
     const rankCounts = (context.ranks ?? [2, 4]).filter((r): r is 2 | 4 => r > 1)
+    if (rankCounts.length === 0) {
+      throw new OptionError('OPTION_INVALID', { what: 'one rank exchanges nothing', expected: '2 or 4', actual: '1', remedy: 'Leave ranks out.' })
+    }
     const groups = new Map(rankCounts.map((ranks) => [ranks, new Group(ranks, module)]))
     const repeats = context.quick ? 50 : 400
     const sizes = context.quick ? SIZES.slice(0, 2) : SIZES
     const cells = rankCounts.flatMap((ranks) =>
       [false, true].flatMap((busy) =>
-        (['barrier', 'all-gather', 'reduce-scatter', 'all-reduce'] as const).flatMap((operation) =>
+        OPERATIONS.flatMap((operation) =>
           (operation === 'barrier' ? [0] : sizes).map((bytes): Cell => ({ ranks, busy, operation, values: bytes / 4, repeats, us: [] })),
         ),
       ),
     )
-    const probe = new Probe(1, 64e6)
-    const copy = sampleOf([await probe.rate('wasm read'), await probe.rate('wasm read'), await probe.rate('wasm read')])?.median ?? 0
-    await probe.close()
+    const { read: copy } = await machineRates(1)
     try {
       await interleave(context, cells, async (cell, warmUp) => {
         const other = cell.busy ? spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' }) : undefined
@@ -89,12 +91,9 @@ export const collectives: Benchmark = {
             .filter((r) => (r.bytes as number) > 0)
             .map(({ operation, ranks, bytes, load, us }) => ({
               x: bytes as number,
-              y: us.median,
-              low: us.p10,
-              high: us.p90,
+              ...plotted(us),
               series: operation as string,
               facet: `${ranks} ranks, ${load}`,
-              trusted: isTrusted(us),
             })),
         },
       ],

@@ -2,10 +2,10 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { convert, Engine } from '../src/index.js'
-import { type Benchmark, interleave, type Row } from './harness/benchmark.js'
-import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
+import { type Benchmark, interleave, oneRankCount, type Row } from './harness/benchmark.js'
+import { plotted, type Sample, sampleOf } from './harness/sample.js'
 import { benchModel } from './models.js'
-import { Probe } from './probe.js'
+import { machineRates } from './probe.js'
 
 interface Cell {
   readonly checkpoint: string
@@ -18,7 +18,7 @@ export const load: Benchmark = {
   question: 'How long does a checkpoint take to load, as published and converted?',
   heeds: ['ranks'],
   async run(context) {
-    const ranks = context.ranks?.[0] ?? 2
+    const ranks = oneRankCount(context)
     const published = await benchModel(context.folder, context.quick ? 'tiny' : 'mid', 'mlra_4', context.seed)
     const cells: Cell[] = [{ checkpoint: 'as published, bf16', dir: published, ms: [] }]
     for (const weights of ['bf16', 'int8'] as const) {
@@ -31,10 +31,7 @@ export const load: Benchmark = {
       await engine.close()
       if (!warmUp) ms.push(engine.info.loadMs)
     })
-    const probe = new Probe(1, 400e6)
-    await probe.rate('wasm read')
-    const read = await probe.rate('wasm read')
-    await probe.close()
+    const { read } = await machineRates(1)
     const rows = cells
       .filter(({ ms }) => ms.length > 0)
       .map(({ checkpoint, dir, ms }): Row & { readonly ms: Sample } => {
@@ -62,11 +59,8 @@ export const load: Benchmark = {
           y: { title: 'ms' },
           points: rows.map(({ checkpoint, ms }) => ({
             x: checkpoint as string,
-            y: ms.median,
-            low: ms.p10,
-            high: ms.p90,
+            ...plotted(ms),
             series: 'load',
-            trusted: isTrusted(ms),
           })),
           floor: rows.map(({ checkpoint, floor }) => ({ x: checkpoint as string, y: floor as number, series: 'load' })),
         },

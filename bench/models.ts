@@ -2,12 +2,13 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { elements } from '../src/checkpoint/tensor-source.js'
-import { variantNamed } from '../src/config/attention-variants.js'
+import { VARIANT_NAMES, variantNamed } from '../src/config/attention-variants.js'
 import { lowerModel } from '../src/config/lower-model.js'
 import { parseModelConfig } from '../src/config/model-config.js'
-import { synthesize } from '../src/index.js'
+import { OptionError, synthesize } from '../src/index.js'
 import { describeTensors } from '../src/synth/describe-tensors.js'
 import { PRESETS, type PresetConfig } from '../src/synth/presets.js'
+import type { ModelShape } from '../workers/protocol.js'
 
 /** Presets of synth, and 'small' (4 layers of 1024, 16 heads of 64) and 'tiny' (2 layers of 128) with equal parameters. */
 export const MODEL_SIZES = ['2.9b', 'mid', 'small', 'tiny'] as const
@@ -20,21 +21,25 @@ const SCALED = {
 /** Rotary positions go on; the weights are random, so no context is beyond training. */
 const LONGEST = 2 ** 20
 
-type Scaled = keyof typeof SCALED
+/** head_dim of the 2.9 B models. */
+const LARGE_HEAD = 128
 
-const isLatent = (variant: string) => /^(mlra|gla|mla)/.test(variant)
+type Scaled = keyof typeof SCALED
 
 /** The shape of the 2.9 B models at another size, with this MLP. */
 function scaledConfig(size: Scaled, variant: string, intermediate: number): PresetConfig {
   const { head, rope, query, intermediate: _, ...common } = SCALED[size]
   const all = { ...common, block_size: LONGEST, intermediate_size: intermediate }
-  if (isLatent(variant)) return { ...all, q_lora_rank: query, kv_lora_rank: 4 * head, qk_nope_head_dim: head, qk_rope_head_dim: rope }
-  // The 2.9 B preset says how heads are grouped.
-  const { group_size, rank, q_rank, share_q_dim } = PRESETS['2.9b']?.(variant) ?? {}
-  const groups = variant === 'mqa' ? common.n_head : group_size
-  const wide = variant === 'mfa' ? 2 : 1
-  const own = { group_size: groups, rank, q_rank, share_q_dim: share_q_dim && query }
-  return { ...all, head_dim: wide * head, ...(Object.fromEntries(Object.entries(own).filter(([, v]) => v !== undefined)) as PresetConfig) }
+  const large = PRESETS['2.9b']?.(variant) ?? {}
+  if (large.kv_lora_rank !== undefined) return { ...all, q_lora_rank: query, kv_lora_rank: 4 * head, qk_nope_head_dim: head, qk_rope_head_dim: rope }
+  // It says how heads are grouped, and whether they are wider than those of others.
+  const { group_size, head_dim = 0, n_head, rank, q_rank, share_q_dim } = large
+  const own = { group_size: group_size === n_head ? common.n_head : group_size, rank, q_rank, share_q_dim: share_q_dim && query }
+  return {
+    ...all,
+    head_dim: (head_dim / LARGE_HEAD) * head,
+    ...(Object.fromEntries(Object.entries(own).filter(([, v]) => v !== undefined)) as PresetConfig),
+  }
 }
 
 /** Of the variant as large as mha with the size's own MLP, to within a few columns of the MLP. */
@@ -51,14 +56,39 @@ function equalConfig(size: Scaled, variant: string): PresetConfig {
   return scaledConfig(size, variant, Math.round((intermediate - surplus / (3 * n_layer * n_embd)) / 8) * 8)
 }
 
+/** Throws OptionError for a size that is not there. */
+function benchConfig(size: string, variant: string): PresetConfig {
+  if (!(MODEL_SIZES as readonly string[]).includes(size)) {
+    throw new OptionError('OPTION_INVALID', {
+      what: 'there is no such model',
+      expected: MODEL_SIZES.join(', '),
+      actual: size,
+      remedy: 'Choose one of them.',
+    })
+  }
+  checkVariant(variant)
+  return size in SCALED ? equalConfig(size as Scaled, variant) : { ...PRESETS[size]?.(variant), block_size: LONGEST }
+}
+
+function checkVariant(variant: string): void {
+  if (VARIANT_NAMES.includes(variant)) return
+  throw new OptionError('OPTION_INVALID', {
+    what: 'there is no such variant',
+    expected: VARIANT_NAMES.join(', '),
+    actual: variant,
+    remedy: 'Choose one of them.',
+  })
+}
+
+/** What a rank of a model has to do with its attention, without the model. */
+export function benchShape(size: string, variant: string): ModelShape {
+  return lowerModel(parseModelConfig({ ...benchConfig(size, variant) }), variantNamed(variant)).shape
+}
+
 /** Directory of a model of a size, written in `folder` if it is not there. */
 export async function benchModel(folder: string, size: string, variant: string, seed: number): Promise<string> {
   const dir = join(folder, `${size}-${variant}`)
   if (existsSync(join(dir, 'model.safetensors'))) return dir
-  await synthesize(dir, {
-    variant,
-    seed,
-    config: { ...(size in SCALED ? equalConfig(size as Scaled, variant) : PRESETS[size]?.(variant)), block_size: LONGEST },
-  })
+  await synthesize(dir, { variant, seed, config: { ...benchConfig(size, variant) } })
   return dir
 }

@@ -11,7 +11,7 @@ import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
 import { benchModel } from './models.js'
 import { type GgufType, type LlamaShape, writeGguf } from './peers/write-gguf.js'
 import { writeOnnx } from './peers/write-onnx.js'
-import { Probe } from './probe.js'
+import { machineRates } from './probe.js'
 import { TINY } from './traffic.js'
 
 const PACKAGES = ['node-llama-cpp@3.22.1', 'onnxruntime-node@1.30.0', 'onnx-proto@8.0.1', 'autocannon@8.0.0']
@@ -116,11 +116,7 @@ export const peers: Benchmark = {
       cell.ours.push(ours.tokensPerSecond)
     })
     for (const { model } of graphs) rmSync(join(context.folder, `${model}.onnx`), { force: true })
-    const probe = new Probe(2, 400e6)
-    await probe.rate('wasm read')
-    const read = await probe.rate('wasm read')
-    const peak = await probe.rate('multiply')
-    await probe.close()
+    const { read, multiply: peak } = await machineRates(2)
     const rows = cells
       .filter(({ ours, theirs }) => ours.length > 0 && theirs.length > 0)
       .map(({ what, peer, ours, theirs, bytes, peerBytes }): Row & { readonly ours: Sample; readonly theirs: Sample; readonly ratio: number } => {

@@ -1,9 +1,12 @@
 // How long would a step take where this machine can't go: longer contexts, more devices? Calibrated on one rank up to 16 K tokens, checked on
 // the other cells that scaling measured, then used. It measures nothing itself.
 import { OptionError } from '../src/index.js'
+import type { AttentionShape } from '../workers/protocol.js'
 import type { Benchmark, Outcome, Row } from './harness/benchmark.js'
+import { isSample } from './harness/sample.js'
 import { median } from './measure.js'
 import { type Calibration, calibrate, calibrateBase, predict, type RankEffect } from './model/step-time.js'
+import { benchShape } from './models.js'
 import type { Rates, ScalingRow } from './scaling.js'
 
 type Use = 'calibration' | 'held out' | 'predicted'
@@ -31,19 +34,22 @@ export const prediction: Benchmark = {
     const scaling = await context.earlier('scaling')
     const collectives = await context.earlier('collectives')
     const needed = context.backend === 'gpu' ? { scaling } : { scaling, collectives }
-    const missing = Object.entries(needed).find(([, result]) => result === undefined)
-    if (missing || !scaling?.facts) {
-      throw new OptionError('OPTION_INVALID', {
-        what: 'the prediction needs results that are not there',
-        expected: `a result of ${Object.keys(needed).join(' and ')} for this machine and backend`,
-        actual: 'none',
-        remedy: `Run npx tetrad bench ${missing?.[0] ?? 'scaling'} first.`,
-      })
-    }
+    const absent = Object.entries(needed).find(([, result]) => result === undefined)?.[0]
+    if (absent || !scaling?.facts) throw missing(Object.keys(needed).join(' and '), absent ?? 'scaling')
     const rows = scaling.rows as readonly ScalingRow[]
-    const effectOf = context.backend === 'gpu' ? gpuEffect(rows) : cpuEffect(rows, scaling.facts.rates as Rates, collectives as Outcome)
+    const effectOf =
+      context.backend === 'gpu' ? gpuEffect(scaling.facts.size as string) : cpuEffect(rows, scaling.facts.rates as Rates, collectives as Outcome)
     return predictions(rows, scaling.facts.rates as Rates, effectOf, context.backend === 'gpu')
   },
+}
+
+function missing(what: string, first: string): OptionError {
+  return new OptionError('OPTION_INVALID', {
+    what: 'the prediction needs results that are not there',
+    expected: `a result of ${what} for this machine and backend`,
+    actual: 'none',
+    remedy: `Run npx tetrad bench ${first} first.`,
+  })
 }
 
 type EffectOf = (variant: string, ranks: number) => RankEffect
@@ -51,8 +57,10 @@ type EffectOf = (variant: string, ranks: number) => RankEffect
 /** Ranks are threads of one machine: probes say how much faster several are, the collectives benchmark what exchanging costs. */
 function cpuEffect(rows: readonly ScalingRow[], { read, multiply }: Rates, collectives: Outcome): EffectOf {
   const latency = (ranks: number) => {
+    if (ranks === 1) return 0
     const row = collectives.rows.find((r) => r.operation === 'all-gather' && r.ranks === ranks && r.bytes === 4096 && r.load === 'quiet')
-    return ((row?.us as { median: number } | undefined)?.median ?? 0) / 1000
+    if (!isSample(row?.us)) throw missing(`the collectives benchmark at ${ranks} ranks`, 'collectives')
+    return row.us.median / 1000
   }
   const rate = (of: Rates['read'], ranks: number) => of[ranks as 1] ?? 1
   return (variant, ranks) => {
@@ -67,30 +75,29 @@ function cpuEffect(rows: readonly ScalingRow[], { read, multiply }: Rates, colle
 }
 
 /** Each rank has a device of its own: it reads its share of the weights, and of the cache what the fullest rank holds. */
-function gpuEffect(rows: readonly ScalingRow[]): EffectOf {
-  const bytes = (variant: string, ranks: number) =>
-    KV_SHARES[variant]?.[ranks] ?? (rows.find((r) => r.variant === variant && r.ranks === ranks)?.predicted as number | undefined)
-  return (variant, ranks) => {
-    const [one, fullest] = [bytes(variant, 1), bytes(variant, ranks)]
+function gpuEffect(size: string): EffectOf {
+  return (variant, devices) => {
+    const { layers, attention } = benchShape(size, variant)
     return {
-      weights: ranks,
-      attention: one !== undefined && fullest !== undefined ? one / fullest : 1,
-      collectives: ranks === 1 ? 0 : COLLECTIVES,
+      weights: devices,
+      attention: cachedOf(attention, 1) / cachedOf(attention, devices),
+      // Two all-reduces a layer, and the logits.
+      collectives: devices === 1 ? 0 : 2 * layers + 1,
       collectiveMs: LINK_MS,
     }
   }
 }
 
-/** Two all-reduces a layer of the 2.9 B models, and the logits. */
-const COLLECTIVES = 49
-/** Cached values of the fullest rank for a token and layer at 1, 2, 4 and 8 devices; 2.9 B shapes; Tetrad itself has at most four ranks. */
-const KV_SHARES: Readonly<Record<string, Readonly<Record<number, number>>>> = {
-  mlra_4: { 1: 576, 2: 320, 4: 192, 8: 192 },
-  mlra_2: { 1: 576, 2: 320, 4: 192, 8: 192 },
-  gla_4: { 1: 576, 2: 320, 4: 192, 8: 192 },
-  gla_2: { 1: 576, 2: 320, 4: 320, 8: 320 },
-  mla: { 1: 576, 2: 576, 4: 576, 8: 576 },
-  gqa: { 1: 1536, 2: 768, 4: 512, 8: 256 },
+/** Cached values of a token and layer on the fullest of several devices, which share whole streams; Tetrad itself has at most four ranks. */
+function cachedOf({ streams, stream, sharedRopeDim, factors }: AttentionShape, devices: number): number {
+  if (factors)
+    throw new OptionError('OPTION_INVALID', {
+      what: 'tpa is not predicted',
+      expected: 'another variant',
+      actual: 'tpa',
+      remedy: 'Leave it out of scaling.',
+    })
+  return Math.ceil(streams / devices) * stream.width + sharedRopeDim
 }
 
 function described(gpu: boolean): Pick<Outcome, 'floor' | 'method' | 'columns'> {
@@ -98,7 +105,7 @@ function described(gpu: boolean): Pick<Outcome, 'floor' | 'method' | 'columns'> 
     floor: 'none: nothing is measured here; the model is in bench/model/step-time.ts',
     method: `A line for each variant through its cells at 1 rank up to ${LONGEST_CALIBRATION} tokens${gpu ? ', its slope the bytes of a cached token at the rate at which a kernel reads' : ''}; ${
       gpu
-        ? `on several devices each reads its share of the weights and the cached rows of the fullest rank, and ${COLLECTIVES} all-reduces of ${LINK_MS} ms each (an assumption: devices linked as by NCCL over NVLink; Tetrad's own go through host memory)`
+        ? `on several devices each reads its share of the weights and the cached rows of the fullest rank, and two all-reduces a layer of ${LINK_MS} ms each (an assumption: devices linked as by NCCL over NVLink; Tetrad's own go through host memory)`
         : 'for more ranks the rates of reading and multiplying are those that probes measured for as many threads, and every collective takes what the collectives benchmark measured'
     }. Held out: measured, and not used for it.`,
     columns: [

@@ -21,20 +21,33 @@ export class Probe {
   constructor(threads: number, bytes: number) {
     this.#bytes = Math.ceil(bytes / threads / 64) * 64 * threads
     this.#workers = Array.from({ length: threads }, () => new Worker(new URL(import.meta.url), { workerData: { probeBytes: this.#bytes / threads } }))
+    // Idle, they hold up nobody's end: not that of a benchmark that fails either.
+    for (const worker of this.#workers) worker.unref()
   }
 
   /** GB/s, or GFLOP/s, of all threads together. */
   async rate(kind: ProbeKind): Promise<number> {
+    for (const worker of this.#workers) worker.ref()
     const start = performance.now()
     for (const worker of this.#workers) worker.postMessage(kind)
     await Promise.all(this.#workers.map((worker) => once(worker, 'message')))
     const ms = performance.now() - start
+    for (const worker of this.#workers) worker.unref()
     return (kind === 'multiply' ? MULTIPLY_FLOPS * MULTIPLY_ROUNDS * this.#workers.length : this.#bytes) / ms / 1e6
   }
 
   async close(): Promise<void> {
     await Promise.all(this.#workers.map((worker) => worker.terminate()))
   }
+}
+
+/** Rates of `threads` threads together, which have been woken first. bytes: that they read. */
+export async function machineRates(threads: number, bytes = 400e6): Promise<{ read: number; multiply: number }> {
+  const probe = new Probe(threads, bytes)
+  await probe.rate('wasm read')
+  const rates = { read: await probe.rate('wasm read'), multiply: await probe.rate('multiply') }
+  await probe.close()
+  return rates
 }
 
 const task = workerData as { probeBytes?: number } | null

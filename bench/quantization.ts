@@ -4,10 +4,10 @@ import { fileURLToPath } from 'node:url'
 import { assetUrl } from '../src/assets.js'
 import { Engine, OptionError } from '../src/index.js'
 import { packedBytes, pretendCached } from '../src/testing.js'
-import { type Benchmark, interleave, type Row } from './harness/benchmark.js'
-import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
+import { type Benchmark, interleave, oneRankCount, type Row } from './harness/benchmark.js'
+import { plotted, type Sample, sampleOf } from './harness/sample.js'
 import { benchModel } from './models.js'
-import { Probe } from './probe.js'
+import { machineRates } from './probe.js'
 import { TINY } from './traffic.js'
 
 const WEIGHTS = ['f32', 'bf16', 'int8'] as const
@@ -29,7 +29,7 @@ export const quantization: Benchmark = {
   question: 'What do formats of weights and cache cost in perplexity and gain in speed?',
   heeds: ['ranks'],
   async run(context) {
-    const ranks = context.ranks?.[0] ?? 2
+    const ranks = oneRankCount(context)
     const tokens = fileURLToPath(assetUrl('test/fixtures/eval/genesis.bin'))
     if (!existsSync(tokens)) {
       throw new OptionError('OPTION_INVALID', {
@@ -68,10 +68,7 @@ export const quantization: Benchmark = {
         )
       await engine.close()
     })
-    const probe = new Probe(ranks, 400e6)
-    await probe.rate('wasm read')
-    const read = await probe.rate('wasm read')
-    await probe.close()
+    const { read } = await machineRates(ranks)
     const base = cells.find((c) => c.weights === 'bf16' && c.cache === 'f32')?.perplexity
     const rows = cells
       .filter((cell) => cell.short.length > 0)
@@ -112,11 +109,8 @@ export const quantization: Benchmark = {
               [longer, `${long} tokens`],
             ].map(([ms, series]) => ({
               x: `${weights as string} / ${cache as string}`,
-              y: (ms as Sample).median,
-              low: (ms as Sample).p10,
-              high: (ms as Sample).p90,
+              ...plotted(ms as Sample),
               series: series as string,
-              trusted: isTrusted(ms as Sample),
             })),
           ),
         },

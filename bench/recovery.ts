@@ -2,7 +2,7 @@
 import { Engine } from '../src/index.js'
 import { type FaultKind, injectFault } from '../src/testing.js'
 import { type Benchmark, interleave, type Row } from './harness/benchmark.js'
-import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
+import { plotted, type Sample, sampleOf } from './harness/sample.js'
 import { prompts, TINY } from './traffic.js'
 
 interface Cell {
@@ -77,11 +77,8 @@ export const recovery: Benchmark = {
           y: { title: 'ms until the last request ends' },
           points: rows.map(({ ranks, fault, request }) => ({
             x: fault as string,
-            y: request.median,
-            low: request.p10,
-            high: request.p90,
+            ...plotted(request),
             series: `${ranks as number} rank${ranks === 1 ? '' : 's'}`,
-            trusted: isTrusted(request),
           })),
         },
       ],

@@ -1,11 +1,11 @@
 // What do latent heads that can be split buy over MLA, GLA and GQA? Time and cached bytes of a decode step by variant, ranks and context,
 // models of equal parameters. Long contexts are random cached values: neither time nor bytes depend on them.
-import { Engine, type EngineOptions, inspect, TetradError } from '../src/index.js'
+import { Engine, type EngineOptions, inspect, MemoryError } from '../src/index.js'
 import { attentionOperations, packedBytes, pretendCached, readCounters } from '../src/testing.js'
 import { gpuReadRate } from './gpu-measure.js'
 import { type BenchContext, type Benchmark, interleave, type Outcome, type Row } from './harness/benchmark.js'
 import type { Picture, Point } from './harness/pictures.js'
-import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
+import { plotted, type Sample, sampleOf } from './harness/sample.js'
 import { benchModel } from './models.js'
 import { Probe } from './probe.js'
 
@@ -119,7 +119,7 @@ async function measureEngine(dir: string, options: EngineOptions, cells: readonl
       const tokens = longest + 256
       engine = await Engine.load(dir, { ...options, maxContext: tokens, cacheTokens: tokens, maxRunning: 1, profile: repeats === 0 })
     } catch (error) {
-      if (!(error instanceof TetradError)) throw error
+      if (!(error instanceof MemoryError)) throw error
       ;(cells[last] as Cell).missing = error.code
       continue
     }
@@ -294,12 +294,9 @@ function pictures(rows: readonly ScalingRow[]): Picture[] {
   const timed = rows.filter((row): row is ScalingRow & { ms: Sample } => row.ms !== undefined)
   const point = (row: ScalingRow & { ms: Sample }): Point => ({
     x: row.context,
-    y: row.ms.median,
-    low: row.ms.p10,
-    high: row.ms.p90,
+    ...plotted(row.ms),
     series: row.variant,
     facet: facet(row.ranks),
-    trusted: isTrusted(row.ms),
   })
   return [
     {

@@ -5,7 +5,7 @@ import { createRequire } from 'node:module'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Benchmark, interleave, type Row } from './harness/benchmark.js'
-import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
+import { plotted, type Sample, sampleOf } from './harness/sample.js'
 import { writeGguf } from './peers/write-gguf.js'
 import { installedPeers } from './peers.js'
 import { TINY } from './traffic.js'
@@ -110,11 +110,8 @@ export const serving: Benchmark = {
             y: { title: 'requests a second' },
             points: rows.map(({ server, connections, rate }) => ({
               x: connections as number,
-              y: rate.median,
-              low: rate.p10,
-              high: rate.p90,
+              ...plotted(rate),
               series: server as string,
-              trusted: isTrusted(rate),
             })),
           },
         ],

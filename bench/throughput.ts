@@ -1,10 +1,10 @@
 // What do many requests at once gain? Weights are read once for all of them; from a few on arithmetic binds.
 import { Engine } from '../src/index.js'
 import { packedBytes } from '../src/testing.js'
-import { type Benchmark, interleave, type Row } from './harness/benchmark.js'
-import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
+import { type Benchmark, interleave, oneRankCount, type Row } from './harness/benchmark.js'
+import { plotted, type Sample, sampleOf } from './harness/sample.js'
 import { benchModel } from './models.js'
-import { Probe } from './probe.js'
+import { machineRates } from './probe.js'
 import { prompts, TINY } from './traffic.js'
 
 interface Cell {
@@ -19,7 +19,7 @@ export const throughput: Benchmark = {
   question: 'How many tokens a second does an engine make for 1 to 64 requests at once?',
   heeds: ['ranks'],
   async run(context) {
-    const ranks = context.ranks?.[0] ?? 2
+    const ranks = oneRankCount(context)
     const { prompt } = prompts(context.seed)
     const out = context.quick ? 8 : 64
     const models = context.quick ? { tiny: TINY } : { tiny: TINY, mid: await benchModel(context.folder, 'mid', 'mlra_4', context.seed) }
@@ -37,11 +37,7 @@ export const throughput: Benchmark = {
       await Promise.all(Array.from({ length: concurrent }, () => engine.generate(prompt(32), { maxTokens: tokens, ignoreEos: true })))
       if (!warmUp) rates.push((concurrent * tokens * 1000) / (performance.now() - start))
     })
-    const probe = new Probe(ranks, 400e6)
-    await probe.rate('wasm read')
-    const read = await probe.rate('wasm read')
-    const peak = await probe.rate('multiply')
-    await probe.close()
+    const { read, multiply: peak } = await machineRates(ranks)
     const rows = cells
       .filter(({ rates }) => rates.length > 0)
       .map(({ model, engine, concurrent, rates }): Row & { readonly rate: Sample } => {
@@ -70,11 +66,8 @@ export const throughput: Benchmark = {
           y: { title: 'tokens/s', log: true },
           points: rows.map(({ model, concurrent, rate }) => ({
             x: concurrent as number,
-            y: rate.median,
-            low: rate.p10,
-            high: rate.p90,
+            ...plotted(rate),
             series: model as string,
-            trusted: isTrusted(rate),
           })),
           floor: rows.map(({ model, concurrent, most }) => ({ x: concurrent as number, y: most as number, series: model as string })),
         },

@@ -1,8 +1,8 @@
 // How long until the first token, by length of the prompt, and when its prefix is cached?
 import { Engine } from '../src/index.js'
-import { type Benchmark, interleave, type Row } from './harness/benchmark.js'
-import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
-import { Probe } from './probe.js'
+import { type Benchmark, interleave, oneRankCount, type Row } from './harness/benchmark.js'
+import { plotted, type Sample, sampleOf } from './harness/sample.js'
+import { machineRates } from './probe.js'
 import { prompts, TINY } from './traffic.js'
 
 interface Cell {
@@ -19,7 +19,7 @@ export const ttft: Benchmark = {
   question: 'How long until the first token, by length of the prompt, and when its prefix is cached?',
   heeds: ['ranks'],
   async run(context) {
-    const ranks = context.ranks?.[0] ?? 2
+    const ranks = oneRankCount(context)
     const engine = await Engine.load(TINY, { ranks, maxRunning: 4, cacheTokens: 8192 })
     const { prompt } = prompts(context.seed)
     const lengths = context.quick ? [32, 128] : [16, 64, 256, 512, 960]
@@ -32,10 +32,7 @@ export const ttft: Benchmark = {
     })
     const { parameters } = engine.info
     await engine.close()
-    const probe = new Probe(ranks, 64e6)
-    await probe.rate('multiply')
-    const peak = await probe.rate('multiply')
-    await probe.close()
+    const { multiply: peak } = await machineRates(ranks)
     const rows = cells
       .filter(({ ms }) => ms.length > 0)
       .map(({ length, prefix, ms }): Row & { readonly ms: Sample } => ({
@@ -65,11 +62,8 @@ export const ttft: Benchmark = {
           y: { title: 'ms', log: true },
           points: rows.map(({ length, prefix, ms }) => ({
             x: length as number,
-            y: ms.median,
-            low: ms.p10,
-            high: ms.p90,
+            ...plotted(ms),
             series: prefix === 'cached' ? 'prefix cached' : 'nothing cached',
-            trusted: isTrusted(ms),
           })),
           floor: rows.map(({ length, prefix, floor }) => ({ x: length as number, y: floor as number, series: prefix as string })),
         },

@@ -14,6 +14,11 @@ export interface CacheRow {
   /** int8: columns from here on have a scale of their own; paddedWidth: none have. */
   readonly split: number
   readonly bytes: number
+  /** int8: bytes from a row's start to its scale (the sum is behind it), and to the scale of its values. */
+  readonly scaleAt: number
+  readonly valueScaleAt: number
+  /** int8: columns whose integers the sum is of: the keys, in whole groups of 4. */
+  readonly sumWidth: number
 }
 
 const SCALAR_BYTES: Readonly<Record<CacheFormat, number>> = { f32: 4, bf16: 2, f16: 2, int8: 1 }
@@ -32,17 +37,9 @@ export function cacheRow(
   const split = valueOffset >= keyWidth && keyWidth > 0 && valueOffset < width ? valueOffset : paddedWidth
   const int8Bytes = width > 0 ? INT8_META_BYTES + (split < paddedWidth ? INT8_VALUE_SCALE_BYTES : 0) : 0
   const bytes = reference ? paddedWidth * 8 : paddedWidth * SCALAR_BYTES[format] + (format === 'int8' ? int8Bytes : 0)
-  return { format, width, paddedWidth, keyWidth, split, bytes }
-}
-
-/** Bytes from an int8 row's start to its scale, and to the scale of its values. */
-export function int8Scales({ paddedWidth, split }: CacheRow): { readonly keys: number; readonly values: number } {
-  return { keys: paddedWidth, values: split < paddedWidth ? paddedWidth + INT8_META_BYTES : paddedWidth }
-}
-
-/** Columns whose integers an int8 row's sum is of: the keys, in whole groups of 4. */
-export function int8SumWidth({ keyWidth, paddedWidth }: CacheRow): number {
-  return Math.min(paddedWidth, Math.ceil(keyWidth / 4) * 4)
+  const valueScaleAt = split < paddedWidth ? paddedWidth + INT8_META_BYTES : paddedWidth
+  const sumWidth = Math.min(paddedWidth, Math.ceil(keyWidth / 4) * 4)
+  return { format, width, paddedWidth, keyWidth, split, bytes, scaleAt: paddedWidth, valueScaleAt, sumWidth }
 }
 
 /** Scalars (4 or 8 bytes) of room that the queries of `lanes` heads with n columns need: those themselves, or integers and scales. */

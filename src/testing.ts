@@ -1,7 +1,6 @@
 // tetrad/testing: what tests of Tetrad, and of programs that use it, need to look inside. Not for production.
 import { createHash } from 'node:crypto'
 import type { CacheRow, SharedMemory } from '../kernels/backend.js'
-import { int8Scales, int8SumWidth } from '../kernels/cache-row.js'
 import { bufferOf } from '../kernels/open-space.js'
 import { type CacheRows, cacheRows } from '../workers/attention-plan.js'
 import { type DispatchFacts, FAULT_KINDS, type FaultKind, PAGE_TOKENS, SITES, type Site } from '../workers/protocol.js'
@@ -86,13 +85,12 @@ function randomPage(row: CacheRow): Uint8Array {
   )
   if (row.format !== 'int8') return page
   const view = new DataView(page.buffer)
-  const scales = int8Scales(row)
   for (let start = 0; start < page.length; start += row.bytes) {
-    const keys = new Int8Array(page.buffer, start, int8SumWidth(row))
-    view.setFloat32(start + scales.keys, 1 / 127, true)
-    view.setFloat32(start + scales.values, 1 / 127, true)
+    const keys = new Int8Array(page.buffer, start, row.sumWidth)
+    view.setFloat32(start + row.scaleAt, 1 / 127, true)
+    view.setFloat32(start + row.valueScaleAt, 1 / 127, true)
     view.setInt32(
-      start + scales.keys + 4,
+      start + row.scaleAt + 4,
       keys.reduce((sum, v) => sum + v, 0),
       true,
     )

@@ -1,5 +1,5 @@
 // What a benchmark is: one question, one table under its floor, pictures, and an answer made of the numbers.
-import type { EngineOptions } from '../../src/index.js'
+import { type EngineOptions, OptionError } from '../../src/index.js'
 import type { Picture } from './pictures.js'
 import type { Sample } from './sample.js'
 
@@ -62,6 +62,18 @@ export interface Benchmark {
   /** Options that it heeds, besides quick, seed and rounds; others are refused. */
   readonly heeds: readonly (keyof BenchOptions)[]
   run(context: BenchContext): Promise<Outcome>
+}
+
+/** The rank count of a benchmark that has one, 2 by default. Throws OptionError for several. */
+export function oneRankCount({ ranks }: BenchOptions): 1 | 2 | 4 {
+  const [first = 2, ...more] = ranks ?? []
+  if (more.length === 0) return first
+  throw new OptionError('OPTION_INVALID', {
+    what: 'this benchmark takes one rank count',
+    expected: '1, 2 or 4',
+    actual: (ranks ?? []).join(),
+    remedy: 'Run it once for each.',
+  })
 }
 
 /**

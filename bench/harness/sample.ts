@@ -21,6 +21,11 @@ export function isSample(cell: unknown): cell is Sample {
   return typeof cell === 'object' && cell !== null && 'median' in cell
 }
 
+/** A sample as a point of a picture has it. */
+export function plotted(sample: Sample): { readonly y: number; readonly low: number; readonly high: number; readonly trusted: boolean } {
+  return { y: sample.median, low: sample.p10, high: sample.p90, trusted: isTrusted(sample) }
+}
+
 export function isTrusted({ median, p10, p90 }: Sample): boolean {
   return p90 - p10 <= SPREAD_BOUND * Math.abs(median)
 }

@@ -1,24 +1,11 @@
 // llama.cpp (node-llama-cpp, from a folder that is given) behind a minimal fastify server, as somebody would write it: a sequence for each
 // request up to a number, others wait. Prints its port. Usage: node dist/bench/peers/llama-server.js <folder> <file.gguf> <sequences> <threads>
-import { join, resolve } from 'node:path'
-import { pathToFileURL } from 'node:url'
-import fastify from 'fastify'
 
-interface LlamaSequence {
-  evaluate(tokens: number[], options: object): AsyncIterable<number>
-  clearHistory(): Promise<void>
-}
-interface LlamaApi {
-  getLlama(options: object): Promise<{
-    loadModel(options: object): Promise<{ createContext(options: object): Promise<{ getSequence(): LlamaSequence }> }>
-  }>
-}
+import fastify from 'fastify'
+import { type LlamaSequence, openLlama } from './llama-api.js'
 
 const [folder = '.', file = '', count = '8', threads = '2'] = process.argv.slice(2)
-const { getLlama } = (await import(pathToFileURL(join(resolve(folder), 'node_modules/node-llama-cpp/dist/index.js')).href)) as LlamaApi
-const llama = await getLlama({ gpu: false, maxThreads: Number(threads), logLevel: 'error' })
-const model = await llama.loadModel({ modelPath: resolve(file) })
-const context = await model.createContext({ contextSize: 256, sequences: Number(count), batchSize: 512, threads: Number(threads) })
+const context = await openLlama(folder, file, Number(threads), { contextSize: 256, sequences: Number(count) })
 const free = Array.from({ length: Number(count) }, () => context.getSequence())
 const waiting: ((sequence: LlamaSequence) => void)[] = []
 

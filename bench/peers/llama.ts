@@ -1,24 +1,10 @@
 // Times llama.cpp (node-llama-cpp, from a folder that is given) in a process of its own; prints one line of JSON.
 // Usage: node dist/bench/peers/llama.js <folder> <file.gguf> decode|prefill <tokens> <threads>
-import { join, resolve } from 'node:path'
-import { pathToFileURL } from 'node:url'
-
-interface LlamaSequence {
-  evaluate(tokens: number[], options: object): AsyncIterable<number>
-  clearHistory(): Promise<void>
-}
-interface LlamaApi {
-  getLlama(options: object): Promise<{
-    loadModel(options: object): Promise<{ createContext(options: object): Promise<{ getSequence(): LlamaSequence }> }>
-  }>
-}
+import { openLlama } from './llama-api.js'
 
 const [folder = '.', file = '', kind, count = '64', threads = '1'] = process.argv.slice(2)
 const tokens = Number(count)
-const { getLlama } = (await import(pathToFileURL(join(resolve(folder), 'node_modules/node-llama-cpp/dist/index.js')).href)) as LlamaApi
-const llama = await getLlama({ gpu: false, maxThreads: Number(threads), logLevel: 'error' })
-const model = await llama.loadModel({ modelPath: resolve(file) })
-const context = await model.createContext({ contextSize: 1100, batchSize: 512, threads: Number(threads) })
+const context = await openLlama(folder, file, Number(threads), { contextSize: 1100 })
 const sequence = context.getSequence()
 const prompt = (length: number, round: number) => Array.from({ length }, (_, i) => 300 + ((i * 37 + round) % 3000))
 

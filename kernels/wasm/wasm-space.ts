@@ -1,7 +1,6 @@
 // The WebAssembly backend: the module's exports behind KernelSpace. Owns no memory.
 import { readFileSync } from 'node:fs'
 import type { CacheFormat, CacheRow, KernelSpace, UnitGeometry } from '../backend.js'
-import { int8Scales, int8SumWidth } from '../cache-row.js'
 import { INT8_TILE_ROWS } from '../int8-packing.js'
 import { type PackedMatrix, TILE_ROWS } from '../packing.js'
 import { log } from '../portable-math.js'
@@ -131,7 +130,7 @@ export class WasmSpace implements KernelSpace {
 
   writeCacheRow(dst: number, src: Rows, t: number, row: CacheRow): void {
     const from = src.ptr + t * src.strideBytes
-    if (row.format === 'int8') this.#k.cacheRowInt8(dst, from, row.width, row.paddedWidth, int8SumWidth(row), row.split)
+    if (row.format === 'int8') this.#k.cacheRowInt8(dst, from, row.width, row.paddedWidth, row.sumWidth, row.split)
     else (row.format === 'bf16' ? this.#k.cacheRowBf16 : this.#k.cacheRowF32)(dst, from, row.width, row.paddedWidth)
   }
 
@@ -146,7 +145,7 @@ export class WasmSpace implements KernelSpace {
 
   dotPage(query: number, page: number, row: CacheRow, out: number, lanes: number, tokens: number): void {
     const { format, bytes, keyWidth } = row
-    if (format === 'int8') this.#k.dotInt8(query, page, bytes, row.paddedWidth, Math.ceil(keyWidth / 4), out, lanes, tokens)
+    if (format === 'int8') this.#k.dotInt8(query, page, bytes, row.scaleAt, Math.ceil(keyWidth / 4), out, lanes, tokens)
     else (format === 'bf16' ? this.#k.dotBf16 : this.#k.dotF32)(query, page, bytes, keyWidth, out, lanes, tokens)
     this.cacheBytesRead += bytes * tokens
   }
@@ -183,7 +182,6 @@ export class WasmSpace implements KernelSpace {
 
   #attendInt8(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void {
     const { row } = unit
-    const scales = int8Scales(row)
     this.#k.attendInt8(
       unit.query,
       page,
@@ -191,8 +189,8 @@ export class WasmSpace implements KernelSpace {
       page + unit.valueOffset,
       unit.valueWidth,
       row.bytes,
-      scales.keys,
-      scales.values,
+      row.scaleAt,
+      row.valueScaleAt,
       shared === 0 ? 0 : shared + unit.sharedOffset * 4,
       unit.sharedLanes * 4,
       unit.scale,

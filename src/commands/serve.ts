@@ -1,6 +1,6 @@
 // tetrad serve: OpenAI's HTTP API over engines of this process, until SIGTERM or Ctrl-C, which let running requests end.
 import { basename, resolve } from 'node:path'
-import type { Command } from 'commander'
+import { type Command, InvalidArgumentError } from 'commander'
 import { OptionError } from '../errors.js'
 import type { ServedEngine } from '../replicas/replica-pool.js'
 import type { ServedModel } from '../serve/completions.js'
@@ -34,6 +34,7 @@ export function addServe(program: Command): void {
 }
 
 async function serve(flags: ServeFlags): Promise<void> {
+  if (flags.json) throw new InvalidArgumentError('serve has no --json.')
   checkRange('port', flags.port, 0, 65535)
   checkRange('replicas', flags.replicas ?? 1, 1, 64)
   checkRange('drain-ms', flags.drainMs, 0, 2 ** 31 - 1)
@@ -44,29 +45,25 @@ async function serve(flags: ServeFlags): Promise<void> {
     process.once('SIGTERM', done)
     signal.addEventListener('abort', () => done(), { once: true })
   })
+  const named = (flags.model ?? [DEFAULT_MODEL]).map(nameOf)
+  const twice = named.find(({ id }, i) => named.findIndex((other) => other.id === id) < i)
+  if (twice) {
+    throw new OptionError('OPTION_INVALID', {
+      what: `two models are called ${twice.id}`,
+      expected: 'a name for each',
+      actual: twice.dir,
+      remedy: 'Give one of them another: --model name=directory.',
+    })
+  }
   const models = new Map<string, ServedModel>()
-  for (const named of flags.model ?? [DEFAULT_MODEL]) {
-    const { id, dir } = nameOf(named)
-    if (models.has(id)) {
-      await closeAll(models, 0)
-      throw new OptionError('OPTION_INVALID', {
-        what: `two models are called ${id}`,
-        expected: 'a name for each',
-        actual: named,
-        remedy: 'Give one of them another: --model name=directory.',
-      })
+  try {
+    for (const { id, dir } of named) {
+      const template = await loadChatTemplate(dir)
+      models.set(id, { id, engine: await load(dir, flags, signal), template, created: Math.floor(Date.now() / 1000) })
     }
-    try {
-      models.set(id, {
-        id,
-        engine: await load(dir, flags, signal),
-        template: await loadChatTemplate(dir),
-        created: Math.floor(Date.now() / 1000),
-      })
-    } catch (error) {
-      await closeAll(models, 0)
-      throw error
-    }
+  } catch (error) {
+    await closeAll(models, 0)
+    throw error
   }
   const apiKey = flags.apiKey ?? process.env.TETRAD_API_KEY
   const any = flags.allowHost?.includes('*') === true

@@ -49,7 +49,7 @@ export function exchangeBuffer(memories: EngineMemories): SharedArrayBuffer {
 }
 
 /** Barriers look at most this often before they park, if every rank has a core: about 300 us. See Collectives. */
-const SPINS = 30_000
+export const SPINS = 30_000
 
 export async function startEngine(
   model: OpenModel,

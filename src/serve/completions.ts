@@ -106,7 +106,7 @@ export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string,
   })
 }
 
-function modelOf(models: ReadonlyMap<string, ServedModel>, id: string): ServedModel {
+export function modelOf(models: ReadonlyMap<string, ServedModel>, id: string): ServedModel {
   const model = models.get(id)
   if (model) return model
   throw new HttpError(

@@ -37,6 +37,9 @@ export function addLivePage(app: FastifyInstance, models: ReadonlyMap<string, Se
         .send(content),
     )
   }
+  // Else a page that is open would hold up the end for good.
+  const closing = new AbortController()
+  app.addHook('preClose', async () => closing.abort())
   let watchers = 0
   app.get('/live', async (_request, reply) => {
     if (watchers >= MOST_WATCHERS)
@@ -47,9 +50,8 @@ export function addLivePage(app: FastifyInstance, models: ReadonlyMap<string, Se
       watchers--
       gone.abort()
     })
-    app.server.once('close', () => gone.abort())
     reply.header('content-type', 'text/event-stream; charset=utf-8').header('cache-control', 'no-cache')
-    return reply.send(Readable.from(looks(models, gone.signal), { objectMode: false, highWaterMark: 4096 }))
+    return reply.send(Readable.from(looks(models, AbortSignal.any([gone.signal, closing.signal])), { objectMode: false, highWaterMark: 4096 }))
   })
 }
 

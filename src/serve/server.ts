@@ -1,6 +1,6 @@
 // The HTTP server over engines: OpenAI's endpoints, health, metrics. It owns neither the engines nor the process.
 import fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
-import { addCompletions, type ServedModel } from './completions.js'
+import { addCompletions, modelOf, type ServedModel } from './completions.js'
 import { guard } from './guard.js'
 import { badRequest, HttpError, httpError } from './http-error.js'
 import { addLivePage } from './live.js'
@@ -85,15 +85,7 @@ export function createServer(models: ReadonlyMap<string, ServedModel>, options: 
     object: 'list',
     data: [...models.values()].map(describe),
   }))
-  app.get<{ Params: { id: string } }>('/v1/models/:id', async ({ params }) => {
-    const model = models.get(params.id)
-    if (!model)
-      throw new HttpError(404, 'invalid_request_error', `The model ${JSON.stringify(params.id)} is not served here.`, {
-        param: 'model',
-        code: 'model_not_found',
-      })
-    return describe(model)
-  })
+  app.get<{ Params: { id: string } }>('/v1/models/:id', async ({ params }) => describe(modelOf(models, params.id)))
   app.get('/health', async () => ({ status: 'ok' }))
   app.get('/ready', async (_request, reply) => {
     if (draining) return reply.status(503).send({ status: 'draining' })

@@ -78,7 +78,7 @@ test('every benchmark but those beside peers, quick: a table, CSV of the same ro
 
 test('Ctrl-C keeps what was measured, marked as interrupted', async (t) => {
   const out = join(temporary(t), 'results')
-  const child = spawn(process.execPath, [CLI, 'bench', 'collectives', '--quick', '--rounds', '1000', '--out', out], {
+  const child = spawn(process.execPath, [CLI, 'bench', 'collectives', '--quick', '--ranks', '2', '--rounds', '1000', '--out', out], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   setTimeout(() => child.kill('SIGINT'), 15_000)
@@ -95,6 +95,12 @@ test('what a benchmark would ignore is refused, and so is what is out of range',
     [['attention', '--contexts', '65'], /multiples of 64/],
     [['scaling', '--ranks', '3'], /1, 2 and 4/],
     [['scaling', '--rounds', '0'], /rounds is out of range/],
+    [['throughput', '--ranks', '1,2'], /takes one rank count/],
+    [['collectives', '--ranks', '1'], /exchanges nothing/],
+    [['attention', '--cache', 'f16'], /no such cache/],
+    [['scaling', '--quick', '--preset', 'huge'], /no such model/],
+    [['scaling', '--quick', '--variant', 'mlx'], /no such variant/],
+    [['scaling', '--quick', '--cache', 'f16'], /cache: 'f16'/],
     [['nonsense'], /no benchmark of this name/],
     [['prediction', '--out', join(temporary(t), 'none')], /needs results that are not there/],
     [['peers', '--peers', temporary(t)], /lacks packages/],

@@ -101,6 +101,8 @@ test('what serve can not do is refused before anything is loaded', async (t) => 
   for (const [args, expected] of [
     [['--port', '99999'], /port is out of range/],
     [['--replicas', '0'], /replicas is out of range/],
+    [['--json'], /serve has no --json/],
+    [['--model', 'a=/nowhere', '--model', 'a=/elsewhere'], /two models are called a/],
     [['--model', 'a=/nowhere'], /MODEL_NOT_FOUND/],
   ] as const) {
     const { ended, output } = tetrad(t, 'serve', ...args)

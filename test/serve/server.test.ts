@@ -322,6 +322,19 @@ test('draining: ready says so, new requests are refused, a running stream ends w
   t.is(finish, 'length')
 })
 
+test('an open live page does not hold up the end', async (t) => {
+  const { app, address } = await served(t)
+  const live = await fetch(`${address}/live`)
+  const reader = (live.body as ReadableStream<Uint8Array>).getReader()
+  t.regex(Buffer.from((await reader.read()).value as Uint8Array).toString(), /^data: \{"models":\[\{"id":"tiny"/)
+  const closed = app.close().then(() => 'closed')
+  const drained = (async () => {
+    while (!(await reader.read()).done);
+  })()
+  t.is(await Promise.race([closed, setTimeout(10_000, 'still open')]), 'closed')
+  await drained
+})
+
 test('the plain chat template, and a checkpoint without one', async (t) => {
   const template = await loadChatTemplate(TINY)
   t.is(template.origin, 'plain')
