@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // The tetrad command. stdout carries the result or one line of JSON; progress and everything else go to stderr.
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { addBatch } from './commands/batch.js'
 import { addBench } from './commands/bench.js'
 import { addChat } from './commands/chat.js'
 import { addConvert } from './commands/convert.js'
@@ -19,10 +20,10 @@ const program = new Command('tetrad')
   .exitOverride()
   .configureOutput({ writeOut: (text) => process.stdout.write(text), writeErr: (text) => process.stderr.write(text) })
 
-for (const add of [addGenerate, addChat, addInspect, addEval, addSynth, addConvert, addDoctor, addServe, addBench]) add(program)
+for (const add of [addGenerate, addChat, addInspect, addEval, addSynth, addConvert, addDoctor, addServe, addBatch, addBench]) add(program)
 
 /** Stopped by Ctrl-C: what was asked for did not happen, and the user knows why. */
-const STOPPED = ['LOAD_ABORTED', 'REQUEST_ABORTED', 'SYNTH_ABORTED']
+const STOPPED = ['LOAD_ABORTED', 'REQUEST_ABORTED', 'SYNTH_ABORTED', 'BATCH_ABORTED']
 
 function exitCode(error: unknown): number {
   return error instanceof TetradError && STOPPED.includes(error.code) ? 130 : 1

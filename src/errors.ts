@@ -56,6 +56,16 @@ export class ReplicaError extends TetradError {
   override readonly name = 'ReplicaError'
 }
 
+/** The NATS cluster can't be reached, or was lost. */
+export class ClusterError extends TetradError {
+  override readonly name = 'ClusterError'
+}
+
+/** A file of batch requests or of their results that can't be used, or jobs that can't be run. */
+export class BatchError extends TetradError {
+  override readonly name = 'BatchError'
+}
+
 /** The engine is closed, or was closed while the call ran. */
 export class EngineClosedError extends TetradError {
   override readonly name = 'EngineClosedError'
@@ -166,6 +176,28 @@ export const ERROR_CODES = {
     meaning: 'No process is left that could run the request: replicas ended, or did not answer in time, more often than they are started anew.',
     remedy: 'See the log for why they ended; start the server again.',
   },
+  NATS_UNREACHABLE: {
+    meaning: 'No NATS server at the address lets this client in.',
+    remedy: 'Check the address, that nats-server runs there, and the credentials and certificates.',
+  },
+  NATS_LOST: {
+    meaning: 'The connection to NATS was lost, and did not come back in time.',
+    remedy: 'Send the request again when the NATS servers are back.',
+  },
+  NATS_NO_JETSTREAM: {
+    meaning: 'The NATS server keeps no streams, which batch jobs need.',
+    remedy: 'Start nats-server with -js, or allow JetStream for the account.',
+  },
+  MESSAGE_TOO_LARGE: {
+    meaning: 'A request or an answer that is larger than the messages of the NATS server.',
+    remedy: 'Raise max_payload of the NATS servers, or ask for less at once.',
+  },
+  BATCH_INVALID: { meaning: 'A file of batch requests, or a line of it, that cannot be used.', remedy: 'Correct what the message names.' },
+  BATCH_OUTPUT_MISMATCH: {
+    meaning: 'The file for results holds those of other requests, or of another model version.',
+    remedy: 'Name another file, or remove this one.',
+  },
+  BATCH_ABORTED: { meaning: 'A batch was stopped by its signal. What was done is in the file.', remedy: 'Run the same command again to go on.' },
   SYNTH_ABORTED: { meaning: 'Writing a synthetic checkpoint was stopped.', remedy: 'Start it again when it is wanted.' },
   EVAL_DATA_INVALID: { meaning: 'A file or array for an evaluation that cannot be used.', remedy: 'Correct what the message names.' },
   REQUEST_ABORTED: { meaning: 'A score or an evaluation was stopped by its signal.', remedy: 'Start it again when it is wanted.' },

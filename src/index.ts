@@ -12,7 +12,9 @@ export { formatProfile, type Profile, type ProfilePart } from './engine/profile.
 export type { Prompt } from './engine/prompts.js'
 export type { FinishReason } from './engine/sequence.js'
 export {
+  BatchError,
   CheckpointError,
+  ClusterError,
   EngineClosedError,
   ERROR_CODES,
   type ErrorCode,

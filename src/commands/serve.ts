@@ -1,13 +1,19 @@
-// tetrad serve: OpenAI's HTTP API over engines of this process, until SIGTERM or Ctrl-C, which let running requests end.
-import { basename, resolve } from 'node:path'
+// tetrad serve: OpenAI's HTTP API over engines of this process, until SIGTERM or Ctrl-C, which let running requests end. With --nats its
+// models also answer to fronts of a NATS cluster; with --front it is such a front, without engines.
+import { hostname } from 'node:os'
 import { type Command, InvalidArgumentError } from 'commander'
+import type { FastifyInstance } from 'fastify'
 import { OptionError } from '../errors.js'
-import type { ServedEngine } from '../replicas/replica-pool.js'
+import type { ClusterMember } from '../nats/cluster-member.js'
+import type { NatsOptions } from '../nats/connection.js'
+import type { JobServer } from '../nats/job-worker.js'
 import type { ServedModel } from '../serve/completions.js'
-import { collect, DEFAULT_MODEL, type EngineFlags, engineOptions, number, withEngineFlags } from './flags.js'
-import { interruption, loadEngine } from './progress.js'
+import { collect, type EngineFlags, number, withEngineFlags } from './flags.js'
+import { type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
+import { interruption } from './progress.js'
+import { closeModels, loadModels, namedDirectories } from './served-models.js'
 
-interface ServeFlags extends EngineFlags {
+interface ServeFlags extends EngineFlags, NatsFlags {
   model?: string[]
   host: string
   port: number
@@ -17,10 +23,18 @@ interface ServeFlags extends EngineFlags {
   logPrompts?: boolean
   drainMs: number
   replicas?: number
+  front?: boolean
+  batchJobs: number
 }
 
+/** Flags that a front has a use for; all others are of engines, which it has not. */
+const OF_FRONT = new Set([
+  ...['nats', 'natsCreds', 'natsCa', 'natsCert', 'natsKey', 'front', 'host', 'port'],
+  ...['apiKey', 'allowHost', 'allowOrigin', 'logPrompts', 'drainMs'],
+])
+
 export function addServe(program: Command): void {
-  withEngineFlags(program.command('serve').description("serve models over OpenAI's HTTP API"))
+  const command = withEngineFlags(program.command('serve').description("serve models over OpenAI's HTTP API"))
     .option('--model <dir>', 'model directory, or name=directory; again for another (default: the embedded one)', collect)
     .option('--host <address>', 'address to listen at; others than the loopback let other machines ask', '127.0.0.1')
     .option('--port <n>', '0: any that is free', number, 8000)
@@ -30,45 +44,106 @@ export function addServe(program: Command): void {
     .option('--log-prompts', 'write prompts to the log')
     .option('--replicas <n>', 'processes with an engine each, 1 to 64, behind this one (default: the engine is in this process)', number)
     .option('--drain-ms <n>', 'milliseconds that running requests get at the end', number, 30_000)
-    .action(serve)
+    .option('--front', 'no engine here: whatever replicas of the NATS cluster answer')
+    .option('--batch-jobs <n>', 'jobs of tetrad batch that run here at once, 0 to 256, with --nats', number, 4)
+  withNatsFlags(command, 'join a NATS cluster').action((flags: ServeFlags) => serve(flags, command))
 }
 
-async function serve(flags: ServeFlags): Promise<void> {
+async function serve(flags: ServeFlags, command: Command): Promise<void> {
   if (flags.json) throw new InvalidArgumentError('serve has no --json.')
   checkRange('port', flags.port, 0, 65535)
   checkRange('replicas', flags.replicas ?? 1, 1, 64)
   checkRange('drain-ms', flags.drainMs, 0, 2 ** 31 - 1)
-  // What only a server needs is loaded only here.
-  const [{ createServer }, { loadChatTemplate }] = await Promise.all([import('../serve/server.js'), import('../serve/chat-template.js')])
+  checkRange('batch-jobs', flags.batchJobs, 0, 256)
+  const nats = natsOptions(flags)
+  const given = (name: string) => command.getOptionValueSource(name) === 'cli'
+  if (flags.front && !nats) throw new InvalidArgumentError('--front needs --nats.')
+  const useless = flags.front ? command.options.find((option) => given(option.attributeName()) && !OF_FRONT.has(option.attributeName())) : undefined
+  if (useless) throw new InvalidArgumentError(`--front has no engine for ${useless.long}.`)
+  if (given('batchJobs') && !nats) throw new InvalidArgumentError('--batch-jobs needs --nats.')
   const signal = interruption()
   const terminated = new Promise<void>((done) => {
     process.once('SIGTERM', done)
     signal.addEventListener('abort', () => done(), { once: true })
   })
-  const named = (flags.model ?? [DEFAULT_MODEL]).map(nameOf)
-  const twice = named.find(({ id }, i) => named.findIndex((other) => other.id === id) < i)
-  if (twice) {
-    throw new OptionError('OPTION_INVALID', {
-      what: `two models are called ${twice.id}`,
-      expected: 'a name for each',
-      actual: twice.dir,
-      remedy: 'Give one of them another: --model name=directory.',
-    })
-  }
-  const models = new Map<string, ServedModel>()
-  try {
-    for (const { id, dir } of named) {
-      const template = await loadChatTemplate(dir)
-      models.set(id, { id, engine: await load(dir, flags, signal), template, created: Math.floor(Date.now() / 1000) })
-    }
-  } catch (error) {
-    await closeAll(models, 0)
-    throw error
-  }
   const apiKey = flags.apiKey ?? process.env.TETRAD_API_KEY
+  const key = apiKey === '' ? undefined : apiKey
+  if (flags.front && nats) {
+    const [{ NatsLink }, { Cluster }] = await Promise.all([import('../nats/connection.js'), import('../nats/cluster.js')])
+    const link = await NatsLink.open(nats, `tetrad front on ${hostname()}`, log)
+    const cluster = await Cluster.join(link, log)
+    try {
+      const what = cluster.models.size > 0 ? [...cluster.models.keys()].join(', ') : 'no model yet'
+      await listen(flags, cluster.models, key, what, terminated, { end: () => cluster.drain(flags.drainMs) })
+    } finally {
+      await cluster.close()
+      await link.close()
+    }
+    return
+  }
+  const named = namedDirectories(flags.model)
+  // Before anything large is loaded.
+  const member = nats && (await joinLater(nats, flags.batchJobs))
+  let models: ReadonlyMap<string, ServedModel> = new Map()
+  try {
+    models = await loadModels(named, flags, flags.replicas, nats !== undefined, signal)
+    await listen(flags, models, key, [...models.keys()].join(', '), terminated, {
+      started: async (app) => member?.join(models, { app, apiKey: key }),
+      drain: () => member?.drain(),
+      end: () => closeModels(models, flags.drainMs),
+    })
+  } finally {
+    await closeModels(models, 0)
+    await member?.close()
+  }
+}
+
+/** What joins a cluster, once the models are loaded. */
+interface Member {
+  join(models: ReadonlyMap<string, ServedModel>, server: JobServer): Promise<void>
+  /** Takes nothing new. */
+  drain(): void
+  close(): Promise<void>
+}
+
+async function joinLater(options: NatsOptions, batchJobs: number): Promise<Member> {
+  const [{ NatsLink }, { ClusterMember }] = await Promise.all([import('../nats/connection.js'), import('../nats/cluster-member.js')])
+  const link = await NatsLink.open(options, `tetrad on ${hostname()}`, log)
+  let member: ClusterMember | undefined
+  return {
+    join: async (models, server) => {
+      member = await ClusterMember.join(link, models, server, batchJobs, log)
+    },
+    drain: () => member?.drain(),
+    close: async () => {
+      await member?.close()
+      await link.close()
+    },
+  }
+}
+
+interface Hooks {
+  /** It listens. */
+  started?(app: FastifyInstance): Promise<void>
+  /** The end begins: nothing new is taken. */
+  drain?(): void
+  /** Resolves when what runs has ended, which takes drainMs at most. */
+  end(): Promise<void>
+}
+
+/** Serves until the end is asked for, and lets what runs end. */
+async function listen(
+  flags: ServeFlags,
+  models: ReadonlyMap<string, ServedModel>,
+  apiKey: string | undefined,
+  what: string,
+  terminated: Promise<void>,
+  hooks: Hooks,
+): Promise<void> {
+  const { createServer } = await import('../serve/server.js')
   const any = flags.allowHost?.includes('*') === true
   const { app, drain } = createServer(models, {
-    apiKey: apiKey === '' ? undefined : apiKey,
+    apiKey,
     hosts: any
       ? []
       : ['localhost', '127.0.0.1', '[::1]', ...(flags.host === '0.0.0.0' || flags.host === '::' ? [] : [flags.host]), ...(flags.allowHost ?? [])],
@@ -80,17 +155,19 @@ async function serve(flags: ServeFlags): Promise<void> {
       if (request.body !== undefined) request.log.info({ body: request.body }, 'prompt')
     })
   }
-  try {
-    await app.listen({ host: flags.host, port: flags.port })
-    console.error(`ready: ${app.listeningOrigin}/v1 serves ${[...models.keys()].join(', ')}${apiKey ? ' with an API key' : ''}`)
-    await terminated
-    drain()
-    console.error(`draining: running requests have ${flags.drainMs} ms`)
-    // Stops accepting; resolves when answers have been sent, which the engines' own limit bounds.
-    await Promise.all([app.close(), closeAll(models, flags.drainMs)])
-  } finally {
-    await closeAll(models, 0)
-  }
+  await app.listen({ host: flags.host, port: flags.port })
+  await hooks.started?.(app)
+  console.error(`ready: ${app.listeningOrigin}/v1 serves ${what}${apiKey ? ' with an API key' : ''}`)
+  await terminated
+  drain()
+  hooks.drain?.()
+  console.error(`draining: running requests have ${flags.drainMs} ms`)
+  // Stops accepting; resolves when answers have been sent, which the engines' own limit bounds.
+  await Promise.all([app.close(), hooks.end()])
+}
+
+function log(text: string): void {
+  console.error(text)
 }
 
 /** Before anything is loaded. */
@@ -102,22 +179,4 @@ function checkRange(name: string, value: number, least: number, most: number): v
     actual: String(value),
     remedy: `Give ${name} such a value.`,
   })
-}
-
-/** An engine of this process, or replicas in processes of their own. */
-async function load(dir: string, flags: ServeFlags, signal: AbortSignal): Promise<ServedEngine> {
-  if (flags.replicas === undefined) return loadEngine(dir, flags, signal)
-  const { ReplicaPool } = await import('../replicas/replica-pool.js')
-  const pool = await ReplicaPool.load(dir, engineOptions(flags), flags.replicas, (text) => console.error(text))
-  console.error(`${flags.replicas} replicas of ${pool.info.ranks} ranks are ready`)
-  return pool
-}
-
-function nameOf(given: string): { id: string; dir: string } {
-  const match = /^([\w.-]+)=(.+)$/.exec(given)
-  return match ? { id: match[1] as string, dir: match[2] as string } : { id: basename(resolve(given)), dir: given }
-}
-
-async function closeAll(models: ReadonlyMap<string, { readonly engine: ServedEngine }>, drainMs: number): Promise<void> {
-  await Promise.all([...models.values()].map(({ engine }) => engine.close({ drainMs })))
 }

@@ -7,8 +7,8 @@ import type { Prompt } from '../engine/prompts.js'
 const CHARACTERS = 256
 const TOKENS = 64
 
-export function prefixOwner(prompt: Prompt, replicas: readonly number[]): number {
+export function prefixOwner<Id extends string | number>(prompt: Prompt, replicas: readonly Id[]): Id {
   const start = typeof prompt === 'string' ? prompt.slice(0, CHARACTERS) : prompt.slice(0, TOKENS).join()
-  const score = (replica: number) => createHash('sha256').update(`${replica}:${start}`).digest().readUInt32LE()
+  const score = (replica: Id) => createHash('sha256').update(`${replica}:${start}`).digest().readUInt32LE()
   return replicas.reduce((best, replica) => (score(replica) > score(best) ? replica : best))
 }

@@ -1,7 +1,5 @@
 // What a front process and a replica say to each other: MessagePack frames behind a length. Each frame is checked for its size and type;
 // its content is trusted, since both ends are this package.
-import { Packr } from 'msgpackr/pack'
-import { Unpackr } from 'msgpackr/unpack'
 import type { EngineOptions } from '../config/engine-options.js'
 import type { IndexedChunk } from '../engine/engine.js'
 import type { EngineInfo, EngineStats } from '../engine/engine-info.js'
@@ -9,16 +7,19 @@ import type { Completion } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
 import {
   CheckpointError,
+  ClusterError,
   EngineClosedError,
   type ErrorCode,
   MemoryError,
   OptionError,
   OverloadedError,
   RankError,
+  ReplicaError,
   RequestError,
   TetradError,
 } from '../errors.js'
 import type { ManyParams } from '../sampling/params.js'
+import { packMessage, unpackMessage } from './message-pack.js'
 
 export type ToReplica =
   | { readonly type: 'load'; readonly dir: string; readonly options: EngineOptions }
@@ -52,11 +53,9 @@ export const HEARTBEAT_MS = 500
 export const SILENCE_MS = 10_000
 
 const MOST_FRAME_BYTES = 64 << 20
-const packr = new Packr({ useRecords: false })
-const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true })
 
 export function encodeFrame(message: ToReplica | ToFront): Buffer {
-  const body = packr.pack(message)
+  const body = packMessage(message)
   if (body.length > MOST_FRAME_BYTES) throw new RangeError(`a frame of ${body.length} bytes`)
   const frame = Buffer.allocUnsafe(4 + body.length)
   frame.writeUInt32LE(body.length)
@@ -83,7 +82,7 @@ export class FrameDecoder<T> {
       }
       if (this.#bytes < this.#needed) return
       const all = this.#whole()
-      const message: unknown = unpackr.unpack(all.subarray(4, this.#needed))
+      const message: unknown = unpackMessage(all.subarray(4, this.#needed))
       if (typeof message !== 'object' || message === null || typeof (message as { type?: unknown }).type !== 'string')
         throw new RangeError('a frame without a type')
       this.#parts = [all.subarray(this.#needed)]
@@ -109,7 +108,7 @@ export function packError(error: unknown): PackedError {
   return { name, code, what, expected, actual, remedy, retryAfterMs: error instanceof OverloadedError ? error.retryAfterMs : undefined }
 }
 
-const CLASSES = { OptionError, CheckpointError, RequestError, RankError, EngineClosedError, MemoryError } as const
+const CLASSES = { OptionError, CheckpointError, RequestError, RankError, ReplicaError, ClusterError, EngineClosedError, MemoryError } as const
 
 export function unpackError({ name, code, what, expected, actual, remedy, retryAfterMs }: PackedError): Error {
   if (code === undefined) return new Error(what)

@@ -1,7 +1,6 @@
 // Several processes with the same model behind one: requests go where their prefix was before or where least runs, and a request whose
-// replica dies is replayed on another. Replicas have one determinism key, so the replay has the same tokens: those that were delivered
-// are left out, and the client sees no gap and none twice.
-import { randomBytes, randomInt } from 'node:crypto'
+// replica dies is replayed on another.
+import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -9,15 +8,15 @@ import { join } from 'node:path'
 import type { EngineOptions } from '../config/engine-options.js'
 import type { Engine, IndexedChunk } from '../engine/engine.js'
 import type { EngineInfo, EngineStats } from '../engine/engine-info.js'
-import { type Completion, Generation } from '../engine/generation.js'
+import type { Completion, Generation } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
-import { EngineClosedError, OverloadedError, ReplicaError } from '../errors.js'
+import { EngineClosedError, ReplicaError } from '../errors.js'
 import type { ManyParams } from '../sampling/params.js'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.js'
-import { Delivery } from './delivery.js'
-import { prefixOwner } from './prefix-owner.js'
 import { FrameDecoder, type ToFront } from './protocol.js'
+import { generateRemotely, preferred, type ReplicaSource } from './remote-request.js'
 import { Replica } from './replica.js'
+import { sumStats } from './sum-stats.js'
 
 /** What the server needs of an engine; a pool of replicas is one as well. */
 export type ServedEngine = Pick<Engine, 'detokenize' | 'info'> & {
@@ -31,7 +30,7 @@ const MOST_DEATHS = 10
 const WINDOW_MS = 60_000
 const HELLO_MS = 30_000
 
-export class ReplicaPool implements ServedEngine {
+export class ReplicaPool implements ServedEngine, ReplicaSource {
   readonly info: EngineInfo
   readonly #tokenizer: Tokenizer | undefined
   readonly #slots: (Replica | undefined)[]
@@ -40,7 +39,6 @@ export class ReplicaPool implements ServedEngine {
   readonly #onDeath: (text: string) => void
   readonly #deaths: number[] = []
   readonly #waiting = new Set<() => void>()
-  #next = 1
   #restarts = 0
   #closed = false
 
@@ -120,39 +118,13 @@ export class ReplicaPool implements ServedEngine {
   }
 
   generate(prompts: readonly Prompt[], params: ManyParams): Generation<Completion[], IndexedChunk> {
-    const { signal, ...sent } = params
-    // A replay must draw the same numbers.
-    const seeded = { ...sent, seed: sent.seed ?? randomInt(2 ** 47) }
-    const request = new RemoteRequest(this, prompts, seeded)
-    if (signal?.aborted) request.abort()
-    signal?.addEventListener('abort', () => request.abort(), { once: true })
-    return new Generation<Completion[], IndexedChunk>((push) => request.run(push), request)
+    return generateRemotely(this, prompts, params)
   }
 
-  /** Sums over the replicas; ranks one after the other. */
+  /** Sums over the replicas. */
   stats(): EngineStats {
     const all = this.#slots.flatMap((replica) => (replica?.alive && replica.stats ? [replica.stats] : []))
-    const sum = (of: (stats: EngineStats) => number) => all.reduce((total, stats) => total + of(stats), 0)
-    const [first] = all
-    const empty = { boundsMs: [], counts: [], count: 0, sumMs: 0 }
-    return {
-      queued: sum((s) => s.queued),
-      running: sum((s) => s.running),
-      finished: sum((s) => s.finished),
-      promptTokens: sum((s) => s.promptTokens),
-      cachedTokens: sum((s) => s.cachedTokens),
-      generatedTokens: sum((s) => s.generatedTokens),
-      tokensPerSecond: sum((s) => s.tokensPerSecond),
-      // Of the first: histograms of a pool are the server's own (/metrics).
-      ttft: first?.ttft ?? empty,
-      timePerToken: first?.timePerToken ?? empty,
-      requestTime: first?.requestTime ?? empty,
-      scheduling: first?.scheduling ?? empty,
-      pages: { all: sum((s) => s.pages.all), inUse: sum((s) => s.pages.inUse), cached: sum((s) => s.pages.cached) },
-      preemptions: sum((s) => s.preemptions),
-      restarts: sum((s) => s.restarts) + this.#restarts,
-      ranks: all.flatMap((s) => s.ranks),
-    }
+    return sumStats(all, this.#restarts)
   }
 
   async close({ drainMs = 0 }: { drainMs?: number } = {}): Promise<void> {
@@ -164,22 +136,13 @@ export class ReplicaPool implements ServedEngine {
   }
 
   /** The replica for a prompt, not one of `full`. Waits while all are being started anew. Throws ReplicaError or EngineClosedError. */
-  async choose(prompts: readonly Prompt[], full: ReadonlySet<number>): Promise<Replica | undefined> {
+  async choose(prompts: readonly Prompt[], full: ReadonlySet<string>): Promise<Replica | undefined> {
     for (;;) {
       if (this.#closed) throw closed()
       const alive = this.#slots.filter((replica): replica is Replica => replica?.alive === true)
-      const usable = alive.filter((replica) => !full.has(replica.index))
+      const usable = alive.filter((replica) => !full.has(replica.id))
       if (alive.length > 0 && usable.length === 0) return undefined
-      if (usable.length > 0) {
-        const owner = prefixOwner(
-          prompts[0] ?? '',
-          usable.map((replica) => replica.index),
-        )
-        const preferred = usable.find((replica) => replica.index === owner) as Replica
-        const least = usable.reduce((a, b) => (b.load < a.load ? b : a))
-        // A cached prefix saves less than waiting behind many others costs.
-        return preferred.load > 2 * least.load + 2 ? least : preferred
-      }
+      if (usable.length > 0) return preferred(prompts, usable)
       if (this.#exhausted()) {
         throw new ReplicaError('REPLICA_FAILED', {
           what: 'no replica is left',
@@ -196,10 +159,6 @@ export class ReplicaPool implements ServedEngine {
         this.#waiting.add(wake)
       })
     }
-  }
-
-  newId(): number {
-    return this.#next++
   }
 
   #exhausted(): boolean {
@@ -228,67 +187,6 @@ export class ReplicaPool implements ServedEngine {
     } finally {
       for (const wake of [...this.#waiting]) wake()
     }
-  }
-}
-
-/** One request, wherever it runs. */
-class RemoteRequest {
-  readonly #pool: ReplicaPool
-  readonly #prompts: readonly Prompt[]
-  readonly #params: ManyParams
-  #where: { replica: Replica; id: number } | undefined
-  #aborted = false
-  #paused = false
-
-  constructor(pool: ReplicaPool, prompts: readonly Prompt[], params: ManyParams) {
-    this.#pool = pool
-    this.#prompts = prompts
-    this.#params = params
-  }
-
-  abort(): void {
-    this.#aborted = true
-    this.#where?.replica.abort(this.#where.id)
-  }
-
-  pause(paused: boolean): void {
-    this.#paused = paused
-    this.#where?.replica.pause(this.#where.id, paused)
-  }
-
-  async run(push: (chunk: IndexedChunk) => void): Promise<Completion[]> {
-    const delivery = new Delivery(push)
-    const full = new Set<number>()
-    let overloaded: Error | undefined
-    for (;;) {
-      const replica = await this.#pool.choose(this.#prompts, full)
-      if (!replica) throw overloaded as Error
-      try {
-        const completions = await this.#runOn(replica, delivery)
-        if (completions) return completions
-      } catch (error) {
-        if (!(error instanceof OverloadedError)) throw error
-        overloaded = error
-        full.add(replica.index)
-      }
-    }
-  }
-
-  /** undefined: the replica died. */
-  #runOn(replica: Replica, delivery: Delivery): Promise<Completion[] | undefined> {
-    delivery.begin()
-    const id = this.#pool.newId()
-    return new Promise((resolve, reject) => {
-      this.#where = { replica, id }
-      replica.run(id, this.#prompts, this.#params, {
-        onChunk: (chunk) => delivery.take(chunk),
-        onDone: (completions) => resolve([...completions]),
-        onError: reject,
-        onLost: () => resolve(undefined),
-      })
-      if (this.#aborted) replica.abort(id)
-      if (this.#paused) replica.pause(id, true)
-    })
   }
 }
 

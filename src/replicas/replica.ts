@@ -2,24 +2,16 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import type { Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import type { IndexedChunk } from '../engine/engine.js'
 import type { EngineInfo, EngineStats } from '../engine/engine-info.js'
-import type { Completion } from '../engine/generation.js'
+import type { GenerationControl } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
 import type { ManyParams } from '../sampling/params.js'
 import { encodeFrame, FrameDecoder, SILENCE_MS, type ToFront, type ToReplica, unpackError } from './protocol.js'
+import type { Remote, RemoteReplica } from './remote-request.js'
 
-/** What becomes of a request in a replica. */
-export interface Remote {
-  onChunk(chunk: IndexedChunk): void
-  onDone(completions: readonly Completion[]): void
-  onError(error: Error): void
-  /** The replica died with the request in it. */
-  onLost(): void
-}
-
-export class Replica {
+export class Replica implements RemoteReplica {
   readonly index: number
+  readonly id: string
   readonly #child: ChildProcess
   readonly #remotes = new Map<number, Remote>()
   readonly #onEnd: (replica: Replica, reason: string) => void
@@ -29,10 +21,12 @@ export class Replica {
   #loading: { resolve: (info: EngineInfo) => void; reject: (error: Error) => void } | undefined
   #silence: NodeJS.Timeout | undefined
   #ended = false
+  #next = 1
   stats: EngineStats | undefined
 
   constructor(index: number, path: string, key: string, onEnd: (replica: Replica, reason: string) => void) {
     this.index = index
+    this.id = String(index)
     this.#onEnd = onEnd
     const script = fileURLToPath(new URL('./replica-process.js', import.meta.url))
     this.#child = spawn(process.execPath, [script, path, key], { stdio: ['ignore', 'ignore', 'inherit'] })
@@ -66,17 +60,11 @@ export class Replica {
     })
   }
 
-  run(id: number, prompts: readonly Prompt[], params: ManyParams, remote: Remote): void {
+  run(prompts: readonly Prompt[], params: ManyParams, remote: Remote): GenerationControl {
+    const id = this.#next++
     this.#remotes.set(id, remote)
     this.#send({ type: 'generate', id, prompts, params })
-  }
-
-  abort(id: number): void {
-    this.#send({ type: 'abort', id })
-  }
-
-  pause(id: number, paused: boolean): void {
-    this.#send({ type: 'pause', id, paused })
+    return { abort: () => this.#send({ type: 'abort', id }), pause: (paused) => this.#send({ type: 'pause', id, paused }) }
   }
 
   /** Lets its requests end, then its process. */

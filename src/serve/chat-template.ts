@@ -16,6 +16,15 @@ export interface ChatTemplate {
   render(messages: readonly ChatMessage[]): string
   /** Texts that end an answer, beside the model's own end. */
   readonly stop: readonly string[]
+  /** Of a checkpoint's own: what it is made from. */
+  readonly source?: TemplateSource
+}
+
+export interface TemplateSource {
+  /** Jinja. */
+  readonly source: string
+  readonly bosToken: string
+  readonly eosToken: string
 }
 
 const NAMES = { system: 'System', developer: 'System', user: 'User', assistant: 'Assistant' } as const
@@ -34,15 +43,9 @@ export async function loadChatTemplate(dir: string): Promise<ChatTemplate> {
   if (source === undefined) return PLAIN
   try {
     if (typeof source !== 'string') throw new Error('chat_template is no text')
-    const template = new Template(source)
     const token = (name: string) =>
       typeof config?.[name] === 'string' ? config[name] : ((config?.[name] as { content?: string } | undefined)?.content ?? '')
-    const constants = { bos_token: token('bos_token'), eos_token: token('eos_token'), add_generation_prompt: true }
-    return {
-      origin: 'checkpoint',
-      render: (messages) => template.render({ ...constants, messages: messages.map((message) => ({ ...message })) }),
-      stop: [],
-    }
+    return templateOf({ source, bosToken: token('bos_token'), eosToken: token('eos_token') })
   } catch (cause) {
     throw new CheckpointError('TOKENIZER_INVALID', {
       what: `the chat template of ${dir} cannot be used`,
@@ -51,6 +54,18 @@ export async function loadChatTemplate(dir: string): Promise<ChatTemplate> {
       remedy: 'Fetch the file again, or remove the template.',
       cause,
     })
+  }
+}
+
+/** Throws what Jinja does about a wrong template. */
+export function templateOf(source: TemplateSource): ChatTemplate {
+  const template = new Template(source.source)
+  const constants = { bos_token: source.bosToken, eos_token: source.eosToken, add_generation_prompt: true }
+  return {
+    origin: 'checkpoint',
+    render: (messages) => template.render({ ...constants, messages: messages.map((message) => ({ ...message })) }),
+    stop: [],
+    source,
   }
 }
 

@@ -18,6 +18,8 @@ export interface ServedModel {
   readonly template: ChatTemplate
   /** Seconds since 1970. */
   readonly created: number
+  /** Of the model and its determinism key, where they were asked for: equal ones give equal texts for a seed. */
+  readonly fingerprint?: string | undefined
 }
 
 /** What the two endpoints differ in. */
@@ -132,7 +134,7 @@ function mostTokens({ info }: ServedEngine): number {
 
 async function answer(
   reply: FastifyReply,
-  { id: name, engine }: ServedModel,
+  { id: name, engine, fingerprint }: ServedModel,
   { metrics, stalledMs }: { readonly metrics: ServerMetrics; readonly stalledMs: number },
   prompts: readonly Prompt[],
   body: CompletionBody | ChatBody | (Omit<ChatBody, 'stop'> & { readonly stop: readonly string[] }),
@@ -148,9 +150,14 @@ async function answer(
   const { n = 1, stream = false } = body
   if (body.stream_options !== undefined && !stream) throw badRequest('stream_options needs stream: true.', 'stream_options')
   const generation = engine.generate(prompts, generateParams(body as CompletionBody, maxTokens, logprobs, gone.signal))
-  const head = { id: format.id, created: Math.floor(Date.now() / 1000), model: name }
+  const head = {
+    id: format.id,
+    created: Math.floor(Date.now() / 1000),
+    model: name,
+    ...(fingerprint !== undefined && { system_fingerprint: `fp_${fingerprint}` }),
+  }
   if (!stream) {
-    const completions = await generation
+    const completions = uncut(await generation, gone.signal)
     metrics.finished(name, completions)
     await reply.send({ ...head, object: format.object, choices: completions.map((c, i) => format.choice(i, c)), usage: usage(completions, n) })
     return
@@ -166,11 +173,17 @@ async function answer(
     { ...head, object: format.chunkObject },
     body.stream_options?.include_usage === true,
     n,
-    (completions) => metrics.finished(name, completions),
+    (completions) => metrics.finished(name, uncut(completions, gone.signal)),
   )
   reply.raw.setTimeout(stalledMs, () => reply.raw.destroy())
   reply.header('content-type', 'text/event-stream; charset=utf-8').header('cache-control', 'no-cache').header('x-accel-buffering', 'no')
   await reply.send(Readable.from(events, { objectMode: false, highWaterMark: 16384 }))
+}
+
+/** Throws if the engine ended the request, at its own end: what there is of the text is no answer. */
+function uncut<T extends readonly Completion[]>(completions: T, gone: AbortSignal): T {
+  if (gone.aborted || !completions.some(({ finishReason: reason }) => reason === 'abort')) return completions
+  throw new HttpError(503, 'server_error', 'The server ended before the answer did.', { code: 'shutting_down', retryAfter: 1 })
 }
 
 async function* eventsOf(

@@ -60,6 +60,8 @@ function ofEngine(error: TetradError): HttpError {
     case 'TOKEN_INVALID':
     case 'TOKENIZER_MISSING':
       return new HttpError(400, 'invalid_request_error', error.message, { code, cause: error })
+    case 'MESSAGE_TOO_LARGE':
+      return new HttpError(413, 'invalid_request_error', error.message, { code, cause: error })
     case 'TIMEOUT':
       return new HttpError(504, 'timeout', error.message, { code, cause: error })
     default:

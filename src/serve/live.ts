@@ -56,9 +56,14 @@ export function addLivePage(app: FastifyInstance, models: ReadonlyMap<string, Se
 }
 
 async function* looks(models: ReadonlyMap<string, ServedModel>, signal: AbortSignal): AsyncGenerator<string, void, undefined> {
-  const views = [...models.values()].map(({ id, engine }) => ({ id, view: new EngineView(engine) }))
+  const views = new WeakMap<ServedEngine, EngineView>()
   while (!signal.aborted) {
-    yield `data: ${JSON.stringify({ models: views.map(({ id, view }) => ({ id, ...view.look() })) })}\n\n`
+    const seen = [...models.values()].map(({ id, engine }) => {
+      const view = views.get(engine) ?? new EngineView(engine)
+      views.set(engine, view)
+      return { id, ...view.look() }
+    })
+    yield `data: ${JSON.stringify({ models: seen })}\n\n`
     await setTimeout(TICK_MS, undefined, { signal }).catch(() => {})
   }
 }

@@ -5,6 +5,10 @@ import type { ServedEngine } from '../replicas/replica-pool.js'
 
 const LATENCY = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 
+function share({ inUse, all }: { readonly inUse: number; readonly all: number }): number {
+  return all === 0 ? 0 : inUse / all
+}
+
 export class ServerMetrics {
   readonly #registry = new Registry()
   readonly #success: Counter
@@ -15,7 +19,8 @@ export class ServerMetrics {
   readonly #generated: Counter
   readonly #hits: Counter
 
-  constructor(engines: ReadonlyMap<string, ServedEngine>) {
+  /** models: those of the moment are reported. */
+  constructor(models: ReadonlyMap<string, { readonly engine: ServedEngine }>) {
     const registers = [this.#registry]
     collectDefaultMetrics({ register: this.#registry })
     const gauge = (name: string, help: string, of: (engine: ServedEngine) => number) =>
@@ -25,12 +30,12 @@ export class ServerMetrics {
         registers,
         labelNames: ['model_name'],
         collect() {
-          for (const [model, engine] of engines) this.set({ model_name: model }, of(engine))
+          for (const [model, { engine }] of models) this.set({ model_name: model }, of(engine))
         },
       })
     gauge('vllm:num_requests_running', 'Requests that run', (e) => e.stats().running)
     gauge('vllm:num_requests_waiting', 'Requests in the queue', (e) => e.stats().queued)
-    gauge('vllm:kv_cache_usage_perc', 'Share of the pages of the KV cache in use, 0 to 1', (e) => e.stats().pages.inUse / e.stats().pages.all)
+    gauge('vllm:kv_cache_usage_perc', 'Share of the pages of the KV cache in use, 0 to 1', (e) => share(e.stats().pages))
     gauge('vllm:num_preemptions_total', 'Requests that gave their pages away', (e) => e.stats().preemptions)
     gauge('tetrad:restarts_total', 'Restarts of ranks', (e) => e.stats().restarts)
     gauge('tetrad:tokens_per_second', 'Generated over the last ten seconds', (e) => e.stats().tokensPerSecond)
@@ -40,7 +45,7 @@ export class ServerMetrics {
       registers,
       labelNames: ['model_name', 'rank'],
       collect() {
-        for (const [model, engine] of engines)
+        for (const [model, { engine }] of models)
           for (const [rank, { cacheBytes }] of engine.stats().ranks.entries()) this.set({ model_name: model, rank }, cacheBytes)
       },
     })

@@ -32,6 +32,7 @@ export interface TetradServer {
   drain(): void
 }
 
+/** models: may change while the server runs. */
 export function createServer(models: ReadonlyMap<string, ServedModel>, options: ServerOptions = {}): TetradServer {
   const { bodyLimit = 8 << 20, requestTimeoutMs = 30_000, stalledMs = 60_000 } = options
   const app = fastify({
@@ -47,7 +48,7 @@ export function createServer(models: ReadonlyMap<string, ServedModel>, options: 
   })
   // JSON or nothing: a page of another site could send plain text without being asked.
   app.removeContentTypeParser('text/plain')
-  const metrics = new ServerMetrics(new Map([...models].map(([id, { engine }]) => [id, engine])))
+  const metrics = new ServerMetrics(models)
   const check = guard({
     apiKey: options.apiKey,
     hosts: options.hosts?.length === 0 ? undefined : new Set((options.hosts ?? LOOPBACK).map((h) => h.toLowerCase())),
@@ -89,6 +90,7 @@ export function createServer(models: ReadonlyMap<string, ServedModel>, options: 
   app.get('/health', async () => ({ status: 'ok' }))
   app.get('/ready', async (_request, reply) => {
     if (draining) return reply.status(503).send({ status: 'draining' })
+    if (models.size === 0) return reply.status(503).send({ status: 'no models' })
     return { status: 'ready', models: [...models.keys()] }
   })
   app.get('/metrics', async (_request, reply) => reply.header('content-type', metrics.contentType).send(await metrics.text()))

@@ -1,0 +1,154 @@
+// tetrad batch in.jsonl out.jsonl: OpenAI's batch requests from a file, on an engine of this process or as jobs of a NATS cluster.
+import { hostname } from 'node:os'
+import type { Command } from 'commander'
+import { type BatchFacts, scanBatch } from '../batch/batch-file.js'
+import { BatchOutput } from '../batch/batch-output.js'
+import { BatchError, OptionError } from '../errors.js'
+import { collect, type EngineFlags, number, withEngineFlags } from './flags.js'
+import { type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
+import { interruption, progressBar } from './progress.js'
+import { closeModels, loadModels, namedDirectories } from './served-models.js'
+
+interface BatchFlags extends EngineFlags, NatsFlags {
+  model?: string[]
+  concurrency: number
+}
+
+/** How long a model's replicas are waited for. */
+const WAIT_MS = 30_000
+
+export function addBatch(program: Command): void {
+  const command = withEngineFlags(
+    program
+      .command('batch')
+      .description("run OpenAI's batch requests from a file; stopped and started again, it goes on")
+      .argument('<requests>', 'JSONL file: custom_id, method POST, url /v1/completions or /v1/chat/completions, body')
+      .argument('<results>', 'JSONL file for the results'),
+  )
+    .option('--model <dir>', 'model directory, or name=directory; again for another (default: the embedded one)', collect)
+    .option('--concurrency <n>', 'requests at once, 1 to 256', number, 8)
+  withNatsFlags(command, 'as jobs of a NATS cluster, whose replicas have the models').action((requests: string, results: string, flags: BatchFlags) =>
+    batch(requests, results, flags, command),
+  )
+}
+
+async function batch(requests: string, results: string, flags: BatchFlags, command: Command): Promise<void> {
+  const nats = natsOptions(flags)
+  const { concurrency } = flags
+  if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 256) {
+    const actual = String(concurrency)
+    throw new OptionError('OPTION_INVALID', {
+      what: 'concurrency is out of range',
+      expected: 'an integer from 1 to 256',
+      actual,
+      remedy: 'Give one.',
+    })
+  }
+  const useless = command.options.find(
+    (option) =>
+      command.getOptionValueSource(option.attributeName()) === 'cli' &&
+      !option.attributeName().startsWith('nats') &&
+      option.attributeName() !== 'json',
+  )
+  if (nats && useless) {
+    throw new OptionError('OPTION_INVALID', {
+      what: `a batch in a cluster has no engine for ${useless.long}`,
+      expected: 'only --json and the flags of NATS beside --nats',
+      actual: useless.long ?? '',
+      remedy: 'Give it to the replicas: tetrad serve --nats.',
+    })
+  }
+  const signal = interruption()
+  const facts = await scanBatch(requests)
+  const summary = nats ? await inCluster(nats, requests, results, facts, signal) : await locally(requests, results, facts, flags, signal)
+  if (flags.json) console.log(JSON.stringify(summary))
+  else console.error(`${summary.requests} results in ${results}, ${summary.failed} of them failed; ${summary.ran} ran now, in ${summary.seconds} s`)
+}
+
+interface Summary {
+  readonly requests: number
+  /** Of all results: no response, or a status of 400 or more. */
+  readonly failed: number
+  /** Not those that were in the file before. */
+  readonly ran: number
+  readonly seconds: number
+}
+
+async function locally(requests: string, results: string, facts: BatchFacts, flags: BatchFlags, signal: AbortSignal): Promise<Summary> {
+  const [{ createServer }, { runLocally }] = await Promise.all([import('../serve/server.js'), import('../batch/run-locally.js')])
+  const models = await loadModels(namedDirectories(flags.model), { ...flags, json: flags.json === true }, undefined, true, signal)
+  try {
+    checkModels(facts, new Set(models.keys()))
+    const fingerprints = new Map([...models].map(([id, { fingerprint }]) => [id, fingerprint as string]))
+    const stop = () => void closeModels(models, 0)
+    signal.addEventListener('abort', stop, { once: true })
+    // No one listens: requests are handed to it.
+    const { app } = createServer(models)
+    return await withOutput(results, facts, fingerprints, (output, onDone) => runLocally(app, requests, output, flags.concurrency, onDone, signal))
+  } finally {
+    await closeModels(models, 0)
+  }
+}
+
+async function inCluster(
+  nats: NonNullable<ReturnType<typeof natsOptions>>,
+  requests: string,
+  results: string,
+  facts: BatchFacts,
+  signal: AbortSignal,
+): Promise<Summary> {
+  const [{ NatsLink }, { Cluster }, { runInCluster }] = await Promise.all([
+    import('../nats/connection.js'),
+    import('../nats/cluster.js'),
+    import('../nats/run-in-cluster.js'),
+  ])
+  const log = (text: string) => console.error(text)
+  const link = await NatsLink.open(nats, `tetrad batch on ${hostname()}`, log)
+  const cluster = await Cluster.join(link, log)
+  try {
+    const until = performance.now() + WAIT_MS
+    while ([...facts.models].some((name) => !cluster.group(name)) && performance.now() < until && !signal.aborted)
+      await new Promise((done) => setTimeout(done, 100))
+    checkModels(facts, new Set(cluster.models.keys()))
+    const groups = new Map([...facts.models].map((name) => [name, cluster.group(name) as string]))
+    return await withOutput(results, facts, groups, (output, onDone) =>
+      runInCluster({ link, path: requests, facts, output, groups, onDone, log, signal }),
+    )
+  } finally {
+    await cluster.close()
+    await link.close()
+  }
+}
+
+/** Runs over an open file of results, with a bar. */
+async function withOutput(
+  path: string,
+  facts: BatchFacts,
+  fingerprints: ReadonlyMap<string, string>,
+  run: (output: BatchOutput, onDone: () => void) => Promise<void>,
+): Promise<Summary> {
+  const start = performance.now()
+  const output = await BatchOutput.open(path, facts, fingerprints)
+  const before = output.done
+  if (before > 0) console.error(`${before} of ${facts.lines.size} results are there already`)
+  const bar = progressBar('running', 'requests')
+  try {
+    await run(output, () => bar.update(output.done, facts.lines.size))
+    const { failed } = output
+    return { requests: facts.lines.size, failed, ran: output.done - before, seconds: Math.round((performance.now() - start) / 100) / 10 }
+  } finally {
+    bar.stop()
+    await output.close()
+  }
+}
+
+function checkModels({ models }: BatchFacts, served: ReadonlySet<string>): void {
+  const missing = [...models].find((name) => !served.has(name))
+  if (missing === undefined) return
+  throw new BatchError('BATCH_INVALID', {
+    what: `no one here serves the model ${JSON.stringify(missing)}, which requests ask for`,
+    expected: [...served].join(', ') || 'a replica in the cluster',
+    actual: missing,
+    remedy: 'Load it with --model name=directory, or start replicas of it.',
+  })
+}

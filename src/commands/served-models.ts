@@ -1,0 +1,70 @@
+// Models that a command serves: named, loaded, and closed again.
+import { basename, resolve } from 'node:path'
+import { modelDigest, servedFingerprint } from '../checkpoint/model-digest.js'
+import { OptionError } from '../errors.js'
+import type { ServedEngine } from '../replicas/replica-pool.js'
+import type { ServedModel } from '../serve/completions.js'
+import { DEFAULT_MODEL, type EngineFlags, engineOptions } from './flags.js'
+import { loadEngine } from './progress.js'
+
+export interface NamedDirectory {
+  readonly id: string
+  readonly dir: string
+}
+
+/** Of --model dir or --model name=dir; the embedded model where none is given. Throws OptionError for a name that is there twice. */
+export function namedDirectories(given: readonly string[] | undefined): NamedDirectory[] {
+  const named = (given ?? [DEFAULT_MODEL]).map(nameOf)
+  const twice = named.find(({ id }, i) => named.findIndex((other) => other.id === id) < i)
+  if (!twice) return named
+  throw new OptionError('OPTION_INVALID', {
+    what: `two models are called ${twice.id}`,
+    expected: 'a name for each',
+    actual: twice.dir,
+    remedy: 'Give one of them another: --model name=directory.',
+  })
+}
+
+/** replicas: processes for each; undefined: an engine in this one. fingerprints: they are wanted, which reads all files once more. */
+export async function loadModels(
+  named: readonly NamedDirectory[],
+  flags: EngineFlags,
+  replicas: number | undefined,
+  fingerprints: boolean,
+  signal: AbortSignal,
+): Promise<Map<string, ServedModel>> {
+  const { loadChatTemplate } = await import('../serve/chat-template.js')
+  const models = new Map<string, ServedModel>()
+  try {
+    for (const { id, dir } of named) {
+      const template = await loadChatTemplate(dir)
+      const engine = await load(dir, flags, replicas, signal)
+      models.set(id, { id, engine, template, created: Math.floor(Date.now() / 1000) })
+      if (!fingerprints) continue
+      const fingerprint = servedFingerprint(id, await modelDigest(dir), engine.info.determinismKey)
+      models.set(id, { id, engine, template, created: Math.floor(Date.now() / 1000), fingerprint })
+    }
+    return models
+  } catch (error) {
+    await closeModels(models, 0)
+    throw error
+  }
+}
+
+export async function closeModels(models: ReadonlyMap<string, { readonly engine: ServedEngine }>, drainMs: number): Promise<void> {
+  await Promise.all([...models.values()].map(({ engine }) => engine.close({ drainMs })))
+}
+
+/** An engine of this process, or replicas in processes of their own. */
+async function load(dir: string, flags: EngineFlags, replicas: number | undefined, signal: AbortSignal): Promise<ServedEngine> {
+  if (replicas === undefined) return loadEngine(dir, flags, signal)
+  const { ReplicaPool } = await import('../replicas/replica-pool.js')
+  const pool = await ReplicaPool.load(dir, engineOptions(flags), replicas, (text) => console.error(text))
+  console.error(`${replicas} replicas of ${pool.info.ranks} ranks are ready`)
+  return pool
+}
+
+function nameOf(given: string): NamedDirectory {
+  const match = /^([\w.-]+)=(.+)$/.exec(given)
+  return match ? { id: match[1] as string, dir: match[2] as string } : { id: basename(resolve(given)), dir: given }
+}

@@ -1,0 +1,109 @@
+// Takes batch jobs of the models of this process, a few at once, and writes each result before the job is acknowledged: a job whose worker
+// dies comes again, to somebody.
+import { setTimeout } from 'node:timers/promises'
+import type { Consumer, JsMsg } from '@nats-io/jetstream'
+import type { FastifyInstance } from 'fastify'
+import { failedRequest, runRequest } from '../batch/batch-request.js'
+import type { NatsLink } from './connection.js'
+import { ACK_WAIT_MS, type Job, type JobStreams, readJob } from './job-streams.js'
+
+const PULL_MS = 3000
+const RETRY_MS = 1000
+/** A job that comes for the so-manieth time has ended its workers, or found none that could answer. */
+const MOST_DELIVERIES = 10
+
+export interface JobServer {
+  readonly app: FastifyInstance
+  /** The app's own, and a name under which it may be asked. */
+  readonly apiKey: string | undefined
+}
+
+export class JobWorker {
+  readonly #link: NatsLink
+  readonly #streams: JobStreams
+  readonly #group: string
+  readonly #server: JobServer
+  readonly #log: (text: string) => void
+  readonly #loops: Promise<void>[]
+  readonly #stop = new AbortController()
+  #ended = false
+
+  /** jobs: at once. */
+  constructor(link: NatsLink, streams: JobStreams, group: string, server: JobServer, jobs: number, log: (text: string) => void) {
+    this.#link = link
+    this.#streams = streams
+    this.#group = group
+    this.#server = server
+    this.#log = log
+    this.#loops = Array.from({ length: jobs }, () => this.#work())
+  }
+
+  /** No new jobs are taken. */
+  drain(): void {
+    this.#stop.abort()
+  }
+
+  /** The engines are closed: what was cut short comes again elsewhere. */
+  async close(): Promise<void> {
+    this.drain()
+    this.#ended = true
+    await Promise.all(this.#loops)
+  }
+
+  async #work(): Promise<void> {
+    let consumer: Consumer | undefined
+    while (!this.#stop.signal.aborted) {
+      try {
+        consumer ??= await this.#streams.jobsOf(this.#group)
+        const message = await consumer.next({ expires: PULL_MS })
+        if (!message) continue
+        // It came after all.
+        if (this.#stop.signal.aborted) message.nak()
+        else await this.#take(message)
+      } catch (error) {
+        if (this.#stop.signal.aborted) return
+        if (this.#link.connected) this.#log(`batch jobs: ${error instanceof Error ? error.message : String(error)}`)
+        consumer = undefined
+        await setTimeout(RETRY_MS, undefined, { signal: this.#stop.signal }).catch(() => {})
+      }
+    }
+  }
+
+  async #take(message: JsMsg): Promise<void> {
+    let job: Job
+    try {
+      job = readJob(message.data)
+    } catch (error) {
+      this.#log(`a batch job is none: ${(error as Error).message}`)
+      message.term()
+      return
+    }
+    // Until the server hears of the end.
+    const alive = setInterval(() => message.working(), ACK_WAIT_MS / 3)
+    try {
+      if (message.info.deliveryCount > 1 && (await this.#streams.isAnswered(job))) message.ack()
+      else if (await this.#answer(job, message.info.deliveryCount)) message.ack()
+      else message.nak(RETRY_MS)
+    } finally {
+      clearInterval(alive)
+    }
+  }
+
+  /** false: not now, or not here. */
+  async #answer(job: Job, deliveries: number): Promise<boolean> {
+    const { app, apiKey } = this.#server
+    const result =
+      deliveries > MOST_DELIVERIES
+        ? failedRequest(job.customId, 'server_error', `It was given to workers ${MOST_DELIVERIES} times, and none of them answered.`)
+        : await runRequest(app, job, 'localhost', apiKey)
+    if (!result || this.#ended) return false
+    const most = this.#link.maxPayload
+    try {
+      await this.#streams.answer(job, result, most)
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error
+      await this.#streams.answer(job, failedRequest(job.customId, 'response_too_large', `The answer has ${error.message}.`), most)
+    }
+    return true
+  }
+}

@@ -1,0 +1,255 @@
+// A replica elsewhere in a NATS cluster, as a front has it: its load, its requests, and whether it is alive.
+
+import { ServiceError } from '@nats-io/services'
+import { type Msg, NoRespondersError, TimeoutError } from '@nats-io/transport-node'
+import type { EngineStats } from '../engine/engine-info.js'
+import type { Completion, GenerationControl, TokenLogprobs } from '../engine/generation.js'
+import type { Prompt } from '../engine/prompts.js'
+import { ClusterError, RankError } from '../errors.js'
+import { unpackError } from '../replicas/protocol.js'
+import type { Remote, RemoteReplica } from '../replicas/remote-request.js'
+import type { ManyParams } from '../sampling/params.js'
+import { type NatsLink, serviceError } from './connection.js'
+import { type ControlEntry, FrameReceiver, WINDOW } from './frames.js'
+import type { Inbox } from './inbox.js'
+import { type CompletionEnd, checked, decode, encode, type Frame, type Load, SERVICE, subjects } from './messages.js'
+import { tooLarge } from './replica-service.js'
+
+/** Statistics are asked for so often; they are the sign of life. */
+export const BEAT_MS = 500
+const BEAT_TIMEOUT_MS = 2000
+/** Without an answer for so long, while the front is connected, a replica is dead. */
+export const SILENCE_MS = 10_000
+/** The server knows of no such replica: dead, if it said so twice, and the replica had so long to reconnect. */
+const REJOIN_MS = 5000
+/** Without a connection to NATS for so long, a front's requests fail. */
+export const DISCONNECTED_MS = 30_000
+const ACCEPT_MS = 5000
+/** Before a request that was refused looks for a replica again. */
+const AGAIN_MS = 100
+
+export class RemoteModel implements RemoteReplica {
+  readonly id: string
+  readonly group: string
+  readonly #link: NatsLink
+  readonly #inbox: Inbox
+  readonly #onEnd: (replica: RemoteModel, reason: string) => void
+  readonly #running = new Map<string, Incoming>()
+  readonly #timer: NodeJS.Timeout
+  #beating = false
+  #heard = performance.now()
+  #unknown = 0
+  #ended = false
+  /** As its statistics said last. */
+  #load: Load | undefined
+
+  constructor(link: NatsLink, inbox: Inbox, group: string, instance: string, onEnd: (replica: RemoteModel, reason: string) => void) {
+    this.#link = link
+    this.#inbox = inbox
+    this.group = group
+    this.id = instance
+    this.#onEnd = onEnd
+    this.#timer = setInterval(() => this.#tick(), BEAT_MS)
+    this.#tick()
+  }
+
+  /** Whether it takes requests. */
+  get open(): boolean {
+    return !this.#ended && this.#load !== undefined && !this.#load.draining && this.#unknown === 0
+  }
+
+  get alive(): boolean {
+    return !this.#ended
+  }
+
+  /** As it says itself, other fronts' requests included; what was sent since it said so is known here only. */
+  get load(): number {
+    const { running = 0, queued = 0 } = this.#load?.stats ?? {}
+    return Math.max(this.#running.size, running + queued)
+  }
+
+  get stats(): EngineStats | undefined {
+    return this.#load?.stats
+  }
+
+  run(prompts: readonly Prompt[], params: ManyParams, remote: Remote): GenerationControl {
+    const incoming = new Incoming(remote, () => this.#report([incoming]))
+    this.#running.set(incoming.id, incoming)
+    const inbox = this.#inbox.open(incoming.id, (bytes) => this.#frame(incoming, bytes))
+    const payload = encode('run', { id: incoming.id, inbox, prompts, params })
+    if (payload.length > this.#link.maxPayload) {
+      this.#withdraw(incoming)
+      remote.onError(tooLarge('a request', payload.length, this.#link.maxPayload))
+    } else {
+      void this.#ask(incoming, payload)
+    }
+    return {
+      abort: () => this.#abort(incoming),
+      pause: (paused) => {
+        incoming.paused = paused
+        if (!paused) this.#report([incoming])
+      },
+    }
+  }
+
+  /** It is given up: its requests are lost. */
+  end(reason: string): void {
+    if (this.#ended) return
+    this.#ended = true
+    clearInterval(this.#timer)
+    this.#onEnd(this, reason)
+    for (const incoming of [...this.#running.values()]) {
+      this.#withdraw(incoming)
+      incoming.remote.onLost()
+    }
+  }
+
+  async #ask(incoming: Incoming, payload: Uint8Array): Promise<void> {
+    try {
+      const answer = await this.#link.nc.request(subjects.runAt(this.group, this.id), payload, { timeout: ACCEPT_MS })
+      const refused = serviceError(answer)
+      if (refused) throw refused
+      decode('accepted', answer.data)
+    } catch (error) {
+      if (!this.#running.has(incoming.id)) return
+      if (error instanceof ServiceError && error.code === 400) {
+        this.#withdraw(incoming)
+        incoming.remote.onError(new Error(`the replica refused the message: ${error.message}`))
+        return
+      }
+      if (error instanceof ServiceError && error.code === 503 && this.#load) this.#load = { ...this.#load, draining: true }
+      else this.#unknown++
+      // It may have begun all the same.
+      this.#abort(incoming)
+      this.#withdraw(incoming)
+      setTimeout(() => incoming.remote.onRefused(), AGAIN_MS)
+    }
+  }
+
+  #abort({ id }: Incoming): void {
+    this.#link.publish(subjects.control(this.id), encode('control', { requests: [], aborts: [id] }))
+  }
+
+  #frame(incoming: Incoming, bytes: Uint8Array): void {
+    this.#heard = performance.now()
+    try {
+      if (incoming.take(decode('frame', bytes))) {
+        this.#report([incoming])
+        this.#withdraw(incoming)
+      }
+    } catch {
+      // Not of a replica: it is as if nothing had come.
+    }
+  }
+
+  #report(of: Iterable<Incoming>): void {
+    const requests = [...of].map((incoming) => incoming.entry())
+    if (requests.length > 0) this.#link.publish(subjects.control(this.id), encode('control', { requests, aborts: [] }))
+  }
+
+  #withdraw({ id }: Incoming): void {
+    this.#running.delete(id)
+    this.#inbox.close(id)
+  }
+
+  #tick(): void {
+    const { connected, sinceMs } = this.#link
+    if (connected) {
+      this.#report(this.#running.values())
+      if (!this.#beating) void this.#beat()
+      if (performance.now() - this.#heard > SILENCE_MS && sinceMs > SILENCE_MS) this.end(`it said nothing for ${SILENCE_MS / 1000} s`)
+    } else if (sinceMs > DISCONNECTED_MS) {
+      for (const incoming of [...this.#running.values()]) {
+        this.#withdraw(incoming)
+        incoming.remote.onError(disconnected())
+      }
+    }
+  }
+
+  async #beat(): Promise<void> {
+    this.#beating = true
+    try {
+      const answer = await this.#link.nc.request(`$SRV.STATS.${SERVICE}.${this.id}`, undefined, { timeout: BEAT_TIMEOUT_MS })
+      this.#load = loadOf(answer)
+      this.#heard = performance.now()
+      this.#unknown = 0
+    } catch (error) {
+      if (error instanceof TimeoutError) return
+      if (isUnknown(error) && ++this.#unknown > 1 && this.#link.connected && this.#link.sinceMs > REJOIN_MS) this.end('it left the cluster')
+    } finally {
+      this.#beating = false
+    }
+  }
+}
+
+/** A request's frames, and what they make. */
+class Incoming {
+  readonly id = crypto.randomUUID()
+  readonly remote: Remote
+  paused = false
+  readonly #frames = new FrameReceiver()
+  readonly #report: () => void
+  readonly #parts = new Map<number, { text: string; tokens: number[]; logprobs: TokenLogprobs[] | undefined }>()
+  #reported = 0
+
+  constructor(remote: Remote, report: () => void) {
+    this.remote = remote
+    this.#report = report
+  }
+
+  /** For a control message. */
+  entry(): ControlEntry {
+    const [received, credit] = this.#frames.report(this.paused)
+    this.#reported = received
+    return [this.id, received, credit]
+  }
+
+  /** true: that was the last one. */
+  take(frame: Frame): boolean {
+    for (const next of this.#frames.take(frame)) {
+      if (next.type === 'error') {
+        const error = unpackError(next.error)
+        // The replica's ranks failed for good: others may do better.
+        if (error instanceof RankError) this.remote.onLost()
+        else this.remote.onError(error)
+        return true
+      }
+      if (next.type === 'done') {
+        this.remote.onDone(next.completions.map((end, index) => this.#completion(end, index)))
+        return true
+      }
+      const { index, text, tokens, logprobs } = next.chunk
+      const part = this.#parts.get(index) ?? { text: '', tokens: [], logprobs: undefined }
+      part.text += text
+      part.tokens.push(...tokens)
+      if (logprobs) part.logprobs = [...(part.logprobs ?? []), ...logprobs]
+      this.#parts.set(index, part)
+      this.remote.onChunk(next.chunk)
+    }
+    if (!this.paused && this.#frames.received - this.#reported >= WINDOW / 4) this.#report()
+    return false
+  }
+
+  #completion(end: CompletionEnd, index: number): Completion {
+    const { text = '', tokens = [], logprobs } = this.#parts.get(index) ?? {}
+    return { text, tokens, ...(logprobs && { logprobs }), ...end }
+  }
+}
+
+function loadOf(message: Msg): Load {
+  const { endpoints } = message.json() as { endpoints?: readonly { name?: string; data?: unknown }[] }
+  return checked('load', endpoints?.find(({ name }) => name === 'run-here')?.data)
+}
+
+/** The server says that nobody listens there. */
+function isUnknown(error: unknown): boolean {
+  return error instanceof NoRespondersError || (error instanceof Error && error.cause instanceof NoRespondersError)
+}
+
+export function disconnected(): ClusterError {
+  return new ClusterError('NATS_LOST', {
+    what: 'the connection to NATS is lost',
+    expected: `a connection again within ${DISCONNECTED_MS / 1000} s`,
+    remedy: 'Send the request again when the NATS servers are back.',
+  })
+}
