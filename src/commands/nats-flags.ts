@@ -1,6 +1,8 @@
 // Flags of commands that join a NATS cluster.
 import { type Command, InvalidArgumentError } from 'commander'
+import { OptionError } from '../errors.js'
 import type { NatsOptions } from '../nats/connection.js'
+import { number } from './flags.js'
 
 export interface NatsFlags {
   nats?: string
@@ -8,6 +10,7 @@ export interface NatsFlags {
   natsCa?: string
   natsCert?: string
   natsKey?: string
+  natsDeadlineMs?: number
 }
 
 export function withNatsFlags(command: Command, what: string): Command {
@@ -17,12 +20,21 @@ export function withNatsFlags(command: Command, what: string): Command {
     .option('--nats-ca <file>', 'certificates of its authorities')
     .option('--nats-cert <file>', 'own certificate')
     .option('--nats-key <file>', 'key of the own certificate')
+    .option('--nats-deadline-ms <n>', 'milliseconds without NATS after which requests fail (default: 30000)', number)
 }
 
 /** undefined: no cluster was asked for. */
-export function natsOptions({ nats, natsCreds, natsCa, natsCert, natsKey }: NatsFlags): NatsOptions | undefined {
-  if (nats !== undefined) return { url: nats, creds: natsCreds, ca: natsCa, cert: natsCert, key: natsKey }
-  const given = Object.entries({ natsCreds, natsCa, natsCert, natsKey }).find(([, value]) => value !== undefined)
+export function natsOptions({ nats, natsCreds, natsCa, natsCert, natsKey, natsDeadlineMs }: NatsFlags): NatsOptions | undefined {
+  if (natsDeadlineMs !== undefined && !(Number.isInteger(natsDeadlineMs) && natsDeadlineMs >= 0 && natsDeadlineMs < 2 ** 31)) {
+    throw new OptionError('OPTION_INVALID', {
+      what: 'nats-deadline-ms is out of range',
+      expected: `an integer from 0 to ${2 ** 31 - 1}`,
+      actual: String(natsDeadlineMs),
+      remedy: 'Give nats-deadline-ms such a value.',
+    })
+  }
+  if (nats !== undefined) return { url: nats, creds: natsCreds, ca: natsCa, cert: natsCert, key: natsKey, deadlineMs: natsDeadlineMs }
+  const given = Object.entries({ natsCreds, natsCa, natsCert, natsKey, natsDeadlineMs }).find(([, value]) => value !== undefined)
   if (given) throw new InvalidArgumentError(`--${given[0].replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} needs --nats.`)
   return undefined
 }

@@ -29,7 +29,7 @@ interface ServeFlags extends EngineFlags, NatsFlags {
 
 /** Flags that a front has a use for; all others are of engines, which it has not. */
 const OF_FRONT = new Set([
-  ...['nats', 'natsCreds', 'natsCa', 'natsCert', 'natsKey', 'front', 'host', 'port'],
+  ...['nats', 'natsCreds', 'natsCa', 'natsCert', 'natsKey', 'natsDeadlineMs', 'front', 'host', 'port'],
   ...['apiKey', 'allowHost', 'allowOrigin', 'logPrompts', 'drainMs'],
 ])
 

@@ -13,7 +13,7 @@ import type { ServedModel } from '../serve/completions.js'
 import type { NatsLink } from './connection.js'
 import { Inbox } from './inbox.js'
 import { checked, type Description, decode, encode, SERVICE, subjects } from './messages.js'
-import { DISCONNECTED_MS, disconnected, RemoteModel } from './remote-model.js'
+import { disconnected, RemoteModel } from './remote-model.js'
 
 /** Between two questions who is there, and for how long answers are taken. */
 const DISCOVER_MS = 1000
@@ -215,7 +215,7 @@ class GroupPool implements ServedEngine, ReplicaSource {
       const usable = open.filter(({ id }) => !full.has(id))
       if (usable.length > 0) return preferred(prompts, usable)
       if (open.length > 0) return undefined
-      if (!this.#link.connected && this.#link.sinceMs > DISCONNECTED_MS) throw disconnected()
+      if (!this.#link.connected && this.#link.sinceMs > this.#link.deadlineMs) throw disconnected(this.#link)
       if (performance.now() - start > WAIT_MS) {
         throw new ReplicaError('REPLICA_FAILED', {
           what: `no replica of the model with the key ${this.info.determinismKey} is there`,

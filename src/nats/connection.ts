@@ -13,31 +13,36 @@ export interface NatsOptions {
   readonly ca?: string | undefined
   readonly cert?: string | undefined
   readonly key?: string | undefined
+  /** Milliseconds without a connection after which requests fail. Default 30000. */
+  readonly deadlineMs?: number | undefined
 }
 
 const RECONNECT_WAIT_MS = 250
 /** A link that was cut is noticed after two pings without an answer. */
 const PING_MS = 4000
 const CONNECT_MS = 5000
+const DEADLINE_MS = 30_000
 
 export class NatsLink {
   readonly nc: NatsConnection
   readonly services: Svcm
+  /** Milliseconds without a connection after which requests fail. */
+  readonly deadlineMs: number
   #connected = true
   #since = performance.now()
-  readonly #onReconnect = new Set<() => void>()
 
-  private constructor(nc: NatsConnection, log: (text: string) => void) {
+  private constructor(nc: NatsConnection, deadlineMs: number, log: (text: string) => void) {
     this.nc = nc
+    this.deadlineMs = deadlineMs
     // Its types are those of the core that it was built with, which asks the same of a connection.
     this.services = new Svcm(nc as unknown as ConstructorParameters<typeof Svcm>[0])
     void this.#follow(log)
   }
 
-  /** Throws ClusterError NATS_UNREACHABLE, or OptionError's like for files that cannot be read. log: told of what happens to the connection. */
+  /** Throws ClusterError NATS_UNREACHABLE. log: told of what happens to the connection. */
   static async open(options: NatsOptions, name: string, log: (text: string) => void): Promise<NatsLink> {
     try {
-      return new NatsLink(await connect(await connectionOptions(options, name)), log)
+      return new NatsLink(await connect(await connectionOptions(options, name)), options.deadlineMs ?? DEADLINE_MS, log)
     } catch (cause) {
       const actual = cause instanceof Error ? cause.message : String(cause)
       throw new ClusterError('NATS_UNREACHABLE', {
@@ -64,12 +69,6 @@ export class NatsLink {
     return this.nc.info?.max_payload ?? 2 ** 20
   }
 
-  /** Calls back after each reconnection; what is returned ends that. */
-  onReconnect(callback: () => void): () => void {
-    this.#onReconnect.add(callback)
-    return () => this.#onReconnect.delete(callback)
-  }
-
   /** Not while the connection is down: the client would keep it all. false: it was not sent. */
   publish(subject: string, payload: Uint8Array): boolean {
     if (!this.connected || this.nc.isDraining()) return false
@@ -94,7 +93,6 @@ export class NatsLink {
         case 'reconnect':
           this.#change(true)
           log(`connected to NATS again (${status.server})`)
-          for (const callback of this.#onReconnect) callback()
           break
         case 'error':
           log(`NATS: ${status.error.message}`)

@@ -22,8 +22,6 @@ const BEAT_TIMEOUT_MS = 2000
 export const SILENCE_MS = 10_000
 /** The server knows of no such replica: dead, if it said so twice, and the replica had so long to reconnect. */
 const REJOIN_MS = 5000
-/** Without a connection to NATS for so long, a front's requests fail. */
-export const DISCONNECTED_MS = 30_000
 const ACCEPT_MS = 5000
 /** Before a request that was refused looks for a replica again. */
 const AGAIN_MS = 100
@@ -158,10 +156,10 @@ export class RemoteModel implements RemoteReplica {
       this.#report(this.#running.values())
       if (!this.#beating) void this.#beat()
       if (performance.now() - this.#heard > SILENCE_MS && sinceMs > SILENCE_MS) this.end(`it said nothing for ${SILENCE_MS / 1000} s`)
-    } else if (sinceMs > DISCONNECTED_MS) {
+    } else if (sinceMs > this.#link.deadlineMs) {
       for (const incoming of [...this.#running.values()]) {
         this.#withdraw(incoming)
-        incoming.remote.onError(disconnected())
+        incoming.remote.onError(disconnected(this.#link))
       }
     }
   }
@@ -246,10 +244,10 @@ function isUnknown(error: unknown): boolean {
   return error instanceof NoRespondersError || (error instanceof Error && error.cause instanceof NoRespondersError)
 }
 
-export function disconnected(): ClusterError {
+export function disconnected({ deadlineMs }: NatsLink): ClusterError {
   return new ClusterError('NATS_LOST', {
     what: 'the connection to NATS is lost',
-    expected: `a connection again within ${DISCONNECTED_MS / 1000} s`,
+    expected: `a connection again within ${deadlineMs / 1000} s`,
     remedy: 'Send the request again when the NATS servers are back.',
   })
 }

@@ -1,0 +1,301 @@
+// Replicas in processes of their own behind a real nats-server, and a front in this one: deaths, restarts and cuts that no client sees.
+
+import { cp } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { connect } from '@nats-io/transport-node'
+import test, { type ExecutionContext } from 'ava'
+import OpenAI from 'openai'
+import { ClusterError, Engine, OptionError, RequestError, type TetradError } from '../../src/index.js'
+import { Cluster } from '../../src/nats/cluster.js'
+import { NatsLink, type NatsOptions } from '../../src/nats/connection.js'
+import { decode, encode, type Frame, subjects } from '../../src/nats/messages.js'
+import { createServer } from '../../src/serve/server.js'
+import { TINY } from '../support/fixtures.js'
+import { temporary } from '../support/models.js'
+import { cuttable, natsServer, replica, tetrad, withoutNats } from '../support/nats.js'
+
+const skipped = withoutNats()
+const cluster = skipped === undefined ? test : test.skip
+if (skipped !== undefined) test(`tests with a NATS server are left out: ${skipped}`, (t) => t.pass())
+
+const engine = await Engine.load(TINY, { ranks: 1, maxRunning: 8, cacheTokens: 8192 })
+test.after.always(() => engine.close())
+
+const PROMPTS = ['Once upon a time', 'The king', 'In the forest', 'A fox and a hen', 'My mother said', 'Long ago']
+const TOKENS = 300
+
+async function front(t: ExecutionContext, url: string, options: Partial<NatsOptions> = {}, log: string[] = []) {
+  const link = await NatsLink.open({ url, ...options }, 'front', (text) => log.push(text))
+  const joined = await Cluster.join(link, (text) => log.push(text))
+  const server = createServer(joined.models)
+  const address = await server.app.listen({ port: 0, host: '127.0.0.1' })
+  t.teardown(async () => {
+    await joined.close()
+    await server.app.close()
+    await link.close()
+  })
+  const client = new OpenAI({ baseURL: `${address}/v1`, apiKey: 'none', maxRetries: 0, timeout: 120_000 })
+  const until = async (pattern: RegExp) => {
+    for (let i = 0; i < 1200; i++) {
+      const found = log.map((line) => pattern.exec(line)).find(Boolean)
+      if (found) return found
+      await setTimeout(50)
+    }
+    throw new Error(`no ${pattern} in ${JSON.stringify(log)}`)
+  }
+  return {
+    link,
+    joined,
+    client,
+    log,
+    until,
+    model: () => joined.models.get('tiny')?.engine as NonNullable<ReturnType<typeof joined.models.get>>['engine'],
+  }
+}
+
+/** Streams of all prompts at once; `meanwhile` is called when some have begun. Asserts that each is the engine's own text, with no token missing. */
+async function stream(t: ExecutionContext, client: OpenAI, meanwhile: () => void | Promise<void>): Promise<void> {
+  let happening: Promise<void> | undefined
+  const texts = await Promise.all(
+    PROMPTS.map(async (prompt, i) => {
+      const request = { model: 'tiny', prompt, max_tokens: TOKENS, temperature: i % 2, seed: 5 + i, logprobs: 1 } as const
+      const chunks = await client.completions.create({ ...request, stream: true, ...{ ignore_eos: true } })
+      let text = ''
+      let tokens = 0
+      for await (const { choices } of chunks) {
+        text += choices[0]?.text ?? ''
+        tokens += choices[0]?.logprobs?.tokens?.length ?? 0
+        if (!happening && tokens >= 20) happening = Promise.resolve(meanwhile())
+      }
+      t.is(tokens, TOKENS, prompt)
+      return text
+    }),
+  )
+  await happening
+  for (const [i, prompt] of PROMPTS.entries()) {
+    const alone = await engine.generate(prompt, { maxTokens: TOKENS, temperature: i % 2, seed: 5 + i, ignoreEos: true })
+    t.is(texts[i], alone.text, prompt)
+  }
+}
+
+cluster('two replicas: the engine’s own answers, and streams that go on when one is killed', async (t) => {
+  t.timeout(180_000)
+  const server = await natsServer(t)
+  const [one, two] = await Promise.all([replica(t, server.url), replica(t, server.url)])
+  t.is(one.group, two.group)
+  const { client, until, model, joined } = await front(t, server.url)
+  t.is(joined.group('tiny'), one.group)
+  const request = { model: 'tiny', prompt: 'Once upon a time', max_tokens: 12, temperature: 0.8, seed: 3, n: 2, logprobs: 2 } as const
+  const answer = await client.completions.create(request)
+  const own = await engine.generate(['Once upon a time'], { maxTokens: 12, temperature: 0.8, seed: 3, n: 2, logprobs: 2 })
+  t.deepEqual(
+    answer.choices.map(({ text, finish_reason, logprobs }) => ({ text, finish_reason, logprobs: logprobs?.token_logprobs })),
+    own.map(({ text, logprobs }) => ({ text, finish_reason: 'length', logprobs: logprobs?.map(({ logprob }) => logprob) })),
+  )
+  t.is(answer.choices[0]?.logprobs?.tokens?.join(''), answer.choices[0]?.text)
+  t.is((answer as unknown as { system_fingerprint: string }).system_fingerprint, `fp_${one.group}`)
+  const stopped = await client.completions.create({ ...request, n: 1, stop: own[0]?.text.slice(8, 11) as string })
+  t.is(stopped.choices[0]?.text, own[0]?.text.slice(0, 8))
+  const error = await t.throwsAsync(async () => model().generate(['x'], { n: 1, temperature: -1 }), { instanceOf: OptionError })
+  t.regex((error as TetradError).remedy, /\S/)
+  await stream(t, client, () => void one.child.kill('SIGKILL'))
+  await until(new RegExp(`replica ${one.instance} of tiny is gone`))
+  const chat = await client.chat.completions.create({ model: 'tiny', messages: [{ role: 'user', content: 'Hi' }], max_tokens: 3 })
+  t.is(chat.usage?.completion_tokens, 3)
+})
+
+cluster('the NATS server is killed and comes back: running streams go on', async (t) => {
+  t.timeout(180_000)
+  const server = await natsServer(t)
+  await Promise.all([replica(t, server.url), replica(t, server.url)])
+  const { client, until } = await front(t, server.url)
+  await stream(t, client, async () => {
+    await server.kill()
+    await setTimeout(1500)
+    await server.start()
+  })
+  await until(/connected to NATS again/)
+})
+
+cluster('a NATS server that stays away ends requests with NATS_LOST within the deadline; afterwards all is well', async (t) => {
+  t.timeout(180_000)
+  const server = await natsServer(t)
+  await replica(t, server.url)
+  const { client, model, until } = await front(t, server.url, { deadlineMs: 2000 })
+  const long = model().generate(['Once'], { n: 1, maxTokens: 900, ignoreEos: true, temperature: 1, seed: 1 })
+  const chunks = long[Symbol.asyncIterator]()
+  await chunks.next()
+  await server.kill()
+  const error = await t.throwsAsync(async () => {
+    for (;;) if ((await chunks.next()).done) return
+  })
+  t.true(error instanceof ClusterError)
+  t.is((error as ClusterError).code, 'NATS_LOST')
+  const late = await t.throwsAsync(async () => model().generate(['Once'], { n: 1 }))
+  t.is((late as ClusterError).code, 'NATS_LOST')
+  await server.start()
+  await until(/connected to NATS again/)
+  t.is((await client.completions.create({ model: 'tiny', prompt: 'Once', max_tokens: 3 })).usage?.completion_tokens, 3)
+})
+
+cluster('a replica whose link is cut: its requests are replayed on the other', async (t) => {
+  t.timeout(240_000)
+  const server = await natsServer(t)
+  const way = await cuttable(t, server.port)
+  const [cut] = await Promise.all([replica(t, way.url), replica(t, server.url)])
+  const { client, until } = await front(t, server.url)
+  await stream(t, client, way.cut)
+  await until(new RegExp(`replica ${cut.instance} of tiny is gone`))
+  way.mend()
+  // It is taken back when it is there again.
+  await cut.until(/connected to NATS again/)
+  await setTimeout(2500)
+  await stream(t, client, () => {})
+})
+
+cluster('a front whose link is cut for a while: its streams go on', async (t) => {
+  t.timeout(240_000)
+  const server = await natsServer(t)
+  await replica(t, server.url)
+  const way = await cuttable(t, server.port)
+  const { client } = await front(t, way.url)
+  await stream(t, client, async () => {
+    way.cut()
+    await setTimeout(2000)
+    way.mend()
+  })
+})
+
+cluster('a reader that stops pauses its request in the replica, and one that leaves ends it', async (t) => {
+  t.timeout(180_000)
+  const server = await natsServer(t)
+  await replica(t, server.url)
+  const { model } = await front(t, server.url)
+  const slow = model().generate(['Once'], { n: 1, maxTokens: 1000, ignoreEos: true, temperature: 1, seed: 1 })
+  const chunks = slow[Symbol.asyncIterator]()
+  await chunks.next()
+  const generated = async () => {
+    await setTimeout(2500)
+    return model().stats().generatedTokens
+  }
+  const before = await generated()
+  const after = await generated()
+  t.is(after, before, 'it went on without a reader')
+  t.true(after < 600, `${after} tokens without a reader`)
+  t.is(model().stats().running, 1)
+  await chunks.return()
+  for (let i = 0; i < 100 && model().stats().running > 0; i++) await setTimeout(50)
+  t.is(model().stats().running, 0)
+})
+
+cluster('a replica that is told to end lets its requests end, and takes no new ones', async (t) => {
+  t.timeout(180_000)
+  const server = await natsServer(t)
+  const [one, two] = await Promise.all([replica(t, server.url), replica(t, server.url)])
+  const { client, until } = await front(t, server.url)
+  await stream(t, client, async () => {
+    one.child.kill('SIGTERM')
+    await setTimeout(1000)
+    for (let i = 0; i < 4; i++) {
+      const { usage } = await client.completions.create({ model: 'tiny', prompt: `Now ${i}`, max_tokens: 2 })
+      t.is(usage?.completion_tokens, 2)
+    }
+  })
+  t.is((await one.ended)[0], 0)
+  await until(new RegExp(`replica ${one.instance} of tiny is gone`))
+  t.is(two.child.exitCode, null)
+})
+
+cluster('another version of a model never answers for the first, and takes over when that has gone', async (t) => {
+  t.timeout(240_000)
+  const folder = join(temporary(t), 'tiny')
+  await cp(TINY, folder, { recursive: true })
+  const server = await natsServer(t)
+  const old = await replica(t, server.url)
+  const { client, until, joined, log } = await front(t, server.url)
+  // The same weights in another format are another determinism key, and other bits.
+  const young = await replica(t, server.url, '--model', folder, '--weights', 'int8')
+  t.not(young.group, old.group)
+  await until(new RegExp(`replica ${young.instance} of tiny \\(${young.group}\\) is there`))
+  const ask = async () => {
+    const answer = await client.completions.create({ model: 'tiny', prompt: 'Once upon a time', max_tokens: 30, temperature: 0 })
+    return { text: answer.choices[0]?.text, by: (answer as unknown as { system_fingerprint: string }).system_fingerprint }
+  }
+  const expected = (await engine.generate('Once upon a time', { maxTokens: 30 })).text
+  for (let i = 0; i < 6; i++) t.deepEqual(await ask(), { text: expected, by: `fp_${old.group}` })
+  const long = client.completions.create({ model: 'tiny', prompt: 'The king', max_tokens: 900, temperature: 0, ...{ ignore_eos: true } })
+  await setTimeout(300)
+  old.child.kill('SIGTERM')
+  const whole = await long
+  t.is((whole as unknown as { system_fingerprint: string }).system_fingerprint, `fp_${old.group}`)
+  t.is(whole.choices[0]?.text, (await engine.generate('The king', { maxTokens: 900, ignoreEos: true })).text)
+  for (let i = 0; i < 200 && joined.group('tiny') !== young.group; i++) await setTimeout(50)
+  t.is((await ask()).by, `fp_${young.group}`, log.join('\n'))
+})
+
+cluster('any client of the cluster may ask the queue group; what is no request is refused, and the replica serves on', async (t) => {
+  t.timeout(180_000)
+  const server = await natsServer(t)
+  const { group, instance } = await replica(t, server.url)
+  const nc = await connect({ servers: server.url.replace('nats://', '') })
+  t.teardown(() => nc.close())
+  const refused = async (subject: string, bytes: Uint8Array) => (await nc.request(subject, bytes)).headers?.get('Nats-Service-Error-Code')
+  const params = { n: 1, maxTokens: 5 }
+  for (const subject of [subjects.run(group), subjects.runAt(group, instance), subjects.describe(group)]) {
+    t.is(await refused(subject, Buffer.from('hello')), '400')
+    t.is(await refused(subject, new Uint8Array()), '400')
+  }
+  t.is(await refused(subjects.run(group), encode('run', { id: 'a', inbox: 'tetrad.control.x', prompts: ['x'], params })), '400')
+  nc.publish(subjects.control(instance), Buffer.from([0xc1, 0xff]))
+  const inbox = '_INBOX.mine.a'
+  const frames: Frame[] = []
+  const done = new Promise<void>((resolve) => {
+    nc.subscribe(inbox, {
+      callback: (_, { data }) => {
+        const frame = decode('frame', data)
+        frames.push(frame)
+        if (frame.type !== 'chunk') resolve()
+      },
+    })
+  })
+  const accepted = await nc.request(subjects.run(group), encode('run', { id: 'a', inbox, prompts: ['Once upon a time'], params }))
+  t.is(decode('accepted', accepted.data).instance, instance)
+  await done
+  const text = frames.map((frame) => (frame.type === 'chunk' ? frame.chunk.text : '')).join('')
+  t.is(text, (await engine.generate('Once upon a time', { maxTokens: 5 })).text)
+  t.deepEqual(
+    frames.map(({ seq }) => seq),
+    frames.map((_, i) => i + 1),
+  )
+})
+
+cluster('a request larger than the server’s messages is refused by its size, and the next one runs', async (t) => {
+  t.timeout(120_000)
+  const server = await natsServer(t)
+  await replica(t, server.url)
+  const { model } = await front(t, server.url)
+  const error = await t.throwsAsync(async () => model().generate(['x'.repeat(2 << 20)], { n: 1 }))
+  t.true(error instanceof RequestError)
+  t.is((error as RequestError).code, 'MESSAGE_TOO_LARGE')
+  t.is((await model().generate(['Once'], { n: 1, maxTokens: 2 }))[0]?.tokens.length, 2)
+})
+
+cluster('a password that is wrong, a server that is not there, and an address that is none', async (t) => {
+  t.timeout(120_000)
+  const server = await natsServer(t, ['--user', 'me', '--pass', 'secret'])
+  const address = server.url.replace('nats://', '')
+  for (const url of [`nats://me:wrong@${address}`, server.url, 'nats://127.0.0.1:1', 'http://127.0.0.1:1']) {
+    const error = await t.throwsAsync(
+      NatsLink.open({ url }, 'x', () => {}),
+      { instanceOf: ClusterError },
+    )
+    t.is((error as ClusterError).code, 'NATS_UNREACHABLE')
+    t.false(error?.message.includes('wrong'), 'a password is in the message')
+  }
+  const { child, ended, output } = tetrad(t, 'serve', '--nats', `nats://me:wrong@${address}`)
+  t.is((await ended)[0], 1, String(child.pid))
+  t.regex(output.err, /error NATS_UNREACHABLE/)
+  const link = await NatsLink.open({ url: `nats://me:secret@${address}` }, 'x', () => {})
+  await link.close()
+})
