@@ -1,5 +1,6 @@
 // The benchmarks, in the order of the report.
 import { attention } from './attention.js'
+import { cluster } from './cluster.js'
 import { collectives } from './collectives.js'
 import type { Benchmark } from './harness/benchmark.js'
 import { load } from './load.js'
@@ -24,4 +25,5 @@ export const BENCHMARKS: readonly Benchmark[] = [
   recovery,
   quantization,
   serving,
+  cluster,
 ]

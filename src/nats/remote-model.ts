@@ -16,11 +16,12 @@ import { type CompletionEnd, checked, decode, encode, type Frame, type Load, SER
 import { tooLarge } from './replica-service.js'
 
 /** Statistics are asked for so often; they are the sign of life. */
-export const BEAT_MS = 500
+const BEAT_MS = 250
 const BEAT_TIMEOUT_MS = 2000
 /** Without an answer for so long, while the front is connected, a replica is dead. */
 export const SILENCE_MS = 10_000
-/** The server knows of no such replica: dead, if it said so twice, and the replica had so long to reconnect. */
+/** The server knows of no such replica: dead, if it says so again after so long, and the replica had so long to reconnect after a restart. */
+const ASK_AGAIN_MS = 50
 const REJOIN_MS = 5000
 const ACCEPT_MS = 5000
 /** Before a request that was refused looks for a replica again. */
@@ -151,6 +152,7 @@ export class RemoteModel implements RemoteReplica {
   }
 
   #tick(): void {
+    if (this.#ended) return
     const { connected, sinceMs } = this.#link
     if (connected) {
       this.#report(this.#running.values())
@@ -173,7 +175,9 @@ export class RemoteModel implements RemoteReplica {
       this.#unknown = 0
     } catch (error) {
       if (error instanceof TimeoutError) return
-      if (isUnknown(error) && ++this.#unknown > 1 && this.#link.connected && this.#link.sinceMs > REJOIN_MS) this.end('it left the cluster')
+      if (!isUnknown(error)) return
+      if (++this.#unknown === 1) setTimeout(() => this.#tick(), ASK_AGAIN_MS)
+      else if (this.#link.connected && this.#link.sinceMs > REJOIN_MS) this.end('it left the cluster')
     } finally {
       this.#beating = false
     }

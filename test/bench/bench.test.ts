@@ -10,8 +10,11 @@ import { isSample, type Sample } from '../../bench/harness/sample.js'
 import { calibrate, predict } from '../../bench/model/step-time.js'
 import { BENCHMARKS } from '../../bench/registry.js'
 import { temporary } from '../support/models.js'
+import { withoutNats } from '../support/nats.js'
 
-const run = promisify(execFile)
+/** A command that does not end is a failure, not a wait for good. */
+const run = (file: string, args: readonly string[], options: { maxBuffer?: number } = {}) =>
+  promisify(execFile)(file, args, { timeout: 580_000, killSignal: 'SIGKILL', ...options })
 const CLI = 'dist/src/cli.js'
 
 /** Of the one machine that a folder of results has. */
@@ -24,10 +27,10 @@ function resultOf(out: string, name: string): BenchResult {
   return JSON.parse(readFileSync(join(machineFolder(out), `${name}.json`), 'utf8')) as BenchResult
 }
 
-test('every benchmark but those beside peers, quick: a table, CSV of the same rows, pictures, and a report of them', async (t) => {
+test('every benchmark but those beside peers or a NATS server, quick: a table, CSV of the same rows, pictures, and a report of them', async (t) => {
   t.timeout(600_000)
   const out = join(temporary(t), 'results')
-  const names = BENCHMARKS.map((b) => b.name).filter((name) => name !== 'peers' && name !== 'serving')
+  const names = BENCHMARKS.map((b) => b.name).filter((name) => !['peers', 'serving', 'cluster'].includes(name))
   const { stdout } = await run(process.execPath, [CLI, 'bench', ...names, '--quick', '--rounds', '1', '--out', out], { maxBuffer: 16 << 20 })
   for (const name of names) {
     const result = resultOf(out, name)
@@ -74,6 +77,21 @@ test('every benchmark but those beside peers, quick: a table, CSV of the same ro
   const report = readFileSync(path.trim(), 'utf8')
   for (const name of names) t.true(report.includes(`## ${name}: `))
   for (const [, image] of report.matchAll(/!\[[^\]]*\]\(([^)]+)\)/g)) t.true(readFileSync(join(path.trim(), '..', image as string)).length > 0)
+})
+
+const withServer = withoutNats() === undefined ? test : test.skip
+withServer('cluster, quick: latencies and throughput of every path, and a pause when a replica is killed', async (t) => {
+  t.timeout(300_000)
+  const out = join(temporary(t), 'results')
+  await run(process.execPath, [CLI, 'bench', 'cluster', '--quick', '--rounds', '1', '--out', out])
+  const { rows, answer } = resultOf(out, 'cluster')
+  t.deepEqual(
+    rows.map(({ path }) => path),
+    ['one engine, asked directly', 'front, 1 replica', 'front, 2 replicas'],
+  )
+  for (const row of rows) for (const key of ['ttft', 'token', 'rate']) t.true((row[key] as Sample).median > 0, `${row.path as string} ${key}`)
+  t.true(isSample(rows[2]?.gap))
+  t.is(answer.length, 3)
 })
 
 test('Ctrl-C keeps what was measured, marked as interrupted', async (t) => {

@@ -22,8 +22,8 @@ export interface TestServer {
   start(): Promise<void>
 }
 
-/** args: beside those for the port and the streams' folder. */
-export async function natsServer(t: ExecutionContext, args: readonly string[] = []): Promise<TestServer> {
+/** args: beside that for the port. */
+export async function natsServer(t: ExecutionContext, args: readonly string[] = [], streams = true): Promise<TestServer> {
   const port = await freePort()
   const folder = temporary(t)
   let child: ChildProcess | undefined
@@ -33,7 +33,7 @@ export async function natsServer(t: ExecutionContext, args: readonly string[] = 
     await once(child, 'exit')
   }
   const start = async () => {
-    child = spawn('nats-server', ['-a', '127.0.0.1', '-p', String(port), '-js', '-sd', folder, ...args], { stdio: 'ignore' })
+    child = spawn('nats-server', ['-a', '127.0.0.1', '-p', String(port), ...(streams ? ['-js', '-sd', folder] : []), ...args], { stdio: 'ignore' })
     for (let i = 0; i < 200; i++) {
       if (await answers(port)) return
       await setTimeout(25)
