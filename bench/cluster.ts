@@ -77,6 +77,8 @@ export const cluster: Benchmark = {
         if (replicas === 2) {
           victims.push((await replica(2)).child)
           await setTimeout(2000)
+          // A new process is slow at first.
+          for (let i = 0; i < 16; i++) await ask()
         }
         if (warmUp) return
         const first = alone.map((s) => s.ttft)

@@ -18,6 +18,8 @@ import { tooLarge } from './replica-service.js'
 /** Statistics are asked for so often; they are the sign of life. */
 const BEAT_MS = 250
 const BEAT_TIMEOUT_MS = 2000
+/** Questions without an answer yet: one that came to a replica just before its end gets none. */
+const MOST_BEATS = 8
 /** Without an answer for so long, while the front is connected, a replica is dead. */
 export const SILENCE_MS = 10_000
 /** The server knows of no such replica: dead, if it says so again after so long, and the replica had so long to reconnect after a restart. */
@@ -35,7 +37,7 @@ export class RemoteModel implements RemoteReplica {
   readonly #onEnd: (replica: RemoteModel, reason: string) => void
   readonly #running = new Map<string, Incoming>()
   readonly #timer: NodeJS.Timeout
-  #beating = false
+  #beats = 0
   #heard = performance.now()
   #unknown = 0
   #ended = false
@@ -156,7 +158,7 @@ export class RemoteModel implements RemoteReplica {
     const { connected, sinceMs } = this.#link
     if (connected) {
       this.#report(this.#running.values())
-      if (!this.#beating) void this.#beat()
+      if (this.#beats < MOST_BEATS) void this.#beat()
       if (performance.now() - this.#heard > SILENCE_MS && sinceMs > SILENCE_MS) this.end(`it said nothing for ${SILENCE_MS / 1000} s`)
     } else if (sinceMs > this.#link.deadlineMs) {
       for (const incoming of [...this.#running.values()]) {
@@ -167,7 +169,7 @@ export class RemoteModel implements RemoteReplica {
   }
 
   async #beat(): Promise<void> {
-    this.#beating = true
+    this.#beats++
     try {
       const answer = await this.#link.nc.request(`$SRV.STATS.${SERVICE}.${this.id}`, undefined, { timeout: BEAT_TIMEOUT_MS })
       this.#load = loadOf(answer)
@@ -179,7 +181,7 @@ export class RemoteModel implements RemoteReplica {
       if (++this.#unknown === 1) setTimeout(() => this.#tick(), ASK_AGAIN_MS)
       else if (this.#link.connected && this.#link.sinceMs > REJOIN_MS) this.end('it left the cluster')
     } finally {
-      this.#beating = false
+      this.#beats--
     }
   }
 }
