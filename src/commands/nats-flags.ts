@@ -5,7 +5,8 @@ import type { NatsOptions } from '../nats/connection.js'
 import { number } from './flags.js'
 
 export interface NatsFlags {
-  nats?: string
+  /** true: given without an address. */
+  nats?: string | true
   natsCreds?: string
   natsCa?: string
   natsCert?: string
@@ -15,7 +16,10 @@ export interface NatsFlags {
 
 export function withNatsFlags(command: Command, what: string): Command {
   return command
-    .option('--nats <url>', `${what}: nats://[user:password@]host[:4222], tls:// for TLS; with commas for several servers of a cluster`)
+    .option(
+      '--nats [url]',
+      `${what}: nats://[user:password@]host[:4222], tls:// for TLS; with commas for several servers of a cluster (default: the environment variable TETRAD_NATS_URL)`,
+    )
     .option('--nats-creds <file>', 'credentials for it')
     .option('--nats-ca <file>', 'certificates of its authorities')
     .option('--nats-cert <file>', 'own certificate')
@@ -33,7 +37,9 @@ export function natsOptions({ nats, natsCreds, natsCa, natsCert, natsKey, natsDe
       remedy: 'Give nats-deadline-ms such a value.',
     })
   }
-  if (nats !== undefined) return { url: nats, creds: natsCreds, ca: natsCa, cert: natsCert, key: natsKey, deadlineMs: natsDeadlineMs }
+  const url = nats === true ? process.env.TETRAD_NATS_URL : nats
+  if (nats !== undefined && !url) throw new InvalidArgumentError('--nats needs an address, or TETRAD_NATS_URL.')
+  if (url !== undefined) return { url, creds: natsCreds, ca: natsCa, cert: natsCert, key: natsKey, deadlineMs: natsDeadlineMs }
   const given = Object.entries({ natsCreds, natsCa, natsCert, natsKey, natsDeadlineMs }).find(([, value]) => value !== undefined)
   if (given) throw new InvalidArgumentError(`--${given[0].replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} needs --nats.`)
   return undefined

@@ -217,6 +217,7 @@ function withoutStreams(t: ExecutionContext): string {
 test('flags that a front or a batch in a cluster has no use for are refused', async (t) => {
   for (const [args, expected] of [
     [['serve', '--front'], /--front needs --nats/],
+    [['serve', '--front', '--nats'], /--nats needs an address/],
     [['serve', '--front', '--nats', 'nats://127.0.0.1:1', '--ranks', '2'], /no engine for --ranks/],
     [['serve', '--front', '--nats', 'nats://127.0.0.1:1', '--model', 'x'], /no engine for --model/],
     [['serve', '--nats-creds', 'x'], /--nats-creds needs --nats/],
