@@ -9,7 +9,7 @@ import { BatchError } from '../../src/index.js'
 import { NatsLink } from '../../src/nats/connection.js'
 import { type Job, JobStreams } from '../../src/nats/job-streams.js'
 import { temporary } from '../support/models.js'
-import { natsServer, replica, type Tetrad, tetrad, withoutNats } from '../support/nats.js'
+import { cuttable, natsServer, replica, type Tetrad, tetrad, withoutNats } from '../support/nats.js'
 
 const skipped = withoutNats()
 const cluster = skipped === undefined ? test : test.skip
@@ -134,40 +134,48 @@ test('files of requests that cannot be used are refused, with the line', async (
   t.regex(output.err, /BATCH_INVALID: no one here serves the model "other"/)
 })
 
-cluster('a batch in a cluster: workers are killed, the server is restarted, the client is killed; each line has its one result', async (t) => {
-  t.timeout(280_000)
-  const { input, output, expected } = await prepared(t)
-  const server = await natsServer(t)
-  const workers: Tetrad[] = await Promise.all([replica(t, server.url), replica(t, server.url, '--batch-jobs', '2')])
-  const client = () => tetrad(t, 'batch', input, output, '--nats', server.url)
-  const first = client()
-  await until(() => linesOf(output) >= 8)
-  workers[0]?.child.kill('SIGKILL')
-  await until(() => linesOf(output) >= 14)
-  first.child.kill('SIGKILL')
-  await first.ended
-  workers.push(await replica(t, server.url))
-  const second = client()
-  await until(() => linesOf(output) >= 20)
-  await server.kill()
-  await setTimeout(1000)
-  await server.start()
-  t.is((await second.ended)[0], 0, second.output.err)
-  t.deepEqual(results(output), expected)
-  t.regex(second.output.err, /60 results in .*, 3 of them failed/)
-  // Nothing of it is left in the cluster, and a third run has nothing to do.
-  const nc = await connect({ servers: server.url.replace('nats://', '') })
-  t.teardown(() => nc.close())
-  for (const name of ['TETRAD_JOBS', 'TETRAD_RESULTS']) {
-    const { state } = (await nc.request(`$JS.API.STREAM.INFO.${name}`)).json() as { state: { messages: number } }
-    t.is(state.messages, 0, name)
-  }
-  const third = client()
-  t.is((await third.ended)[0], 0)
-  t.regex(third.output.err, /60 of 60 results are there already/)
-  for (const { child } of workers.slice(1)) child.kill('SIGTERM')
-  t.deepEqual(await Promise.all(workers.slice(1).map(async ({ ended }) => (await ended)[0])), [0, 0])
-})
+cluster(
+  'a batch in a cluster: workers are killed and cut off, the server is restarted, the client is killed; each line has its one result',
+  async (t) => {
+    t.timeout(280_000)
+    const { input, output, expected } = await prepared(t)
+    const server = await natsServer(t)
+    const way = await cuttable(t, server.port)
+    const workers: Tetrad[] = await Promise.all([replica(t, server.url), replica(t, way.url, '--batch-jobs', '2')])
+    const client = () => tetrad(t, 'batch', input, output, '--nats', server.url)
+    const first = client()
+    await until(() => linesOf(output) >= 8)
+    workers[0]?.child.kill('SIGKILL')
+    await until(() => linesOf(output) >= 14)
+    first.child.kill('SIGKILL')
+    await first.ended
+    workers.push(await replica(t, server.url))
+    const second = client()
+    await until(() => linesOf(output) >= 18)
+    // What it has, comes again elsewhere; what it answers when it is back, is not the first answer any more.
+    way.cut()
+    await until(() => linesOf(output) >= 30)
+    await server.kill()
+    await setTimeout(1000)
+    await server.start()
+    way.mend()
+    t.is((await second.ended)[0], 0, second.output.err)
+    t.deepEqual(results(output), expected)
+    t.regex(second.output.err, /60 results in .*, 3 of them failed/)
+    // Nothing of it is left in the cluster, and a third run has nothing to do.
+    const nc = await connect({ servers: server.url.replace('nats://', '') })
+    t.teardown(() => nc.close())
+    for (const name of ['TETRAD_JOBS', 'TETRAD_RESULTS']) {
+      const { state } = (await nc.request(`$JS.API.STREAM.INFO.${name}`)).json() as { state: { messages: number } }
+      t.is(state.messages, 0, name)
+    }
+    const third = client()
+    t.is((await third.ended)[0], 0)
+    t.regex(third.output.err, /60 of 60 results are there already/)
+    for (const { child } of workers.slice(1)) child.kill('SIGTERM')
+    t.deepEqual(await Promise.all(workers.slice(1).map(async ({ ended }) => (await ended)[0])), [0, 0])
+  },
+)
 
 cluster('the first result of a job is the one; a job is in the cluster once; what is no job is thrown away', async (t) => {
   t.timeout(120_000)
