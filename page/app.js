@@ -2,8 +2,9 @@
 
 const $ = (id) => document.getElementById(id)
 const COLUMNS = 120
-/** Colours that most eyes tell apart; each kind of time has its own and a name in the legend. */
-const COLOURS = ['#0072b2', '#009e73', '#56b4e9', '#cc79a7', '#e69f00', '#d55e00', '#f0e442', '#999999']
+/** Cold ones for computing, warm ones for waiting, of different lightness: most eyes tell them apart, and the legend names them. */
+const COMPUTING = ['#0b4f8a', '#2b8cc4', '#00806a', '#66c2a5', '#9db7c9']
+const WAITING = ['#f0e442', '#e69f00', '#d55e00', '#a63603', '#cc79a7', '#f4a6b8', '#8c6d31']
 
 /** @type {{ text: string, logprob: number, top: { token: string, logprob: number }[] }[]} */
 let tokens = []
@@ -124,21 +125,23 @@ $('stop').addEventListener('click', () => running?.abort())
 
 // The machine
 
-/** By kind of time, in the order in which they appeared. */
-const kinds = []
+/** Kind of time -> its colour, in the order in which they appeared. */
+const colours = new Map()
 const lanes = []
 
 function colourOf(kind) {
-  let at = kinds.indexOf(kind)
-  if (at < 0) {
-    at = kinds.push(kind) - 1
-    const item = document.createElement('li')
-    const swatch = document.createElement('i')
-    swatch.style.background = COLOURS[at % COLOURS.length]
-    item.append(swatch, kind)
-    $('legend').append(item)
-  }
-  return COLOURS[at % COLOURS.length]
+  const known = colours.get(kind)
+  if (known) return known
+  const isWait = (name) => name.startsWith('waiting')
+  const palette = isWait(kind) ? WAITING : COMPUTING
+  const colour = palette[[...colours.keys()].filter((name) => isWait(name) === isWait(kind)).length % palette.length]
+  colours.set(kind, colour)
+  const item = document.createElement('li')
+  const swatch = document.createElement('i')
+  swatch.style.background = colour
+  item.append(swatch, kind)
+  $('legend').append(item)
+  return colour
 }
 
 function laneOf(rank) {

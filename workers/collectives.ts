@@ -35,6 +35,7 @@ export class Collectives {
   #noted = 0
   /** Milliseconds spent waiting at each site since attaching. */
   readonly waitMs = new Float64Array(SITES.length)
+  #waited = 0
   readonly #recorder: ProfileRecorder | undefined
   /** Acts on an injected fault. */
   readonly #onFault: (fault: number, at: number) => void
@@ -56,6 +57,11 @@ export class Collectives {
     this.#mostSpins = spins
     this.#spins = spins
     this.#deadlineMs = deadlineMs
+  }
+
+  /** The sum of waitMs. */
+  get waitedMs(): number {
+    return this.#waited
   }
 
   /** Notes where this rank is, for whoever has to name it. */
@@ -112,6 +118,7 @@ export class Collectives {
     const waited = performance.now() - this.#start
     const at = SITES.indexOf(site)
     this.waitMs[at] = (this.waitMs[at] as number) + waited
+    this.#waited += waited
     this.#recorder?.add(WAIT_IDS[at] as number, this.#noted)
     if (Atomics.load(this.#control, CONTROL.abort) !== 0) throw new StepAborted()
     return waited

@@ -113,8 +113,17 @@ export const MOST_LOGPROBS = 20
 /** Float64 values that a row with the flag `logprobs` leaves: its token's, then pairs of id and logarithm. */
 export const LOGPROB_VALUES = 1 + 2 * MOST_LOGPROBS
 
-/** Per-rank counters: Float64 values, written by the rank at the end of a step; waitMs has one value per site. */
-export const COUNTERS = { shardedWeightBytes: 0, replicatedWeightBytes: 1, cacheBytes: 2, steps: 3, stepMs: 4, waitMs: 8, values: 24 } as const
+/** Per-rank counters: Float64 values, written by the rank at the end of a step; waitMs has one value per site, computeMs one per phase. */
+export const COUNTERS = {
+  shardedWeightBytes: 0,
+  replicatedWeightBytes: 1,
+  cacheBytes: 2,
+  steps: 3,
+  stepMs: 4,
+  waitMs: 8,
+  computeMs: 18,
+  values: 24,
+} as const
 
 export interface MailboxLayout {
   readonly bytes: number

@@ -9,6 +9,7 @@ import type { Collectives } from './collectives.js'
 import { type Exchange, openExchange } from './exchange.js'
 import { COUNTERS, layoutMailbox, ROW } from './layout.js'
 import { layoutModel, type ModelLayout } from './model-layout.js'
+import { PhaseClock } from './phase-clock.js'
 import { type EventName, eventId, type ProfileRecorder } from './profile-recorder.js'
 import { ProfiledSpace } from './profiled-space.js'
 import { type ModelShape, type RankInit, SHARDS } from './protocol.js'
@@ -31,6 +32,7 @@ export class ModelRunner {
   readonly #recorder: ProfileRecorder | undefined
   readonly #results: StepResults
   readonly #counters: Float64Array
+  readonly #clock: PhaseClock
   readonly #inputs: TokenInputs
 
   // Rows in the rank's memory; [T, width].
@@ -68,6 +70,7 @@ export class ModelRunner {
     this.#delta = space.rows(mine.delta, shape.embed)
     this.#ropeTable = space.rows(mine.ropeTable, shape.attention.ropeDim)
     this.#step = new StepView(init.mailbox, plan.stepRows, plan.slots, plan.pagesPerSlot)
+    this.#clock = new PhaseClock(() => collectives.waitedMs)
     this.#attention = new AttentionBlock({
       shape,
       plan,
@@ -76,6 +79,7 @@ export class ModelRunner {
       shards: this.#shards,
       exchange: this.#exchange,
       collectives,
+      clock: this.#clock,
       step: this.#step,
       normed: this.#normed,
       ropeTable: this.#ropeTable,
@@ -104,7 +108,9 @@ export class ModelRunner {
       this.#attend(layer, tokens)
       this.#feedForward(layer, tokens)
     }
+    this.#clock.enter('logits and sampling')
     this.#logits(tokens)
+    this.#clock.enter(undefined)
     if (noted !== undefined) this.#recorder?.add(STEP, noted)
     this.#count(performance.now() - start)
     return undefined
@@ -129,6 +135,7 @@ export class ModelRunner {
   #feedForward(layer: number, tokens: number): void {
     const weights = this.#layout.layers[layer] as RankLayout['layers'][number]
     this.#space.rmsNorm(this.#residual, weights.mlpNorm, this.#normed, this.#shape.embed, tokens)
+    this.#clock.enter('MLP')
     for (let u = 0; u < this.#own.length; u++) {
       const s = this.#own[u] as number
       const shard = this.#shard(s)
@@ -139,6 +146,7 @@ export class ModelRunner {
       shard.matmul(matrices.down, shard.gate, shard.down, tokens)
       copyRows(this.#exchange.mlp[s] as Rows, shard.down, tokens)
     }
+    this.#clock.enter(undefined)
     this.#collectives.barrier('all-reduce of the MLP')
     this.#addSum(this.#exchange.mlp, tokens)
   }
@@ -190,6 +198,7 @@ export class ModelRunner {
     this.#counters[COUNTERS.steps] = (this.#counters[COUNTERS.steps] as number) + 1
     this.#counters[COUNTERS.stepMs] = (this.#counters[COUNTERS.stepMs] as number) + ms
     this.#counters.set(this.#collectives.waitMs, COUNTERS.waitMs)
+    this.#counters.set(this.#clock.ms, COUNTERS.computeMs)
   }
 
   #shard(s: number): ShardWork {

@@ -125,6 +125,10 @@ export const SITES = [
 ] as const
 export type Site = (typeof SITES)[number]
 
+/** Parts of a step whose computing is timed; norms, sums and copies are the rest. */
+export const PHASES = ['projections', 'attention', 'MLP', 'logits and sampling'] as const
+export type Phase = (typeof PHASES)[number]
+
 /** What a rank gets with its attach task; its control plane is the port. */
 export interface AttachTask {
   readonly rank: number

@@ -12,7 +12,7 @@ import {
   STEP_HEADER,
   STEP_RING,
 } from '../../workers/layout.js'
-import { SITES, type Site } from '../../workers/protocol.js'
+import { PHASES, type Phase, SITES, type Site } from '../../workers/protocol.js'
 import type { PageCopy, StepRow } from './scheduler.js'
 import type { RowLogprobs, Sequence } from './sequence.js'
 
@@ -25,6 +25,8 @@ export interface RankCounters {
   /** Milliseconds in steps, and of those waiting at each collective. */
   readonly stepMs: number
   readonly waitMs: Readonly<Partial<Record<Site, number>>>
+  /** Milliseconds of computing in each part of the steps; the rest are norms, sums and copies. Empty on the gpu backend. */
+  readonly computeMs: Readonly<Partial<Record<Phase, number>>>
 }
 
 export class Mailbox {
@@ -137,6 +139,7 @@ export class Mailbox {
   counters(rank: number): RankCounters {
     const c = new Float64Array(this.#buffer, this.#layout.counters + rank * COUNTERS.values * 8, COUNTERS.values)
     const waits = SITES.map((site, i) => [site, c[COUNTERS.waitMs + i] as number] as const).filter(([, ms]) => ms > 0)
+    const computed = PHASES.map((phase, i) => [phase, c[COUNTERS.computeMs + i] as number] as const).filter(([, ms]) => ms > 0)
     return {
       shardedWeightBytes: c[COUNTERS.shardedWeightBytes] as number,
       replicatedWeightBytes: c[COUNTERS.replicatedWeightBytes] as number,
@@ -144,6 +147,7 @@ export class Mailbox {
       steps: c[COUNTERS.steps] as number,
       stepMs: c[COUNTERS.stepMs] as number,
       waitMs: Object.fromEntries(waits),
+      computeMs: Object.fromEntries(computed),
     }
   }
 }

@@ -128,6 +128,7 @@ const rank = object({
   steps: number,
   stepMs: number,
   waitMs: { type: 'object', additionalProperties: number },
+  computeMs: { type: 'object', additionalProperties: number },
 })
 const stats = object({
   queued: count,

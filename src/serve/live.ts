@@ -19,7 +19,7 @@ const FILES = {
   '/page/style.css': ['style.css', 'text/css; charset=utf-8'],
 } as const
 
-/** Shares of the time since the last look, 0..1: computing, and waiting at each collective. */
+/** Shares of the time since the last look, 0..1: computing, by kind where that is known, and waiting at each collective. */
 interface LiveRank {
   readonly parts: readonly { readonly kind: string; readonly share: number }[]
   readonly cacheBytesPerSecond: number
@@ -92,13 +92,19 @@ class EngineView {
 function difference(now: RankCounters, before: RankCounters, elapsedMs: number): LiveRank {
   // Counters begin anew when ranks are restarted.
   const since = (a: number, b: number) => Math.max(0, a - b)
-  const waits = Object.entries(now.waitMs).map(([site, ms]) => ({
-    kind: `waiting: ${site}`,
-    ms: since(ms, before.waitMs[site as keyof typeof before.waitMs] ?? 0),
-  }))
-  const waited = waits.reduce((sum, { ms }) => sum + ms, 0)
-  const computing = Math.max(0, since(now.stepMs, before.stepMs) - waited)
-  const parts = [{ kind: 'computing', ms: computing }, ...waits].filter(({ ms }) => ms > 0)
+  const grown = <K extends string>(of: (rank: RankCounters) => Readonly<Partial<Record<K, number>>>, name: (key: K) => string) =>
+    (Object.entries(of(now)) as [K, number][]).map(([key, ms]) => ({ kind: name(key), ms: since(ms, of(before)[key] ?? 0) }))
+  const sum = (list: readonly { readonly ms: number }[]) => list.reduce((total, { ms }) => total + ms, 0)
+  const waits = grown(
+    (rank) => rank.waitMs,
+    (site) => `waiting: ${site}`,
+  )
+  const kernels = grown(
+    (rank) => rank.computeMs,
+    (phase) => phase,
+  )
+  const rest = Math.max(0, since(now.stepMs, before.stepMs) - sum(waits) - sum(kernels))
+  const parts = [...kernels, { kind: kernels.length > 0 ? 'norms, sums, copies' : 'computing', ms: rest }, ...waits].filter(({ ms }) => ms > 0)
   return {
     parts: parts.map(({ kind, ms }) => ({ kind, share: Math.min(1, ms / elapsedMs) })),
     cacheBytesPerSecond: (since(now.cacheBytes, before.cacheBytes) * 1000) / elapsedMs,

@@ -194,7 +194,12 @@ test('stats count what was done', async (t) => {
   t.is(stats.timePerToken.count, 18)
   t.true(stats.scheduling.count > 0 && stats.tokensPerSecond > 0)
   t.is(stats.ranks.length, 2)
-  for (const rank of stats.ranks) t.true(rank.stepMs > 0 && (rank.waitMs['all-reduce of the MLP'] ?? 0) > 0)
+  for (const { stepMs, waitMs, computeMs } of stats.ranks) {
+    t.true(stepMs > 0 && (waitMs['all-reduce of the MLP'] ?? 0) > 0)
+    t.deepEqual(Object.keys(computeMs), ['projections', 'attention', 'MLP', 'logits and sampling'])
+    const parts = [...Object.values(waitMs), ...Object.values(computeMs)].reduce<number>((sum, ms) => sum + (ms ?? 0), 0)
+    t.true(parts > 0 && parts < stepMs, `${parts} of ${stepMs} ms`)
+  }
   await engine.close()
 })
 

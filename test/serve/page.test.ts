@@ -45,7 +45,10 @@ withBrowser('the page: tokens with their probabilities, lanes of the ranks, stop
   // Something was seen of the ranks at work.
   const lane = (await page.locator('.lane canvas').first().getAttribute('aria-label')) ?? ''
   t.regex(lane, /^Rank 0: /)
-  t.regex((await page.locator('#legend').textContent()) ?? '', /computing.*waiting: all-reduce of the MLP/)
+  t.regex(
+    (await page.locator('#legend').textContent()) ?? '',
+    /projections.*attention.*MLP.*logits and sampling.*norms, sums, copies.*waiting: all-reduce of the MLP/,
+  )
   await page.locator('#output span[data-index="3"]').hover()
   t.regex((await page.locator('#token-facts').textContent()) ?? '', /^".*" had \d+\.\d %\. Most likely: /)
   await page.locator('#output').focus()

@@ -6,6 +6,7 @@ import { cacheRows, cacheWidth, contextWidth, isLocal, ownStreams, segmentHeads,
 import type { Collectives } from '../collectives.js'
 import { cut, part } from '../cuts.js'
 import { type Exchange, type PartialSum, perShard } from '../exchange.js'
+import type { PhaseClock } from '../phase-clock.js'
 import { type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
 import type { RankLayout } from '../rank-layout.js'
 import type { ShardWork } from '../shard-work.js'
@@ -22,6 +23,7 @@ export interface RankContext {
   readonly shards: readonly ShardWork[]
   readonly exchange: Exchange
   readonly collectives: Collectives
+  readonly clock: PhaseClock
   readonly step: StepView
   /** [T, embed]: the block's input after its norm. */
   readonly normed: Rows
@@ -109,10 +111,11 @@ export class AttentionBlock {
 
   /** Adds nothing to the residual: leaves each shard's partial of the projected output in the exchange memory. */
   run(layer: number, tokens: number): void {
-    const { shape, space, collectives, layout, step } = this.#c
+    const { shape, space, collectives, layout, step, clock } = this.#c
     const a = shape.attention
     const weights = layout.layers[layer] as RankLayout['layers'][number]
     const queryWidth = a.nopeDim + a.ropeDim
+    clock.enter('projections')
     if (weights.shared.rows > 0) space.matmul(weights.shared, this.#c.normed, this.#shared, tokens, layout.matmul)
     this.#projectInputs(layer, tokens)
     if (a.queryRank > 0 && a.queryNormed) space.rmsNorm(this.#queryLatent, weights.queryNorm, this.#queryLatent, a.queryRank, tokens)
@@ -126,10 +129,13 @@ export class AttentionBlock {
     }
     this.#paged.writeCache(layer, step, tokens)
     if (a.absorbed) this.#absorb(layer, tokens)
+    clock.enter('attention')
     this.#paged.attend(layer, step, tokens)
+    clock.enter('projections')
     for (let i = 0; i < this.#own.length; i++) this.#values(layer, i, tokens)
     if (!this.#local) collectives.barrier('reduce-scatter of attention outputs')
     for (let i = 0; i < this.#own.length; i++) this.#projectOutput(layer, i, tokens)
+    clock.enter(undefined)
   }
 
   /** From the block's input: parts of the query latent, own streams, coefficients. */
