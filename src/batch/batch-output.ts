@@ -87,11 +87,18 @@ export class BatchOutput {
     })
   }
 
-  /** All that was added is on the disk. */
+  /** All that was added is on the disk. Rejects with TetradError OUTPUT_FAILED. */
+  async sync(): Promise<void> {
+    await this.#writing
+      .then(() => this.#file.sync())
+      .catch((cause: unknown) => {
+        throw failed(this.#path, cause)
+      })
+  }
+
+  /** The same, and the file is closed. */
   async close(): Promise<void> {
-    await this.#writing.catch(() => {})
-    await this.#file.sync()
-    await this.#file.close()
+    await this.sync().finally(() => this.#file.close())
   }
 
   #known(text: string, fingerprints: ReadonlyMap<string, string>): void {

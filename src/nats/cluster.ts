@@ -1,4 +1,5 @@
 // What a front knows of a NATS cluster: replicas as they come and go, and the models that they serve. Owns no engine.
+import type { Msg } from '@nats-io/transport-node'
 import type { IndexedChunk } from '../engine/engine.js'
 import type { EngineInfo, EngineStats } from '../engine/engine-info.js'
 import type { Completion, Generation } from '../engine/generation.js'
@@ -79,7 +80,7 @@ export class Cluster {
       if (this.#link.connected) {
         const found: Promise<void>[] = []
         const answers = await this.#link.nc.requestMany(`$SRV.INFO.${SERVICE}`, undefined, { strategy: 'timer', maxWait: ANSWERS_MS })
-        for await (const answer of answers) found.push(this.#found(answer.data.length === 0 ? {} : answer.json()))
+        for await (const answer of answers) found.push(this.#found(factsOf(answer)))
         await Promise.all(found)
       }
     } catch {
@@ -232,6 +233,15 @@ class GroupPool implements ServedEngine, ReplicaSource {
     const until = performance.now() + drainMs
     while (this.#running > 0 && performance.now() < until) await new Promise((done) => setTimeout(done, 20))
     this.#end.abort()
+  }
+}
+
+/** {}: it is no answer of a service. */
+function factsOf(answer: Msg): { id?: unknown; metadata?: unknown } {
+  try {
+    return answer.json() ?? {}
+  } catch {
+    return {}
   }
 }
 

@@ -118,6 +118,8 @@ async function connectionOptions({ url, creds, ca, cert, key }: NatsOptions, nam
     servers: addresses.map(({ host }) => host),
     name,
     maxReconnectAttempts: -1,
+    // A server that refuses for a while (its accounts are being changed, say) is asked again.
+    ignoreAuthErrorAbort: true,
     reconnectTimeWait: RECONNECT_WAIT_MS,
     pingInterval: PING_MS,
     timeout: CONNECT_MS,

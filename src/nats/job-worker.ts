@@ -79,7 +79,9 @@ export class JobWorker {
       return
     }
     // Until the server hears of the end.
-    const alive = setInterval(() => message.working(), ACK_WAIT_MS / 3)
+    const alive = setInterval(() => {
+      if (this.#link.connected) message.working()
+    }, ACK_WAIT_MS / 3)
     try {
       if (message.info.deliveryCount > 1 && (await this.#streams.isAnswered(job))) message.ack()
       else if (await this.#answer(job, message.info.deliveryCount)) message.ack()

@@ -48,6 +48,7 @@ export async function runInCluster(batch: ClusterBatch): Promise<void> {
     await fetch(streams, id, batch, true)
     if (output.done < facts.lines.size && !signal.aborted) await submit(streams, id, batch)
   }
+  await output.sync()
   for (const group of new Set(groups.values())) await again(batch, () => streams.forget(group, id))
 }
 

@@ -22,6 +22,8 @@ export interface Remote {
 
 /** Replicas that may die with one request in them, before it is taken for the cause. */
 const MOST_LOSSES = 5
+/** How long replicas that are there may refuse it. */
+const REFUSED_MS = 30_000
 
 export interface RemoteReplica {
   readonly id: string
@@ -84,13 +86,20 @@ class RemoteRequest implements GenerationControl {
     const delivery = new Delivery(push)
     const full = new Set<string>()
     let overloaded: Error | undefined
+    let refusedSince: number | undefined
     for (let losses = 0; losses <= MOST_LOSSES; ) {
       const replica = await this.#source.choose(this.#prompts, full)
       if (!replica) throw overloaded as Error
       try {
         const completions = await this.#runOn(replica, delivery)
-        if (completions === 'lost') losses++
-        else if (completions !== 'refused') return completions
+        if (completions === 'refused') {
+          refusedSince ??= performance.now()
+          if (performance.now() - refusedSince > REFUSED_MS) throw refused()
+          continue
+        }
+        if (completions !== 'lost') return completions
+        losses++
+        refusedSince = undefined
       } catch (error) {
         if (!(error instanceof OverloadedError)) throw error
         overloaded = error
@@ -119,4 +128,12 @@ class RemoteRequest implements GenerationControl {
       if (this.#paused) this.#running.pause(true)
     })
   }
+}
+
+function refused(): ReplicaError {
+  return new ReplicaError('REPLICA_FAILED', {
+    what: 'replicas are there, and none took the request',
+    expected: `one that does, within ${REFUSED_MS / 1000} s`,
+    remedy: 'See their logs, and whether this front may publish to tetrad.run.>.',
+  })
 }
