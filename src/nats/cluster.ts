@@ -14,7 +14,7 @@ import type { ServedModel } from '../serve/completions.js'
 import type { NatsLink } from './connection.js'
 import { Inbox } from './inbox.js'
 import { checked, type Description, decode, encode, SERVICE, subjects } from './messages.js'
-import { disconnected, RemoteModel } from './remote-model.js'
+import { disconnected, NatsReplica } from './nats-replica.js'
 
 /** Between two questions who is there, and for how long answers are taken. */
 const DISCOVER_MS = 1000
@@ -39,7 +39,7 @@ export class Cluster {
   readonly #inbox: Inbox
   readonly #log: (text: string) => void
   readonly #groups = new Map<string, Group>()
-  readonly #replicas = new Map<string, RemoteModel>()
+  readonly #replicas = new Map<string, NatsReplica>()
   readonly #joining = new Set<string>()
   #timer: NodeJS.Timeout | undefined
   #closed = false
@@ -97,7 +97,7 @@ export class Cluster {
     try {
       const { model, group } = checked('metadata', info.metadata)
       if (!this.#groups.has(group)) await this.#describe(model, group)
-      const replica = new RemoteModel(this.#link, this.#inbox, group, id, (_, reason) => this.#left(id, model, reason))
+      const replica = new NatsReplica(this.#link, this.#inbox, group, id, (_, reason) => this.#left(id, model, reason))
       this.#replicas.set(id, replica)
       this.#groups.get(group)?.pool.add(replica)
       this.#log(`replica ${id} of ${model} (${group}) is there`)
@@ -161,7 +161,7 @@ class GroupPool implements ServedEngine, ReplicaSource {
   readonly info: EngineInfo
   readonly #link: NatsLink
   readonly #texts: readonly string[]
-  readonly #replicas = new Map<string, RemoteModel>()
+  readonly #replicas = new Map<string, NatsReplica>()
   readonly #end = new AbortController()
   #running = 0
   #lost = 0
@@ -177,7 +177,7 @@ class GroupPool implements ServedEngine, ReplicaSource {
     return this.#replicas.size
   }
 
-  add(replica: RemoteModel): void {
+  add(replica: NatsReplica): void {
     this.#replicas.set(replica.id, replica)
   }
 
@@ -208,7 +208,7 @@ class GroupPool implements ServedEngine, ReplicaSource {
     return sumStats(all, this.#lost)
   }
 
-  async choose(prompts: readonly Prompt[], full: ReadonlySet<string>): Promise<RemoteModel | undefined> {
+  async choose(prompts: readonly Prompt[], full: ReadonlySet<string>): Promise<NatsReplica | undefined> {
     const start = performance.now()
     for (;;) {
       if (this.#end.signal.aborted) throw frontClosed()

@@ -5,6 +5,7 @@ import type { IndexedChunk } from '../engine/engine.js'
 import type { EngineInfo, EngineStats } from '../engine/engine-info.js'
 import type { Completion } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
+import { RequestError } from '../errors.js'
 import { packMessage, unpackMessage } from '../replicas/message-pack.js'
 import type { PackedError } from '../replicas/protocol.js'
 import type { ManyParams } from '../sampling/params.js'
@@ -237,4 +238,13 @@ export function encode<K extends keyof Messages>(_kind: K, message: Messages[K])
 /** Throws RangeError and what MessagePack throws. */
 export function decode<K extends keyof Messages>(kind: K, bytes: Uint8Array): Messages[K] {
   return checked(kind, unpackMessage(bytes))
+}
+
+export function tooLarge(what: string, bytes: number, most: number): RequestError {
+  return new RequestError('MESSAGE_TOO_LARGE', {
+    what: `${what} is larger than the NATS server takes`,
+    expected: `${most} bytes at most`,
+    actual: `${bytes} bytes`,
+    remedy: 'Raise max_payload of the NATS servers, or ask for less at once.',
+  })
 }

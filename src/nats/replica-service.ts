@@ -2,13 +2,25 @@
 // outlive a restart of the NATS server.
 import type { Service, ServiceMsg } from '@nats-io/services'
 import type { Completion, GenerationControl } from '../engine/generation.js'
-import { EngineClosedError, RankError, RequestError, TetradError } from '../errors.js'
+import { EngineClosedError, RankError, TetradError } from '../errors.js'
 import { packError } from '../replicas/protocol.js'
 import type { ServedModel } from '../serve/completions.js'
 import { VERSION } from '../version.js'
 import type { NatsLink } from './connection.js'
 import { FrameSender } from './frames.js'
-import { type CompletionEnd, decode, encode, type Frame, type Load, type Metadata, PROTOCOL, type RunRequest, SERVICE, subjects } from './messages.js'
+import {
+  type CompletionEnd,
+  decode,
+  encode,
+  type Frame,
+  type Load,
+  type Metadata,
+  PROTOCOL,
+  type RunRequest,
+  SERVICE,
+  subjects,
+  tooLarge,
+} from './messages.js'
 
 /** A front that says nothing for so long, while this replica is connected, is gone; and after the second, whether connected or not. */
 const ABANDONED_MS = 20_000
@@ -220,15 +232,6 @@ export class ReplicaService {
 
 function endOf({ finishReason, stoppedBy, promptLogprobs, usage, timings, seed }: Completion): CompletionEnd {
   return { finishReason, usage, timings, seed, ...(stoppedBy !== undefined && { stoppedBy }), ...(promptLogprobs && { promptLogprobs }) }
-}
-
-export function tooLarge(what: string, bytes: number, most: number): RequestError {
-  return new RequestError('MESSAGE_TOO_LARGE', {
-    what: `${what} is larger than the NATS server takes`,
-    expected: `${most} bytes at most`,
-    actual: `${bytes} bytes`,
-    remedy: 'Raise max_payload of the NATS servers, or ask for less at once.',
-  })
 }
 
 function oneLine(error: unknown): string {

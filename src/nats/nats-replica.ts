@@ -12,8 +12,7 @@ import type { ManyParams } from '../sampling/params.js'
 import { type NatsLink, serviceError } from './connection.js'
 import { type ControlEntry, FrameReceiver, WINDOW } from './frames.js'
 import type { Inbox } from './inbox.js'
-import { type CompletionEnd, checked, decode, encode, type Frame, type Load, SERVICE, subjects } from './messages.js'
-import { tooLarge } from './replica-service.js'
+import { type CompletionEnd, checked, decode, encode, type Frame, type Load, SERVICE, subjects, tooLarge } from './messages.js'
 
 /** Statistics are asked for so often; they are the sign of life. */
 const BEAT_MS = 250
@@ -29,12 +28,12 @@ const ACCEPT_MS = 5000
 /** Before a request that was refused looks for a replica again. */
 const AGAIN_MS = 100
 
-export class RemoteModel implements RemoteReplica {
+export class NatsReplica implements RemoteReplica {
   readonly id: string
   readonly group: string
   readonly #link: NatsLink
   readonly #inbox: Inbox
-  readonly #onEnd: (replica: RemoteModel, reason: string) => void
+  readonly #onEnd: (replica: NatsReplica, reason: string) => void
   readonly #running = new Map<string, Incoming>()
   readonly #timer: NodeJS.Timeout
   #beats = 0
@@ -44,7 +43,7 @@ export class RemoteModel implements RemoteReplica {
   /** As its statistics said last. */
   #load: Load | undefined
 
-  constructor(link: NatsLink, inbox: Inbox, group: string, instance: string, onEnd: (replica: RemoteModel, reason: string) => void) {
+  constructor(link: NatsLink, inbox: Inbox, group: string, instance: string, onEnd: (replica: NatsReplica, reason: string) => void) {
     this.#link = link
     this.#inbox = inbox
     this.group = group
