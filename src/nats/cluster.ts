@@ -24,6 +24,8 @@ const DESCRIBE_MS = 5000
 const WAIT_MS = 30_000
 /** A model without a replica is forgotten after so long. */
 const GONE_MS = 60_000
+/** Replicas of others that the log names. */
+const MOST_LEFT_ALONE = 1000
 
 interface Group {
   readonly model: ServedModel
@@ -41,6 +43,8 @@ export class Cluster {
   readonly #groups = new Map<string, Group>()
   readonly #replicas = new Map<string, NatsReplica>()
   readonly #joining = new Set<string>()
+  /** Of which it was said already. */
+  readonly #leftAlone = new Set<string>()
   #timer: NodeJS.Timeout | undefined
   #closed = false
 
@@ -102,6 +106,8 @@ export class Cluster {
       this.#groups.get(group)?.pool.add(replica)
       this.#log(`replica ${id} of ${model} (${group}) is there`)
     } catch (error) {
+      if (this.#leftAlone.has(id) || this.#leftAlone.size >= MOST_LEFT_ALONE) return
+      this.#leftAlone.add(id)
       this.#log(`replica ${id.slice(0, 64)} is left alone: ${error instanceof Error ? error.message : String(error)}`)
     } finally {
       this.#joining.delete(id)

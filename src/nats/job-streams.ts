@@ -156,6 +156,12 @@ export class JobStreams {
     return this.#publishOnce(subjectOf.result(job), packMessage({ line: job.line, result }), maxPayload)
   }
 
+  /** Jobs of a batch that nobody has acknowledged. */
+  async pending(group: string, batchId: string): Promise<number> {
+    const { state } = await this.#manager.streams.info(JOBS, { subjects_filter: `tetrad.jobs.${group}.${batchId}.*` })
+    return Object.keys(state.subjects ?? {}).length
+  }
+
   async isAnswered(job: Job): Promise<boolean> {
     return (await this.#manager.streams.getMessage(RESULTS, { last_by_subj: subjectOf.result(job) })) !== null
   }

@@ -5,7 +5,7 @@ import { type Msg, NoRespondersError, TimeoutError } from '@nats-io/transport-no
 import type { EngineStats } from '../engine/engine-info.js'
 import type { Completion, GenerationControl, TokenLogprobs } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
-import { ClusterError, RankError } from '../errors.js'
+import { ClusterError, EngineClosedError, RankError } from '../errors.js'
 import { unpackError } from '../replicas/protocol.js'
 import type { Remote, RemoteReplica } from '../replicas/remote-request.js'
 import type { ManyParams } from '../sampling/params.js'
@@ -84,9 +84,14 @@ export class NatsReplica implements RemoteReplica {
       void this.#ask(incoming, payload)
     }
     return {
-      abort: () => this.#abort(incoming),
+      abort: () => {
+        incoming.aborted = true
+        // Its last frame is awaited, whether somebody reads or not.
+        incoming.paused = false
+        this.#report([incoming])
+      },
       pause: (paused) => {
-        incoming.paused = paused
+        incoming.paused = paused && !incoming.aborted
         if (!paused) this.#report([incoming])
       },
     }
@@ -111,7 +116,8 @@ export class NatsReplica implements RemoteReplica {
       if (refused) throw refused
       decode('accepted', answer.data)
     } catch (error) {
-      if (!this.#running.has(incoming.id)) return
+      // Ended meanwhile; or its answer was lost, and its frames say that it runs.
+      if (!this.#running.has(incoming.id) || incoming.begun) return
       if (error instanceof ServiceError && error.code === 400) {
         this.#withdraw(incoming)
         incoming.remote.onError(new Error(`the replica refused the message: ${error.message}`))
@@ -120,14 +126,11 @@ export class NatsReplica implements RemoteReplica {
       if (error instanceof ServiceError && error.code === 503 && this.#load) this.#load = { ...this.#load, draining: true }
       else this.#unknown++
       // It may have begun all the same.
-      this.#abort(incoming)
+      incoming.aborted = true
+      this.#report([incoming])
       this.#withdraw(incoming)
       setTimeout(() => incoming.remote.onRefused(), AGAIN_MS)
     }
-  }
-
-  #abort({ id }: Incoming): void {
-    this.#link.publish(subjects.control(this.id), encode('control', { requests: [], aborts: [id] }))
   }
 
   #frame(incoming: Incoming, bytes: Uint8Array): void {
@@ -142,9 +145,13 @@ export class NatsReplica implements RemoteReplica {
     }
   }
 
+  /** Said again and again: a message may be lost. */
   #report(of: Iterable<Incoming>): void {
-    const requests = [...of].map((incoming) => incoming.entry())
-    if (requests.length > 0) this.#link.publish(subjects.control(this.id), encode('control', { requests, aborts: [] }))
+    const list = [...of]
+    if (list.length === 0) return
+    const requests = list.map((incoming) => incoming.entry())
+    const aborts = list.filter(({ aborted }) => aborted).map(({ id }) => id)
+    this.#link.publish(subjects.control(this.id), encode('control', { requests, aborts }))
   }
 
   #withdraw({ id }: Incoming): void {
@@ -190,6 +197,7 @@ class Incoming {
   readonly id = crypto.randomUUID()
   readonly remote: Remote
   paused = false
+  aborted = false
   readonly #frames = new FrameReceiver()
   readonly #report: () => void
   readonly #parts = new Map<number, { text: string; tokens: number[]; logprobs: TokenLogprobs[] | undefined }>()
@@ -198,6 +206,11 @@ class Incoming {
   constructor(remote: Remote, report: () => void) {
     this.remote = remote
     this.#report = report
+  }
+
+  /** Whether a frame has come. */
+  get begun(): boolean {
+    return this.#frames.received > 0
   }
 
   /** For a control message. */
@@ -212,8 +225,8 @@ class Incoming {
     for (const next of this.#frames.take(frame)) {
       if (next.type === 'error') {
         const error = unpackError(next.error)
-        // The replica's ranks failed for good: others may do better.
-        if (error instanceof RankError) this.remote.onLost()
+        // The replica's ranks failed for good, or it ends: others may do better.
+        if (error instanceof RankError || error instanceof EngineClosedError) this.remote.onLost()
         else this.remote.onError(error)
         return true
       }

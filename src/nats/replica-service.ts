@@ -158,7 +158,7 @@ export class ReplicaService {
     this.#answer(message, () => {
       const request = decode('run', message.data)
       // Asked twice: it runs already.
-      if (!this.#running.has(request.id)) void this.#run(request)
+      if (!this.#running.has(request.id)) this.#run(request).catch((error: unknown) => this.#log(`request ${request.id}: ${oneLine(error)}`))
       return encode('accepted', { instance: this.instance })
     })
   }
@@ -177,11 +177,10 @@ export class ReplicaService {
       }
       const completions = (await generation).map(endOf)
       // Nobody asked for that but the end of this process: the front has other replicas.
-      if (!abort.signal.aborted && completions.some(({ finishReason }) => finishReason === 'abort')) sender.close()
+      if (!abort.signal.aborted && completions.some(({ finishReason }) => finishReason === 'abort')) throw ended()
       await give((seq) => ({ seq, type: 'done', completions }))
     } catch (error) {
       if (!(error instanceof TetradError)) this.#log(`request ${id} failed: ${oneLine(error)}`)
-      if (error instanceof EngineClosedError) sender.close()
       // Its engine is of no more use.
       if (error instanceof EngineClosedError || error instanceof RankError) this.drain()
       await give((seq) => ({ seq, type: 'error', error: packError(error) }))
@@ -232,6 +231,10 @@ export class ReplicaService {
 
 function endOf({ finishReason, stoppedBy, promptLogprobs, usage, timings, seed }: Completion): CompletionEnd {
   return { finishReason, usage, timings, seed, ...(stoppedBy !== undefined && { stoppedBy }), ...(promptLogprobs && { promptLogprobs }) }
+}
+
+function ended(): EngineClosedError {
+  return new EngineClosedError('ENGINE_CLOSED', { what: 'the replica ended before the answer did', remedy: 'Send the request again.' })
 }
 
 function oneLine(error: unknown): string {

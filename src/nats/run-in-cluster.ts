@@ -34,22 +34,28 @@ export interface ClusterBatch {
 
 /** Rejects with BatchError BATCH_ABORTED, ClusterError NATS_NO_JETSTREAM, or what the file or the output throw. */
 export async function runInCluster(batch: ClusterBatch): Promise<void> {
-  const { link, facts, output, groups, signal } = batch
+  const { link, facts, output, groups, signal, log } = batch
   const streams = await JobStreams.open(link)
   const id = createHash('sha256')
     .update(JSON.stringify([facts.digest, [...groups].sort()]))
     .digest('hex')
     .slice(0, 24)
+  const named = [...new Set(groups.values())]
   // First what is there from an earlier run, then the jobs that are missing.
   await fetch(streams, id, batch, false)
   await submit(streams, id, batch)
   while (output.done < facts.lines.size) {
     if (signal.aborted) throw aborted(output.done)
     await fetch(streams, id, batch, true)
-    if (output.done < facts.lines.size && !signal.aborted) await submit(streams, id, batch)
+    if (signal.aborted) continue
+    const counts = await Promise.all(named.map((group) => again(batch, () => streams.pending(group, id))))
+    const pending = counts.reduce((sum, count) => sum + count, 0)
+    const missing = facts.lines.size - output.done
+    if (missing > 0) log(`no result for ${STALLED_MS / 1000} s: of ${missing} requests ${pending} wait for a replica that takes jobs, or run in one`)
+    if (pending < missing) await submit(streams, id, batch)
   }
   await output.sync()
-  for (const group of new Set(groups.values())) await again(batch, () => streams.forget(group, id))
+  for (const group of named) await again(batch, () => streams.forget(group, id))
 }
 
 /** Takes results until all are there, or (not waiting) those that are stored; or returns when nothing comes any more. */

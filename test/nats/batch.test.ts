@@ -187,6 +187,8 @@ cluster('the first result of a job is the one; a job is in the cluster once; wha
   const most = link.maxPayload
   t.true(await streams.submit('g', job, most))
   t.false(await streams.submit('g', job, most))
+  t.is(await streams.pending('g', job.batch), 1)
+  t.is(await streams.pending('g', 'f'.repeat(24)), 0)
   const result = (text: string) => ({ id: text, custom_id: 'x', response: null, error: null })
   t.false(await streams.isAnswered(job))
   t.true(await streams.answer(job, result('first'), most))
