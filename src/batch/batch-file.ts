@@ -46,7 +46,7 @@ export async function scanBatch(path: string): Promise<BatchFacts> {
     if (twice !== undefined) throw invalid(path, number, 'a custom_id of its own', `${JSON.stringify(customId)}, as in line ${twice}`)
     lines.set(customId, number)
     models.add(model)
-    hash.update(`${JSON.stringify([customId, url, body])}\n`)
+    hash.update(`${JSON.stringify([number, customId, url, body])}\n`)
   }
   if (lines.size === 0) throw invalid(path, 1, 'at least one request', 'none')
   return { digest: hash.digest('hex'), lines, models }

@@ -41,7 +41,7 @@ export async function loadModels(
       const engine = await load(dir, flags, replicas, signal)
       models.set(id, { id, engine, template, created: Math.floor(Date.now() / 1000) })
       if (!fingerprints) continue
-      const fingerprint = servedFingerprint(id, await modelDigest(dir), engine.info.determinismKey)
+      const fingerprint = servedFingerprint(id, await modelDigest(dir), `${engine.info.determinismKey}/context-${engine.info.contextTokens}`)
       models.set(id, { id, engine, template, created: Math.floor(Date.now() / 1000), fingerprint })
     }
     return models
