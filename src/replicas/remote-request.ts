@@ -54,8 +54,11 @@ export function generateRemotely(source: ReplicaSource, prompts: readonly Prompt
   // A replay must draw the same numbers.
   const request = new RemoteRequest(source, prompts, { ...sent, seed: sent.seed ?? randomInt(2 ** 47) })
   if (signal?.aborted) request.abort()
-  signal?.addEventListener('abort', () => request.abort(), { once: true })
-  return new Generation<Completion[], IndexedChunk>((push) => request.run(push), request)
+  const onAbort = () => request.abort()
+  signal?.addEventListener('abort', onAbort, { once: true })
+  // A signal that lives on would keep the request.
+  const run = (push: (chunk: IndexedChunk) => void) => request.run(push).finally(() => signal?.removeEventListener('abort', onAbort))
+  return new Generation<Completion[], IndexedChunk>(run, request)
 }
 
 class RemoteRequest implements GenerationControl {
