@@ -5,6 +5,8 @@ import type { BatchFacts } from './batch-file.js'
 import type { BatchResult } from './batch-request.js'
 
 const READ_BYTES = 1 << 16
+/** Every line begins so. */
+const RESULT_START = '{"id":"batch_req_'
 const NEWLINE = 0x0a
 /** Written lines are on the disk after so long at the latest. */
 const SYNC_MS = 1000
@@ -47,12 +49,20 @@ export class BatchOutput {
         output.#known(text, fingerprints)
         output.#at = end
       }
-      await file.truncate(output.#at)
+      await output.#cutTail()
       return output
     } catch (error) {
       await file.close()
       throw error
     }
+  }
+
+  /** What a process that was killed left of a line goes; what is no beginning of a result is somebody else's. */
+  async #cutTail(): Promise<void> {
+    const { buffer, bytesRead } = await this.#file.read(Buffer.alloc(RESULT_START.length), 0, RESULT_START.length, this.#at)
+    const start = buffer.toString('utf8', 0, bytesRead)
+    if (!RESULT_START.startsWith(start)) throw this.#mismatch('results of this batch', `a last line that begins with ${JSON.stringify(start)}`)
+    await this.#file.truncate(this.#at)
   }
 
   has(customId: string): boolean {
@@ -109,7 +119,7 @@ export class BatchOutput {
       throw this.#mismatch('results of this batch', 'a line that is no JSON')
     }
     const id = result?.custom_id
-    if (typeof id !== 'string' || !this.#lines.has(id) || this.#done.has(id)) {
+    if (result?.response === undefined || typeof id !== 'string' || !this.#lines.has(id) || this.#done.has(id)) {
       throw this.#mismatch('results of this batch, one for each request', `a line with custom_id ${JSON.stringify(id)?.slice(0, 100)}`)
     }
     const { model, system_fingerprint: fingerprint } = (result?.response?.body ?? {}) as { model?: string; system_fingerprint?: string }

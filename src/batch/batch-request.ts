@@ -1,5 +1,6 @@
 // One request of a batch: asked of a server in this process, as HTTP would be, so that its answer is the server's word for word.
 import { createHash } from 'node:crypto'
+import { setTimeout } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import type { BatchLine } from './batch-file.js'
 
@@ -13,22 +14,28 @@ export interface BatchResult {
 }
 
 /** Statuses after which the same request may succeed, here or elsewhere. */
-const AGAIN = new Set([429, 500, 503])
+const AGAIN = new Set([500, 503])
+/** A full queue is asked again after so long, for as long as it is full. */
+const FULL_MS = 500
 
-/** undefined: not now; ask again later, or elsewhere. apiKey: the server's own. */
+/** Waits while the queue is full. undefined: not here; ask again later, or elsewhere. apiKey: the server's own. */
 export async function runRequest(
   app: FastifyInstance,
   request: Pick<BatchLine, 'customId' | 'url' | 'body'>,
-  host: string,
   apiKey: string | undefined,
+  signal: AbortSignal,
 ): Promise<BatchResult | undefined> {
   const { customId, url, body } = request
   if (body.stream === true) return answered(customId, 400, invalid('stream is not supported in a batch.', 'stream'))
   const payload = { ...body, seed: body.seed ?? seedOf(request) }
-  const headers = { host, ...(apiKey !== undefined && { authorization: `Bearer ${apiKey}` }) }
-  const { statusCode, body: text } = await app.inject({ method: 'POST', url, headers, payload })
-  if (AGAIN.has(statusCode)) return undefined
-  return answered(customId, statusCode, JSON.parse(text) as Readonly<Record<string, unknown>>)
+  const headers = { host: 'localhost', ...(apiKey !== undefined && { authorization: `Bearer ${apiKey}` }) }
+  while (!signal.aborted) {
+    const { statusCode, body: text } = await app.inject({ method: 'POST', url, headers, payload })
+    if (AGAIN.has(statusCode)) return undefined
+    if (statusCode !== 429) return answered(customId, statusCode, JSON.parse(text) as Readonly<Record<string, unknown>>)
+    await setTimeout(FULL_MS, undefined, { signal }).catch(() => {})
+  }
+  return undefined
 }
 
 /** A request that got no response. */

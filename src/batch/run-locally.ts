@@ -35,7 +35,7 @@ export async function runLocally(
 
 async function result(app: FastifyInstance, line: BatchLine, output: BatchOutput, signal: AbortSignal) {
   for (let attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
-    const found = await runRequest(app, line, 'localhost', undefined)
+    const found = await runRequest(app, line, undefined, signal)
     // An answer that came to its end before it was cut short counts.
     if (signal.aborted) throw aborted(output.done)
     if (found) return found

@@ -1,4 +1,5 @@
 // tetrad batch in.jsonl out.jsonl: OpenAI's batch requests from a file, on an engine of this process or as jobs of a NATS cluster.
+import { stat } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import type { Command } from 'commander'
 import { type BatchFacts, scanBatch } from '../batch/batch-file.js'
@@ -60,6 +61,7 @@ async function batch(requests: string, results: string, flags: BatchFlags, comma
   }
   const signal = interruption()
   const facts = await scanBatch(requests)
+  await checkApart(requests, results)
   const summary = nats ? await inCluster(nats, requests, results, facts, signal) : await locally(requests, results, facts, flags, signal)
   if (flags.json) console.log(JSON.stringify(summary))
   else console.error(`${summary.requests} results in ${results}, ${summary.failed} of them failed; ${summary.ran} ran now, in ${summary.seconds} s`)
@@ -140,6 +142,18 @@ async function withOutput(
     bar.stop()
     await output.close()
   }
+}
+
+/** A file of requests is not written over. Throws BatchError. */
+async function checkApart(requests: string, results: string): Promise<void> {
+  const [from, to] = await Promise.all([stat(requests), stat(results).catch(() => undefined)])
+  if (from.dev !== to?.dev || from.ino !== to.ino) return
+  throw new BatchError('BATCH_OUTPUT_MISMATCH', {
+    what: `${results} is the file of the requests`,
+    expected: 'another file for the results',
+    actual: requests,
+    remedy: 'Name another file.',
+  })
 }
 
 function checkModels({ models }: BatchFacts, served: ReadonlySet<string>): void {

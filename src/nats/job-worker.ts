@@ -14,7 +14,7 @@ const MOST_DELIVERIES = 10
 
 export interface JobServer {
   readonly app: FastifyInstance
-  /** The app's own, and a name under which it may be asked. */
+  /** The app's own. */
   readonly apiKey: string | undefined
 }
 
@@ -55,11 +55,15 @@ export class JobWorker {
     while (!this.#stop.signal.aborted) {
       try {
         consumer ??= await this.#streams.jobsOf(this.#group)
-        const message = await consumer.next({ expires: PULL_MS })
-        if (!message) continue
-        // It came after all.
-        if (this.#stop.signal.aborted) message.nak()
-        else await this.#take(message)
+        // Stopped, it ends also while the server is away.
+        const messages = await consumer.fetch({ max_messages: 1, expires: PULL_MS })
+        const stop = () => messages.stop()
+        this.#stop.signal.addEventListener('abort', stop, { once: true })
+        try {
+          for await (const message of messages) await this.#take(message)
+        } finally {
+          this.#stop.signal.removeEventListener('abort', stop)
+        }
       } catch (error) {
         if (this.#stop.signal.aborted) return
         if (this.#link.connected) this.#log(`batch jobs: ${error instanceof Error ? error.message : String(error)}`)
@@ -97,7 +101,7 @@ export class JobWorker {
     const result =
       deliveries > MOST_DELIVERIES
         ? failedRequest(job.customId, 'server_error', `It was given to workers ${MOST_DELIVERIES} times, and none of them answered.`)
-        : await runRequest(app, job, 'localhost', apiKey)
+        : await runRequest(app, job, apiKey, this.#stop.signal)
     if (!result || this.#ended) return false
     const most = this.#link.maxPayload
     try {

@@ -89,6 +89,15 @@ test('a batch on this machine: refused requests are results; killed in the middl
   const foreign = tetrad(t, 'batch', input, other, '--ranks', '1')
   t.is((await foreign.ended)[0], 1)
   t.regex(foreign.output.err, /BATCH_OUTPUT_MISMATCH/)
+  // Files of others, whole or in one line, and the requests themselves are left as they are.
+  for (const path of [join(temporary(t), 'notes.txt'), input]) {
+    if (path !== input) writeFileSync(path, 'a file that somebody needs')
+    const was = readFileSync(path)
+    const refused = tetrad(t, 'batch', input, path, '--ranks', '1')
+    t.is((await refused.ended)[0], 1)
+    t.regex(refused.output.err, /BATCH_OUTPUT_MISMATCH/)
+    t.deepEqual(readFileSync(path), was)
+  }
   const version = tetrad(t, 'batch', input, output, '--weights', 'int8')
   t.is((await version.ended)[0], 1)
   t.regex(version.output.err, /BATCH_OUTPUT_MISMATCH[\s\S]*another version/)
