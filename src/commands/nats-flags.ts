@@ -2,7 +2,6 @@
 import { type Command, InvalidArgumentError } from 'commander'
 import { OptionError } from '../errors.js'
 import type { NatsOptions } from '../nats/connection.js'
-import { number } from './flags.js'
 
 export interface NatsFlags {
   /** true: given without an address. */
@@ -24,7 +23,6 @@ export function withNatsFlags(command: Command, what: string): Command {
     .option('--nats-ca <file>', 'certificates of its authorities')
     .option('--nats-cert <file>', 'own certificate')
     .option('--nats-key <file>', 'key of the own certificate')
-    .option('--nats-deadline-ms <n>', 'milliseconds without NATS after which requests fail (default: 30000)', number)
 }
 
 /** undefined: no cluster was asked for. */

@@ -45,6 +45,7 @@ export function addServe(program: Command): void {
     .option('--replicas <n>', 'processes with an engine each, 1 to 64, behind this one (default: the engine is in this process)', number)
     .option('--drain-ms <n>', 'milliseconds that running requests get at the end', number, 30_000)
     .option('--front', 'no engine here: whatever replicas of the NATS cluster answer')
+    .option('--nats-deadline-ms <n>', 'with --front: milliseconds without NATS after which requests fail (default: 30000)', number)
     .option('--batch-jobs <n>', 'jobs of tetrad batch that run here at once, 0 to 256, with --nats', number, 4)
   withNatsFlags(command, 'join a NATS cluster').action((flags: ServeFlags) => serve(flags, command))
 }
@@ -60,6 +61,7 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
   if (flags.front && !nats) throw new InvalidArgumentError('--front needs --nats.')
   const useless = flags.front ? command.options.find((option) => given(option.attributeName()) && !OF_FRONT.has(option.attributeName())) : undefined
   if (useless) throw new InvalidArgumentError(`--front has no engine for ${useless.long}.`)
+  if (given('natsDeadlineMs') && !flags.front) throw new InvalidArgumentError('--nats-deadline-ms is of fronts: --front.')
   if (given('batchJobs') && !nats) throw new InvalidArgumentError('--batch-jobs needs --nats.')
   const signal = interruption()
   const terminated = new Promise<void>((done) => {
@@ -156,7 +158,12 @@ async function listen(
     })
   }
   await app.listen({ host: flags.host, port: flags.port })
-  await hooks.started?.(app)
+  try {
+    await hooks.started?.(app)
+  } catch (error) {
+    await app.close()
+    throw error
+  }
   console.error(`ready: ${app.listeningOrigin}/v1 serves ${what}${apiKey ? ' with an API key' : ''}`)
   await terminated
   drain()

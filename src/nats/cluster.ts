@@ -101,6 +101,7 @@ export class Cluster {
     try {
       const { model, group } = checked('metadata', info.metadata)
       if (!this.#groups.has(group)) await this.#describe(model, group)
+      if (this.#closed) return
       const replica = new NatsReplica(this.#link, this.#inbox, group, id, (_, reason) => this.#left(id, model, reason))
       this.#replicas.set(id, replica)
       this.#groups.get(group)?.pool.add(replica)
@@ -129,11 +130,11 @@ export class Cluster {
       return decode('description', answer.data)
     }
     const first = await ask(0)
-    const texts = [...first.texts]
+    let texts = first.texts
     while (texts.length < first.info.vocab) {
       const { texts: more } = await ask(texts.length)
       if (more.length === 0) throw new Error(`it has ${first.info.vocab} tokens, and texts of ${texts.length}`)
-      texts.push(...more)
+      texts = texts.concat(more)
     }
     // Another replica's question was answered meanwhile.
     if (this.#groups.has(group)) return
@@ -143,7 +144,7 @@ export class Cluster {
     this.#groups.set(group, { model: { id: name, engine: pool, template, created, fingerprint: group }, pool, emptyAt: undefined })
   }
 
-  /** Which version each name stands for. A new one takes over when the old one has no replica left, so no answer mixes them. */
+  /** Which version each name stands for. A new one takes over when the old one has no replica left that takes requests. */
   #choose(): void {
     const now = performance.now()
     for (const [name, group] of this.#groups) {
@@ -153,12 +154,8 @@ export class Cluster {
       if (gone) this.#groups.delete(name)
       const current = this.models.get(model.id)
       if (gone && current === model) this.models.delete(model.id)
-      else if (pool.replicas > 0 && (!current || this.#isEmpty(current))) this.models.set(model.id, model)
+      else if (pool.stays && !this.#groups.get(current?.fingerprint ?? '')?.pool.stays) this.models.set(model.id, model)
     }
-  }
-
-  #isEmpty({ fingerprint }: ServedModel): boolean {
-    return (this.#groups.get(fingerprint ?? '')?.pool.replicas ?? 0) === 0
   }
 }
 
@@ -181,6 +178,11 @@ class GroupPool implements ServedEngine, ReplicaSource {
 
   get replicas(): number {
     return this.#replicas.size
+  }
+
+  /** Whether one is there that is not about to end. */
+  get stays(): boolean {
+    return [...this.#replicas.values()].some((replica) => !replica.draining)
   }
 
   add(replica: NatsReplica): void {
@@ -222,6 +224,7 @@ class GroupPool implements ServedEngine, ReplicaSource {
       const usable = open.filter(({ id }) => !full.has(id))
       if (usable.length > 0) return preferred(prompts, usable)
       if (open.length > 0) return undefined
+      if (this.replicas > 0 && !this.stays) throw allEnd()
       if (!this.#link.connected && this.#link.sinceMs > this.#link.deadlineMs) throw disconnected(this.#link)
       if (performance.now() - start > WAIT_MS) {
         throw new ReplicaError('REPLICA_FAILED', {
@@ -249,6 +252,14 @@ function factsOf(answer: Msg): { id?: unknown; metadata?: unknown } {
   } catch {
     return {}
   }
+}
+
+/** Another version, or a new replica, takes over within a second or two. */
+function allEnd(): ReplicaError {
+  return new ReplicaError('REPLICA_FAILED', {
+    what: 'all replicas of this version of the model are about to end',
+    remedy: 'Send the request again.',
+  })
 }
 
 function frontClosed(): EngineClosedError {

@@ -30,12 +30,14 @@ export class NatsLink {
   readonly deadlineMs: number
   #connected = true
   #since = performance.now()
+  #maxPayload = 2 ** 20
 
   private constructor(nc: NatsConnection, deadlineMs: number, log: (text: string) => void) {
     this.nc = nc
     this.deadlineMs = deadlineMs
     // Its types are those of the core that it was built with, which asks the same of a connection.
     this.services = new Svcm(nc as unknown as ConstructorParameters<typeof Svcm>[0])
+    this.#maxPayload = this.maxPayload
     void this.#follow(log)
   }
 
@@ -66,13 +68,15 @@ export class NatsLink {
 
   /** Most bytes of a message that the server takes. */
   get maxPayload(): number {
-    return this.nc.info?.max_payload ?? 2 ** 20
+    // Unknown while it is away: what it said last.
+    this.#maxPayload = this.nc.info?.max_payload ?? this.#maxPayload
+    return this.#maxPayload
   }
 
   /** Not while the connection is down: the client would keep it all. false: it was not sent. */
-  publish(subject: string, payload: Uint8Array): boolean {
+  publish(subject: string, payload: Uint8Array, reply?: string): boolean {
     if (!this.connected || this.nc.isDraining()) return false
-    this.nc.publish(subject, payload)
+    this.nc.publish(subject, payload, reply === undefined ? {} : { reply })
     return true
   }
 
@@ -136,5 +140,5 @@ export function serviceError(message: Msg): ServiceError | null {
 
 /** An address without its user, password or token. */
 function withoutSecrets(url: string): string {
-  return url.replace(/\/\/[^@/,]*@/g, '//')
+  return url.replace(/(^|,|\/\/)[^@/,]*@/g, '$1')
 }

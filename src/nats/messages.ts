@@ -52,6 +52,11 @@ export interface Control {
   readonly aborts: readonly string[]
 }
 
+/** The answer to a control message: requests that the replica does not have, or has no more. */
+export interface Forgotten {
+  readonly ids: readonly string[]
+}
+
 /** Asks for what a front must know of a group; `from`: token whose text comes first. */
 export interface DescribeRequest {
   readonly from: number
@@ -187,6 +192,7 @@ const SCHEMAS = {
     requests: list({ type: 'array', items: [id, count, count], minItems: 3, maxItems: 3 }, 65_536),
     aborts: list(id, 65_536),
   }),
+  forgotten: object({ ids: list(id, 65_536) }),
   describe: object({ from: token }),
   description: object({
     info,
@@ -206,6 +212,7 @@ export interface Messages {
   accepted: Accepted
   frame: Frame
   control: Control
+  forgotten: Forgotten
   describe: DescribeRequest
   description: Description
   metadata: Metadata

@@ -5,7 +5,7 @@ import { type Msg, NoRespondersError, TimeoutError } from '@nats-io/transport-no
 import type { EngineStats } from '../engine/engine-info.js'
 import type { Completion, GenerationControl, TokenLogprobs } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
-import { ClusterError, EngineClosedError, RankError } from '../errors.js'
+import { ClusterError, EngineClosedError, RankError, ReplicaError } from '../errors.js'
 import { unpackError } from '../replicas/protocol.js'
 import type { Remote, RemoteReplica } from '../replicas/remote-request.js'
 import type { ManyParams } from '../sampling/params.js'
@@ -35,6 +35,8 @@ export class NatsReplica implements RemoteReplica {
   readonly #inbox: Inbox
   readonly #onEnd: (replica: NatsReplica, reason: string) => void
   readonly #running = new Map<string, Incoming>()
+  /** Where the replica says what it has forgotten. */
+  readonly #answers: string
   readonly #timer: NodeJS.Timeout
   #beats = 0
   #heard = performance.now()
@@ -49,17 +51,19 @@ export class NatsReplica implements RemoteReplica {
     this.group = group
     this.id = instance
     this.#onEnd = onEnd
+    this.#answers = inbox.open(instance, (bytes) => this.#forgotten(bytes))
     this.#timer = setInterval(() => this.#tick(), BEAT_MS)
     this.#tick()
   }
 
   /** Whether it takes requests. */
   get open(): boolean {
-    return !this.#ended && this.#load !== undefined && !this.#load.draining && this.#unknown === 0
+    return !this.#ended && this.#load !== undefined && !this.draining && this.#unknown === 0
   }
 
-  get alive(): boolean {
-    return !this.#ended
+  /** It takes nothing new, as it says. */
+  get draining(): boolean {
+    return this.#load?.draining ?? false
   }
 
   /** As it says itself, other fronts' requests included; what was sent since it said so is known here only. */
@@ -102,6 +106,7 @@ export class NatsReplica implements RemoteReplica {
     if (this.#ended) return
     this.#ended = true
     clearInterval(this.#timer)
+    this.#inbox.close(this.id)
     this.#onEnd(this, reason)
     for (const incoming of [...this.#running.values()]) {
       this.#withdraw(incoming)
@@ -115,6 +120,7 @@ export class NatsReplica implements RemoteReplica {
       const refused = serviceError(answer)
       if (refused) throw refused
       decode('accepted', answer.data)
+      incoming.accepted = true
     } catch (error) {
       // Ended meanwhile; or its answer was lost, and its frames say that it runs.
       if (!this.#running.has(incoming.id) || incoming.begun) return
@@ -145,13 +151,28 @@ export class NatsReplica implements RemoteReplica {
     }
   }
 
+  /** Requests that were given up there, while the connection was away: they are lost. */
+  #forgotten(bytes: Uint8Array): void {
+    try {
+      for (const id of decode('forgotten', bytes).ids) {
+        const incoming = this.#running.get(id)
+        // One that was just sent may not be there yet.
+        if (!incoming || !(incoming.accepted || incoming.begun)) continue
+        this.#withdraw(incoming)
+        incoming.remote.onLost()
+      }
+    } catch {
+      // Not of a replica.
+    }
+  }
+
   /** Said again and again: a message may be lost. */
   #report(of: Iterable<Incoming>): void {
     const list = [...of]
     if (list.length === 0) return
     const requests = list.map((incoming) => incoming.entry())
     const aborts = list.filter(({ aborted }) => aborted).map(({ id }) => id)
-    this.#link.publish(subjects.control(this.id), encode('control', { requests, aborts }))
+    this.#link.publish(subjects.control(this.id), encode('control', { requests, aborts }), this.#answers)
   }
 
   #withdraw({ id }: Incoming): void {
@@ -198,6 +219,7 @@ class Incoming {
   readonly remote: Remote
   paused = false
   aborted = false
+  accepted = false
   readonly #frames = new FrameReceiver()
   readonly #report: () => void
   readonly #parts = new Map<number, { text: string; tokens: number[]; logprobs: TokenLogprobs[] | undefined }>()
@@ -226,7 +248,7 @@ class Incoming {
       if (next.type === 'error') {
         const error = unpackError(next.error)
         // The replica's ranks failed for good, or it ends: others may do better.
-        if (error instanceof RankError || error instanceof EngineClosedError) this.remote.onLost()
+        if (error instanceof RankError || error instanceof EngineClosedError || error instanceof ReplicaError) this.remote.onLost()
         else this.remote.onError(error)
         return true
       }
@@ -238,7 +260,10 @@ class Incoming {
       const part = this.#parts.get(index) ?? { text: '', tokens: [], logprobs: undefined }
       part.text += text
       part.tokens.push(...tokens)
-      if (logprobs) part.logprobs = [...(part.logprobs ?? []), ...logprobs]
+      if (logprobs) {
+        part.logprobs ??= []
+        part.logprobs.push(...logprobs)
+      }
       this.#parts.set(index, part)
       this.remote.onChunk(next.chunk)
     }

@@ -1,8 +1,9 @@
 // A model of this process as a NATS service: requests come from fronts anywhere in the cluster, and completions go back as frames that
 // outlive a restart of the NATS server.
 import type { Service, ServiceMsg } from '@nats-io/services'
-import type { Completion, GenerationControl } from '../engine/generation.js'
-import { EngineClosedError, RankError, TetradError } from '../errors.js'
+import type { Msg } from '@nats-io/transport-node'
+import type { Completion } from '../engine/generation.js'
+import { EngineClosedError, RankError, ReplicaError, TetradError } from '../errors.js'
 import { packError } from '../replicas/protocol.js'
 import type { ServedModel } from '../serve/completions.js'
 import { VERSION } from '../version.js'
@@ -33,7 +34,7 @@ const DESCRIBE_BYTES = 1 << 18
 
 interface Running {
   readonly sender: FrameSender
-  readonly control: GenerationControl
+  readonly abort: AbortController
   heard: number
   ended: boolean
 }
@@ -51,7 +52,7 @@ export class ReplicaService {
   #draining = false
   #closed = false
 
-  /** group: of the model's fingerprint. Throws what NATS does where a subscription is not allowed. */
+  /** group: of the model's fingerprint. A subscription that is not allowed ends the service, which the log says. */
   static async start(link: NatsLink, model: ServedModel, group: string, log: (text: string) => void): Promise<ReplicaService> {
     const metadata: Metadata = { protocol: PROTOCOL, model: model.id, group, determinism_key: model.engine.info.determinismKey }
     let made: ReplicaService | undefined
@@ -65,8 +66,6 @@ export class ReplicaService {
       statsHandler: async ({ subject }) => (made && subject === subjects.runAt(group, made.instance) ? made.#load() : null),
     })
     made = new ReplicaService(link, model, group, log, service)
-    // Round trip: a refused subscription is known now.
-    await link.nc.flush()
     return made
   }
 
@@ -90,8 +89,8 @@ export class ReplicaService {
       },
     })
     link.nc.subscribe(subjects.control(this.instance), {
-      callback: (error, { data }) => {
-        if (!error) this.#control(data)
+      callback: (error, message) => {
+        if (!error) this.#control(message)
       },
     })
     void service.stopped.then((error) => {
@@ -118,8 +117,8 @@ export class ReplicaService {
     const until = performance.now() + SETTLE_MS
     while (this.#running.size > 0 && performance.now() < until && this.#link.connected) await new Promise((done) => setTimeout(done, 20))
     clearInterval(this.#sweep)
-    for (const { sender, control } of this.#running.values()) {
-      control.abort()
+    for (const { sender, abort } of this.#running.values()) {
+      abort.abort()
       sender.close()
     }
     await this.#service.stop()
@@ -166,7 +165,7 @@ export class ReplicaService {
   async #run({ id, inbox, prompts, params }: RunRequest): Promise<void> {
     const sender = new FrameSender((bytes) => this.#link.publish(inbox, bytes))
     const abort = new AbortController()
-    const running: Running = { sender, control: { abort: () => abort.abort(), pause: () => {} }, heard: performance.now(), ended: false }
+    const running: Running = { sender, abort, heard: performance.now(), ended: false }
     this.#running.set(id, running)
     const give = (frame: (seq: number) => Frame) => sender.give((seq) => this.#fitting(seq, frame(seq)))
     try {
@@ -182,7 +181,7 @@ export class ReplicaService {
     } catch (error) {
       if (!(error instanceof TetradError)) this.#log(`request ${id} failed: ${oneLine(error)}`)
       // Its engine is of no more use.
-      if (error instanceof EngineClosedError || error instanceof RankError) this.drain()
+      if (error instanceof EngineClosedError || error instanceof RankError || error instanceof ReplicaError) this.drain()
       await give((seq) => ({ seq, type: 'error', error: packError(error) }))
     } finally {
       running.ended = true
@@ -197,9 +196,11 @@ export class ReplicaService {
     return bytes.length <= most ? bytes : encode('frame', { seq, type: 'error', error: packError(tooLarge('an answer', bytes.length, most)) })
   }
 
-  #control(data: Uint8Array): void {
+  #control(message: Msg): void {
     try {
-      const { requests, aborts } = decode('control', data)
+      const { requests, aborts } = decode('control', message.data)
+      const forgotten = requests.map(([id]) => id).filter((id) => !this.#running.has(id))
+      if (forgotten.length > 0) message.respond(encode('forgotten', { ids: forgotten }))
       for (const [id, received, credit] of requests) {
         const running = this.#running.get(id)
         if (!running) continue
@@ -207,7 +208,7 @@ export class ReplicaService {
         running.sender.control(received, credit)
         this.#forgetSettled(id, running)
       }
-      for (const id of aborts) this.#running.get(id)?.control.abort()
+      for (const id of aborts) this.#running.get(id)?.abort.abort()
     } catch (error) {
       this.#log(`a control message is wrong: ${oneLine(error)}`)
     }
@@ -219,10 +220,10 @@ export class ReplicaService {
 
   #abandon(): void {
     const now = performance.now()
-    for (const [id, { heard, control, sender }] of this.#running) {
+    for (const [id, { heard, abort, sender }] of this.#running) {
       const silent = now - heard
       if (silent < LOST_MS && !(silent > ABANDONED_MS && this.#link.connected && this.#link.sinceMs > ABANDONED_MS)) continue
-      control.abort()
+      abort.abort()
       sender.close()
       this.#running.delete(id)
     }

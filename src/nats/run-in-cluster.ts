@@ -130,7 +130,7 @@ async function again<T>({ signal, output, link }: ClusterBatch, ask: () => Promi
       return await ask()
     } catch (error) {
       if (signal.aborted) throw aborted(output.done)
-      if (error instanceof RangeError || (link.connected && attempts++ >= MOST_ATTEMPTS)) throw error
+      if (error instanceof RangeError || link.nc.isClosed() || (link.connected && attempts++ >= MOST_ATTEMPTS)) throw error
       await setTimeout(RETRY_MS, undefined, { signal }).catch(() => {})
     }
   }

@@ -167,6 +167,24 @@ cluster('a front whose link is cut for a while: its streams go on', async (t) =>
   })
 })
 
+cluster('a front whose link is cut for longer than its replica waits: its requests are replayed, and none hangs', async (t) => {
+  t.timeout(240_000)
+  const server = await natsServer(t)
+  await replica(t, server.url)
+  const way = await cuttable(t, server.port)
+  const { client, model, joined } = await front(t, way.url, { deadlineMs: 60_000 })
+  const until = performance.now() + 26_000
+  await stream(t, client, async () => {
+    way.cut()
+    // The replica gives a request up 20 s after it heard of its front last.
+    while (performance.now() < until) await setTimeout(500)
+    way.mend()
+  })
+  t.is(joined.models.size, 1)
+  for (let i = 0; i < 200 && model().stats().running > 0; i++) await setTimeout(50)
+  t.is(model().stats().running, 0)
+})
+
 cluster('a reader that stops pauses its request in the replica, and one that leaves ends it', async (t) => {
   t.timeout(180_000)
   const server = await natsServer(t)
