@@ -8,7 +8,7 @@ const READ_BYTES = 1 << 16
 /** Every line begins so. */
 const RESULT_START = '{"id":"batch_req_'
 const NEWLINE = 0x0a
-/** Written lines are on the disk after so long at the latest. */
+/** While lines are written, those before are on the disk after so long. */
 const SYNC_MS = 1000
 
 export class BatchOutput {
@@ -87,7 +87,10 @@ export class BatchOutput {
     const at = this.#at
     this.#at += bytes.length
     this.#writing = this.#writing.then(async () => {
-      await this.#file.write(bytes, 0, bytes.length, at)
+      for (let written = 0; written < bytes.length; ) {
+        const { bytesWritten } = await this.#file.write(bytes, written, bytes.length - written, at + written)
+        written += bytesWritten
+      }
       if (performance.now() - this.#synced < SYNC_MS) return
       await this.#file.datasync()
       this.#synced = performance.now()

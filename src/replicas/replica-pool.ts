@@ -40,6 +40,7 @@ export class ReplicaPool implements ServedEngine, ReplicaSource {
   readonly #deaths: number[] = []
   readonly #waiting = new Set<() => void>()
   #restarts = 0
+  #gaveUp = false
   #closed = false
 
   private constructor(parts: {
@@ -164,7 +165,9 @@ export class ReplicaPool implements ServedEngine, ReplicaSource {
   #exhausted(): boolean {
     const since = performance.now() - WINDOW_MS
     while ((this.#deaths[0] ?? Number.POSITIVE_INFINITY) < since) this.#deaths.shift()
-    return this.#deaths.length > MOST_DEATHS
+    // For good: nothing is started any more.
+    this.#gaveUp ||= this.#deaths.length > MOST_DEATHS
+    return this.#gaveUp
   }
 
   #died(replica: Replica, reason: string): void {
