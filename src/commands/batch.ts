@@ -114,7 +114,7 @@ async function inCluster(
     checkModels(facts, new Set(cluster.models.keys()))
     const groups = new Map([...facts.models].map((name) => [name, cluster.group(name) as string]))
     return await withOutput(results, facts, groups, (output, onDone) =>
-      runInCluster({ link, path: requests, facts, output, groups, onDone, log, signal }),
+      runInCluster({ link, path: requests, facts, output, groups, groupNow: (name) => cluster.group(name), onDone, log, signal }),
     )
   } finally {
     await cluster.close()

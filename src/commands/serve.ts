@@ -11,7 +11,7 @@ import type { ServedModel } from '../serve/completions.js'
 import { collect, type EngineFlags, number, withEngineFlags } from './flags.js'
 import { type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
 import { interruption } from './progress.js'
-import { closeModels, loadModels, namedDirectories } from './served-models.js'
+import { closeModels, loadModels, type NamedDirectory, namedDirectories } from './served-models.js'
 
 interface ServeFlags extends EngineFlags, NatsFlags {
   model?: string[]
@@ -84,6 +84,7 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
     return
   }
   const named = namedDirectories(flags.model)
+  if (nats) await checkClusterNames(named)
   // Before anything large is loaded.
   const member = nats && (await joinLater(nats, flags.batchJobs))
   let models: ReadonlyMap<string, ServedModel> = new Map()
@@ -98,6 +99,19 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
     await closeModels(models, 0)
     await member?.close()
   }
+}
+
+/** Fronts leave others alone. Throws OptionError. */
+async function checkClusterNames(named: readonly NamedDirectory[]): Promise<void> {
+  const { MODEL_NAME } = await import('../nats/messages.js')
+  const wrong = named.find(({ id }) => !new RegExp(MODEL_NAME).test(id))
+  if (!wrong) return
+  throw new OptionError('OPTION_INVALID', {
+    what: 'a model in a cluster cannot be called so',
+    expected: 'letters, digits, _, . and -, at most 200',
+    actual: JSON.stringify(wrong.id),
+    remedy: `Give it a name: --model name=${JSON.stringify(wrong.dir)}.`,
+  })
 }
 
 /** What joins a cluster, once the models are loaded. */

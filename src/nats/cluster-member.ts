@@ -1,7 +1,6 @@
 // What a process with engines is in a NATS cluster: a service for each model, and a worker for its batch jobs.
 import type { ServedModel } from '../serve/completions.js'
 import type { NatsLink } from './connection.js'
-import { JobStreams } from './job-streams.js'
 import { type JobServer, JobWorker } from './job-worker.js'
 import { ReplicaService } from './replica-service.js'
 
@@ -25,9 +24,7 @@ export class ClusterMember {
     const groups = [...models.values()].map((model) => ({ model, group: model.fingerprint as string }))
     const services = await Promise.all(groups.map(({ model, group }) => ReplicaService.start(link, model, group, log)))
     for (const { group, instance } of services) log(`replica ${instance} of ${group} is in the cluster`)
-    const streams =
-      jobs === 0 ? undefined : await JobStreams.open(link).catch((error: Error) => void log(`no batch jobs are taken: ${error.message}`))
-    const workers = streams ? groups.map(({ group }) => new JobWorker(link, streams, group, server, jobs, log)) : []
+    const workers = jobs > 0 ? groups.map(({ group }) => new JobWorker(link, group, server, jobs, log)) : []
     return new ClusterMember(services, workers)
   }
 

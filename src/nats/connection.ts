@@ -114,6 +114,8 @@ export class NatsLink {
 async function connectionOptions({ url, creds, ca, cert, key }: NatsOptions, name: string): Promise<ConnectionOptions> {
   const addresses = url.split(',').map((part) => new URL(part.includes('://') ? part : `nats://${part}`))
   const [{ username, password }] = addresses as [URL]
+  if (addresses.some((other) => other.username !== '' && (other.username !== username || other.password !== password)))
+    throw new Error('its servers have different users: a client has one for all of them')
   const unknown = addresses.find(({ protocol }) => protocol !== 'nats:' && protocol !== 'tls:')
   if (unknown) throw new Error(`${unknown.protocol}// is neither nats:// nor tls://`)
   const tls = addresses.some(({ protocol }) => protocol === 'tls:') || ca !== undefined || cert !== undefined || key !== undefined

@@ -95,6 +95,8 @@ const subjectOf = {
   jobs: (group: string) => `tetrad.jobs.${group}.*.*`,
   result: ({ batch: id, line: number }: Pick<Job, 'batch' | 'line'>) => `tetrad.results.${id}.${number}`,
   results: (id: string) => `tetrad.results.${id}.*`,
+  /** Somebody fetches the batch's results. */
+  open: (id: string) => `tetrad.results.${id}.open`,
 }
 
 export class JobStreams {
@@ -139,7 +141,12 @@ export class JobStreams {
     return this.#client.consumers.get(JOBS, durable_name)
   }
 
-  /** Results of a batch from the first on, and how many there are now. */
+  /** Says that somebody fetches the results of a batch, until `forget`. */
+  async begin(batchId: string, maxPayload: number): Promise<void> {
+    await this.#publishOnce(subjectOf.open(batchId), new Uint8Array(), maxPayload)
+  }
+
+  /** Messages of a batch from the first on, which are results but for one without data, and how many there are now. */
   async resultsOf(batchId: string): Promise<{ consumer: Consumer; stored: number }> {
     const consumer = await this.#client.consumers.get(RESULTS, { filter_subjects: subjectOf.results(batchId) })
     const { num_pending: stored } = await consumer.info()
@@ -147,13 +154,17 @@ export class JobStreams {
   }
 
   /** Unless it is there already. false: it is. Rejects with what NATS does, and RangeError for a job beyond maxPayload bytes. */
-  submit(group: string, job: Job, maxPayload: number): Promise<boolean> {
-    return this.#publishOnce(subjectOf.job(group, job), packMessage(job), maxPayload)
+  async submit(group: string, job: Job, maxPayload: number): Promise<boolean> {
+    return (await this.#publishOnce(subjectOf.job(group, job), packMessage(job), maxPayload)) !== undefined
   }
 
-  /** Unless there is one. Rejects as submit does. */
-  answer(job: Job, result: BatchResult, maxPayload: number): Promise<boolean> {
-    return this.#publishOnce(subjectOf.result(job), packMessage({ line: job.line, result }), maxPayload)
+  /** Unless there is one, or the batch is over: another worker's result was fetched then. false: so it was. Rejects as submit does. */
+  async answer(job: Job, result: BatchResult, maxPayload: number): Promise<boolean> {
+    const sequence = await this.#publishOnce(subjectOf.result(job), packMessage({ line: job.line, result }), maxPayload)
+    if (sequence === undefined) return false
+    if ((await this.#manager.streams.getMessage(RESULTS, { last_by_subj: subjectOf.open(job.batch) })) !== null) return true
+    await this.#manager.streams.deleteMessage(RESULTS, sequence, false)
+    return false
   }
 
   /** Jobs of a batch that nobody has acknowledged. */
@@ -172,14 +183,14 @@ export class JobStreams {
     await this.#manager.streams.purge(RESULTS, { filter: subjectOf.results(batchId) })
   }
 
-  async #publishOnce(subject: string, bytes: Uint8Array, maxPayload: number): Promise<boolean> {
+  /** The message's number in the stream; undefined: there is one already. */
+  async #publishOnce(subject: string, bytes: Uint8Array, maxPayload: number): Promise<number | undefined> {
     // Room for the header that asks for it to be the first.
     if (bytes.length + 256 > maxPayload) throw new RangeError(`${bytes.length} bytes, and the server takes ${maxPayload}`)
     try {
-      await this.#client.publish(subject, bytes, { timeout: PUBLISH_MS, expect: { lastSubjectSequence: 0 } })
-      return true
+      return (await this.#client.publish(subject, bytes, { timeout: PUBLISH_MS, expect: { lastSubjectSequence: 0 } })).seq
     } catch (error) {
-      if (error instanceof JetStreamApiError && error.code === JetStreamApiCodes.StreamWrongLastSequence) return false
+      if (error instanceof JetStreamApiError && error.code === JetStreamApiCodes.StreamWrongLastSequence) return undefined
       throw error
     }
   }

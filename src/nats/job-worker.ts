@@ -5,10 +5,12 @@ import type { Consumer, JsMsg } from '@nats-io/jetstream'
 import type { FastifyInstance } from 'fastify'
 import { failedRequest, runRequest } from '../batch/batch-request.js'
 import type { NatsLink } from './connection.js'
-import { ACK_WAIT_MS, type Job, type JobStreams, readJob } from './job-streams.js'
+import { ACK_WAIT_MS, type Job, JobStreams, readJob } from './job-streams.js'
 
 const PULL_MS = 3000
 const RETRY_MS = 1000
+/** A server without streams is asked so often whether it has them now. */
+const NO_STREAMS_MS = 5000
 /** A job that comes for the so-manieth time has ended its workers, or found none that could answer. */
 const MOST_DELIVERIES = 10
 
@@ -20,18 +22,19 @@ export interface JobServer {
 
 export class JobWorker {
   readonly #link: NatsLink
-  readonly #streams: JobStreams
+  #streams: Promise<JobStreams> | undefined
   readonly #group: string
   readonly #server: JobServer
   readonly #log: (text: string) => void
   readonly #loops: Promise<void>[]
   readonly #stop = new AbortController()
   #ended = false
+  /** Why there are no streams, as it was last said. */
+  #lack = ''
 
   /** jobs: at once. */
-  constructor(link: NatsLink, streams: JobStreams, group: string, server: JobServer, jobs: number, log: (text: string) => void) {
+  constructor(link: NatsLink, group: string, server: JobServer, jobs: number, log: (text: string) => void) {
     this.#link = link
-    this.#streams = streams
     this.#group = group
     this.#server = server
     this.#log = log
@@ -54,13 +57,18 @@ export class JobWorker {
     let consumer: Consumer | undefined
     while (!this.#stop.signal.aborted) {
       try {
-        consumer ??= await this.#streams.jobsOf(this.#group)
+        const streams = await this.#open()
+        if (!streams) {
+          await this.#pause(NO_STREAMS_MS)
+          continue
+        }
+        consumer ??= await streams.jobsOf(this.#group)
         // Stopped, it ends also while the server is away.
         const messages = await consumer.fetch({ max_messages: 1, expires: PULL_MS })
         const stop = () => messages.stop()
         this.#stop.signal.addEventListener('abort', stop, { once: true })
         try {
-          for await (const message of messages) await this.#take(message)
+          for await (const message of messages) await this.#take(streams, message)
         } finally {
           this.#stop.signal.removeEventListener('abort', stop)
         }
@@ -68,12 +76,34 @@ export class JobWorker {
         if (this.#stop.signal.aborted) return
         if (this.#link.connected) this.#log(`batch jobs: ${error instanceof Error ? error.message : String(error)}`)
         consumer = undefined
-        await setTimeout(RETRY_MS, undefined, { signal: this.#stop.signal }).catch(() => {})
+        await this.#pause(RETRY_MS)
       }
     }
   }
 
-  async #take(message: JsMsg): Promise<void> {
+  async #pause(ms: number): Promise<void> {
+    await setTimeout(ms, undefined, { signal: this.#stop.signal }).catch(() => {})
+  }
+
+  /** For all loops at once. undefined: the server keeps none now. */
+  async #open(): Promise<JobStreams | undefined> {
+    this.#streams ??= JobStreams.open(this.#link)
+    const opening = this.#streams
+    try {
+      const streams = await opening
+      if (this.#lack !== '') this.#log('batch jobs are taken now')
+      this.#lack = ''
+      return streams
+    } catch (error) {
+      if (this.#streams === opening) this.#streams = undefined
+      const { message } = error as Error
+      if (this.#lack !== message) this.#log(`no batch jobs are taken: ${message}`)
+      this.#lack = message
+      return undefined
+    }
+  }
+
+  async #take(streams: JobStreams, message: JsMsg): Promise<void> {
     let job: Job
     try {
       job = readJob(message.data)
@@ -87,8 +117,8 @@ export class JobWorker {
       if (this.#link.connected) message.working()
     }, ACK_WAIT_MS / 3)
     try {
-      if (message.info.deliveryCount > 1 && (await this.#streams.isAnswered(job))) message.ack()
-      else if (await this.#answer(job, message.info.deliveryCount)) message.ack()
+      if (message.info.deliveryCount > 1 && (await streams.isAnswered(job))) message.ack()
+      else if (await this.#answer(streams, job, message.info.deliveryCount)) message.ack()
       else message.nak(RETRY_MS)
     } finally {
       clearInterval(alive)
@@ -96,7 +126,7 @@ export class JobWorker {
   }
 
   /** false: not now, or not here. */
-  async #answer(job: Job, deliveries: number): Promise<boolean> {
+  async #answer(streams: JobStreams, job: Job, deliveries: number): Promise<boolean> {
     const { app, apiKey } = this.#server
     const result =
       deliveries > MOST_DELIVERIES
@@ -105,10 +135,10 @@ export class JobWorker {
     if (!result || this.#ended) return false
     const most = this.#link.maxPayload
     try {
-      await this.#streams.answer(job, result, most)
+      await streams.answer(job, result, most)
     } catch (error) {
       if (!(error instanceof RangeError)) throw error
-      await this.#streams.answer(job, failedRequest(job.customId, 'response_too_large', `The answer has ${error.message}.`), most)
+      await streams.answer(job, failedRequest(job.customId, 'response_too_large', `The answer has ${error.message}.`), most)
     }
     return true
   }

@@ -83,6 +83,8 @@ export interface Load {
   readonly stats: EngineStats
 }
 
+/** A model in a cluster has such a name. */
+export const MODEL_NAME = '^[\\w.-]{1,200}$'
 const MOST_PROMPTS = 256
 const count = { type: 'integer', minimum: 0, maximum: Number.MAX_SAFE_INTEGER }
 const id = { type: 'string', pattern: '^[\\w-]{1,64}$' }
@@ -201,7 +203,7 @@ const SCHEMAS = {
   }),
   metadata: {
     type: 'object',
-    properties: { protocol: { const: PROTOCOL }, model: { type: 'string', pattern: '^[\\w.-]{1,200}$' }, group: id, determinism_key: text },
+    properties: { protocol: { const: PROTOCOL }, model: { type: 'string', pattern: MODEL_NAME }, group: id, determinism_key: text },
     required: ['protocol', 'model', 'group', 'determinism_key'],
   },
   load: object({ draining: { type: 'boolean' }, stats }),

@@ -141,7 +141,9 @@ export class ReplicaService {
   #describe(from: number): Uint8Array {
     const { engine, template } = this.#model
     const texts: string[] = []
-    for (let bytes = 0, token = from; token < engine.info.vocab && bytes < DESCRIBE_BYTES; token++) {
+    // The facts of an engine are small; a text is 3 bytes a character at most.
+    const most = Math.min(DESCRIBE_BYTES, this.#link.maxPayload / 2)
+    for (let bytes = 0, token = from; token < engine.info.vocab && bytes < most; token++) {
       const text = engine.info.hasTokenizer ? engine.detokenize([token]) : ''
       texts.push(text)
       bytes += text.length * 3 + 2

@@ -5,7 +5,7 @@ import { type BatchFacts, readBatch } from '../batch/batch-file.js'
 import type { BatchOutput } from '../batch/batch-output.js'
 import { failedRequest } from '../batch/batch-request.js'
 import { aborted } from '../batch/run-locally.js'
-import { TetradError } from '../errors.js'
+import { BatchError, TetradError } from '../errors.js'
 import type { NatsLink } from './connection.js'
 import { JobStreams, readResult } from './job-streams.js'
 
@@ -27,12 +27,14 @@ export interface ClusterBatch {
   readonly output: BatchOutput
   /** Of each model, by name. */
   readonly groups: ReadonlyMap<string, string>
+  /** The group that a model's name stands for now. */
+  readonly groupNow: (model: string) => string | undefined
   readonly onDone: () => void
   readonly log: (text: string) => void
   readonly signal: AbortSignal
 }
 
-/** Rejects with BatchError BATCH_ABORTED, ClusterError NATS_NO_JETSTREAM, or what the file or the output throw. */
+/** Rejects with BatchError BATCH_ABORTED or BATCH_OUTPUT_MISMATCH, ClusterError NATS_NO_JETSTREAM, or what the file or the output throw. */
 export async function runInCluster(batch: ClusterBatch): Promise<void> {
   const { link, facts, output, groups, signal, log } = batch
   const streams = await JobStreams.open(link)
@@ -41,6 +43,7 @@ export async function runInCluster(batch: ClusterBatch): Promise<void> {
     .digest('hex')
     .slice(0, 24)
   const named = [...new Set(groups.values())]
+  await again(batch, () => streams.begin(id, link.maxPayload))
   // First what is there from an earlier run, then the jobs that are missing.
   await fetch(streams, id, batch, false)
   await submit(streams, id, batch)
@@ -51,7 +54,10 @@ export async function runInCluster(batch: ClusterBatch): Promise<void> {
     const counts = await Promise.all(named.map((group) => again(batch, () => streams.pending(group, id))))
     const pending = counts.reduce((sum, count) => sum + count, 0)
     const missing = facts.lines.size - output.done
+    if (missing > 0) checkVersions(batch)
     if (missing > 0) log(`no result for ${STALLED_MS / 1000} s: of ${missing} requests ${pending} wait for a replica that takes jobs, or run in one`)
+    // After a week without its end NATS has forgotten that it began.
+    await again(batch, () => streams.begin(id, link.maxPayload))
     if (pending < missing) await submit(streams, id, batch)
   }
   await output.sync()
@@ -76,6 +82,7 @@ async function fetch(streams: JobStreams, id: string, batch: ClusterBatch, waiti
     for await (const message of messages) {
       taken++
       heard = performance.now()
+      if (message.data.length === 0) continue
       await take(message.data, numbers, batch)
       if (isOver()) break
     }
@@ -96,6 +103,20 @@ async function take(data: Uint8Array, numbers: ReadonlyMap<number, string>, { ou
   } catch (error) {
     if (error instanceof TetradError) throw error
     log(`a result is none of this batch: ${(error as Error).message}`)
+  }
+}
+
+/** Nobody is left who gives the answers of this batch, but others who would give theirs. */
+function checkVersions({ groups, groupNow, output }: ClusterBatch): void {
+  for (const [model, group] of groups) {
+    const now = groupNow(model)
+    if (now === undefined || now === group) continue
+    throw new BatchError('BATCH_OUTPUT_MISMATCH', {
+      what: `the replicas of ${model} are of another version now`,
+      expected: group,
+      actual: now,
+      remedy: `Start replicas of the first version and run the command again (it has ${output.done} results), or name another file for the results.`,
+    })
   }
 }
 

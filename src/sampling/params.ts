@@ -23,7 +23,7 @@ export interface GenerateParams {
   minP?: number
   /** Sample among the tokens whose surprise is nearest to the expected one and whose probabilities together just reach this, above 0 to 1 (default, all). After minP. */
   typicalP?: number
-  /** Divides positive logits, and multiplies negative ones, of tokens that the prompt or the output has; above 0 to 10. Default 1. */
+  /** Divides positive logits, and multiplies negative ones, of tokens that the prompt or the output has; 0.01 to 10. Default 1. */
   repetitionPenalty?: number
   /** Taken from the logit of each token that the output has, -10 to 10. Default 0. */
   presencePenalty?: number
@@ -151,7 +151,8 @@ export function resolveParams(params: GenerateParams | ManyParams, vocab: number
     topP: between('topP', p.topP ?? 1, 0, 1, true),
     minP: between('minP', p.minP ?? 0, 0, 1),
     typicalP: between('typicalP', p.typicalP ?? 1, 0, 1, true),
-    repetitionPenalty: between('repetitionPenalty', p.repetitionPenalty ?? 1, 0, 10, true),
+    // Smaller ones would take logits out of the range of float32.
+    repetitionPenalty: between('repetitionPenalty', p.repetitionPenalty ?? 1, 0.01, 10),
     presencePenalty: between('presencePenalty', p.presencePenalty ?? 0, -10, 10),
     frequencyPenalty: between('frequencyPenalty', p.frequencyPenalty ?? 0, -10, 10),
     logitBias: biases(p.logitBias ?? {}, vocab),

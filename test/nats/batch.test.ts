@@ -175,8 +175,10 @@ cluster(
     const nc = await connect({ servers: server.url.replace('nats://', '') })
     t.teardown(() => nc.close())
     for (const name of ['TETRAD_JOBS', 'TETRAD_RESULTS']) {
-      const { state } = (await nc.request(`$JS.API.STREAM.INFO.${name}`)).json() as { state: { messages: number } }
-      t.is(state.messages, 0, name)
+      const left = async () => ((await nc.request(`$JS.API.STREAM.INFO.${name}`)).json() as { state: { messages: number } }).state.messages
+      // A worker that comes late takes its result away itself.
+      for (let i = 0; i < 200 && (await left()) > 0; i++) await setTimeout(50)
+      t.is(await left(), 0, name)
     }
     const third = client()
     t.is((await third.ended)[0], 0)
@@ -198,25 +200,53 @@ cluster('the first result of a job is the one; a job is in the cluster once; wha
   t.false(await streams.submit('g', job, most))
   t.is(await streams.pending('g', job.batch), 1)
   t.is(await streams.pending('g', 'f'.repeat(24)), 0)
+  await streams.begin(job.batch, most)
+  await streams.begin(job.batch, most)
   const result = (text: string) => ({ id: text, custom_id: 'x', response: null, error: null })
   t.false(await streams.isAnswered(job))
   t.true(await streams.answer(job, result('first'), most))
   t.false(await streams.answer(job, result('second'), most))
   t.true(await streams.isAnswered(job))
-  t.is((await streams.resultsOf(job.batch)).stored, 1)
+  t.is((await streams.resultsOf(job.batch)).stored, 2)
+  // It is over: a worker that comes late leaves nothing behind.
+  await streams.forget('g', job.batch)
+  t.false(await streams.answer(job, result('late'), most))
+  t.is((await streams.resultsOf(job.batch)).stored, 0)
   await t.throwsAsync(streams.submit('g', { ...job, line: 2, body: { prompt: 'x'.repeat(2 << 20) } }, most), { instanceOf: RangeError })
   const worker = await replica(t, server.url)
   link.nc.publish(`tetrad.jobs.${worker.group}.${'b'.repeat(24)}.1`, Buffer.from('nonsense'))
   await worker.until(/a batch job is none/)
-  // A job without a seed, of a batch that nobody waits for, is answered all the same.
+  // A job without a seed is answered all the same.
+  await streams.begin('c'.repeat(24), most)
   t.true(await streams.submit(worker.group, { ...job, batch: 'c'.repeat(24) }, most))
   for (let i = 0; i < 200 && !(await streams.isAnswered({ ...job, batch: 'c'.repeat(24) })); i++) await setTimeout(50)
   t.true(await streams.isAnswered({ ...job, batch: 'c'.repeat(24) }))
 })
 
-cluster('a server without streams: replicas serve, and a batch is refused', async (t) => {
+cluster('a batch whose replicas make way for another version ends, and says so', async (t) => {
   t.timeout(120_000)
-  const server = await natsServer(t, ['-c', withoutStreams(t)])
+  const folder = temporary(t)
+  const [input, output] = [join(folder, 'in.jsonl'), join(folder, 'out.jsonl')]
+  requests(input, 3)
+  const server = await natsServer(t)
+  const first = await replica(t, server.url, '--batch-jobs', '0')
+  const client = tetrad(t, 'batch', input, output, '--nats', server.url)
+  await until(() => existsSync(output))
+  await setTimeout(500)
+  first.child.kill('SIGTERM')
+  await first.ended
+  await replica(t, server.url, '--weights', 'int8', '--batch-jobs', '0')
+  t.is((await client.ended)[0], 1)
+  t.regex(client.output.err, /BATCH_OUTPUT_MISMATCH: the replicas of tiny are of another version now/)
+})
+
+cluster('a server without streams: replicas serve, and a batch is refused; when it has them, jobs are taken', async (t) => {
+  t.timeout(120_000)
+  const configuration = join(temporary(t), 'nats.conf')
+  const configure = (streams: string) =>
+    writeFileSync(configuration, `accounts { A { ${streams} users: [{ user: a, password: a }] } }\nno_auth_user: a\n`)
+  configure('')
+  const server = await natsServer(t, ['-c', configuration])
   const worker = await replica(t, server.url)
   await worker.until(/no batch jobs are taken/)
   const folder = temporary(t)
@@ -224,14 +254,14 @@ cluster('a server without streams: replicas serve, and a batch is refused', asyn
   const { ended, output } = tetrad(t, 'batch', join(folder, 'in.jsonl'), join(folder, 'out.jsonl'), '--nats', server.url)
   t.is((await ended)[0], 1)
   t.regex(output.err, /error NATS_NO_JETSTREAM/)
+  await server.kill()
+  configure('jetstream: enabled,')
+  await server.start()
+  await worker.until(/batch jobs are taken now/)
+  const again = tetrad(t, 'batch', join(folder, 'in.jsonl'), join(folder, 'out.jsonl'), '--nats', server.url)
+  t.is((await again.ended)[0], 0, again.output.err)
+  t.is(results(join(folder, 'out.jsonl')).size, 2)
 })
-
-/** A configuration in which this account has no JetStream. */
-function withoutStreams(t: ExecutionContext): string {
-  const path = join(temporary(t), 'nats.conf')
-  writeFileSync(path, 'accounts { A { users: [{ user: a, password: a }] } }\nno_auth_user: a\n')
-  return path
-}
 
 test('flags that a front or a batch in a cluster has no use for are refused', async (t) => {
   for (const [args, expected] of [
@@ -244,6 +274,8 @@ test('flags that a front or a batch in a cluster has no use for are refused', as
     [['serve', '--nats', 'nats://127.0.0.1:1', '--batch-jobs', '257'], /batch-jobs is out of range/],
     [['serve', '--front', '--nats', 'nats://127.0.0.1:1', '--nats-deadline-ms', '-1'], /nats-deadline-ms is out of range/],
     [['serve', '--nats', 'nats://127.0.0.1:1', '--nats-deadline-ms', '5'], /nats-deadline-ms is of fronts/],
+    [['serve', '--nats', 'nats://127.0.0.1:1', '--model', '/models/two words'], /a model in a cluster cannot be called so[\s\S]*--model name=/],
+    [['serve', '--nats', 'nats://a:b@127.0.0.1:1,c:d@127.0.0.1:2'], /its servers have different users/],
     [['batch', 'a', 'b', '--nats', 'nats://127.0.0.1:1', '--concurrency', '2'], /no engine for --concurrency/],
     [['batch', 'a', 'b', '--concurrency', '0'], /concurrency is out of range/],
     [['batch', 'a'], /missing required argument/],

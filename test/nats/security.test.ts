@@ -81,15 +81,30 @@ cluster('TLS: the server is known by its authority, and the client by its own ce
 
 cluster('credentials that an operator’s account has signed, with leave for what a front needs and nothing more', async (t) => {
   t.timeout(60_000)
-  const [operator, account, frontUser, member] = [createOperator(), createAccount(), createUser(), createUser()]
+  const [operator, account, system, frontUser, member] = [createOperator(), createAccount(), createAccount(), createUser(), createUser()]
   const folder = temporary(t)
   const limits = { subs: -1, data: -1, payload: -1 }
-  const all = { ...limits, imports: -1, exports: -1, wildcards: true, conn: -1, leaf: -1 }
+  const all = {
+    ...limits,
+    imports: -1,
+    exports: -1,
+    wildcards: true,
+    conn: -1,
+    leaf: -1,
+    mem_storage: -1,
+    disk_storage: -1,
+    streams: -1,
+    consumer: -1,
+  }
   writeFileSync(
     join(folder, 'nats.conf'),
     `operator: ${signed(operator, operator, { type: 'operator', version: 2 })}
 resolver: MEMORY
-resolver_preload: { ${account.getPublicKey()}: ${signed(account, operator, { type: 'account', version: 2, limits: all })} }
+system_account: ${system.getPublicKey()}
+resolver_preload: {
+  ${account.getPublicKey()}: ${signed(account, operator, { type: 'account', version: 2, limits: all })}
+  ${system.getPublicKey()}: ${signed(system, operator, { type: 'account', version: 2, limits: { ...all, mem_storage: 0, disk_storage: 0 } })}
+}
 `,
   )
   const credentials = (user: KeyPair, name: string, permissions: object) => {
@@ -102,7 +117,13 @@ resolver_preload: { ${account.getPublicKey()}: ${signed(account, operator, { typ
   // As docs/several-machines.md has it.
   const ofFront = { pub: { allow: ['tetrad.run.>', 'tetrad.control.*', 'tetrad.describe.*', '$SRV.>'] }, sub: { allow: ['_INBOX.>'] } }
   const ofReplica = { pub: { allow: ['_INBOX.>'] }, sub: { allow: ['tetrad.run.>', 'tetrad.control.*', 'tetrad.describe.*', '$SRV.>'] } }
-  const server = await natsServer(t, ['-c', join(folder, 'nats.conf')], false)
+  const withBatches = ['$JS.API.>', '$JS.ACK.>']
+  const ofBatch = { ...ofFront, pub: { allow: [...ofFront.pub.allow, 'tetrad.jobs.>', 'tetrad.results.*.open', ...withBatches] } }
+  const ofWorker = {
+    pub: { allow: [...ofReplica.pub.allow, 'tetrad.results.>', ...withBatches] },
+    sub: { allow: [...ofReplica.sub.allow, '_INBOX.>'] },
+  }
+  const server = await natsServer(t, ['-c', join(folder, 'nats.conf')])
   const creds = credentials(frontUser, 'front', ofFront)
   await refused(t, { url: server.url })
   await refused(t, { url: server.url, creds: join(folder, 'none.creds') })
@@ -113,6 +134,19 @@ resolver_preload: { ${account.getPublicKey()}: ${signed(account, operator, { typ
   t.is(answer?.tokens.length, 8)
   await joined.close()
   await link.close()
+
+  const { child, ended, instance } = await replica(t, server.url, '--nats-creds', credentials(createUser(), 'worker', ofWorker))
+  t.truthy(instance)
+  writeFileSync(
+    join(folder, 'in.jsonl'),
+    JSON.stringify({ custom_id: 'a', method: 'POST', url: '/v1/completions', body: { model: 'tiny', prompt: 'a' } }),
+  )
+  const files = [join(folder, 'in.jsonl'), join(folder, 'out.jsonl')]
+  const batch = tetrad(t, 'batch', ...files, '--nats', server.url, '--nats-creds', credentials(createUser(), 'batch', ofBatch))
+  t.is((await batch.ended)[0], 0, batch.output.err)
+  t.notRegex(batch.output.err, /[Pp]ermission/)
+  child.kill('SIGTERM')
+  t.is((await ended)[0], 0)
 })
 
 /** A JWT about `subject`, as NATS has them. */
