@@ -15,11 +15,19 @@ export interface CollectivesTask {
   readonly spins: number
 }
 
+/** Microseconds of one, with what ranks compute before it; and of that alone, which is nothing unless they are working. */
+export interface CollectivesTimes {
+  readonly us: number
+  readonly aloneUs: number
+}
+
 export interface CollectivesRun {
   readonly operation: 'barrier' | 'all-gather' | 'reduce-scatter' | 'all-reduce'
   /** Float32 values of the vector, a multiple of 16. */
   readonly values: number
   readonly repeats: number
+  /** Each rank computes before each, as in a step. */
+  readonly working: boolean
 }
 
 const { module, exchange, control, rank, ranks, spins } = workerData as CollectivesTask
@@ -27,6 +35,7 @@ const collectives = new Collectives(new Int32Array(control), rank, ranks, spins,
 const space = openSpace(module, exchange)
 /** Bytes between what ranks leave in the exchange memory, and of its second half: slots alternate, so that one barrier is enough. */
 const SLOT = 4 << 20
+let noise = 1
 const own = new Float32Array(1 << 20).fill(0.5 + rank)
 
 function operation({ operation, values }: CollectivesRun): (turn: number) => void {
@@ -69,7 +78,29 @@ function operation({ operation, values }: CollectivesRun): (turn: number) => voi
 parentPort?.on('message', (run: CollectivesRun) => {
   const step = operation(run)
   for (let i = 0; i < 20; i++) step(i & 1)
-  const start = performance.now()
-  for (let i = 0; i < run.repeats; i++) step(i & 1)
-  parentPort?.postMessage(((performance.now() - start) * 1000) / run.repeats)
+  const alone = run.working ? timed(run.repeats, work) : 0
+  const together = timed(
+    run.repeats,
+    run.working
+      ? (i) => {
+          work()
+          step(i & 1)
+        }
+      : (i) => step(i & 1),
+  )
+  parentPort?.postMessage({ us: (together * 1000) / run.repeats, aloneUs: (alone * 1000) / run.repeats } satisfies CollectivesTimes)
 })
+
+/** Milliseconds until all ranks have done it so often. */
+function timed(repeats: number, step: (i: number) => void): number {
+  collectives.barrier('gather of queries')
+  const start = performance.now()
+  for (let i = 0; i < repeats; i++) step(i)
+  collectives.barrier('gather of queries')
+  return performance.now() - start
+}
+
+/** Some 200 microseconds, about what a rank computes between two collectives of a small model. */
+function work(): void {
+  for (let i = 0; i < 200_000; i++) noise = (Math.imul(noise, 1664525) + 1013904223) | 0
+}

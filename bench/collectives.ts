@@ -9,18 +9,22 @@ import type { WasmModule } from '../kernels/wasm/webassembly.js'
 import { SPINS } from '../src/engine/start-engine.js'
 import { OptionError } from '../src/index.js'
 import { CONTROL_BYTES } from '../workers/layout.js'
-import type { CollectivesRun, CollectivesTask } from './collectives-worker.js'
+import type { CollectivesRun, CollectivesTask, CollectivesTimes } from './collectives-worker.js'
 import { type Benchmark, interleave, type Row } from './harness/benchmark.js'
 import { plotted, type Sample, sampleOf } from './harness/sample.js'
+import { median } from './measure.js'
 import { machineRates } from './probe.js'
 
 interface Cell extends CollectivesRun {
   readonly ranks: 2 | 4
-  readonly busy: boolean
+  readonly load: (typeof LOADS)[number]
   readonly us: number[]
+  readonly aloneUs: number[]
 }
 
 const OPERATIONS = ['barrier', 'all-gather', 'reduce-scatter', 'all-reduce'] as const satisfies readonly CollectivesRun['operation'][]
+/** Of the machine; 'ranks at work': they compute in between. */
+const LOADS = ['quiet', 'a core busy', 'ranks at work'] as const
 const SIZES = [4096, 65536, 1048576]
 
 export const collectives: Benchmark = {
@@ -37,21 +41,34 @@ export const collectives: Benchmark = {
     const repeats = context.quick ? 50 : 400
     const sizes = context.quick ? SIZES.slice(0, 2) : SIZES
     const cells = rankCounts.flatMap((ranks) =>
-      [false, true].flatMap((busy) =>
+      LOADS.flatMap((load) =>
         OPERATIONS.flatMap((operation) =>
-          (operation === 'barrier' ? [0] : sizes).map((bytes): Cell => ({ ranks, busy, operation, values: bytes / 4, repeats, us: [] })),
+          (operation === 'barrier' ? [0] : sizes).map(
+            (bytes): Cell => ({
+              ranks,
+              load,
+              operation,
+              values: bytes / 4,
+              repeats,
+              working: load === 'ranks at work',
+              us: [],
+              aloneUs: [],
+            }),
+          ),
         ),
       ),
     )
     const { read: copy } = await machineRates(1)
     try {
       await interleave(context, cells, async (cell, warmUp) => {
-        const other = cell.busy ? spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' }) : undefined
+        const other = cell.load === 'a core busy' ? spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' }) : undefined
         if (other) await once(other, 'spawn')
-        const us = await groups.get(cell.ranks)?.time(cell)
+        const times = await groups.get(cell.ranks)?.time(cell)
         other?.kill('SIGKILL')
         if (other) await once(other, 'exit')
-        if (!warmUp && us !== undefined) cell.us.push(us)
+        if (warmUp || !times) return
+        cell.us.push(times.us)
+        cell.aloneUs.push(times.aloneUs)
       })
     } finally {
       for (const group of groups.values()) await group.close()
@@ -62,15 +79,19 @@ export const collectives: Benchmark = {
         operation: cell.operation,
         ranks: cell.ranks,
         bytes: cell.values * 4,
-        load: cell.busy ? 'a core busy' : 'quiet',
+        load: cell.load,
         us: sampleOf(cell.us) as Sample,
-        floor: (cell.values * 4) / copy / 1000,
+        floor: (cell.values * 4) / copy / 1000 + median(cell.aloneUs),
       }))
+    const atWork = (ranks: number) => {
+      const row = rows.find((r) => r.operation === 'all-gather' && r.ranks === ranks && r.bytes === SIZES[0] && r.load === 'ranks at work')
+      return row && (row.us.median - (row.floor as number)).toFixed(0)
+    }
     const find = (operation: string, ranks: number, bytes: number, load: string) =>
       rows.find((r) => r.operation === operation && r.ranks === ranks && r.bytes === bytes && r.load === load)?.us.median.toFixed(1)
     return {
-      floor: `the vector read once at ${copy.toFixed(1)} GB/s (one thread); a barrier has none`,
-      method: `The ranks' own Collectives in worker threads over one WebAssembly memory, ${repeats} in a row, as rank 0 sees them. Ranks spin up to ${SPINS} times where the machine has a core for each (it has ${availableParallelism()}), else they park at once.`,
+      floor: `the vector read once at ${copy.toFixed(1)} GB/s (one thread), and what ranks at work compute, timed without the collective`,
+      method: `The ranks' own Collectives in worker threads over one WebAssembly memory, ${repeats} in a row, as rank 0 sees them; with ranks at work each computes some 200 us before each, which the time has in it. Ranks spin up to ${SPINS} times where the machine has a core for each (it has ${availableParallelism()}), else they park at once.`,
       columns: [
         { key: 'operation', label: 'collective' },
         { key: 'ranks', label: 'ranks' },
@@ -106,6 +127,11 @@ export const collectives: Benchmark = {
         ...(find('barrier', 4, 0, 'quiet') && availableParallelism() < 4
           ? [`Four ranks share ${availableParallelism()} cores here: their barrier is a change of threads, ${find('barrier', 4, 0, 'quiet')} us.`]
           : []),
+        ...(atWork(2) !== undefined && atWork(4) !== undefined
+          ? [
+              `Between ranks that compute, an all-gather of ${SIZES[0]} bytes adds ${atWork(2)} us to their work at 2 ranks and ${atWork(4)} us at 4: what they wait for each other is in it.`,
+            ]
+          : []),
       ],
     }
   },
@@ -128,12 +154,12 @@ class Group {
     )
   }
 
-  /** Microseconds of one, on average of a run, as the first rank sees them. */
-  async time({ operation, values, repeats }: CollectivesRun): Promise<number> {
-    const done = this.#workers.map((worker) => once(worker, 'message') as Promise<number[]>)
-    for (const worker of this.#workers) worker.postMessage({ operation, values, repeats } satisfies CollectivesRun)
+  /** On average of a run, as the first rank sees it. */
+  async time({ operation, values, repeats, working }: CollectivesRun): Promise<CollectivesTimes | undefined> {
+    const done = this.#workers.map((worker) => once(worker, 'message') as Promise<CollectivesTimes[]>)
+    for (const worker of this.#workers) worker.postMessage({ operation, values, repeats, working } satisfies CollectivesRun)
     const [first] = await Promise.all(done)
-    return first?.[0] ?? Number.NaN
+    return first?.[0]
   }
 
   async close(): Promise<void> {

@@ -1,10 +1,11 @@
 // How long would a step take where this machine can't go: longer contexts, more devices? Calibrated on one rank up to 16 K tokens, checked on
 // the other cells that scaling measured, then used. It measures nothing itself.
 import { OptionError } from '../src/index.js'
-import type { AttentionShape } from '../workers/protocol.js'
+import type { AttentionShape, RankCount } from '../workers/protocol.js'
 import type { Benchmark, Outcome, Row } from './harness/benchmark.js'
 import { isSample } from './harness/sample.js'
 import { median } from './measure.js'
+import { attentionInstructions } from './model/attention-work.js'
 import { type Calibration, calibrate, calibrateBase, predict, type RankEffect } from './model/step-time.js'
 import { benchShape } from './models.js'
 import type { Rates, ScalingRow } from './scaling.js'
@@ -38,7 +39,9 @@ export const prediction: Benchmark = {
     if (absent || !scaling?.facts) throw missing(Object.keys(needed).join(' and '), absent ?? 'scaling')
     const rows = scaling.rows as readonly ScalingRow[]
     const effectOf =
-      context.backend === 'gpu' ? gpuEffect(scaling.facts.size as string) : cpuEffect(rows, scaling.facts.rates as Rates, collectives as Outcome)
+      context.backend === 'gpu'
+        ? gpuEffect(scaling.facts.size as string)
+        : cpuEffect(scaling.facts.size as string, rows, scaling.facts.rates as Rates, collectives as Outcome)
     return predictions(rows, scaling.facts.rates as Rates, effectOf, context.backend === 'gpu')
   },
 }
@@ -54,20 +57,23 @@ function missing(what: string, first: string): OptionError {
 
 type EffectOf = (variant: string, ranks: number) => RankEffect
 
-/** Ranks are threads of one machine: probes say how much faster several are, the collectives benchmark what exchanging costs. */
-function cpuEffect(rows: readonly ScalingRow[], { read, multiply }: Rates, collectives: Outcome): EffectOf {
+/** Ranks are threads of one machine: probes say how much faster several are, the kernels how much more they do together, the collectives benchmark what exchanging costs. */
+function cpuEffect(size: string, rows: readonly ScalingRow[], { read, multiply }: Rates, collectives: Outcome): EffectOf {
   const latency = (ranks: number) => {
     if (ranks === 1) return 0
-    const row = collectives.rows.find((r) => r.operation === 'all-gather' && r.ranks === ranks && r.bytes === 4096 && r.load === 'quiet')
+    const row = collectives.rows.find((r) => r.operation === 'all-gather' && r.ranks === ranks && r.bytes === 4096 && r.load === 'ranks at work')
     if (!isSample(row?.us)) throw missing(`the collectives benchmark at ${ranks} ranks`, 'collectives')
-    return row.us.median / 1000
+    return Math.max(0, row.us.median - (row.floor as number)) / 1000
   }
   const rate = (of: Rates['read'], ranks: number) => of[ranks as 1] ?? 1
   return (variant, ranks) => {
     const count = rows.find((r) => r.variant === variant && r.ranks === ranks)?.collectives
+    const { attention } = benchShape(size, variant)
+    // Ranks that share the heads of a latent each load its rows, and use them for fewer heads.
+    const more = attentionInstructions(attention, ranks as RankCount) / attentionInstructions(attention, 1)
     return {
       weights: rate(read, ranks) / rate(read, 1),
-      attention: rate(multiply, ranks) / rate(multiply, 1),
+      attention: rate(multiply, ranks) / rate(multiply, 1) / more,
       collectives: ranks === 1 ? 0 : ((count as number | undefined) ?? 0),
       collectiveMs: latency(ranks),
     }
@@ -106,7 +112,7 @@ function described(gpu: boolean): Pick<Outcome, 'floor' | 'method' | 'columns'> 
     method: `A line for each variant through its cells at 1 rank up to ${LONGEST_CALIBRATION} tokens${gpu ? ', its slope the bytes of a cached token at the rate at which a kernel reads' : ''}; ${
       gpu
         ? `on several devices each reads its share of the weights and the cached rows of the fullest rank, and two all-reduces a layer of ${LINK_MS} ms each (an assumption: devices linked as by NCCL over NVLink; Tetrad's own go through host memory)`
-        : 'for more ranks the rates of reading and multiplying are those that probes measured for as many threads, and every collective takes what the collectives benchmark measured'
+        : 'for more ranks the rates of reading and multiplying are those that probes measured for as many threads, attention is as much more work as the instructions of its kernels (tiles of fewer heads reuse less), and every collective takes what the collectives benchmark measured between ranks that compute'
     }. Held out: measured, and not used for it.`,
     columns: [
       { key: 'variant', label: 'variant' },

@@ -3,7 +3,8 @@
 //   ms(ranks, context) = fixed + weights / w(ranks) + context * perToken / a(ranks) + collectives(ranks) * latency(ranks)
 //
 // fixed (launches, the coordinator) + weights: the line's value at context 0; perToken: its slope; a line for each variant, by least squares
-// over its cells (on a GPU with the slope known: bytes at the rate of reading). w and a: how much faster `ranks` threads read and multiply than one, as probes measured (one device each: ranks times).
+// over its cells (on a GPU with the slope known: bytes at the rate of reading). w and a: how much faster `ranks` threads read and multiply than one, as probes measured (one device each: ranks times); a is less where
+// ranks that share a latent do more together than one alone would (model/attention-work.ts).
 
 export interface Calibration {
   readonly variant: string

@@ -30,6 +30,8 @@ export type ToReplica =
 
 export type ToFront =
   | { readonly type: 'hello'; readonly key: string }
+  /** The heartbeat until then. */
+  | { readonly type: 'loading' }
   | { readonly type: 'ready'; readonly info: EngineInfo }
   | { readonly type: 'chunk'; readonly id: number; readonly chunk: IndexedChunk }
   | { readonly type: 'done'; readonly id: number; readonly completions: readonly Completion[] }
@@ -51,6 +53,8 @@ export interface PackedError {
 /** Between two heartbeats, and without any frame until the other end is taken for dead. */
 export const HEARTBEAT_MS = 500
 export const SILENCE_MS = 10_000
+/** The same for one that loads: a large vocabulary keeps it from answering for a while. */
+export const LOADING_SILENCE_MS = 30_000
 
 const MOST_FRAME_BYTES = 64 << 20
 

@@ -50,15 +50,19 @@ async function generate({ id, prompts, params }: Extract<ToReplica, { type: 'gen
 
 async function handle(message: ToReplica): Promise<void> {
   switch (message.type) {
-    case 'load':
+    case 'load': {
+      const alive = setInterval(() => void send({ type: 'loading' }), HEARTBEAT_MS)
       try {
         engine = await Engine.load(message.dir, message.options)
         await send({ type: 'ready', info: engine.info })
         setInterval(() => void send({ type: 'stats', stats: (engine as Engine).stats() }), HEARTBEAT_MS).unref()
       } catch (error) {
         await send({ type: 'error', id: undefined, error: packError(error) })
+      } finally {
+        clearInterval(alive)
       }
       return
+    }
     case 'generate':
       return generate(message)
     case 'abort': {

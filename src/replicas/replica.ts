@@ -6,7 +6,7 @@ import type { EngineInfo, EngineStats } from '../engine/engine-info.js'
 import type { GenerationControl } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
 import type { ManyParams } from '../sampling/params.js'
-import { encodeFrame, FrameDecoder, SILENCE_MS, type ToFront, type ToReplica, unpackError } from './protocol.js'
+import { encodeFrame, FrameDecoder, LOADING_SILENCE_MS, SILENCE_MS, type ToFront, type ToReplica, unpackError } from './protocol.js'
 import type { Remote, RemoteReplica } from './remote-request.js'
 
 export class Replica implements RemoteReplica {
@@ -54,6 +54,7 @@ export class Replica implements RemoteReplica {
     socket.on('error', () => {})
     socket.on('close', () => this.#end('its connection closed'))
     this.#send(load)
+    this.#watch()
     return new Promise((resolve, reject) => {
       this.#loading = { resolve, reject }
       if (this.#ended) reject(new Error('the replica ended'))
@@ -88,7 +89,7 @@ export class Replica implements RemoteReplica {
     } catch (error) {
       this.#end(`it sent what is no frame: ${error instanceof Error ? error.message : String(error)}`)
     }
-    if (this.#info) this.#watch()
+    this.#watch()
   }
 
   #handle(message: ToFront): void {
@@ -120,7 +121,9 @@ export class Replica implements RemoteReplica {
 
   #watch(): void {
     clearTimeout(this.#silence)
-    this.#silence = setTimeout(() => this.#end(`it said nothing for ${SILENCE_MS} ms`), SILENCE_MS)
+    if (this.#ended) return
+    const ms = this.#info ? SILENCE_MS : LOADING_SILENCE_MS
+    this.#silence = setTimeout(() => this.#end(`it said nothing for ${ms} ms`), ms)
   }
 
   #end(reason: string): void {

@@ -7,7 +7,9 @@ import { promisify } from 'node:util'
 import test from 'ava'
 import type { BenchResult } from '../../bench/harness/results.js'
 import { isSample, type Sample } from '../../bench/harness/sample.js'
+import { attentionInstructions } from '../../bench/model/attention-work.js'
 import { calibrate, predict } from '../../bench/model/step-time.js'
+import { benchShape } from '../../bench/models.js'
 import { BENCHMARKS } from '../../bench/registry.js'
 import { temporary } from '../support/models.js'
 import { withoutNats } from '../support/nats.js'
@@ -128,6 +130,17 @@ test('what a benchmark would ignore is refused, and so is what is out of range',
   }
   const { stdout } = await run(process.execPath, [CLI, 'bench'])
   t.is(stdout.trim().split('\n').length, BENCHMARKS.length)
+})
+
+test('ranks that share the heads of a latent do more together than one alone; those with a latent each load the rope key more often', (t) => {
+  const work = (variant: string) => ([1, 2, 4] as const).map((ranks) => attentionInstructions(benchShape('small', variant).attention, ranks))
+  // Groups of four heads have their own keys at every rank count.
+  t.is(new Set(work('gqa')).size, 1)
+  const [one, two, four] = work('mla') as [number, number, number]
+  t.is(one, two)
+  t.true(four > 1.2 * two)
+  const latents = work('mlra_4') as [number, number, number]
+  t.true(latents[0] < latents[1] && latents[1] < latents[2] && latents[2] / latents[0] < four / one)
 })
 
 test('the model of a step: a line is found again, and effects of ranks are applied to its parts', (t) => {

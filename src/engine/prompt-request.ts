@@ -1,9 +1,16 @@
-// One request that scores given tokens. Knows the coordinator, not the ranks.
+// Requests that compute a prompt and generate nothing: its logits, or scores of given tokens. They know the coordinator, not the ranks.
 import { RequestError } from '../errors.js'
 import type { TokenScores } from '../eval/scoring.js'
 import type { Coordinator } from './coordinator.js'
 import { onAbort } from './on-abort.js'
-import { Sequence } from './sequence.js'
+import { Sequence, type SequenceInit, type SequenceSink } from './sequence.js'
+
+/** The logits after every token, [T, vocab]. Rejects with what ends the sequence. */
+export async function everyLogits(coordinator: Coordinator, prompt: readonly number[], vocab: number): Promise<Float32Array> {
+  const result = new Float32Array(prompt.length * vocab)
+  await compute(coordinator, { prompt, everyLogits: true }, { onLogits: (position, row) => result.set(row, position * vocab) }, undefined)
+  return result
+}
 
 /** Scores the tokens of the prompt from position `from` on, and `next` after it. Rejects with what ends the sequence. */
 export async function scoreTokens(
@@ -12,30 +19,40 @@ export async function scoreTokens(
   score: { readonly from: number; readonly next: number },
   signal: AbortSignal | undefined,
 ): Promise<TokenScores> {
-  if (signal?.aborted) throw requestAborted()
   const { from } = score
   const count = prompt.length + 1 - from
   const logProbabilities = new Float64Array(count)
   const greedy = new Uint8Array(count)
-  await new Promise<void>((resolve, reject) => {
+  const onScore: SequenceSink['onScore'] = (position, logProbability, isGreedy) => {
+    logProbabilities[position - from] = logProbability
+    greedy[position - from] = Number(isGreedy)
+  }
+  await compute(coordinator, { prompt, everyLogits: false, score }, { onScore }, signal)
+  return { logProbabilities, isGreedy: greedy.every((g) => g === 1) }
+}
+
+function compute(
+  coordinator: Coordinator,
+  wanted: Pick<SequenceInit, 'prompt' | 'everyLogits' | 'score'>,
+  heard: Partial<Pick<SequenceSink, 'onLogits' | 'onScore'>>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (signal?.aborted) return Promise.reject(requestAborted())
+  return new Promise((resolve, reject) => {
     const sequence = new Sequence({
-      prompt,
+      ...wanted,
       maxTokens: 0,
       temperature: 0,
       seed: 0,
       endOfText: new Set(),
-      everyLogits: false,
-      score,
       priority: 0,
       sink: {
         onAdmitted: () => {},
         onToken: () => {},
-        onLogits: () => {},
         onLogprobs: () => {},
-        onScore: (position, logProbability, isGreedy) => {
-          logProbabilities[position - from] = logProbability
-          greedy[position - from] = Number(isGreedy)
-        },
+        onScore: () => {},
+        onLogits: () => {},
+        ...heard,
         onFinish: (reason) => {
           stopListening()
           if (reason === 'abort') reject(requestAborted())
@@ -50,7 +67,6 @@ export async function scoreTokens(
     const stopListening = onAbort(signal, () => coordinator.abort(sequence))
     coordinator.submit(sequence)
   })
-  return { logProbabilities, isGreedy: greedy.every((g) => g === 1) }
 }
 
 function requestAborted(): RequestError {
