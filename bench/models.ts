@@ -19,7 +19,7 @@ const SCALED = {
 } as const
 
 /** Rotary positions go on; the weights are random, so no context is beyond training. */
-const LONGEST = 2 ** 20
+const LONGEST = 2 ** 22
 
 /** head_dim of the 2.9 B models. */
 const LARGE_HEAD = 128

@@ -5,6 +5,7 @@ import { RANK_COUNTS, type RankCount } from '../../workers/protocol.js'
 import { OptionError } from '../errors.js'
 import { VARIANT_NAMES } from './attention-variants.js'
 import { checkBoolean, checkInteger, checkNames, checkOneOf, type Fail } from './check.js'
+import { LIMITS } from './limits.js'
 
 /** What Engine.load takes. */
 export interface EngineOptions {
@@ -51,7 +52,7 @@ export interface EngineOptions {
   /** Prompt tokens of one step, 1..4096. Default 64. It never changes a bit of the output. */
   prefillChunk?: number
   /**
-   * Most tokens of a request, 1..1048576, prompt and output. Default: the model's block_size. Beyond it the model was not
+   * Most tokens of a request, 1..16777216, prompt and output. Default: the model's block_size. Beyond it the model was not
    * trained: rotary positions go on, and a warning says so.
    */
   maxContext?: number
@@ -154,7 +155,7 @@ export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
     cache: checkOneOf('cache', o.cache ?? 'f32', ['f32', 'bf16', 'f16', 'int8'] as const, fail),
     prefillChunk: checkInteger('prefillChunk', o.prefillChunk ?? 64, 1, 4096, fail),
     stepDeadlineMs: checkInteger('stepDeadlineMs', o.stepDeadlineMs ?? 30000, 10, 3600000, fail),
-    maxContext: o.maxContext === undefined ? undefined : checkInteger('maxContext', o.maxContext, 1, 2 ** 20, fail),
+    maxContext: o.maxContext === undefined ? undefined : checkInteger('maxContext', o.maxContext, 1, LIMITS.context, fail),
     maxRunning: checkInteger('maxRunning', o.maxRunning ?? 32, 1, 256, fail),
     maxQueue: checkInteger('maxQueue', o.maxQueue ?? 1024, 0, 1_000_000, fail),
     cacheTokens: o.cacheTokens === undefined ? undefined : checkInteger('cacheTokens', o.cacheTokens, 1, 2 ** 31, fail),

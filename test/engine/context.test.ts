@@ -38,6 +38,6 @@ test('a smaller maxContext bounds a request, without a warning', async (t) => {
   t.is((await engine.generate([1], { maxTokens: 100, ignoreEos: true })).tokens.length, 19)
   await engine.close()
   t.is((await inspect(MODEL, { maxContext: 2 ** 20 })).contextTokens > 128, true)
-  await t.throwsAsync(Engine.load(MODEL, { maxContext: 2 ** 20 + 1 }), { instanceOf: OptionError })
+  await t.throwsAsync(Engine.load(MODEL, { maxContext: 2 ** 24 + 1 }), { instanceOf: OptionError })
   await t.throwsAsync(Engine.load(MODEL, { maxContext: 0 }), { instanceOf: OptionError })
 })
