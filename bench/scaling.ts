@@ -43,7 +43,7 @@ const DEFAULTS = {
     size: 'small',
     variants: ['mlra_4', 'mlra_2', 'mla', 'gla_2', 'gla_4', 'gqa', 'mqa', 'mha'],
     ranks: [1, 2, 4],
-    contexts: [1024, 4096, 16384, 65536, 131072],
+    contexts: [1024, 4096, 16384, 65536, 131072, 524288, 2097152],
     cache: 'bf16',
   },
   gpu: { size: '2.9b', variants: ['mlra_4', 'mla', 'gla_2', 'gqa'], ranks: [1], contexts: [1024, 16384, 131072, 524288], cache: 'f16' },
@@ -147,7 +147,7 @@ async function measureCell(
   predicted: number,
   why: 'time' | 'profile' | 'warm-up',
 ): Promise<void> {
-  const steps = cell.context > 100_000 ? 3 : cell.context > 20_000 ? 5 : 9
+  const steps = cell.context > 200_000 ? 2 : cell.context > 100_000 ? 3 : cell.context > 20_000 ? 5 : 9
   const before = readCounters(engine)
   const { timings, tokens } = await engine.generate([...prompt.slice(0, cell.context), 1], { maxTokens: steps, ignoreEos: true })
   const after = readCounters(engine)
@@ -289,7 +289,7 @@ function outcome(context: BenchContext, rows: readonly ScalingRow[], { size, par
 
 function pictures(rows: readonly ScalingRow[]): Picture[] {
   const contexts = [...new Set(rows.map((r) => r.context))]
-  const longest = Math.max(...contexts)
+  const longest = longestOfAll(rows)
   const facet = (ranks: number) => (ranks === 1 ? '1 rank' : `${ranks} ranks`)
   const timed = rows.filter((row): row is ScalingRow & { ms: Sample } => row.ms !== undefined)
   const point = (row: ScalingRow & { ms: Sample }): Point => ({
@@ -333,7 +333,7 @@ function answer(rows: readonly ScalingRow[], { backend }: BenchContext): string[
   const at = (variant: string, ranks: number, context: number) =>
     rows.find((r) => r.variant === variant && r.ranks === ranks && r.context === context)
   const timed = rows.filter((r) => r.ms !== undefined)
-  const longest = Math.max(...timed.map((r) => r.context))
+  const longest = longestOfAll(rows)
   const most = Math.max(...timed.map((r) => r.ranks))
   const sentences: string[] = []
   const mlra = at('mlra_4', most, longest)
@@ -355,10 +355,27 @@ function answer(rows: readonly ScalingRow[], { backend }: BenchContext): string[
       ? 'The bytes that the ranks counted while reading are those predicted, in every cell.'
       : `The bytes counted are not those predicted in ${wrong.length} cells.`,
   )
+  const furthest = timed.reduce((a, b) => (b.context > a.context || (b.context === a.context && b.variant === 'mlra_4') ? b : a))
+  if (furthest.context > longest)
+    sentences.push(
+      `The longest context that fits: ${furthest.context} tokens, ${furthest.variant} at ${furthest.ranks} ranks in ${furthest.ms?.median.toFixed(0)} ms a token.`,
+    )
   const missing = rows.filter((r) => r.missing !== undefined)
-  if (missing.length > 0)
-    sentences.push(`Not measured: ${missing.map((r) => `${r.variant} at ${r.ranks} x ${r.context} (${r.missing as string})`).join(', ')}.`)
+  const names = [...new Set(missing.map((r) => `${r.variant} at ${r.context} tokens`))].map((name) => {
+    const without = missing.filter((r) => name === `${r.variant} at ${r.context} tokens`)
+    return `${name} (${without.map((r) => r.ranks).join(', ')} ranks: ${[...new Set(without.map((r) => r.missing))].join(', ')})`
+  })
+  if (names.length > 0)
+    sentences.push(`Not measured: ${names.join('; ')}.${backend === 'wasm' ? ' A rank has one WebAssembly memory, of 4 GiB at most.' : ''}`)
   return sentences
+}
+
+/** The longest context at which MLRA-4 and MLA, or whatever else was measured, have times at every rank count. */
+function longestOfAll(rows: readonly ScalingRow[]): number {
+  const compared = rows.filter((r) => r.variant === 'mlra_4' || r.variant === 'mla')
+  const of = compared.length > 0 ? compared : rows
+  const contexts = [...new Set(rows.map((r) => r.context))].filter((n) => of.every((r) => r.context !== n || r.ms !== undefined))
+  return Math.max(...(contexts.length > 0 ? contexts : rows.filter((r) => r.ms !== undefined).map((r) => r.context)))
 }
 
 /** A CPU is bound by arithmetic where a GPU is bound by bytes. */
