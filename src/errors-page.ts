@@ -7,7 +7,7 @@ export function errorsPage(): string {
     '# Errors',
     '',
     'Every error is a `TetradError` (or one of its subclasses) with a stable `code`, and `what`, `expected`, `actual` and `remedy` as texts.',
-    'The command prints them on stderr and exits with 1. This page is made from `src/errors.ts` by `node scripts/errors-doc.mjs`.',
+    'The command prints them on stderr and exits with 1, or with 130 when Ctrl-C stopped it. This page is made from `src/errors.ts` by `node scripts/errors-doc.mjs`.',
     '',
     '| code | meaning | what helps |',
     '|---|---|---|',

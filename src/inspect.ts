@@ -52,7 +52,8 @@ export interface Inspection {
 /** Reads headers only. Throws what Engine.load would throw for the same files and options. */
 export async function inspect(dir: string, options: EngineOptions = {}): Promise<Inspection> {
   const asked = resolveOptions(options)
-  const resolved = { ...asked, backend: (await chooseBackend(asked)).backend }
+  const { backend, ranks } = await chooseBackend(asked)
+  const resolved = { ...asked, backend, ranks }
   const model = await openModel(dir, resolved.variant)
   const plan = planRun(model, resolved, availableParallelism(), availableMemory())
   const layout = layoutModel(model.lowered.shape, plan)

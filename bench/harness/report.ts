@@ -2,14 +2,23 @@
 
 import { existsSync } from 'node:fs'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
-import { dirname, join, relative } from 'node:path'
+import { basename, dirname, join, relative } from 'node:path'
+import { OptionError } from '../../src/index.js'
 import { BENCHMARKS } from '../registry.js'
 import { type BenchResult, cells, drawAll, machineLine, pictureName, remarks } from './results.js'
 
-/** Writes it beside the folder of results, and draws their pictures anew. Returns its path. */
+/** Writes it beside a folder called results, else into the folder, and draws their pictures anew. Returns its path. Throws OptionError. */
 export async function writeReport(results: string): Promise<string> {
-  const path = join(dirname(results), 'REPORT.md')
-  const machines = (await readdir(results, { withFileTypes: true })).filter((entry) => entry.isDirectory()).map((entry) => entry.name)
+  const path = join(basename(results) === 'results' ? dirname(results) : results, 'REPORT.md')
+  const entries = await readdir(results, { withFileTypes: true }).catch((cause: Error) => {
+    throw new OptionError('OPTION_INVALID', {
+      what: 'there are no results for a report',
+      expected: `folders of machines in ${results}`,
+      actual: cause.message,
+      remedy: 'Run a benchmark first, or name the folder of its results with --out.',
+    })
+  })
+  const machines = entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name)
   const sections: string[] = []
   for (const { name, question } of BENCHMARKS) {
     const found: string[] = []

@@ -111,9 +111,11 @@ export async function convert(dir: string, out: string, options: ConvertOptions)
       await file.close()
     }
     await rename(partial, join(out, 'model.safetensors'))
-    await copyFile(join(dir, 'tokenizer.json'), join(out, 'tokenizer.json')).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error
-    })
+    for (const name of BESIDE) {
+      await copyFile(join(dir, name), join(out, name)).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error
+      })
+    }
     const config = JSON.parse(await readFile(join(dir, 'config.json'), 'utf8')) as Record<string, unknown>
     const packed = { version: PACKED_VERSION, weights, embedding: plan.embedding }
     await writeFile(join(out, 'config.json'), `${JSON.stringify({ ...config, variant: model.variant.name, packed }, null, 2)}\n`)
@@ -124,6 +126,9 @@ export async function convert(dir: string, out: string, options: ConvertOptions)
   }
   return { dir: out, variant: model.variant.name, weights, bytes }
 }
+
+/** What belongs to a model beside its weights, where it is there. */
+const BESIDE = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja']
 
 /** What is kept as it is stored is copied byte for byte, which a view of other elements would not survive. */
 function refuseView(source: TensorSource | undefined): void {

@@ -16,6 +16,12 @@ export interface EngineFlags {
   variant?: string
   simd: string
   maxContext?: number
+  cacheTokens?: number
+  maxRunning?: number
+  maxQueue?: number
+  prefillChunk?: number
+  stepDeadlineMs?: number
+  maxRestarts?: number
   json?: boolean
 }
 
@@ -40,8 +46,10 @@ export function ids(text: string): number[] {
 
 export function engineOptions(flags: EngineFlags): EngineOptions {
   const { ranks, backend, adapter, gpuKernels, simd, weights, cache, variant, maxContext } = flags
+  const { cacheTokens, maxRunning, maxQueue, prefillChunk, stepDeadlineMs, maxRestarts } = flags
+  const sizes = { maxContext, cacheTokens, maxRunning, maxQueue, prefillChunk, stepDeadlineMs, maxRestarts }
   // Engine.load checks the values; the cast only lets them through to it.
-  return { ranks, backend, simd, weights, cache, ...given({ adapter, gpuKernels, variant, maxContext }) } as EngineOptions
+  return { ranks, backend, simd, weights, cache, ...given({ adapter, gpuKernels, variant, ...sizes }) } as EngineOptions
 }
 
 /** The options that were given. */
@@ -60,6 +68,12 @@ export function withEngineFlags(command: Command): Command {
     .option('--cache <format>', 'cached latents: f32, bf16, int8 (wasm), or f16 (gpu)', 'f32')
     .option('--variant <name>', 'attention variant, where the keys do not tell it (mla_no_scale)')
     .option('--max-context <n>', "most tokens of a request (default: the model's block_size)", number)
+    .option('--cache-tokens <n>', 'tokens that the cache holds, all requests together (default: by the free memory)', number)
+    .option('--max-running <n>', 'requests that run at once, 1 to 256 (default: 32)', number)
+    .option('--max-queue <n>', 'requests that wait beyond those (default: 1024)', number)
+    .option('--prefill-chunk <n>', "a prompt's tokens in one step, 1 to 4096 (default: 64)", number)
+    .option('--step-deadline-ms <n>', 'milliseconds that a rank may let the others wait (default: 30000)', number)
+    .option('--max-restarts <n>', 'restarts of the ranks within a minute before the engine fails (default: 5)', number)
     .option('--json', 'print one line of JSON on stdout and nothing else there')
 }
 

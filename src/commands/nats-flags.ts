@@ -17,7 +17,7 @@ export function withNatsFlags(command: Command, what: string): Command {
   return command
     .option(
       '--nats [url]',
-      `${what}: nats://[user:password@]host[:4222], tls:// for TLS; with commas for several servers of a cluster (default: the environment variable TETRAD_NATS_URL)`,
+      `${what}: nats://[user:password@]host[:4222], tls:// for TLS; with commas for several servers of a cluster (without an address: that of the environment variable TETRAD_NATS_URL)`,
     )
     .option('--nats-creds <file>', 'credentials for it')
     .option('--nats-ca <file>', 'certificates of its authorities')

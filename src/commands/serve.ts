@@ -39,7 +39,11 @@ export function addServe(program: Command): void {
     .option('--host <address>', 'address to listen at; others than the loopback let other machines ask', '127.0.0.1')
     .option('--port <n>', '0: any that is free', number, 8000)
     .option('--api-key <key>', 'clients must send it (default: the environment variable TETRAD_API_KEY, else none)')
-    .option('--allow-host <name>', "name under which clients may ask, besides localhost; '*' for any; again for another", collect)
+    .option(
+      '--allow-host <name>',
+      "name under which clients may ask, besides localhost, --host and addresses; '*' for any; again for another",
+      collect,
+    )
     .option('--allow-origin <origin>', 'origin of pages that may ask; again for another', collect)
     .option('--log-prompts', 'write prompts to the log')
     .option('--replicas <n>', 'processes with an engine each, 1 to 64, behind this one (default: the engine is in this process)', number)
@@ -157,12 +161,11 @@ async function listen(
   hooks: Hooks,
 ): Promise<void> {
   const { createServer } = await import('../serve/server.js')
-  const any = flags.allowHost?.includes('*') === true
+  // Whoever has the key is no page of another site.
+  const any = flags.allowHost?.includes('*') === true || (isWildcard(flags.host) && apiKey !== undefined)
   const { app, drain } = createServer(models, {
     apiKey,
-    hosts: any
-      ? []
-      : ['localhost', '127.0.0.1', '[::1]', ...(flags.host === '0.0.0.0' || flags.host === '::' ? [] : [flags.host]), ...(flags.allowHost ?? [])],
+    hosts: any ? [] : ['localhost', flags.host, ...(flags.allowHost ?? [])],
     origins: flags.allowOrigin ?? [],
     logger: { level: 'info', redact: ['req.headers.authorization'] },
   })
@@ -185,6 +188,11 @@ async function listen(
   console.error(`draining: running requests have ${flags.drainMs} ms`)
   // Stops accepting; resolves when answers have been sent, which the engines' own limit bounds.
   await Promise.all([app.close(), hooks.end()])
+}
+
+/** All addresses of this machine. */
+function isWildcard(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
 }
 
 function log(text: string): void {

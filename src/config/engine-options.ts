@@ -1,5 +1,6 @@
 // Options of Engine.load, checked once. Knows nothing of the model.
 import { availableParallelism } from 'node:os'
+import type { BackendName } from '../../kernels/backend.js'
 import { SIMD_LEVELS } from '../../kernels/wasm/simd-level.js'
 import { RANK_COUNTS, type RankCount } from '../../workers/protocol.js'
 import { OptionError } from '../errors.js'
@@ -9,11 +10,14 @@ import { LIMITS } from './limits.js'
 
 /** What Engine.load takes. */
 export interface EngineOptions {
-  /** Worker threads that share the model's four shards: 1, 2 or 4. Default 'auto': the largest not above the free cores. */
+  /**
+   * Worker threads that share the model's four shards: 1, 2 or 4. Default 'auto': the largest not above the cores, or on a GPU above the
+   * adapters that are named (1 without: ranks on one card are time-sliced by its driver).
+   */
   ranks?: 'auto' | 1 | 2 | 4
   /**
    * 'gpu' (each rank its own device, through gpu.js), 'wasm' (WebAssembly SIMD) or 'reference' (float64, slow, the oracle). Default
-   * 'auto': gpu when a hardware adapter answers, else wasm.
+   * 'auto': gpu when a hardware adapter answers, else wasm; wasm for a cache of int8, which the GPU has not.
    */
   backend?: 'auto' | 'gpu' | 'wasm' | 'reference'
   /**
@@ -52,8 +56,8 @@ export interface EngineOptions {
   /** Prompt tokens of one step, 1..4096. Default 64. It never changes a bit of the output. */
   prefillChunk?: number
   /**
-   * Most tokens of a request, 1..16777216, prompt and output. Default: the model's block_size. Beyond it the model was not
-   * trained: rotary positions go on, and a warning says so.
+   * Most tokens of a request, 1..16777216, prompt and output; what the cache holds if that is less (info.contextTokens; a warning says so).
+   * Default: the model's block_size. Beyond it the model was not trained: rotary positions go on, and a warning says so.
    */
   maxContext?: number
   /** Requests that run at once, 1..256. Default 32. */
@@ -62,7 +66,10 @@ export interface EngineOptions {
   maxQueue?: number
   /** Size of the KV cache in tokens, all requests together. Default: see cacheBytes. */
   cacheTokens?: number
-  /** Size of the KV cache in bytes, all ranks together. Default: a quarter of the free memory, at most maxRunning full contexts. */
+  /**
+   * Size of the KV cache in bytes, all ranks together. Default: a quarter of the machine's free memory, at most maxRunning full contexts,
+   * 3 GiB a rank on the CPU, and 1 GiB a layer and rank on a GPU.
+   */
   cacheBytes?: number
   /** Restarts of the ranks after failures before the engine fails for good, 0..1000, within restartWindowMs. Default 5. */
   maxRestarts?: number
@@ -87,6 +94,8 @@ export interface LoadProgress {
 /** The options with every default filled in, except what depends on the checkpoint. */
 export interface ResolvedOptions {
   readonly ranks: RankCount
+  /** 'auto' was asked for: the backend decides as well. */
+  readonly ranksAreAutomatic: boolean
   readonly backend: 'auto' | 'gpu' | 'wasm' | 'reference'
   /** Names; none: the first hardware adapter. */
   readonly adapter: readonly string[]
@@ -143,10 +152,12 @@ export function resolveOptions(options: EngineOptions = {}): ResolvedOptions {
   }
   const ranks = checkOneOf('ranks', o.ranks ?? 'auto', ['auto', ...RANK_COUNTS] as const, fail)
   const backend = checkOneOf('backend', o.backend ?? 'auto', ['auto', 'gpu', 'wasm', 'reference'] as const, fail)
+  const adapter = adapterNames(o.adapter)
   return Object.freeze({
-    ranks: ranks === 'auto' ? automaticRanks(availableParallelism()) : ranks,
+    ranks: ranks === 'auto' ? ranksOf(backend, adapter) : ranks,
+    ranksAreAutomatic: ranks === 'auto',
     backend,
-    adapter: adapterNames(o.adapter),
+    adapter,
     gpuChecks: checkBoolean('gpuChecks', o.gpuChecks, fail),
     gpuKernels: checkOneOf('gpuKernels', o.gpuKernels ?? 'auto', ['auto', 'gpu.js'] as const, fail),
     variant: o.variant === undefined ? undefined : checkOneOf('variant', o.variant as string, VARIANT_NAMES, fail),
@@ -175,7 +186,12 @@ function adapterNames(value: unknown): readonly string[] {
   return Object.freeze(typeof names === 'string' ? [names] : [...names])
 }
 
-/** The largest rank count not above the cores. availableParallelism heeds affinity and, from Node 22 on, cgroup quotas. */
+/** What 'auto' ranks are on a backend; 'auto' itself counts as the CPU. availableParallelism heeds affinity and, from Node 22 on, cgroup quotas. */
+export function ranksOf(backend: 'auto' | BackendName, adapters: readonly string[]): RankCount {
+  return automaticRanks(backend === 'gpu' ? adapters.length : availableParallelism())
+}
+
+/** The largest rank count not above the cores. */
 export function automaticRanks(cores: number): RankCount {
   return cores >= 4 ? 4 : cores >= 2 ? 2 : 1
 }

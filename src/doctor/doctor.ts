@@ -73,7 +73,7 @@ export async function doctor(options: DoctorOptions = {}): Promise<Diagnosis> {
     simd: SIMD_LEVELS.slice(0, SIMD_LEVELS.indexOf(bestSimdLevel(assetUrl('dist/kernels/wasm/'))) + 1),
     gpu: { ...lookForGpus(), ...(dawnError === undefined ? {} : { dawnError }), adapters, unanswered },
     ...(adapter === undefined ? {} : { adapter }),
-    auto: { ...(choice ?? { reason: 'the driver does not answer' }), ranks: automaticRanks(cores) },
+    auto: { ...(choice ?? { reason: 'the driver does not answer' }), ranks: choice?.ranks ?? automaticRanks(cores) },
   }
   return { ...facts, missing: findMissing(facts) }
 }
@@ -93,7 +93,7 @@ async function describeAdapters(unanswered: string[]): Promise<AdapterDescriptio
 }
 
 /** An adapter that does not answer to its name is a finding here. */
-async function chooseOrTell(options: ResolvedOptions): Promise<BackendChoice | { reason: string }> {
+async function chooseOrTell(options: ResolvedOptions): Promise<Partial<BackendChoice> & Pick<BackendChoice, 'reason'>> {
   try {
     return await chooseBackend(options)
   } catch (error) {

@@ -1,20 +1,24 @@
 // Which backend 'auto' is on this machine, and why. Looks for adapters only where the system has a GPU.
 import { existsSync, readdirSync } from 'node:fs'
 import type { BackendName } from '../../kernels/backend.js'
+import { requestOf } from '../../kernels/gpu/adapter.js'
 import { findAdapter } from '../../kernels/gpu/context.js'
-import type { ResolvedOptions } from '../config/engine-options.js'
+import type { RankCount } from '../../workers/protocol.js'
+import { type ResolvedOptions, ranksOf } from '../config/engine-options.js'
 import { OptionError } from '../errors.js'
 
 export interface BackendChoice {
   readonly backend: BackendName
+  readonly ranks: RankCount
   /** For people. */
   readonly reason: string
 }
 
 /** Throws OptionError for options that the backend does not have, or a named adapter that does not answer. */
 export async function chooseBackend(options: ResolvedOptions): Promise<BackendChoice> {
-  const choice = options.backend === 'auto' ? await automaticBackend(options) : { backend: options.backend, reason: 'it was asked for' }
-  const { backend } = choice
+  const chosen = options.backend === 'auto' ? await automaticBackend(options) : { backend: options.backend, reason: 'it was asked for' }
+  const { backend } = chosen
+  const choice = { ...chosen, ranks: options.ranksAreAutomatic ? ranksOf(backend, options.adapter) : options.ranks }
   if (backend === 'gpu') {
     if (options.cache === 'int8') throw unsupported("cache: 'int8'", 'gpu backend', "Choose cache: 'f16' or 'bf16', or backend: 'wasm'.")
     if (options.gpuKernels === 'gpu.js' && (options.cache !== 'f32' || options.weights === 'int8')) {
@@ -31,11 +35,14 @@ export async function chooseBackend(options: ResolvedOptions): Promise<BackendCh
   return choice
 }
 
-async function automaticBackend({ adapter: names }: ResolvedOptions): Promise<BackendChoice> {
+async function automaticBackend({ adapter: names, cache }: ResolvedOptions): Promise<Omit<BackendChoice, 'ranks'>> {
   const [name] = names
+  if (name === undefined && cache === 'int8') return { backend: 'wasm', reason: "the GPU has no cache: 'int8'" }
   if (name === undefined && !hasGpu()) return { backend: 'wasm', reason: 'the system has no GPU device' }
-  const adapter = await findAdapter({ adapter: name, checks: true }).catch(() => undefined)
-  if (adapter && (name !== undefined || !adapter.software)) return { backend: 'gpu', reason: `${adapter.description || adapter.device} answers` }
+  const request = requestOf({ adapters: names, checks: true, kernels: 'auto' }, 0)
+  const adapter = await findAdapter(request).catch(() => undefined)
+  if (adapter && (request.adapter !== undefined || !adapter.software))
+    return { backend: 'gpu', reason: `${adapter.description || adapter.device} answers` }
   if (name === undefined)
     return { backend: 'wasm', reason: adapter ? `the only adapter is software: ${adapter.description}` : 'no GPU adapter answers' }
   throw new OptionError('OPTION_INVALID', {

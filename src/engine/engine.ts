@@ -65,8 +65,8 @@ export class Engine implements AsyncDisposable {
   static async load(dir: string, options: EngineOptions = {}): Promise<Engine> {
     const start = performance.now()
     const asked = resolveOptions(options)
-    const { backend, reason: backendReason } = await chooseBackend(asked)
-    const resolved = { ...asked, backend }
+    const { backend, ranks, reason: backendReason } = await chooseBackend(asked)
+    const resolved = { ...asked, backend, ranks }
     const model = await openModel(dir, resolved.variant)
     const available = availableMemory()
     const plan = planRun(model, resolved, availableParallelism(), available)
@@ -87,6 +87,12 @@ export class Engine implements AsyncDisposable {
       process.emitWarning(`the context is ${plan.contextTokens} tokens, and the model was trained for ${trained}: its output beyond may be poor`, {
         type: 'TetradWarning',
         code: 'CONTEXT_BEYOND_TRAINING',
+      })
+    }
+    if (plan.contextTokens < (asked.maxContext ?? 0)) {
+      process.emitWarning(`the context is ${plan.contextTokens} tokens, which the cache holds, and not the ${asked.maxContext} of maxContext`, {
+        type: 'TetradWarning',
+        code: 'CONTEXT_CUT',
       })
     }
     return new Engine({ model, plan, layout, tokenizer, memories, events, maxWaiting, backendReason, ...started, loadMs: performance.now() - start })

@@ -13,7 +13,7 @@ export interface GenerateParams {
   maxTokens?: number
   /** Fewest tokens: ids that end the text are barred before, and stop strings not looked for. Default 0. */
   minTokens?: number
-  /** 0 (default) is greedy; up to 100. Logits are divided by it. */
+  /** 0 (default) is greedy; else from 0.001 to 100. Logits are divided by it. */
   temperature?: number
   /** Sample among the k most likely tokens, 1 or more. Default: all. */
   topK?: number
@@ -31,7 +31,7 @@ export interface GenerateParams {
   frequencyPenalty?: number
   /** Added to the logits of token ids before anything else, -1000 to 1000; 1024 entries at most. */
   logitBias?: Readonly<Record<number, number>>
-  /** Texts that end the output and are not part of it, at most 16 of 1000 characters. They may begin and end within tokens. */
+  /** Texts that end the output and are not part of it, at most 32 of 1000 characters. They may begin and end within tokens. */
   stop?: string | readonly string[]
   /** Token ids that end the output and are not part of it, beside the model's own; 32 at most. */
   stopTokenIds?: readonly number[]
@@ -120,7 +120,7 @@ const NAMES = [
   'signal',
 ]
 
-const MOST_STOPS = 16
+const MOST_STOPS = 32
 const LONGEST_STOP = 1000
 const MOST_STOP_IDS = 32
 const MOST_CHOICES = 64

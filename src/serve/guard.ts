@@ -1,11 +1,12 @@
 // Who may ask: the API key, the Host header (a page of another site that resolves its name to this machine is refused), the Origin.
 import { createHash, timingSafeEqual } from 'node:crypto'
+import { isIP } from 'node:net'
 import type { FastifyRequest } from 'fastify'
 import { HttpError } from './http-error.js'
 
 export interface GuardOptions {
   readonly apiKey: string | undefined
-  /** Names under which the server may be asked for, without port; undefined: any. */
+  /** Names under which the server may be asked for, besides addresses, without port; undefined: any. */
   readonly hosts: ReadonlySet<string> | undefined
   /** Origins of pages that may ask, besides the server's own. */
   readonly origins: ReadonlySet<string>
@@ -22,7 +23,8 @@ export function guard({ apiKey, hosts, origins }: GuardOptions): (request: Fasti
   return (request) => {
     const host = request.headers.host ?? ''
     const name = host.replace(/:\d+$/, '').toLowerCase()
-    if (hosts && !hosts.has(name)) {
+    // Nobody can make an address stand for another machine.
+    if (hosts && !hosts.has(name) && isIP(name.replace(/^\[(.*)\]$/, '$1')) === 0) {
       throw new HttpError(
         403,
         'invalid_request_error',

@@ -62,6 +62,9 @@ function ofEngine(error: TetradError): HttpError {
       return new HttpError(400, 'invalid_request_error', error.message, { code, cause: error })
     case 'MESSAGE_TOO_LARGE':
       return new HttpError(413, 'invalid_request_error', error.message, { code, cause: error })
+    // The model's own: asking again gives the same.
+    case 'NON_FINITE_LOGITS':
+      return new HttpError(500, 'server_error', error.message, { code, cause: error })
     case 'TIMEOUT':
       return new HttpError(504, 'timeout', error.message, { code, cause: error })
     default:

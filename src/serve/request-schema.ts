@@ -118,7 +118,6 @@ export const CHAT_SCHEMA = {
               },
             ],
           },
-          name: { type: 'string' },
         },
         required: ['role', 'content'],
         additionalProperties: false,
@@ -164,8 +163,9 @@ export function generateParams(
   return { ...known, temperature, n, signal }
 }
 
-/** Fields with null are as if they were not there: clients send those. */
-export function withoutNulls(body: unknown): unknown {
-  if (typeof body !== 'object' || body === null || Array.isArray(body)) return body
-  return Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
+/** Fields with null are as if they were not there, down to the parts of a message: clients send those, and this server's own answers have them. */
+export function withoutNulls(body: unknown, depth = 4): unknown {
+  if (typeof body !== 'object' || body === null || depth < 0) return body
+  if (Array.isArray(body)) return typeof body[0] === 'object' ? body.map((item) => withoutNulls(item, depth - 1)) : body
+  return Object.fromEntries(Object.entries(body).flatMap(([name, value]) => (value === null ? [] : [[name, withoutNulls(value, depth - 1)]])))
 }

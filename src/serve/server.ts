@@ -24,7 +24,7 @@ export interface ServerOptions {
   readonly logger?: FastifyServerOptions['logger']
 }
 
-const LOOPBACK = ['localhost', '127.0.0.1', '[::1]']
+const LOOPBACK = ['localhost']
 
 export interface TetradServer {
   readonly app: FastifyInstance

@@ -122,6 +122,7 @@ test('what a benchmark would ignore is refused, and so is what is out of range',
     [['scaling', '--quick', '--variant', 'mlx'], /no such variant/],
     [['scaling', '--quick', '--cache', 'f16'], /cache: 'f16'/],
     [['nonsense'], /no benchmark of this name/],
+    [['report', '--out', join(temporary(t), 'none')], /there are no results for a report/],
     [['prediction', '--out', join(temporary(t), 'none')], /needs results that are not there/],
     [['peers', '--peers', temporary(t)], /lacks packages/],
   ] as const) {

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync, truncateSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, cpSync, existsSync, openSync, readdirSync, readFileSync, readSync, truncateSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { CheckpointError, convert, Engine, type ErrorCode, inspect, OptionError, TetradError } from '../../src/index.js'
@@ -35,6 +35,16 @@ test('the tokenizer comes along, and the text is that of the original', async (t
   const engine = await Engine.load(out)
   t.is((await engine.generate('Once upon a time', { maxTokens: 8 })).text, ' there was a man who had a wife')
   await engine.close()
+})
+
+test('the chat template and its settings come along', async (t) => {
+  const from = join(temporary(t), 'from')
+  const out = join(temporary(t), 'out')
+  cpSync(`${FIXTURES}golden/mlra_4`, from, { recursive: true })
+  const beside = { 'chat_template.jinja': '{{ messages[0].content }}', 'tokenizer_config.json': '{"bos_token":"<s>"}' }
+  for (const [name, text] of Object.entries(beside)) writeFileSync(join(from, name), text)
+  await convert(from, out, { weights: 'bf16' })
+  for (const [name, text] of Object.entries(beside)) t.is(readFileSync(join(out, name), 'utf8'), text)
 })
 
 test('nothing is overwritten, and wrong options are named', async (t) => {

@@ -37,6 +37,12 @@ test('a smaller maxContext bounds a request, without a warning', async (t) => {
   const engine = await Engine.load(MODEL, { ranks: 1, maxContext: 20 })
   t.is((await engine.generate([1], { maxTokens: 100, ignoreEos: true })).tokens.length, 19)
   await engine.close()
+  const warned = once(process, 'warning')
+  const small = await Engine.load(MODEL, { ranks: 1, maxContext: 100, cacheTokens: 64 })
+  const [warning] = (await warned) as [Error & { code: string }]
+  t.is(warning.code, 'CONTEXT_CUT')
+  t.is(small.info.contextTokens, 64)
+  await small.close()
   t.is((await inspect(MODEL, { maxContext: 2 ** 20 })).contextTokens > 128, true)
   await t.throwsAsync(Engine.load(MODEL, { maxContext: 2 ** 24 + 1 }), { instanceOf: OptionError })
   await t.throwsAsync(Engine.load(MODEL, { maxContext: 0 }), { instanceOf: OptionError })

@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
+import { get, type IncomingMessage } from 'node:http'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
@@ -42,6 +43,23 @@ test('serve says where it is, answers, and at SIGTERM lets a running answer end'
   t.is((await ended)[0], 0)
   t.true(output.out.includes('"msg":"request completed"'))
   t.false(output.out.includes('Once'), 'a prompt is in the log')
+})
+
+test('serve at all addresses: with a key under any name, without one under none but its own', async (t) => {
+  for (const [args, status] of [
+    [['--api-key', 'k'], 200],
+    [[], 403],
+    [['--allow-host', 'hub'], 200],
+  ] as const) {
+    const { child, until, ended } = tetrad(t, 'serve', '--host', '0.0.0.0', '--port', '0', '--ranks', '1', ...args)
+    const [, port] = await until('err', /ready: http:\/\/[^ ]*:(\d+)\/v1/)
+    const request = get({ host: '127.0.0.1', port, path: '/ready', headers: { host: `hub:${port}` } })
+    const [response] = (await once(request, 'response')) as [IncomingMessage]
+    response.resume()
+    t.is(response.statusCode, status, args.join(' '))
+    child.kill('SIGTERM')
+    t.is((await ended)[0], 0)
+  }
 })
 
 test('serve with replicas: they end with it, also when it is killed', async (t) => {

@@ -113,9 +113,12 @@ test('chat: a conversation is rendered, streamed with roles, and its prefix is c
   }
   t.is(text, answer)
   t.deepEqual(roles, ['assistant'])
+  // The answer goes back as it came, with its null for a refusal.
+  const message = first.choices[0]?.message as { role: 'assistant'; content: string; refusal: null }
+  t.is(message.refusal, null)
   const next = await client.chat.completions.create({
     model: 'tiny',
-    messages: [...messages, { role: 'assistant', content: answer }, { role: 'user', content: 'Go on.' }],
+    messages: [...messages, message, { role: 'user', content: 'Go on.' }],
     max_tokens: 4,
     temperature: 0,
   })
@@ -150,6 +153,15 @@ test('what is not supported, unknown or out of range is refused by name, and the
   }
   const post = (body: string | Buffer, headers: Record<string, string> = { 'content-type': 'application/json' }) =>
     fetch(`${address}/v1/completions`, { method: 'POST', body, headers })
+  for (const [more, named] of [
+    [{ refusal: 'no' }, 'messages.0.refusal'],
+    [{ name: 'me' }, 'messages.0.name'],
+    [{ content: null }, 'messages.0.content'],
+  ] as const) {
+    const messages = [{ role: 'user', content: 'Go on.', ...more }] as unknown as { role: 'user'; content: string }[]
+    const error = await t.throwsAsync(client.chat.completions.create({ model: 'tiny', messages }), { instanceOf: OpenAI.APIError })
+    t.is((error as InstanceType<typeof OpenAI.APIError>).param, named)
+  }
   for (const [response, status] of [
     [post('{'), 400],
     [post('[]'), 400],
@@ -184,6 +196,10 @@ test('an API key is asked for, another name or another page is refused, health i
   t.is((await get('/health', { origin: address })).status, 200)
   const raw = await exchange(port, `GET /health HTTP/1.1\r\nHost: evil.example:${port}\r\nConnection: close\r\n\r\n`)
   t.regex(raw, /^HTTP\/1\.1 403/)
+  for (const host of ['192.168.7.7', `192.168.7.7:${port}`, `[fe80::1]:${port}`]) {
+    const answered = await exchange(port, `GET /health HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)
+    t.regex(answered, /^HTTP\/1\.1 200/, host)
+  }
   // A header can't be smuggled into an answer.
   const injected = await exchange(
     port,
