@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import type { CacheRow, SharedMemory } from '../kernels/backend.js'
 import { bufferOf } from '../kernels/open-space.js'
+import { randomWord } from '../kernels/random-values.js'
 import { type CacheRows, cacheRows } from '../workers/attention-plan.js'
 import { type DispatchFacts, FAULT_KINDS, type FaultKind, PAGE_TOKENS, SITES, type Site } from '../workers/protocol.js'
 import type { RankLayout } from '../workers/rank-layout.js'
@@ -78,15 +79,11 @@ function fillPages(memory: Uint8Array, { layers }: RankLayout, pages: readonly n
   }
 }
 
-/**
- * A page of random values of 0.125 to 2, of either sign: bfloat16 pairs, which are float32 values as well; or integers with scales that
- * give values in -1..1. None is so small that it or its products are subnormal, which some processors take a hundred times as long for.
- */
-function randomPage(row: CacheRow): Uint8Array {
-  const random = (i: number) => Math.imul(i + 1, 2654435761) >>> 16
-  const bfloat16 = (bits: number) => (bits & 0x807f) | ((124 + ((bits >>> 7) & 3)) << 7)
-  if (row.format !== 'int8') return new Uint8Array(Uint16Array.from({ length: (PAGE_TOKENS * row.bytes) / 2 }, (_, i) => bfloat16(random(i))).buffer)
-  const page = new Uint8Array(Int8Array.from({ length: PAGE_TOKENS * row.bytes }, (_, i) => (random(i) % 255) - 127).buffer)
+/** A page of random values; of integers with scales that give values in -1..1. */
+function randomPage({ format, ...row }: CacheRow): Uint8Array {
+  const bytes = PAGE_TOKENS * row.bytes
+  if (format !== 'int8') return new Uint8Array(Int32Array.from({ length: bytes / 4 }, (_, i) => randomWord(i, format)).buffer)
+  const page = new Uint8Array(Int8Array.from({ length: bytes }, (_, i) => ((Math.imul(i + 1, 2654435761) >>> 16) % 255) - 127).buffer)
   const view = new DataView(page.buffer)
   for (let start = 0; start < page.length; start += row.bytes) {
     const keys = new Int8Array(page.buffer, start, row.sumWidth)

@@ -7,6 +7,7 @@ import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import type { GpuContext } from '../../kernels/gpu/context.js'
 import { type Command, Program } from '../../kernels/gpu/program.js'
 import { bufferOf, openSpace } from '../../kernels/open-space.js'
+import { randomWord } from '../../kernels/random-values.js'
 import type { Rows } from '../../kernels/rows.js'
 import type { Collectives } from '../collectives.js'
 import { cut } from '../cuts.js'
@@ -293,10 +294,7 @@ export class GpuRunner {
   /** Random values in every row of the cache. */
   async fillCache(): Promise<void> {
     const { queue } = this.#program.device
-    // Of either format: exponents that are moderate, no NaN.
-    const words = Uint32Array.from({ length: 1 << 18 }, (_, i) => Math.imul(i + 1, 2654435761))
-    const mask = this.#plan.format === 'f32' ? 0xbf7fffff : 0xbd7fbd7f
-    for (const [i, word] of words.entries()) words[i] = word & mask
+    const words = Int32Array.from({ length: 1 << 18 }, (_, i) => randomWord(i, this.#plan.format))
     for (const cache of this.#b.caches) {
       for (let at = 0; at < cache.size; at += words.byteLength) queue.writeBuffer(cache, at, words, 0, Math.min(words.length, (cache.size - at) / 4))
       queue.submit([])
