@@ -10,7 +10,7 @@ import { withoutNulls } from './request-schema.js'
 export interface ServerOptions {
   /** Asked for as Authorization: Bearer KEY. Default: none. */
   readonly apiKey?: string | undefined
-  /** Names under which the server may be asked for, without port. Default: localhost and its addresses; none: any name. */
+  /** Names under which the server may be asked for, besides addresses, without port. Default: localhost; none: any name. */
   readonly hosts?: readonly string[] | undefined
   /** Origins of pages that may ask, besides its own. Default: none. */
   readonly origins?: readonly string[]

@@ -15,8 +15,8 @@ if (!Number.isInteger(seed) || !(minutes > 0) || (values.replay !== undefined &&
   process.exit(1)
 }
 const rss = () => process.memoryUsage().rss / 2 ** 20
-/** Rounds until memory has levelled off. */
-const WARM_UP = 5
+/** Rounds until memory has levelled off, a fourth of them on a GPU if there is one. */
+const WARM_UP = 20
 let rssWarm = 0
 let rssHalf = 0
 let reported = performance.now()
@@ -41,9 +41,8 @@ try {
   const { worstRecoveryMs, ...counts } = summary
   for (const [name, count] of Object.entries(counts)) console.log(`${name.padEnd(16)}${count}`)
   console.log(`worst recovery  ${worstRecoveryMs.toFixed(0)} ms`)
-  console.log(
-    `RSS             ${rssWarm.toFixed(0)} MiB after ${WARM_UP} rounds, ${rssHalf.toFixed(0)} at half time, ${rss().toFixed(0)} MiB at the end`,
-  )
+  const warm = rssWarm > 0 ? `${rssWarm.toFixed(0)} MiB after ${WARM_UP} rounds, ` : ''
+  console.log(`RSS             ${warm}${rssHalf.toFixed(0)} at half time, ${rss().toFixed(0)} MiB at the end`)
 } catch (error) {
   console.error(error instanceof StressFailure ? error.message : error)
   process.exit(1)
