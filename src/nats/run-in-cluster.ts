@@ -54,7 +54,7 @@ export async function runInCluster(batch: ClusterBatch): Promise<void> {
     const counts = await Promise.all(named.map((group) => again(batch, () => streams.pending(group, id))))
     const pending = counts.reduce((sum, count) => sum + count, 0)
     const missing = facts.lines.size - output.done
-    if (missing > 0) checkVersions(batch)
+    if (missing > 0) await checkVersions(batch)
     if (missing > 0) log(`no result for ${STALLED_MS / 1000} s: of ${missing} requests ${pending} wait for a replica that takes jobs, or run in one`)
     // After a week without its end NATS has forgotten that it began.
     await again(batch, () => streams.begin(id, link.maxPayload))
@@ -107,13 +107,15 @@ async function take(data: Uint8Array, numbers: ReadonlyMap<number, string>, { ou
 }
 
 /** Nobody is left who gives the answers of this batch, but others who would give theirs. */
-function checkVersions({ groups, groupNow, output }: ClusterBatch): void {
-  for (const [model, group] of groups) {
+async function checkVersions({ path, groups, groupNow, output }: ClusterBatch): Promise<void> {
+  for await (const { customId, model } of readBatch(path)) {
+    if (output.has(customId)) continue
+    const group = groups.get(model)
     const now = groupNow(model)
     if (now === undefined || now === group) continue
     throw new BatchError('BATCH_OUTPUT_MISMATCH', {
       what: `the replicas of ${model} are of another version now`,
-      expected: group,
+      expected: group ?? model,
       actual: now,
       remedy: `Start replicas of the first version and run the command again (it has ${output.done} results), or name another file for the results.`,
     })
