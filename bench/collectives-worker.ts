@@ -4,7 +4,7 @@ import type { SharedMemory } from '../kernels/backend.js'
 import { openSpace } from '../kernels/open-space.js'
 import type { Rows } from '../kernels/rows.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
-import { Collectives } from '../workers/collectives.js'
+import { Collectives } from '../workers/collectives/collectives.js'
 
 export interface CollectivesTask {
   readonly module: WasmModule

@@ -1,13 +1,13 @@
 // Models of equal parameters for comparing variants: the paper's 2.9 B shapes, and the same scaled down. Made when asked for, in a folder.
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { elements } from '../src/checkpoint/tensor-source.js'
-import { VARIANT_NAMES, variantNamed } from '../src/config/attention-variants.js'
-import { lowerModel } from '../src/config/lower-model.js'
-import { parseModelConfig } from '../src/config/model-config.js'
 import { OptionError, synthesize } from '../src/index.js'
-import { describeTensors } from '../src/synth/describe-tensors.js'
-import { PRESETS, type PresetConfig } from '../src/synth/presets.js'
+import { VARIANT_NAMES, variantNamed } from '../src/model/attention-variants.js'
+import { elements } from '../src/model/checkpoint/tensor-source.js'
+import { lowerModel } from '../src/model/lower-model.js'
+import { parseModelConfig } from '../src/model/model-config.js'
+import { describeTensors } from '../src/tools/synth/describe-tensors.js'
+import { PRESETS, type PresetConfig } from '../src/tools/synth/presets.js'
 import type { ModelShape } from '../workers/protocol.js'
 
 /** Presets of synth, and 'small' (4 layers of 1024, 16 heads of 64) and 'tiny' (2 layers of 128) with equal parameters. */

@@ -1,8 +1,8 @@
 // A whole checkpoint as plain floats: for peers and for tests, which have models small enough.
 import { readFileSync } from 'node:fs'
 import { f32BitsFromF16 } from '../kernels/float-formats.js'
-import { openCheckpoint } from '../src/checkpoint/checkpoint.js'
-import { elements, STORED_BYTES } from '../src/checkpoint/tensor-source.js'
+import { openCheckpoint } from '../src/model/checkpoint/checkpoint.js'
+import { elements, STORED_BYTES } from '../src/model/checkpoint/tensor-source.js'
 
 export interface PlainTensor {
   readonly name: string

@@ -1,7 +1,7 @@
 // The server of the serving benchmark, in a process of its own. Prints its port. Usage: node dist/bench/serving-process.js <model> <ranks> <waiting>
 import { Engine } from '../src/index.js'
-import { PLAIN } from '../src/serve/chat-template.js'
 import { createServer } from '../src/serve/server.js'
+import { PLAIN } from '../src/tokenizer/chat-template.js'
 
 const [dir = '', ranks = '2', waiting = '100'] = process.argv.slice(2)
 const engine = await Engine.load(dir, { ranks: Number(ranks) as 1, maxRunning: 32, maxQueue: Number(waiting), cacheTokens: 8192 })

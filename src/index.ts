@@ -1,16 +1,13 @@
 // Tetrad's public surface.
-export { type Converted, type ConvertOptions, convert } from './checkpoint/convert.js'
-export type { EngineOptions, LoadProgress } from './config/engine-options.js'
-export { type Diagnosis, type DoctorOptions, doctor } from './doctor/doctor.js'
-export type { Missing } from './doctor/missing.js'
-export type { RestartEvent } from './engine/coordinator.js'
+
 export { Engine, type IndexedChunk } from './engine/engine.js'
 export type { EngineInfo, EngineStats } from './engine/engine-info.js'
 export type { Chunk, Completion, Generation, Timings, TokenLogprobs, Usage } from './engine/generation.js'
-export type { RankCounters } from './engine/mailbox.js'
-export { formatProfile, type Profile, type ProfilePart } from './engine/profile.js'
 export type { Prompt } from './engine/prompts.js'
-export type { FinishReason } from './engine/sequence.js'
+export type { RestartEvent } from './engine/ranks/coordinator.js'
+export type { RankCounters } from './engine/ranks/mailbox.js'
+export { formatProfile, type Profile, type ProfilePart } from './engine/ranks/profile.js'
+export type { FinishReason } from './engine/scheduling/sequence.js'
 export {
   BatchError,
   CheckpointError,
@@ -27,8 +24,12 @@ export {
   SnapshotError,
   TetradError,
 } from './errors.js'
-export type { LogLikelihood, MultipleChoiceItem, MultipleChoiceOptions, MultipleChoiceResult, ScoredItem } from './eval/multiple-choice.js'
-export type { PerplexityOptions, PerplexityResult } from './eval/perplexity.js'
-export { type Inspection, inspect, inspectConfig } from './inspect.js'
-export type { GenerateParams, ManyParams } from './sampling/params.js'
-export { type Synthesized, type SynthOptions, synthesize } from './synth/synthesize.js'
+export type { LogLikelihood, MultipleChoiceItem, MultipleChoiceOptions, MultipleChoiceResult, ScoredItem } from './evaluation/multiple-choice.js'
+export type { PerplexityOptions, PerplexityResult } from './evaluation/perplexity.js'
+export type { EngineOptions, LoadProgress } from './options/engine-options.js'
+export type { GenerateParams, ManyParams } from './options/generate-params.js'
+export { type Converted, type ConvertOptions, convert } from './tools/convert.js'
+export { type Diagnosis, type DoctorOptions, doctor } from './tools/doctor/doctor.js'
+export type { Missing } from './tools/doctor/missing.js'
+export { type Inspection, inspect, inspectConfig } from './tools/inspect.js'
+export { type Synthesized, type SynthOptions, synthesize } from './tools/synth/synthesize.js'

@@ -6,11 +6,11 @@ import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import type { DeviceShortage, GpuRequest } from '../kernels/gpu/adapter.js'
 import type { GpuContext } from '../kernels/gpu/context.js'
 import { instructionLevel } from '../kernels/open-space.js'
-import { Collectives, RankLate, StepAborted } from './collectives.js'
-import type { GpuRunner } from './gpu/gpu-runner.js'
-import { CONTROL, RANK, rankSlot } from './layout.js'
-import { ModelRunner } from './model-runner.js'
-import { ProfileRecorder } from './profile-recorder.js'
+import { Collectives, RankLate, StepAborted } from './collectives/collectives.js'
+import { ModelRunner } from './cpu/model-runner.js'
+import type { GpuRunner } from './gpu/runner.js'
+import { CONTROL, RANK, rankSlot } from './mailbox/mailbox-layout.js'
+import { ProfileRecorder } from './profile/profile-recorder.js'
 import { type AttachTask, FAULT_KINDS, type RankApi, type RankFailure, type RankInit, type RankReport } from './protocol.js'
 
 class Rank implements RankApi {
@@ -34,7 +34,7 @@ class Rank implements RankApi {
     const onFault = (fault: number, at: number) => this.#actOnFault(fault, at)
     this.#collectives = new Collectives(this.#control, this.#rank, this.#ranks, init.spins, init.deadlineMs, onFault, recorder)
     if (init.plan.backend === 'gpu') {
-      const { GpuRunner } = await import('./gpu/gpu-runner.js')
+      const { GpuRunner } = await import('./gpu/runner.js')
       const { DeviceMemory } = await import('../kernels/gpu/context.js')
       const made = GpuRunner.create(this.#rank, init, this.#collectives, this.#device as GpuContext, recorder)
       const runner = await made.catch((error: unknown) => {

@@ -2,10 +2,10 @@
 // its position. Runs on the CPU over the shards' memories.
 import { cosSin, ropeFrequencies } from '../kernels/portable-math.js'
 import type { Rows, Scalars } from '../kernels/rows.js'
-import { cut } from './cuts.js'
-import { perShard } from './exchange.js'
+import { perShard } from './collectives/exchange.js'
+import type { ShardWork } from './cpu/shard-work.js'
+import { cut } from './layout/cuts.js'
 import { type ModelShape, SHARDS } from './protocol.js'
-import type { ShardWork } from './shard-work.js'
 
 export class TokenInputs {
   readonly #shards: readonly ShardWork[]

@@ -1,5 +1,5 @@
 // How much the WebAssembly attention kernels do for a cached token, as ranks share it: fewer heads at once make a tile that reuses less.
-import { rankUnits, shardsOf } from '../../workers/attention-plan.js'
+import { rankUnits, shardsOf } from '../../workers/layout/attention-plan.js'
 import type { AttentionShape, RankCount } from '../../workers/protocol.js'
 
 /** Instructions in kernels/wasm/assembly/attention.ts, loop counters included, of a bf16 cache: scores of a column of 4 tokens for 8 and for 4 heads, */

@@ -2,9 +2,9 @@
 import { stat } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import type { Command } from 'commander'
-import { type BatchFacts, scanBatch } from '../batch/batch-file.js'
-import { BatchOutput } from '../batch/batch-output.js'
 import { BatchError, OptionError } from '../errors.js'
+import { type BatchFacts, scanBatch } from '../serve/batch/batch-file.js'
+import { BatchOutput } from '../serve/batch/batch-output.js'
 import { collect, type EngineFlags, number, withEngineFlags } from './flags.js'
 import { type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
 import { interruption, progressBar } from './progress.js'
@@ -77,7 +77,7 @@ interface Summary {
 }
 
 async function locally(requests: string, results: string, facts: BatchFacts, flags: BatchFlags, signal: AbortSignal): Promise<Summary> {
-  const [{ createServer }, { runLocally }] = await Promise.all([import('../serve/server.js'), import('../batch/run-locally.js')])
+  const [{ createServer }, { runLocally }] = await Promise.all([import('../serve/server.js'), import('../serve/batch/run-locally.js')])
   const models = await loadModels(namedDirectories(flags.model), { ...flags, json: flags.json === true }, undefined, true, signal)
   try {
     checkModels(facts, new Set(models.keys()))
@@ -100,9 +100,9 @@ async function inCluster(
   signal: AbortSignal,
 ): Promise<Summary> {
   const [{ NatsLink }, { Cluster }, { runInCluster }] = await Promise.all([
-    import('../nats/connection.js'),
-    import('../nats/cluster.js'),
-    import('../nats/run-in-cluster.js'),
+    import('../serve/nats/connection.js'),
+    import('../serve/nats/cluster.js'),
+    import('../serve/nats/run-in-cluster.js'),
   ])
   const log = (text: string) => console.error(text)
   const link = await NatsLink.open(nats, `tetrad batch on ${hostname()}`, log)

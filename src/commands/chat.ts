@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline/promises'
 import { type Command, InvalidArgumentError } from 'commander'
 import type { Engine } from '../engine/engine.js'
 import { TetradError } from '../errors.js'
-import type { ChatMessage, ChatTemplate } from '../serve/chat-template.js'
+import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
 import { type EngineFlags, given, number, withModelFlag } from './flags.js'
 import { interruption, loadEngine } from './progress.js'
 
@@ -29,7 +29,7 @@ export function addChat(program: Command): void {
 
 async function chat(flags: ChatFlags): Promise<void> {
   if (flags.json) throw new InvalidArgumentError('chat has no --json.')
-  const { loadChatTemplate } = await import('../serve/chat-template.js')
+  const { loadChatTemplate } = await import('../tokenizer/chat-template.js')
   const engine = await loadEngine(flags.model, flags, interruption())
   try {
     await new Conversation(engine, await loadChatTemplate(flags.model), flags).run()

@@ -1,6 +1,6 @@
 // tetrad convert
 import type { Command } from 'commander'
-import { type ConvertOptions, convert } from '../checkpoint/convert.js'
+import { type ConvertOptions, convert } from '../tools/convert.js'
 import { given } from './flags.js'
 import { interruption, progressBar } from './progress.js'
 

@@ -1,7 +1,7 @@
 // tetrad doctor
 import type { Command } from 'commander'
-import { doctor } from '../doctor/doctor.js'
-import { formatDiagnosis } from '../doctor/format-doctor.js'
+import { doctor } from '../tools/doctor/doctor.js'
+import { formatDiagnosis } from '../tools/doctor/format-doctor.js'
 import { given } from './flags.js'
 
 interface DoctorFlags {

@@ -2,7 +2,7 @@
 import { fileURLToPath } from 'node:url'
 import { type Command, InvalidArgumentError } from 'commander'
 import { assetUrl } from '../assets.js'
-import type { EngineOptions } from '../config/engine-options.js'
+import type { EngineOptions } from '../options/engine-options.js'
 
 export const DEFAULT_MODEL = fileURLToPath(assetUrl('models/tiny'))
 

@@ -1,8 +1,8 @@
 // tetrad generate
 import { writeFile } from 'node:fs/promises'
 import { type Command, InvalidArgumentError } from 'commander'
-import { formatProfile } from '../engine/profile.js'
-import type { GenerateParams } from '../sampling/params.js'
+import { formatProfile } from '../engine/ranks/profile.js'
+import type { GenerateParams } from '../options/generate-params.js'
 import { collect, type EngineFlags, given, ids, number, withModelFlag } from './flags.js'
 import { interruption, loadEngine } from './progress.js'
 

@@ -1,7 +1,7 @@
 // tetrad inspect
 import { type Command, InvalidArgumentError } from 'commander'
-import { formatComparison, formatInspection } from '../format-inspection.js'
-import { type Inspection, inspect, inspectConfig } from '../inspect.js'
+import { formatComparison, formatInspection } from '../tools/format-inspection.js'
+import { type Inspection, inspect, inspectConfig } from '../tools/inspect.js'
 import { DEFAULT_MODEL, type EngineFlags, engineOptions, withEngineFlags } from './flags.js'
 
 interface InspectFlags extends EngineFlags {

@@ -1,7 +1,7 @@
 // Flags of commands that join a NATS cluster.
 import { type Command, InvalidArgumentError } from 'commander'
 import { OptionError } from '../errors.js'
-import type { NatsOptions } from '../nats/connection.js'
+import type { NatsOptions } from '../serve/nats/connection.js'
 
 export interface NatsFlags {
   /** true: given without an address. */

@@ -4,10 +4,10 @@ import { hostname } from 'node:os'
 import { type Command, InvalidArgumentError } from 'commander'
 import type { FastifyInstance } from 'fastify'
 import { OptionError } from '../errors.js'
-import type { ClusterMember } from '../nats/cluster-member.js'
-import type { NatsOptions } from '../nats/connection.js'
-import type { JobServer } from '../nats/job-worker.js'
 import type { ServedModel } from '../serve/completions.js'
+import type { ClusterMember } from '../serve/nats/cluster-member.js'
+import type { NatsOptions } from '../serve/nats/connection.js'
+import type { JobServer } from '../serve/nats/job-worker.js'
 import { collect, type EngineFlags, number, withEngineFlags } from './flags.js'
 import { type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
 import { interruption } from './progress.js'
@@ -75,7 +75,7 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
   const apiKey = flags.apiKey ?? process.env.TETRAD_API_KEY
   const key = apiKey === '' ? undefined : apiKey
   if (flags.front && nats) {
-    const [{ NatsLink }, { Cluster }] = await Promise.all([import('../nats/connection.js'), import('../nats/cluster.js')])
+    const [{ NatsLink }, { Cluster }] = await Promise.all([import('../serve/nats/connection.js'), import('../serve/nats/cluster.js')])
     const link = await NatsLink.open(nats, `tetrad front on ${hostname()}`, log)
     const cluster = await Cluster.join(link, log)
     try {
@@ -107,7 +107,7 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
 
 /** Fronts leave others alone. Throws OptionError. */
 async function checkClusterNames(named: readonly NamedDirectory[]): Promise<void> {
-  const { MODEL_NAME } = await import('../nats/messages.js')
+  const { MODEL_NAME } = await import('../serve/nats/messages.js')
   const wrong = named.find(({ id }) => !new RegExp(MODEL_NAME).test(id))
   if (!wrong) return
   throw new OptionError('OPTION_INVALID', {
@@ -127,7 +127,7 @@ interface Member {
 }
 
 async function joinLater(options: NatsOptions, batchJobs: number): Promise<Member> {
-  const [{ NatsLink }, { ClusterMember }] = await Promise.all([import('../nats/connection.js'), import('../nats/cluster-member.js')])
+  const [{ NatsLink }, { ClusterMember }] = await Promise.all([import('../serve/nats/connection.js'), import('../serve/nats/cluster-member.js')])
   const link = await NatsLink.open(options, `tetrad on ${hostname()}`, log)
   let member: ClusterMember | undefined
   return {

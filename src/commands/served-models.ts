@@ -1,9 +1,9 @@
 // Models that a command serves: named, loaded, and closed again.
 import { basename, resolve } from 'node:path'
-import { modelDigest, servedFingerprint } from '../checkpoint/model-digest.js'
 import { OptionError } from '../errors.js'
-import type { ServedEngine } from '../replicas/replica-pool.js'
+import { modelDigest, servedFingerprint } from '../model/checkpoint/model-digest.js'
 import type { ServedModel } from '../serve/completions.js'
+import type { ServedEngine } from '../serve/replicas/replica-pool.js'
 import { DEFAULT_MODEL, type EngineFlags, engineOptions } from './flags.js'
 import { loadEngine } from './progress.js'
 
@@ -33,7 +33,7 @@ export async function loadModels(
   fingerprints: boolean,
   signal: AbortSignal,
 ): Promise<Map<string, ServedModel>> {
-  const { loadChatTemplate } = await import('../serve/chat-template.js')
+  const { loadChatTemplate } = await import('../tokenizer/chat-template.js')
   const models = new Map<string, ServedModel>()
   try {
     for (const { id, dir } of named) {
@@ -58,7 +58,7 @@ export async function closeModels(models: ReadonlyMap<string, { readonly engine:
 /** An engine of this process, or replicas in processes of their own. */
 async function load(dir: string, flags: EngineFlags, replicas: number | undefined, signal: AbortSignal): Promise<ServedEngine> {
   if (replicas === undefined) return loadEngine(dir, flags, signal)
-  const { ReplicaPool } = await import('../replicas/replica-pool.js')
+  const { ReplicaPool } = await import('../serve/replicas/replica-pool.js')
   const pool = await ReplicaPool.load(dir, engineOptions(flags), replicas, (text) => console.error(text))
   console.error(`${replicas} replicas of ${pool.info.ranks} ranks are ready`)
   return pool

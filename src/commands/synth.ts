@@ -1,8 +1,8 @@
 // tetrad synth
 import type { Command } from 'commander'
-import { VARIANT_NAMES } from '../config/attention-variants.js'
-import { PRESETS } from '../synth/presets.js'
-import { type SynthOptions, synthesize } from '../synth/synthesize.js'
+import { VARIANT_NAMES } from '../model/attention-variants.js'
+import { PRESETS } from '../tools/synth/presets.js'
+import { type SynthOptions, synthesize } from '../tools/synth/synthesize.js'
 import { given, number } from './flags.js'
 import { interruption, progressBar } from './progress.js'
 

@@ -4,8 +4,8 @@ import type { BackendName } from '../../kernels/backend.js'
 import { requestOf } from '../../kernels/gpu/adapter.js'
 import { findAdapter } from '../../kernels/gpu/context.js'
 import type { RankCount } from '../../workers/protocol.js'
-import { type ResolvedOptions, ranksOf } from '../config/engine-options.js'
 import { OptionError } from '../errors.js'
+import { type ResolvedOptions, ranksOf } from '../options/engine-options.js'
 
 export interface BackendChoice {
   readonly backend: BackendName

@@ -1,18 +1,18 @@
 // What an engine is and what it has done, for its users: built from its parts. Owns nothing.
 import type { EventEmitter } from 'node:events'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
-import type { ModelLayout } from '../../workers/model-layout.js'
+import type { ModelLayout } from '../../workers/layout/model-layout.js'
 import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
-import type { BlockManager } from './block-manager.js'
-import type { Coordinator, RestartEvent } from './coordinator.js'
-import type { RankCounters } from './mailbox.js'
 import { memoryNeed } from './memory.js'
 import { determinismKey, type OpenModel } from './model.js'
-import type { Profiler } from './profile.js'
-import type { Scheduler } from './scheduler.js'
+import type { Coordinator, RestartEvent } from './ranks/coordinator.js'
+import type { RankCounters } from './ranks/mailbox.js'
+import type { Profiler } from './ranks/profile.js'
+import type { HistogramData, Statistics } from './ranks/statistics.js'
+import type { BlockManager } from './scheduling/block-manager.js'
+import type { Scheduler } from './scheduling/scheduler.js'
 import type { EngineMemories } from './start-engine.js'
-import type { HistogramData, Statistics } from './statistics.js'
 
 /** What an engine runs. */
 export interface EngineInfo {

@@ -1,35 +1,35 @@
 // The public engine: loads a model over ranks, takes prompts, and answers with completions.
 import { EventEmitter } from 'node:events'
 import { availableParallelism } from 'node:os'
-import { layoutModel } from '../../workers/model-layout.js'
-import { loadWeights } from '../checkpoint/load-weights.js'
-import { checkInteger, checkNames } from '../config/check.js'
-import { type EngineOptions, resolveOptions } from '../config/engine-options.js'
+import { layoutModel } from '../../workers/layout/model-layout.js'
 import { EngineClosedError, OptionError, OverloadedError, TetradError } from '../errors.js'
-import { checkEvaluation } from '../eval/check-evaluation.js'
+import { checkEvaluation } from '../evaluation/check-evaluation.js'
 import {
   type LogLikelihood,
   type MultipleChoiceItem,
   type MultipleChoiceOptions,
   type MultipleChoiceResult,
   multipleChoice,
-} from '../eval/multiple-choice.js'
-import { type PerplexityOptions, type PerplexityResult, perplexity } from '../eval/perplexity.js'
-import { limiter, type Scorer, type TokenScores } from '../eval/scoring.js'
-import { type GenerateParams, type ManyParams, resolveParams } from '../sampling/params.js'
-import { loadSnapshot, type SnapshotCache, saveSnapshot } from '../snapshot/snapshot.js'
-import { snapshotCache } from '../snapshot/snapshot-cache.js'
+} from '../evaluation/multiple-choice.js'
+import { type PerplexityOptions, type PerplexityResult, perplexity } from '../evaluation/perplexity.js'
+import { limiter, type Scorer, type TokenScores } from '../evaluation/scoring.js'
+import { loadWeights } from '../model/checkpoint/load-weights.js'
+import { checkInteger, checkNames } from '../options/check.js'
+import { type EngineOptions, resolveOptions } from '../options/engine-options.js'
+import { type GenerateParams, type ManyParams, resolveParams } from '../options/generate-params.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import { chooseBackend } from './choose-backend.js'
-import type { RestartEvent } from './coordinator.js'
 import { type EngineInfo, type EngineInternals, type EngineParts, type EngineStats, engineInfo, engineStats } from './engine-info.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
 import { availableMemory, checkMemory } from './memory.js'
 import { openModel, planModel, planRun } from './model.js'
-import type { Profile } from './profile.js'
 import { everyLogits, scoreTokens } from './prompt-request.js'
 import { emptyPrompt, type Prompt, PromptReader } from './prompts.js'
+import type { RestartEvent } from './ranks/coordinator.js'
+import type { Profile } from './ranks/profile.js'
 import type { Request } from './request.js'
+import { loadSnapshot, type SnapshotCache, saveSnapshot } from './snapshot/snapshot.js'
+import { snapshotCache } from './snapshot/snapshot-cache.js'
 import { allocateMemories, startEngine } from './start-engine.js'
 import { startRequests } from './start-requests.js'
 

@@ -1,6 +1,6 @@
 // What engine.generate returns: one object that can be awaited (the completion) or iterated (chunks), as execa's is.
 // Work starts at the call. Awaiting never pauses it; leaving an iteration early aborts it; nothing rejects unheard.
-import type { FinishReason } from './sequence.js'
+import type { FinishReason } from './scheduling/sequence.js'
 
 /** A piece of the output as it grows. */
 export interface Chunk {

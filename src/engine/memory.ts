@@ -1,9 +1,9 @@
 // Memory for a model: how much it needs, whether there is that much, and what would fit if there is not.
 import { availableParallelism } from 'node:os'
-import { layoutModel, type ModelLayout } from '../../workers/model-layout.js'
+import { layoutModel, type ModelLayout } from '../../workers/layout/model-layout.js'
 import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
-import type { ResolvedOptions } from '../config/engine-options.js'
 import { MemoryError } from '../errors.js'
+import type { ResolvedOptions } from '../options/engine-options.js'
 import { cachePageBytes, mostPages, type OpenModel, planRun } from './model.js'
 
 /** The most that one WebAssembly memory can hold. */

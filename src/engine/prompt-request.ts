@@ -1,9 +1,9 @@
 // Requests that compute a prompt and generate nothing: its logits, or scores of given tokens. They know the coordinator, not the ranks.
 import { RequestError } from '../errors.js'
-import type { TokenScores } from '../eval/scoring.js'
-import type { Coordinator } from './coordinator.js'
+import type { TokenScores } from '../evaluation/scoring.js'
 import { onAbort } from './on-abort.js'
-import { Sequence, type SequenceInit, type SequenceSink } from './sequence.js'
+import type { Coordinator } from './ranks/coordinator.js'
+import { Sequence, type SequenceInit, type SequenceSink } from './scheduling/sequence.js'
 
 /** The logits after every token, [T, vocab]. Rejects with what ends the sequence. */
 export async function everyLogits(coordinator: Coordinator, prompt: readonly number[], vocab: number): Promise<Float32Array> {

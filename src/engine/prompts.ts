@@ -1,6 +1,7 @@
 // Prompts as token ids, checked against the model: what every call begins with. Knows no requests.
-import { show } from '../config/check.js'
+
 import { OptionError, RequestError } from '../errors.js'
+import { show } from '../options/check.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
 
 export type Prompt = string | readonly number[]

@@ -1,15 +1,15 @@
 // One request from prompt ids to completion: its sequence, text, timers and statistics. Knows the coordinator, not the ranks.
 import { RequestError } from '../errors.js'
-import type { SamplingParams } from '../sampling/params.js'
-import { StopStrings } from '../sampling/stop-strings.js'
+import type { SamplingParams } from '../options/generate-params.js'
 import { Detokenizer } from '../tokenizer/detokenizer.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
-import type { Coordinator } from './coordinator.js'
 import type { Chunk, Completion, TokenLogprobs } from './generation.js'
-import { NgramDrafts } from './ngram-drafts.js'
 import { onAbort } from './on-abort.js'
-import { type FinishReason, type RowLogprobs, Sequence } from './sequence.js'
-import type { Statistics } from './statistics.js'
+import type { Coordinator } from './ranks/coordinator.js'
+import type { Statistics } from './ranks/statistics.js'
+import { NgramDrafts } from './scheduling/ngram-drafts.js'
+import { type FinishReason, type RowLogprobs, Sequence } from './scheduling/sequence.js'
+import { StopStrings } from './stop-strings.js'
 
 export interface RequestContext {
   readonly coordinator: Coordinator

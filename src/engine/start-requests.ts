@@ -1,5 +1,5 @@
 // The requests of one call: one for each prompt, or n of them. Knows requests; admits nothing.
-import type { SamplingParams } from '../sampling/params.js'
+import type { SamplingParams } from '../options/generate-params.js'
 import type { Chunk, Completion } from './generation.js'
 import { Request, type RequestContext } from './request.js'
 

@@ -5,11 +5,11 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 import type { IndexedChunk } from '../engine/engine.js'
 import type { Completion, Generation, TokenLogprobs } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
-import type { ServedEngine } from '../replicas/replica-pool.js'
-import type { ChatMessage, ChatTemplate } from './chat-template.js'
+import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
 import { badRequest, HttpError, httpError } from './http-error.js'
 import type { ServerMetrics } from './metrics.js'
 import { chatLogprobs, completionLogprobs, decoder, finishReason, usage } from './openai-format.js'
+import type { ServedEngine } from './replicas/replica-pool.js'
 import { CHAT_SCHEMA, type ChatBody, COMPLETION_SCHEMA, type CompletionBody, generateParams } from './request-schema.js'
 
 export interface ServedModel {

@@ -4,10 +4,10 @@ import { Readable } from 'node:stream'
 import { setTimeout } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import { assetUrl } from '../assets.js'
-import type { RankCounters } from '../engine/mailbox.js'
-import type { ServedEngine } from '../replicas/replica-pool.js'
+import type { RankCounters } from '../engine/ranks/mailbox.js'
 import type { ServedModel } from './completions.js'
 import { HttpError } from './http-error.js'
+import type { ServedEngine } from './replicas/replica-pool.js'
 
 const TICK_MS = 250
 /** Pages that may watch at once. */

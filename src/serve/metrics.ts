@@ -1,7 +1,7 @@
 // Metrics for Prometheus, under vLLM's names where the meaning is the same, so that dashboards and routers made for it work.
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { Completion } from '../engine/generation.js'
-import type { ServedEngine } from '../replicas/replica-pool.js'
+import type { ServedEngine } from './replicas/replica-pool.js'
 
 const LATENCY = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 

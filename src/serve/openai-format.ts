@@ -1,7 +1,7 @@
 // Completions as OpenAI's API writes them. Knows shapes only.
 import type { Engine } from '../engine/engine.js'
 import type { Completion, TokenLogprobs } from '../engine/generation.js'
-import type { FinishReason } from '../engine/sequence.js'
+import type { FinishReason } from '../engine/scheduling/sequence.js'
 
 type Decode = (id: number) => string
 

@@ -1,6 +1,6 @@
 // What /v1/completions and /v1/chat/completions take, as JSON schemas: names and types. Ranges are the engine's to check, but for those
 // that only HTTP has. A field that is not here is refused by its name.
-import type { GenerateParams } from '../sampling/params.js'
+import type { GenerateParams } from '../options/generate-params.js'
 
 /** Fields that both have. Beyond OpenAI's: what vLLM calls the same. */
 interface CommonBody {

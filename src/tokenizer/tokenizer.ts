@@ -3,8 +3,8 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
-import { show } from '../config/check.js'
 import { CheckpointError } from '../errors.js'
+import { show } from '../options/check.js'
 import { GPT2_IDS, gpt2Tokenizer } from './gpt2.js'
 
 export interface Tokenizer {

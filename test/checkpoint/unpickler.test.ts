@@ -1,6 +1,6 @@
 import test from 'ava'
-import { unpickleStateDict } from '../../src/checkpoint/unpickler.js'
 import { CheckpointError } from '../../src/index.js'
+import { unpickleStateDict } from '../../src/model/checkpoint/unpickler.js'
 
 const text = (s: string) => Buffer.concat([Buffer.from([0x58]), u32(Buffer.byteLength(s)), Buffer.from(s)])
 const u32 = (n: number) => {

@@ -1,10 +1,10 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { BlockManager } from '../../src/engine/block-manager.js'
-import { NgramDrafts } from '../../src/engine/ngram-drafts.js'
-import { type PageCopy, PRIORITY_STEP, Scheduler, type StepRow } from '../../src/engine/scheduler.js'
-import { Sequence, type SequenceSink } from '../../src/engine/sequence.js'
-import { LAST_SAMPLED, ROW_FLAGS } from '../../workers/layout.js'
+import { BlockManager } from '../../src/engine/scheduling/block-manager.js'
+import { NgramDrafts } from '../../src/engine/scheduling/ngram-drafts.js'
+import { type PageCopy, PRIORITY_STEP, Scheduler, type StepRow } from '../../src/engine/scheduling/scheduler.js'
+import { Sequence, type SequenceSink } from '../../src/engine/scheduling/sequence.js'
+import { LAST_SAMPLED, ROW_FLAGS } from '../../workers/mailbox/mailbox-layout.js'
 import { PAGE_TOKENS } from '../../workers/protocol.js'
 
 const sink: SequenceSink = { onAdmitted() {}, onToken() {}, onLogits() {}, onLogprobs() {}, onScore() {}, onFinish() {}, onError() {} }

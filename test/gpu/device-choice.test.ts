@@ -3,8 +3,8 @@
 import { availableParallelism } from 'node:os'
 import test from 'ava'
 import { deviceEnvironment, isPciAddress, requestOf } from '../../kernels/gpu/adapter.js'
-import { automaticRanks, resolveOptions } from '../../src/config/engine-options.js'
 import { chooseBackend } from '../../src/engine/choose-backend.js'
+import { automaticRanks, resolveOptions } from '../../src/options/engine-options.js'
 
 const settings = (adapters: readonly string[]) => ({ adapters, checks: true, kernels: 'auto' as const })
 const ranks = (adapters: readonly string[], count: number) => Array.from({ length: count }, (_, rank) => requestOf(settings(adapters), rank).adapter)

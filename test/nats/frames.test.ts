@@ -1,8 +1,8 @@
 // Numbered frames over a channel that loses, doubles and reorders, with time that the test turns.
 import test from 'ava'
 import fc from 'fast-check'
-import { FrameReceiver, FrameSender, WINDOW } from '../../src/nats/frames.js'
-import type { Frame } from '../../src/nats/messages.js'
+import { FrameReceiver, FrameSender, WINDOW } from '../../src/serve/nats/frames.js'
+import type { Frame } from '../../src/serve/nats/messages.js'
 
 /** A channel's seed, and how often (of 10) a message is lost, comes twice, or late. */
 const channels = fc.record({ seed: fc.integer({ min: 1, max: 2 ** 31 - 2 }), lost: fc.nat(6), twice: fc.nat(2), late: fc.nat(2) })

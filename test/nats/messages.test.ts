@@ -1,9 +1,9 @@
 // What arrives from a cluster is taken only as what it should be.
 import test from 'ava'
 import fc from 'fast-check'
-import { readJob, readResult } from '../../src/nats/job-streams.js'
-import { decode, encode, type Messages } from '../../src/nats/messages.js'
-import { packMessage } from '../../src/replicas/message-pack.js'
+import { readJob, readResult } from '../../src/serve/nats/job-streams.js'
+import { decode, encode, type Messages } from '../../src/serve/nats/messages.js'
+import { packMessage } from '../../src/serve/replicas/message-pack.js'
 
 const usage = { promptTokens: 1, completionTokens: 2, cachedTokens: 0 }
 const timings = { ttftMs: 1.5, decodeMs: 2, tokensPerSecond: 3 }

@@ -1,6 +1,6 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { StopStrings } from '../../src/sampling/stop-strings.js'
+import { StopStrings } from '../../src/engine/stop-strings.js'
 
 /** Feeds pieces until a stop string comes. */
 function run(pieces: readonly string[], stops: readonly string[]) {

@@ -2,9 +2,9 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { Engine } from '../../src/index.js'
-import { PLAIN } from '../../src/serve/chat-template.js'
 import { CHAT_SCHEMA, COMPLETION_SCHEMA } from '../../src/serve/request-schema.js'
 import { createServer } from '../../src/serve/server.js'
+import { PLAIN } from '../../src/tokenizer/chat-template.js'
 import { TINY } from '../support/fixtures.js'
 
 /** Of a fixed seed, unless SERVE_FUZZ_RUNS asks for more. */

@@ -2,12 +2,12 @@
 import test from 'ava'
 import OpenAI from 'openai'
 import { CheckpointError, Engine, OptionError, OverloadedError, TetradError } from '../../src/index.js'
-import { Delivery } from '../../src/replicas/delivery.js'
-import { prefixOwner } from '../../src/replicas/prefix-owner.js'
-import { encodeFrame, FrameDecoder, type ToFront } from '../../src/replicas/protocol.js'
-import { ReplicaPool } from '../../src/replicas/replica-pool.js'
-import { PLAIN } from '../../src/serve/chat-template.js'
+import { Delivery } from '../../src/serve/replicas/delivery.js'
+import { prefixOwner } from '../../src/serve/replicas/prefix-owner.js'
+import { encodeFrame, FrameDecoder, type ToFront } from '../../src/serve/replicas/protocol.js'
+import { ReplicaPool } from '../../src/serve/replicas/replica-pool.js'
 import { createServer } from '../../src/serve/server.js'
+import { PLAIN } from '../../src/tokenizer/chat-template.js'
 import { TINY } from '../support/fixtures.js'
 
 const OPTIONS = { ranks: 1, maxRunning: 4, cacheTokens: 2048 } as const

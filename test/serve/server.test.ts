@@ -5,9 +5,9 @@ import { setTimeout } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import OpenAI from 'openai'
 import { Engine } from '../../src/index.js'
-import { loadChatTemplate, PLAIN } from '../../src/serve/chat-template.js'
 import { createServer, type ServerOptions } from '../../src/serve/server.js'
 import { injectFault } from '../../src/testing.js'
+import { loadChatTemplate, PLAIN } from '../../src/tokenizer/chat-template.js'
 import { TINY } from '../support/fixtures.js'
 
 const engine = await Engine.load(TINY, { ranks: 2, maxRunning: 8, cacheTokens: 4096, maxQueue: 2, maxRestarts: 100 })

@@ -2,9 +2,9 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
-import { withFile } from '../../src/checkpoint/byte-reader.js'
-import { readSafetensors } from '../../src/checkpoint/safetensors.js'
-import { elements } from '../../src/checkpoint/tensor-source.js'
+import { withFile } from '../../src/model/checkpoint/byte-reader.js'
+import { readSafetensors } from '../../src/model/checkpoint/safetensors.js'
+import { elements } from '../../src/model/checkpoint/tensor-source.js'
 
 export const ROOT = fileURLToPath(new URL('../../../', import.meta.url))
 export const TINY = `${ROOT}models/tiny`

@@ -5,7 +5,7 @@ import { int8Weight, packInt8 } from '../../kernels/int8-packing.js'
 import { prepareBackend } from '../../kernels/open-space.js'
 import { packedBytes, packRectangle, type WeightFormat } from '../../kernels/packing.js'
 import type { WasmModule } from '../../kernels/wasm/webassembly.js'
-import { BlockPacker } from '../../workers/block-packer.js'
+import { BlockPacker } from '../../workers/loading/block-packer.js'
 import type { LoadTask, MatrixPiece } from '../../workers/protocol.js'
 import { randomNumbers } from '../support/fixtures.js'
 

@@ -1,7 +1,7 @@
 // Real threads through real barriers. The worker writes its rank to a slot, passes a barrier, and reads all slots.
 import { Worker } from 'node:worker_threads'
 import test from 'ava'
-import { CONTROL_BYTES } from '../../workers/layout.js'
+import { CONTROL_BYTES } from '../../workers/mailbox/mailbox-layout.js'
 
 const COLLECTIVES = new URL('../../workers/collectives.js', import.meta.url).href
 

@@ -1,6 +1,6 @@
 import test from 'ava'
-import { cut, part } from '../../workers/cuts.js'
-import { layoutModel, type ModelLayout } from '../../workers/model-layout.js'
+import { cut, part } from '../../workers/layout/cuts.js'
+import { layoutModel, type ModelLayout } from '../../workers/layout/model-layout.js'
 import { type ModelShape, RANK_COUNTS, type RunPlan } from '../../workers/protocol.js'
 
 const shape: ModelShape = {

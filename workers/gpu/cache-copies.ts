@@ -2,11 +2,11 @@
 /// <reference types="@webgpu/types" />
 import type { Program } from '../../kernels/gpu/program.js'
 import { cacheBytes, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
-import { cacheWidth } from '../attention-plan.js'
-import { COPY } from '../layout.js'
-import type { StepView } from '../step-view.js'
-import type { GpuBuffers } from './gpu-buffers.js'
-import type { GpuPlan } from './gpu-plan.js'
+import { cacheWidth } from '../layout/attention-plan.js'
+import { COPY } from '../mailbox/mailbox-layout.js'
+import type { StepView } from '../mailbox/step-view.js'
+import type { GpuBuffers } from './buffers.js'
+import type { GpuPlan } from './plan.js'
 
 export class CacheCopies {
   readonly #plan: GpuPlan

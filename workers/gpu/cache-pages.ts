@@ -2,8 +2,8 @@
 /// <reference types="@webgpu/types" />
 import type { GpuContext } from '../../kernels/gpu/context.js'
 import { cacheBytes, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
-import { cacheWidth } from '../attention-plan.js'
-import type { GpuPlan } from './gpu-plan.js'
+import { cacheWidth } from '../layout/attention-plan.js'
+import type { GpuPlan } from './plan.js'
 
 /** First byte and bytes of a page, of each stream, of the rope keys and of the coefficients. */
 function regionsOf({ a, regions, streamCount, format, lanes }: GpuPlan): { readonly at: number; readonly pageBytes: number }[] {

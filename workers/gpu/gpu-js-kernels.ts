@@ -15,10 +15,10 @@ import {
 import type { Command, Dispatch, ProgramParts, RowCopies, RowSet, Shaped } from '../../kernels/gpu/program.js'
 import { PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { TILE_ROWS } from '../../kernels/packing.js'
-import { cacheWidth } from '../attention-plan.js'
-import type { GpuBuffers } from './gpu-buffers.js'
-import type { GpuPlan } from './gpu-plan.js'
+import { cacheWidth } from '../layout/attention-plan.js'
+import type { GpuBuffers } from './buffers.js'
 import type { CacheWrite, KernelSet, Product } from './kernel-set.js'
+import type { GpuPlan } from './plan.js'
 
 /** Norms up to this width are one dispatch; longer ones sum squares in so many parts first. */
 const SHORT_NORM = 256

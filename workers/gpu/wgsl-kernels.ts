@@ -8,10 +8,10 @@ import { MATMUL_ROWS, packedMatmul } from '../../kernels/gpu/wgsl/packed-matmul.
 import { tensorAttention } from '../../kernels/gpu/wgsl/tensor-attention.js'
 import { combineGroups, combineTensorParts, packQueries } from '../../kernels/gpu/wgsl/tensor-parts.js'
 import { packedQueryWidth } from '../../kernels/gpu/wgsl/tensor-shape.js'
-import type { GpuBuffers } from './gpu-buffers.js'
-import type { GpuPlan } from './gpu-plan.js'
-import { uploadTiles } from './gpu-weights.js'
+import type { GpuBuffers } from './buffers.js'
 import type { CacheWrite, KernelSet, Product } from './kernel-set.js'
+import type { GpuPlan } from './plan.js'
+import { uploadTiles } from './weights.js'
 
 export class WgslKernels implements KernelSet {
   readonly #program: ProgramParts

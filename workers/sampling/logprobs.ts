@@ -1,8 +1,8 @@
 // Logarithms of probabilities, of one token and of the most likely ones: of the model's own distribution, before any adjustment.
 import type { KernelSpace } from '../../kernels/backend.js'
 import type { Rows } from '../../kernels/rows.js'
-import { MOST_LOGPROBS } from '../layout.js'
-import type { StepView } from '../step-view.js'
+import { MOST_LOGPROBS } from '../mailbox/mailbox-layout.js'
+import type { StepView } from '../mailbox/step-view.js'
 
 export class Logprobs {
   readonly #space: KernelSpace

@@ -6,9 +6,9 @@
 import type { KernelSpace } from '../../kernels/backend.js'
 import { uniform } from '../../kernels/portable-math.js'
 import type { Rows, Scalars } from '../../kernels/rows.js'
-import { samplingScalars } from '../exchange-layout.js'
-import { LAST_SAMPLED, ROW, SLOT } from '../layout.js'
-import type { StepView } from '../step-view.js'
+import { samplingScalars } from '../layout/exchange-layout.js'
+import { LAST_SAMPLED, ROW, SLOT } from '../mailbox/mailbox-layout.js'
+import type { StepView } from '../mailbox/step-view.js'
 import { TokenFilters } from './filters.js'
 
 export class Sampler {

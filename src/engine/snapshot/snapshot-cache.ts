@@ -1,0 +1,16 @@
+// What an engine's snapshots are taken from and brought back to, and what they must agree with.
+import type { EngineInfo, EngineInternals } from '../engine-info.js'
+import { DeviceRows, MemoryRows } from './cached-rows.js'
+import { modelFingerprint } from './fingerprint.js'
+import type { SnapshotCache } from './snapshot.js'
+
+export function snapshotCache({ blocks, coordinator, layout, memories, model, plan }: EngineInternals, info: EngineInfo): SnapshotCache {
+  const { shape } = model.lowered
+  const { variant, weights, cache, determinismKey, vocab, contextTokens } = info
+  const identity = { model: modelFingerprint(shape, layout, memories), variant, weights, cache, determinismKey, layers: shape.layers }
+  const rows =
+    plan.backend === 'gpu'
+      ? new DeviceRows(shape.attention, plan, layout, () => coordinator.group)
+      : new MemoryRows(shape.attention, plan, layout, memories)
+  return { blocks, rows, identity, vocab, contextTokens }
+}

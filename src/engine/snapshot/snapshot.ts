@@ -1,0 +1,185 @@
+// Saving the cached rows of a prefix to a file, and bringing them back. A file is a header, then frames of rows by layer and block of tokens,
+// then its checksum (frames.ts). Nothing of a file can be found in the cache before all of it has been checked.
+
+import { PAGE_TOKENS } from '../../../workers/protocol.js'
+import { SnapshotError } from '../../errors.js'
+import type { BlockManager } from '../scheduling/block-manager.js'
+import type { CachedRows, LayerRows } from './cached-rows.js'
+import { FrameReader, FrameWriter, invalid } from './frames.js'
+
+const FORMAT = 'tetrad-snapshot'
+const VERSION = 1
+/** Tokens of one frame. */
+const BLOCK_TOKENS = 16 * PAGE_TOKENS
+
+/** What a snapshot must agree with the engine in. */
+export interface SnapshotIdentity {
+  /** See fingerprint.ts. */
+  readonly model: string
+  readonly variant: string
+  readonly weights: string
+  readonly cache: string
+  readonly determinismKey: string
+  readonly layers: number
+}
+
+/** What holds the cache that is saved or filled. */
+export interface SnapshotCache {
+  readonly blocks: BlockManager
+  readonly rows: CachedRows
+  readonly identity: SnapshotIdentity
+  readonly vocab: number
+  /** Most tokens of a request. */
+  readonly contextTokens: number
+}
+
+/** Writes the rows of tokens that are in the cache. Returns how many tokens that was; the last page may be part of one. */
+export async function saveSnapshot(
+  { blocks, rows, identity }: SnapshotCache,
+  tokens: readonly number[],
+  path: string,
+): Promise<{ tokens: number; bytes: number }> {
+  const writer = await FrameWriter.open(path)
+  const held: number[] = []
+  try {
+    let chain = 0
+    while ((held.length + 1) * PAGE_TOKENS <= tokens.length) {
+      const first = held.length * PAGE_TOKENS
+      const found = blocks.reuse(chain, tokens.slice(first, first + PAGE_TOKENS))
+      if (!found) break
+      held.push(found.page)
+      chain = found.chain
+    }
+    const full = held.length * PAGE_TOKENS
+    const rest = blocks.similar(chain, tokens.slice(full, full + PAGE_TOKENS))
+    const count = full + (rest?.rows ?? 0)
+    if (count === 0) {
+      throw new SnapshotError('SNAPSHOT_NO_ROOM', {
+        what: 'the prompt was computed, and other requests needed its pages before they could be saved',
+        expected: 'pages that stay cached',
+        actual: `${blocks.freePages} of ${blocks.pages} free`,
+        remedy: 'Save while fewer requests run, or load the engine with more cacheTokens.',
+      })
+    }
+    if (rest) {
+      blocks.hold(rest.page)
+      held.push(rest.page)
+    }
+    const { generation } = rows
+    await writer.write({ format: FORMAT, version: VERSION, ...identity, tokens: Buffer.from(Uint32Array.from(tokens.slice(0, count)).buffer) })
+    for (let layer = 0; layer < identity.layers; layer++) {
+      for (let first = 0; first < full; first += BLOCK_TOKENS) {
+        const n = Math.min(BLOCK_TOKENS, full - first)
+        await writer.write({ layer, first, rows: n, ...(await rows.read(layer, held.slice(first / PAGE_TOKENS), n)) })
+      }
+      if (rest) await writer.write({ layer, first: full, rows: rest.rows, ...(await rows.read(layer, [rest.page], rest.rows)) })
+    }
+    checkGeneration(rows, generation, path)
+    await writer.finish()
+    return { tokens: count, bytes: writer.bytes }
+  } catch (error) {
+    await writer.discard()
+    throw error
+  } finally {
+    blocks.release(held)
+  }
+}
+
+/** Brings the rows of a file into free pages and makes them findable. Throws SnapshotError; then nothing of it is left. */
+export async function loadSnapshot(cache: SnapshotCache, path: string): Promise<number[]> {
+  const { blocks, rows, identity } = cache
+  const reader = await FrameReader.open(path)
+  const pages: number[] = []
+  try {
+    const tokens = readHeader(await reader.next(), cache, path)
+    const needed = Math.ceil(tokens.length / PAGE_TOKENS)
+    if (blocks.freePages < needed) {
+      throw new SnapshotError('SNAPSHOT_NO_ROOM', {
+        what: `the cache has no room for the snapshot ${path}`,
+        expected: `${needed} free pages of ${PAGE_TOKENS} tokens`,
+        actual: String(blocks.freePages),
+        remedy: 'Wait until requests have ended, or load the engine with more cacheTokens.',
+      })
+    }
+    while (pages.length < needed) pages.push(blocks.take() as number)
+    const { generation } = rows
+    const full = Math.floor(tokens.length / PAGE_TOKENS) * PAGE_TOKENS
+    for (let layer = 0; layer < identity.layers; layer++) {
+      for (let first = 0; first < tokens.length; ) {
+        const n = first < full ? Math.min(BLOCK_TOKENS, full - first) : tokens.length - full
+        await rows.write(layer, pages.slice(first / PAGE_TOKENS), n, readRows(await reader.next(), cache, path, layer, first, n))
+        first += n
+      }
+    }
+    await reader.end()
+    checkGeneration(rows, generation, path)
+    let chain = 0
+    for (const [i, page] of pages.entries()) {
+      const own = tokens.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS)
+      if (own.length === PAGE_TOKENS) chain = blocks.learn(page, chain, own)
+      else blocks.learnPartial(page, chain, own)
+    }
+    return tokens
+  } finally {
+    blocks.release(pages)
+    await reader.close()
+  }
+}
+
+/** What was cached on devices is lost when ranks are restarted. */
+function checkGeneration(rows: CachedRows, generation: number, path: string): void {
+  if (rows.generation === generation) return
+  throw new SnapshotError('SNAPSHOT_NO_ROOM', {
+    what: `the ranks were restarted, and lost what their devices had cached, while ${path} was saved or loaded`,
+    expected: 'ranks that stay',
+    actual: 'a restart',
+    remedy: 'Save or load it again.',
+  })
+}
+
+function readHeader(value: unknown, { identity, vocab, contextTokens }: SnapshotCache, path: string): number[] {
+  const header = asMap(value, path)
+  if (header.format !== FORMAT) throw invalid(path, 'it does not begin as one')
+  if (header.version !== VERSION) throw mismatch(path, 'version', String(VERSION), header.version)
+  for (const name of ['variant', 'layers', 'weights', 'cache', 'determinismKey', 'model'] as const) {
+    if (header[name] !== identity[name]) throw mismatch(path, name, String(identity[name]), header[name])
+  }
+  const bytes = header.tokens
+  if (!(bytes instanceof Uint8Array) || bytes.length === 0 || bytes.length % 4 !== 0) throw invalid(path, 'it has no tokens')
+  if (bytes.length / 4 > contextTokens) throw mismatch(path, 'context', `at most ${contextTokens} tokens`, bytes.length / 4)
+  const tokens = [...new Uint32Array(Uint8Array.from(bytes).buffer)]
+  if (tokens.some((token) => token >= vocab)) throw invalid(path, 'a token is not in the vocabulary')
+  return tokens
+}
+
+function readRows(value: unknown, { rows }: SnapshotCache, path: string, layer: number, first: number, n: number): LayerRows {
+  const frame = asMap(value, path)
+  if (frame.layer !== layer || frame.first !== first || frame.rows !== n)
+    throw invalid(path, `rows ${first} of layer ${layer} are not where they belong`)
+  const sizes = rows.sizes(n)
+  const bytes = (found: unknown, size: number): Uint8Array => {
+    if (found instanceof Uint8Array && found.length === size) return found
+    throw invalid(path, `rows ${first} of layer ${layer} are of another size`)
+  }
+  const { streams } = frame
+  if (!Array.isArray(streams) || streams.length !== sizes.streams) throw invalid(path, `layer ${layer} has another number of streams`)
+  return {
+    streams: streams.map((stream) => bytes(stream, sizes.stream)),
+    ropes: bytes(frame.ropes, sizes.ropes),
+    coefficients: bytes(frame.coefficients, sizes.coefficients),
+  }
+}
+
+function asMap(value: unknown, path: string): Readonly<Record<string, unknown>> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
+  throw invalid(path, 'a frame is of the wrong type')
+}
+
+function mismatch(path: string, name: string, expected: string, actual: unknown): SnapshotError {
+  return new SnapshotError('SNAPSHOT_MISMATCH', {
+    what: `the snapshot ${path} is of another ${name}`,
+    expected,
+    actual: typeof actual === 'string' || typeof actual === 'number' ? String(actual).slice(0, 200) : 'none',
+    remedy: 'Load it where it was saved: the same model, formats and key. Or save it again here.',
+  })
+}

@@ -1,0 +1,121 @@
+// config.json of a checkpoint: the fields that Tetrad uses, checked once and frozen. Knows no tensors.
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CheckpointError } from '../errors.js'
+import { checkInteger, checkOneOf, type Fail, show } from '../options/check.js'
+import { LIMITS } from '../options/limits.js'
+import { VARIANT_NAMES } from './attention-variants.js'
+import { PACKED_VERSION } from './checkpoint/packed-version.js'
+
+/** As in the authors' configuration files; sizes in elements. */
+export interface ModelConfig {
+  readonly n_layer: number
+  readonly n_head: number
+  readonly n_embd: number
+  readonly vocab_size: number
+  /** Longest context the model was trained for, tokens. */
+  readonly block_size: number
+  readonly intermediate_size: number
+  readonly q_lora_rank: number | undefined
+  readonly kv_lora_rank: number | undefined
+  readonly qk_nope_head_dim: number | undefined
+  readonly qk_rope_head_dim: number | undefined
+  readonly head_dim: number | undefined
+  readonly group_size: number | undefined
+  readonly share_q_dim: number | undefined
+  readonly q_rank: number | undefined
+  readonly rank: number | undefined
+  /** Not in the authors' files; `tetrad synth` writes it, since the keys alone do not tell every variant. */
+  readonly variant: string | undefined
+  /** The weights are packed, as `tetrad convert` writes them. */
+  readonly packed: PackedFormat | undefined
+  /** Ids that end a text. Undefined: the tokenizer may know. */
+  readonly eosTokenIds: readonly number[] | undefined
+}
+
+export interface PackedFormat {
+  readonly weights: 'f32' | 'bf16' | 'int8'
+  /** Of the token embedding. */
+  readonly embedding: 'f32' | 'bf16'
+}
+
+const fail: Fail = (facts) => new CheckpointError('CONFIG_INVALID', { ...facts, what: `config.json: ${facts.what}` })
+
+/** Reads and checks `dir`/config.json. Throws CheckpointError MODEL_NOT_FOUND or CONFIG_INVALID. */
+export async function readModelConfig(dir: string): Promise<ModelConfig> {
+  return parseModelConfig(await readConfigFile(join(dir, 'config.json')))
+}
+
+/** The JSON of a configuration file, unchecked. Throws as readModelConfig. */
+export async function readConfigFile(path: string): Promise<unknown> {
+  let text: string
+  try {
+    text = await readFile(path, 'utf8')
+  } catch (cause) {
+    throw new CheckpointError('MODEL_NOT_FOUND', {
+      what: `cannot read ${path}`,
+      expected: 'a model directory with config.json and weight files',
+      actual: cause instanceof Error ? cause.message : String(cause),
+      remedy: 'Check the path and its permissions.',
+      cause,
+    })
+  }
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw fail({ what: 'not JSON', expected: 'a JSON object', actual: (cause as Error).message, remedy: 'Fetch the file again.', cause })
+  }
+}
+
+export function parseModelConfig(value: unknown): ModelConfig {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw fail({ what: 'not an object', expected: 'a JSON object', actual: show(value), remedy: 'Fetch the file again.' })
+  }
+  const c = value as Record<string, unknown>
+  const field = (name: string, max: number) => checkInteger(name, c[name], 1, max, fail)
+  const optional = (name: string, max: number) => (c[name] === undefined || c[name] === null ? undefined : field(name, max))
+  const vocab = field('vocab_size', LIMITS.vocab)
+  if (c.bias === true) {
+    throw fail({
+      what: 'bias is true',
+      expected: 'false: the MLRA models have no biases',
+      actual: 'true',
+      remedy: 'Use a checkpoint without biases.',
+    })
+  }
+  return Object.freeze({
+    n_layer: field('n_layer', LIMITS.layers),
+    n_head: field('n_head', LIMITS.heads),
+    n_embd: field('n_embd', LIMITS.width),
+    vocab_size: vocab,
+    block_size: field('block_size', LIMITS.context),
+    intermediate_size: field('intermediate_size', LIMITS.width),
+    q_lora_rank: optional('q_lora_rank', LIMITS.width),
+    kv_lora_rank: optional('kv_lora_rank', LIMITS.width),
+    qk_nope_head_dim: optional('qk_nope_head_dim', LIMITS.width),
+    qk_rope_head_dim: optional('qk_rope_head_dim', LIMITS.width),
+    head_dim: optional('head_dim', LIMITS.width),
+    group_size: optional('group_size', LIMITS.heads),
+    share_q_dim: optional('share_q_dim', LIMITS.width),
+    q_rank: optional('q_rank', LIMITS.heads),
+    rank: optional('rank', LIMITS.heads),
+    variant: typeof c.variant === 'string' ? checkOneOf('variant', c.variant, VARIANT_NAMES, fail) : undefined,
+    packed: c.packed === undefined ? undefined : packedFormat(c.packed),
+    eosTokenIds: endOfText(c.eos_token_id, vocab),
+  })
+}
+
+function packedFormat(value: unknown): PackedFormat {
+  const p = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>
+  checkOneOf('packed.version', p.version as number, [PACKED_VERSION], (facts) => fail({ ...facts, remedy: 'Convert the original checkpoint again.' }))
+  return Object.freeze({
+    weights: checkOneOf('packed.weights', p.weights as string, ['f32', 'bf16', 'int8'] as const, fail),
+    embedding: checkOneOf('packed.embedding', p.embedding as string, ['f32', 'bf16'] as const, fail),
+  })
+}
+
+function endOfText(value: unknown, vocab: number): number[] | undefined {
+  if (value === undefined || value === null) return undefined
+  const ids = Array.isArray(value) ? value : [value]
+  return ids.map((id) => checkInteger('eos_token_id', id, 0, vocab - 1, fail))
+}

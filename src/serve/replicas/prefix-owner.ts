@@ -1,0 +1,14 @@
+// Which replica a prompt belongs to: prompts that begin alike to the same one, whose cache has that beginning. Rendezvous hashing: when a
+// replica goes, only its own prompts move.
+import { createHash } from 'node:crypto'
+import type { Prompt } from '../../engine/prompts.js'
+
+/** What prompts must have in common to belong together. */
+const CHARACTERS = 256
+const TOKENS = 64
+
+export function prefixOwner<Id extends string | number>(prompt: Prompt, replicas: readonly Id[]): Id {
+  const start = typeof prompt === 'string' ? prompt.slice(0, CHARACTERS) : prompt.slice(0, TOKENS).join()
+  const score = (replica: Id) => createHash('sha256').update(`${replica}:${start}`).digest().readUInt32LE()
+  return replicas.reduce((best, replica) => (score(replica) > score(best) ? replica : best))
+}

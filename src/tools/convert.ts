@@ -1,0 +1,142 @@
+// tetrad convert: loads a checkpoint into packed memories as Engine.load would, and writes those to disk.
+import { copyFile, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import { bufferOf } from '../../kernels/open-space.js'
+import { layoutModel } from '../../workers/layout/model-layout.js'
+import { availableMemory, checkMemory } from '../engine/memory.js'
+import { openModel, planModel, planRun } from '../engine/model.js'
+import { allocateMemories } from '../engine/start-engine.js'
+import { CheckpointError, OptionError, TetradError } from '../errors.js'
+import { withFile } from '../model/checkpoint/byte-reader.js'
+import { loadWeights } from '../model/checkpoint/load-weights.js'
+import { packedMatrices, rankPlans } from '../model/checkpoint/packed-checkpoint.js'
+import { PACKED_VERSION } from '../model/checkpoint/packed-version.js'
+import { safetensorsHeader } from '../model/checkpoint/safetensors-header.js'
+import { elements, STORED_BYTES, type TensorSource } from '../model/checkpoint/tensor-source.js'
+import { checkNames, checkOneOf, type Fail } from '../options/check.js'
+import { checkInstance, type LoadProgress, resolveOptions } from '../options/engine-options.js'
+import { checkOutput, outputFailed } from './synth/output-directory.js'
+
+export interface ConvertOptions {
+  /** Format of the packed weights: 'int8', 'bf16' or 'f32'. */
+  weights: 'int8' | 'bf16' | 'f32'
+  /** Attention variant, where the keys do not tell it. */
+  variant?: string
+  onProgress?: (progress: LoadProgress) => void
+  /** Stops it; what was written is removed. */
+  signal?: AbortSignal
+}
+
+export interface Converted {
+  readonly dir: string
+  readonly variant: string
+  readonly weights: 'int8' | 'bf16' | 'f32'
+  /** Of the weight file. */
+  readonly bytes: number
+}
+
+const COPY_BYTES = 4 << 20
+const fail: Fail = (facts) => new OptionError('OPTION_INVALID', facts)
+
+/**
+ * Writes `out`/model.safetensors in packed form, `out`/config.json, and tokenizer.json if there is one. Never overwrites a model.
+ * The same bits come out of it as of the original with the same `weights`.
+ * @throws OptionError, CheckpointError, MemoryError, TetradError OUTPUT_EXISTS, OUTPUT_FAILED or LOAD_ABORTED
+ */
+export async function convert(dir: string, out: string, options: ConvertOptions): Promise<Converted> {
+  const o = checkNames('convert', options, ['weights', 'variant', 'onProgress', 'signal'])
+  const weights = checkOneOf('weights', o.weights as string, ['int8', 'bf16', 'f32'] as const, fail)
+  const signal = checkInstance('signal', o.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal')
+  const engineOptions = { weights, ranks: 1 as const, cacheTokens: 64, maxRunning: 1, prefillChunk: 1 }
+  const resolved = resolveOptions(options.variant === undefined ? engineOptions : { ...engineOptions, variant: options.variant })
+  const model = await openModel(dir, resolved.variant)
+  if (model.config.packed) {
+    throw fail({
+      what: `${dir} is converted already`,
+      expected: 'an original checkpoint',
+      actual: `packed ${model.config.packed.weights}`,
+      remedy: 'Convert the original.',
+    })
+  }
+  const available = availableMemory()
+  const plan = planRun(model, resolved, availableParallelism(), available)
+  const layout = layoutModel(model.lowered.shape, plan)
+  const plans = planModel(model, layout)
+  checkMemory(model, resolved, plan, layout, available)
+
+  const matrices = packedMatrices(layout)
+  const originals = rankPlans(plans.tensors).map(({ source }) => source)
+  for (const { name } of originals) refuseView(model.checkpoint.tensors.get(name))
+  const { header, dataBytes } = safetensorsHeader(
+    [
+      ...matrices.map(({ name, matrix }) => ({ name, dtype: 'U8', shape: [matrix.bytes], bytes: matrix.bytes })),
+      ...originals.map((s) => ({ name: s.name, dtype: s.dtype.toUpperCase(), shape: s.shape, bytes: elements(s.shape) * STORED_BYTES[s.dtype] })),
+    ],
+    { format: 'tetrad-packed', version: String(PACKED_VERSION), weights },
+  )
+  const bytes = header.length + dataBytes
+  await checkOutput(out, bytes)
+
+  const memories = allocateMemories(plan, layout)
+  await loadWeights(plans, memories, options.onProgress, signal)
+  const partial = join(out, 'model.safetensors.partial')
+  try {
+    const file = await open(partial, 'w')
+    try {
+      await file.writeFile(header)
+      const write = async (data: Uint8Array) => {
+        if (signal?.aborted) throw new TetradError('LOAD_ABORTED', { what: 'converting was stopped', remedy: 'Start it again when it is wanted.' })
+        await file.writeFile(data)
+      }
+      for (const { shard, matrix } of matrices) {
+        const buffer = bufferOf(memories.shards[shard] as NonNullable<(typeof memories.shards)[number]>)
+        // Copied: what is written must not be shared memory.
+        for (let done = 0; done < matrix.bytes; done += COPY_BYTES)
+          await write(Uint8Array.from(new Uint8Array(buffer, matrix.ptr + done, Math.min(COPY_BYTES, matrix.bytes - done))))
+      }
+      for (const source of originals) {
+        const data = Buffer.alloc(elements(source.shape) * STORED_BYTES[source.dtype])
+        const read = await withFile(source.path, (reader) => reader.read(data, source.offset))
+        if (read < data.length) {
+          throw new CheckpointError('CHECKPOINT_INVALID', {
+            what: `${source.path}: ${source.name} ends after ${read} of ${data.length} bytes`,
+            expected: 'the whole tensor',
+            remedy: 'Fetch the file again.',
+          })
+        }
+        await write(data)
+      }
+    } finally {
+      await file.close()
+    }
+    await rename(partial, join(out, 'model.safetensors'))
+    for (const name of BESIDE) {
+      await copyFile(join(dir, name), join(out, name)).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error
+      })
+    }
+    const config = JSON.parse(await readFile(join(dir, 'config.json'), 'utf8')) as Record<string, unknown>
+    const packed = { version: PACKED_VERSION, weights, embedding: plan.embedding }
+    await writeFile(join(out, 'config.json'), `${JSON.stringify({ ...config, variant: model.variant.name, packed }, null, 2)}\n`)
+  } catch (error) {
+    await rm(partial, { force: true })
+    if (error instanceof TetradError) throw error
+    throw outputFailed(out, error)
+  }
+  return { dir: out, variant: model.variant.name, weights, bytes }
+}
+
+/** What belongs to a model beside its weights, where it is there. */
+const BESIDE = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja']
+
+/** What is kept as it is stored is copied byte for byte, which a view of other elements would not survive. */
+function refuseView(source: TensorSource | undefined): void {
+  if (!source?.strides) return
+  throw new CheckpointError('TENSOR_SHAPE', {
+    what: `${source.name} is stored as a view with strides, which cannot be converted`,
+    expected: 'contiguous tensors',
+    actual: `strides [${source.strides.join(', ')}]`,
+    remedy: 'Save the checkpoint with contiguous tensors (tensor.contiguous()), or load it as it is.',
+  })
+}

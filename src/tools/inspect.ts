@@ -1,0 +1,151 @@
+// What a checkpoint is and how it would run, without loading it.
+import { availableParallelism } from 'node:os'
+import { type AdapterFacts, type GpuSettings, requestOf } from '../../kernels/gpu/adapter.js'
+import { findAdapter } from '../../kernels/gpu/context.js'
+import { isShared } from '../../workers/layout/attention-plan.js'
+import { layoutModel, type ModelLayout } from '../../workers/layout/model-layout.js'
+import { type AttentionShape, type DispatchList, type ModelShape, PAGE_TOKENS, RANK_COUNTS, type RunPlan } from '../../workers/protocol.js'
+import { chooseBackend } from '../engine/choose-backend.js'
+import { availableMemory, memoryNeed } from '../engine/memory.js'
+import { cacheCost, determinismKey, type ModelPlan, openModel, planModel, planRun, type RankPlan, rankPlans } from '../engine/model.js'
+import { OptionError } from '../errors.js'
+import { VARIANTS, type Variant, variantNamed } from '../model/attention-variants.js'
+import { elements } from '../model/checkpoint/tensor-source.js'
+import { lowerModel } from '../model/lower-model.js'
+import { parseModelConfig, readConfigFile } from '../model/model-config.js'
+import { type EngineOptions, resolveOptions } from '../options/engine-options.js'
+import { describeTensors } from './synth/describe-tensors.js'
+
+export interface CacheCost {
+  readonly ranks: 1 | 2 | 4
+  /** Values per token and layer, and bytes per token over all layers, of the fullest rank. */
+  readonly valuesPerTokenPerLayer: number
+  readonly bytesPerToken: number
+}
+
+export interface Inspection {
+  readonly dir: string
+  readonly variant: string
+  readonly parameters: number
+  /** 'none': inspected from a configuration alone. */
+  readonly format: 'torch' | 'safetensors' | 'packed' | 'none'
+  /** Element types of the stored matrices. */
+  readonly storedTypes: readonly string[]
+  readonly layers: number
+  readonly contextTokens: number
+  readonly vocab: number
+  readonly backend: 'gpu' | 'wasm' | 'reference'
+  readonly weights: 'f32' | 'bf16' | 'int8'
+  readonly cache: 'f32' | 'bf16' | 'f16' | 'int8'
+  readonly ranks: readonly RankPlan[]
+  readonly replicated: readonly string[]
+  readonly kvCache: readonly CacheCost[]
+  /** Bytes that Engine.load would allocate for these options. */
+  readonly memoryBytes: number
+  /** Tokens that the cache holds, all requests together. */
+  readonly cacheTokens: number
+  readonly determinismKey: string
+  /** On the gpu backend: the adapter of each rank, and what rank 0 dispatches for a token. */
+  readonly gpu: (DispatchList & { readonly adapters: readonly AdapterFacts[] }) | undefined
+}
+
+/** Reads headers only. Throws what Engine.load would throw for the same files and options. */
+export async function inspect(dir: string, options: EngineOptions = {}): Promise<Inspection> {
+  const asked = resolveOptions(options)
+  const { backend, ranks } = await chooseBackend(asked)
+  const resolved = { ...asked, backend, ranks }
+  const model = await openModel(dir, resolved.variant)
+  const plan = planRun(model, resolved, availableParallelism(), availableMemory())
+  const layout = layoutModel(model.lowered.shape, plan)
+  planModel(model, layout)
+  const inspection = describe(dir, model, plan, layout, model.config.packed ? 'packed' : model.checkpoint.format)
+  return plan.gpu ? { ...inspection, gpu: await inspectGpu(model.lowered.shape, plan, plan.gpu, layout) } : inspection
+}
+
+/** Asks each rank's adapter, and takes no device. Throws OptionError where one does not answer. */
+async function inspectGpu(shape: ModelShape, plan: RunPlan, settings: GpuSettings, layout: ModelLayout): Promise<Inspection['gpu']> {
+  const adapters: AdapterFacts[] = []
+  for (let rank = 0; rank < plan.ranks; rank++) {
+    const { adapter, checks } = requestOf(settings, rank)
+    const facts = await findAdapter({ adapter, checks }).catch(() => undefined)
+    if (!facts || (facts.software && adapter === undefined)) {
+      throw new OptionError('OPTION_INVALID', {
+        what: `no GPU adapter answers for rank ${rank}`,
+        expected: adapter === undefined ? 'a hardware adapter' : `an adapter with ${adapter} in its name`,
+        actual: facts ? `${facts.device}, which is software` : 'none',
+        remedy: 'Run tetrad doctor: it shows the adapters and what is missing.',
+      })
+    }
+    adapters.push(facts)
+  }
+  const { listDispatches } = await import('../../workers/gpu/list-dispatches.js')
+  return { adapters, ...(await listDispatches(shape, plan, layout, 0, adapters[0] as AdapterFacts)) }
+}
+
+/**
+ * The same from a configuration file alone, as bf16 weights. Without `variant` in the options or the file: one for each
+ * variant that the file's fields fit (gated and no_scale ones, which cache the same, left out).
+ */
+export async function inspectConfig(path: string, options: EngineOptions = {}): Promise<Inspection[]> {
+  const resolved = resolveOptions(options)
+  const config = parseModelConfig(await readConfigFile(path))
+  const name = resolved.variant ?? config.variant
+  const candidates = name !== undefined ? [variantNamed(name)] : VARIANTS.filter(isPlain)
+  const inspections: Inspection[] = []
+  let firstProblem: unknown
+  for (const variant of candidates) {
+    try {
+      const lowered = lowerModel(config, variant)
+      const parameters = describeTensors(lowered, variant).reduce((sum, t) => sum + elements(t.shape), 0)
+      const model = { config, variant, lowered, storedTypes: ['bf16'] as const, parameters }
+      const plan = planRun(model, resolved, availableParallelism(), availableMemory())
+      inspections.push(describe(path, model, plan, layoutModel(lowered.shape, plan), 'none'))
+    } catch (error) {
+      firstProblem ??= error
+    }
+  }
+  if (inspections.length === 0) throw firstProblem
+  return inspections
+}
+
+function isPlain(variant: Variant): boolean {
+  return !variant.gated && !(variant.tensors === 'latent' && !variant.scaled)
+}
+
+function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLayout, format: Inspection['format']): Inspection {
+  const { attention } = model.lowered.shape
+  return {
+    dir,
+    variant: model.variant.name,
+    parameters: model.parameters,
+    format,
+    storedTypes: model.config.packed ? [model.config.packed.weights] : model.storedTypes,
+    layers: model.config.n_layer,
+    contextTokens: plan.contextTokens,
+    vocab: model.config.vocab_size,
+    backend: plan.backend,
+    weights: plan.weights,
+    cache: plan.cache,
+    ranks: rankPlans(model, plan, layout),
+    replicated: replicatedParts(attention, plan),
+    kvCache: RANK_COUNTS.map((ranks) => {
+      const { values, bytes } = cacheCost(attention, ranks, plan)
+      return { ranks, valuesPerTokenPerLayer: values, bytesPerToken: bytes * model.config.n_layer }
+    }),
+    memoryBytes: memoryNeed(plan, layout).totalBytes,
+    cacheTokens: plan.pages * PAGE_TOKENS,
+    determinismKey: determinismKey(plan),
+    gpu: undefined,
+  }
+}
+
+function replicatedParts(a: AttentionShape, plan: RunPlan): string[] {
+  const shared = Array.from({ length: a.streams }, (_, i) => i).filter((i) => isShared(a, i))
+  return [
+    'norms',
+    ...(a.sharedRopeDim > 0 ? ['rope key rows'] : []),
+    ...(shared.length > 0 ? [`rows of cache streams ${shared.join(', ')}`] : []),
+    ...(plan.replicate.queryA ? ['query latent projection'] : []),
+    ...(plan.replicate.queryB ? ['query projection'] : []),
+  ]
+}

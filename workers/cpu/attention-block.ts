@@ -1,0 +1,296 @@
+// The attention of one layer as a rank runs it: projections, cache, attention, and the output's partial sums. Which of
+// these a model has follows from its shape; between two collectives a rank computes from its own shards only.
+import type { KernelSpace } from '../../kernels/backend.js'
+import { copyRows, type Rows } from '../../kernels/rows.js'
+import type { Collectives } from '../collectives/collectives.js'
+import { type Exchange, type PartialSum, perShard } from '../collectives/exchange.js'
+import {
+  cacheRows,
+  cacheWidth,
+  contextWidth,
+  isLocal,
+  ownStreams,
+  segmentHeads,
+  shardHeads,
+  sharedStreams,
+  unitsOf,
+} from '../layout/attention-plan.js'
+import { cut, part } from '../layout/cuts.js'
+import type { RankLayout } from '../layout/rank-layout.js'
+import type { StepView } from '../mailbox/step-view.js'
+import type { PhaseClock } from '../profile/phase-clock.js'
+import { type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
+import { PagedAttention, type UnitWork } from './paged-attention.js'
+import type { ShardWork } from './shard-work.js'
+
+/** A rank's memory, shards and collectives, as its blocks share them. */
+export interface RankContext {
+  readonly shape: ModelShape
+  readonly plan: RunPlan
+  readonly layout: RankLayout
+  readonly space: KernelSpace
+  /** All four; a rank reads another's only for what is replicated. */
+  readonly shards: readonly ShardWork[]
+  readonly exchange: Exchange
+  readonly collectives: Collectives
+  readonly clock: PhaseClock
+  readonly step: StepView
+  /** [T, embed]: the block's input after its norm. */
+  readonly normed: Rows
+  /** [T, ropeDim]: cos half, sin half */
+  readonly ropeTable: Rows
+}
+
+interface Move {
+  readonly to: Rows
+  readonly from: Rows
+}
+
+/** What an own shard takes from and gives to the rank's buffers, as columns made once. */
+interface ShardMoves {
+  /** Own streams: shard -> rank. */
+  readonly streams: readonly Move[]
+  readonly coefficients: readonly Move[]
+  /** Queries in the streams' space: shard -> units. */
+  readonly absorbed: readonly Move[]
+  /** Weighted sums: units -> the shard's input, or the exchange slot when values need no projection. */
+  readonly context: readonly Move[]
+}
+
+export class AttentionBlock {
+  readonly #c: RankContext
+  readonly #own: readonly number[]
+  readonly #local: boolean
+  readonly #paged: PagedAttention
+  readonly #moves: readonly ShardMoves[]
+  /** [T, queryRank], and its part of each shard. */
+  readonly #queryLatent: Rows
+  readonly #queryLatentParts: readonly Rows[]
+  /** [T, heads * (nope + rope)] */
+  readonly #queries: Rows
+  /** By shard: where the result of queryB goes. */
+  readonly #queryParts: readonly Rows[]
+  /** With factors: [T, own heads * factors.queryRank] and the queries made of them. */
+  readonly #queryCoefficients: Rows
+  readonly #ownQueries: Rows
+  readonly #ropeQueries: Rows
+  /** [T, shared rows] */
+  readonly #shared: Rows
+  /** [T, width], indexed as the rank's streams. */
+  readonly #streams: readonly Rows[]
+  readonly #ropeKey: Rows
+
+  constructor(context: RankContext) {
+    this.#c = context
+    const { shape, layout, space, plan } = context
+    const a = shape.attention
+    const queryWidth = a.nopeDim + a.ropeDim
+    const own = layout.shards
+    this.#own = own
+    this.#local = isLocal(a)
+    this.#queryLatent = space.rows(layout.queryLatent, a.queryRank)
+    this.#queryLatentParts = perShard((s) => this.#queryLatent.columns(cut(a.queryRank, s), part(a.queryRank, s)))
+    this.#queries = space.rows(layout.queries, a.heads * queryWidth)
+    const produced = a.factors?.queryRank ?? queryWidth
+    const target = a.factors ? space.rows(layout.queryCoefficients, a.heads * produced) : this.#queries
+    this.#queryParts = perShard((s) => {
+      const { start, end } = segmentHeads(a, s)
+      return target.columns(start * produced, (end - start) * produced)
+    })
+    this.#queryCoefficients = target.columns(layout.headStart * produced, (layout.headEnd - layout.headStart) * produced)
+    const first = layout.headStart * queryWidth
+    this.#ownQueries = this.#queries.columns(first, this.#queries.width - first)
+    this.#ropeQueries = this.#queries.columns(first + a.nopeDim, this.#queries.width - first - a.nopeDim)
+    const sharedRows = layout.layers[0]?.shared.rows ?? 0
+    this.#shared = space.rows(layout.shared, sharedRows, Math.ceil(sharedRows / 32) * 32)
+    this.#streams = layout.streams.map(({ shard, row, rows }) =>
+      shard === undefined ? this.#shared.columns(row, a.stream.width) : space.rows(rows, a.stream.width),
+    )
+    this.#ropeKey = this.#shared.columns(sharedStreams(a, own).length * a.stream.width, a.sharedRopeDim)
+    const coefficientLanes = cacheWidth(layout.headEnd - layout.headStart)
+    const coefficients = space.rows(layout.coefficients, 2 * (a.factors?.rank ?? 0) * coefficientLanes)
+    const inputs = { streams: this.#streams, ropeKey: this.#ropeKey, coefficients }
+    this.#paged = new PagedAttention(space, cacheRows(a, own, plan), a, layout, this.#queries, inputs)
+    this.#moves = own.map((s) => this.#movesOf(s, coefficients, coefficientLanes))
+  }
+
+  /** Copies of cached rows that the step begins with. */
+  copyPages(): void {
+    this.#paged.copyPages(this.#c.step)
+  }
+
+  /** Adds nothing to the residual: leaves each shard's partial of the projected output in the exchange memory. */
+  run(layer: number, tokens: number): void {
+    const { shape, space, collectives, layout, step, clock } = this.#c
+    const a = shape.attention
+    const weights = layout.layers[layer] as RankLayout['layers'][number]
+    const queryWidth = a.nopeDim + a.ropeDim
+    clock.enter('projections')
+    if (weights.shared.rows > 0) space.matmul(weights.shared, this.#c.normed, this.#shared, tokens, layout.matmul)
+    this.#projectInputs(layer, tokens)
+    if (a.queryRank > 0 && a.queryNormed) space.rmsNorm(this.#queryLatent, weights.queryNorm, this.#queryLatent, a.queryRank, tokens)
+    this.#projectQueries(layer, tokens)
+    space.rope(this.#ropeQueries, queryWidth, a.factors ? 0 : layout.headEnd - layout.headStart, a.ropeDim / 2, this.#c.ropeTable, tokens)
+    if (a.sharedRopeDim > 0) space.rope(this.#ropeKey, 0, 1, a.sharedRopeDim / 2, this.#c.ropeTable, tokens)
+    for (let i = 0; i < this.#streams.length; i++) {
+      const rows = this.#streams[i] as Rows
+      if (a.stream.normed) space.rmsNorm(rows, weights.streamNorms[i] as number, rows, a.stream.width, tokens)
+      space.rope(rows, a.ropeDim, a.stream.ropeVectors, a.ropeDim / 2, this.#c.ropeTable, tokens)
+    }
+    this.#paged.writeCache(layer, step, tokens)
+    if (a.absorbed) this.#absorb(layer, tokens)
+    clock.enter('attention')
+    this.#paged.attend(layer, step, tokens)
+    clock.enter('projections')
+    for (let i = 0; i < this.#own.length; i++) this.#values(layer, i, tokens)
+    if (!this.#local) collectives.barrier('reduce-scatter of attention outputs')
+    for (let i = 0; i < this.#own.length; i++) this.#projectOutput(layer, i, tokens)
+    clock.enter(undefined)
+  }
+
+  /** From the block's input: parts of the query latent, own streams, coefficients. */
+  #projectInputs(layer: number, tokens: number): void {
+    const { shape, plan, exchange, collectives, normed } = this.#c
+    const whole = plan.replicate.queryA
+    const latent = shape.attention.queryRank > 0
+    for (let s = 0; s < SHARDS; s++) {
+      const own = this.#own.indexOf(s)
+      if (own < 0 && !(whole && latent)) continue
+      const shard = this.#shard(s)
+      const weights = shard.layer(layer)
+      copyRows(shard.normed, normed, tokens)
+      if (latent) {
+        shard.matmul(weights.queryA, shard.normed, shard.queryA, tokens)
+        copyRows((whole ? this.#queryLatentParts[s] : exchange.queryA[s]) as Rows, shard.queryA, tokens)
+      }
+      if (own < 0) continue
+      const moves = this.#moves[own] as ShardMoves
+      shard.matmul(weights.streams, shard.normed, shard.streams, tokens)
+      copyAll(moves.streams, tokens)
+      shard.matmul(weights.coefficients, shard.normed, shard.coefficients, tokens)
+      copyAll(moves.coefficients, tokens)
+    }
+    if (!latent || whole) return
+    collectives.barrier('gather of query latents')
+    for (let s = 0; s < SHARDS; s++) copyRows(this.#queryLatentParts[s] as Rows, exchange.queryA[s] as Rows, tokens)
+  }
+
+  /** The queries of all heads that this rank attends with. */
+  #projectQueries(layer: number, tokens: number): void {
+    const { shape, plan, exchange, collectives, space, normed, ropeTable } = this.#c
+    const a = shape.attention
+    const whole = plan.replicate.queryB && !this.#local
+    const direct = this.#local || whole
+    const fromLatent = a.queryRank > 0 && !a.factors
+    for (let s = 0; s < SHARDS; s++) {
+      if (!whole && !this.#own.includes(s)) continue
+      const shard = this.#shard(s)
+      const input = fromLatent ? shard.queryLatent : shard.normed
+      copyRows(input, fromLatent ? this.#queryLatent : normed, tokens)
+      shard.matmul(shard.layer(layer).queryB, input, shard.queryB, tokens)
+      copyRows((direct ? this.#queryParts[s] : exchange.queryB[s]) as Rows, shard.queryB, tokens)
+    }
+    if (!direct) {
+      collectives.barrier('gather of queries')
+      for (let s = 0; s < SHARDS; s++) copyRows(this.#queryParts[s] as Rows, exchange.queryB[s] as Rows, tokens)
+    }
+    if (!a.factors) return
+    const { layout } = this.#c
+    const width = a.nopeDim + a.ropeDim
+    space.rope(this.#queryLatent, a.ropeDim, a.factors.queryRank, a.ropeDim / 2, ropeTable, tokens)
+    const heads = layout.headEnd - layout.headStart
+    space.combineFactors(this.#ownQueries, this.#queryCoefficients, this.#queryLatent, heads, a.factors.queryRank, width, tokens)
+  }
+
+  /** Queries to the streams' space. */
+  #absorb(layer: number, tokens: number): void {
+    for (let i = 0; i < this.#own.length; i++) {
+      const shard = this.#shard(this.#own[i] as number)
+      copyRows(shard.queries, this.#queries, tokens)
+      shard.matmul(shard.layer(layer).keyUp, shard.ownQueries, shard.absorbed, tokens)
+      copyAll((this.#moves[i] as ShardMoves).absorbed, tokens)
+    }
+  }
+
+  /** The weighted sums of own shard i as head outputs, in its exchange slot. */
+  #values(layer: number, i: number, tokens: number): void {
+    const s = this.#own[i] as number
+    copyAll((this.#moves[i] as ShardMoves).context, tokens)
+    if (!this.#c.shape.attention.absorbed) return
+    const shard = this.#shard(s)
+    shard.matmul(shard.layer(layer).valueUp, shard.context, shard.values, tokens)
+    copyRows(this.#c.exchange.attention[s] as Rows, shard.values, tokens)
+  }
+
+  /** Own shard i's segment: sums over shards, the gate, and its partial of the output projection. */
+  #projectOutput(layer: number, i: number, tokens: number): void {
+    const { shape, exchange, normed } = this.#c
+    const s = this.#own[i] as number
+    const shard = this.#shard(s)
+    const weights = shard.layer(layer)
+    const sums = exchange.partialSums[i] as readonly PartialSum[]
+    for (let k = 0; k < sums.length; k++) {
+      const sum = sums[k] as PartialSum
+      exchange.space.sumPartials(sum.to, sum.from, sum.width, tokens, shape.attention.outputFactor)
+    }
+    if (shape.attention.gated) {
+      copyRows(shard.normed, normed, tokens)
+      shard.matmul(weights.outputGate, shard.normed, shard.outputGate, tokens)
+    }
+    copyRows(shard.segment, exchange.segments[i] as Rows, tokens)
+    if (shape.attention.gated) shard.space.gateRows(shard.segment, shard.outputGate, shard.segment.stride, tokens)
+    shard.matmul(weights.attentionOut, shard.segment, shard.attentionOut, tokens)
+    copyRows(exchange.attentionOut[s] as Rows, shard.attentionOut, tokens)
+  }
+
+  #movesOf(s: number, coefficients: Rows, coefficientLanes: number): ShardMoves {
+    const { shape, layout } = this.#c
+    const a = shape.attention
+    const shard = this.#shard(s)
+    const attends = shardHeads(a, s)
+    const heads = attends.end - attends.start
+    const pad = contextWidth(a)
+    const units = unitsOf(a, s).map((unit) => ({
+      unit,
+      work: this.#paged.units.find((work) => layout.streams[work.stream]?.stream === unit.stream) as UnitWork,
+      count: unit.headEnd - unit.headStart,
+    }))
+    const { valueDim } = a
+    const out = this.#c.exchange.attention[s] as Rows
+    return {
+      streams: ownStreams(a, s).map((stream, i) => ({
+        to: this.#streams[layout.streams.findIndex((r) => r.stream === stream)] as Rows,
+        from: shard.streams.columns(i * a.stream.width, a.stream.width),
+      })),
+      coefficients: Array.from({ length: a.factors && heads > 0 ? 2 * a.factors.rank : 0 }, (_, j) => ({
+        to: coefficients.columns(j * coefficientLanes + attends.start - layout.headStart, heads),
+        from: shard.coefficients.columns(j * heads, heads),
+      })),
+      absorbed: units.map(({ unit, work, count }) => ({
+        to: work.queries.columns((unit.headStart - work.headStart) * work.queryStride, count * work.queryStride),
+        from: shard.absorbed.columns((unit.headStart - attends.start) * work.queryStride, count * work.queryStride),
+      })),
+      context: units.flatMap(({ unit, work, count }) => {
+        const at = (unit.headStart - work.headStart) * pad
+        const first = unit.headStart - attends.start
+        if (a.absorbed) return [{ to: shard.context.columns(first * pad, count * pad), from: work.context.columns(at, count * pad) }]
+        if (pad === valueDim) return [{ to: out.columns(first * pad, count * pad), from: work.context.columns(at, count * pad) }]
+        return Array.from({ length: count }, (_, h) => ({
+          to: out.columns((first + h) * valueDim, valueDim),
+          from: work.context.columns(at + h * pad, valueDim),
+        }))
+      }),
+    }
+  }
+
+  #shard(s: number): ShardWork {
+    return this.#c.shards[s] as ShardWork
+  }
+}
+
+function copyAll(moves: readonly Move[], tokens: number): void {
+  for (let i = 0; i < moves.length; i++) {
+    const { to, from } = moves[i] as Move
+    copyRows(to, from, tokens)
+  }
+}

@@ -1,0 +1,222 @@
+// One rank's part of a step, top to bottom: embedding, layers, logits, sampling. Between two collectives it computes from
+// its own shards only; a rank that carries several shards keeps their partials apart (design rule 3).
+import type { BackendName, KernelSpace, SharedMemory } from '../../kernels/backend.js'
+import { openSpace } from '../../kernels/open-space.js'
+import type { PackedMatrix } from '../../kernels/packing.js'
+import { copyRows, type Rows } from '../../kernels/rows.js'
+import type { Collectives } from '../collectives/collectives.js'
+import { type Exchange, openExchange } from '../collectives/exchange.js'
+import { layoutModel, type ModelLayout } from '../layout/model-layout.js'
+import type { RankLayout } from '../layout/rank-layout.js'
+import { COUNTERS, layoutMailbox, ROW } from '../mailbox/mailbox-layout.js'
+import { StepView } from '../mailbox/step-view.js'
+import { PhaseClock } from '../profile/phase-clock.js'
+import { type EventName, eventId, type ProfileRecorder } from '../profile/profile-recorder.js'
+import { ProfiledSpace } from '../profile/profiled-space.js'
+import { type ModelShape, type RankInit, SHARDS } from '../protocol.js'
+import { StepResults } from '../sampling/step-results.js'
+import { TokenInputs } from '../token-inputs.js'
+import { AttentionBlock } from './attention-block.js'
+import { ShardWork } from './shard-work.js'
+
+export class ModelRunner {
+  readonly #shape: ModelShape
+  readonly #space: KernelSpace
+  readonly #layout: RankLayout
+  readonly #shards: readonly ShardWork[]
+  readonly #own: readonly number[]
+  readonly #exchange: Exchange
+  readonly #attention: AttentionBlock
+  readonly #collectives: Collectives
+  readonly #step: StepView
+  readonly #recorder: ProfileRecorder | undefined
+  readonly #results: StepResults
+  readonly #counters: Float64Array
+  readonly #clock: PhaseClock
+  readonly #inputs: TokenInputs
+
+  // Rows in the rank's memory; [T, width].
+  readonly #residual: Rows
+  readonly #residualAt: readonly Rows[]
+  readonly #normed: Rows
+  readonly #normedAt: readonly Rows[]
+  readonly #delta: Rows
+  readonly #ropeTable: Rows
+
+  constructor(rank: number, init: RankInit, collectives: Collectives, recorder?: ProfileRecorder) {
+    const { shape, plan } = init
+    const layout = layoutModel(shape, plan)
+    const mine = layout.ranks[rank]
+    if (!mine) throw new RangeError(`no rank ${rank} in a plan for ${plan.ranks}`)
+    const open = (memory: SharedMemory) => openNoted(init, memory, layout, recorder)
+    const space = open(init.rankMemory)
+    this.#recorder = recorder
+    this.#shape = shape
+    this.#space = space
+    this.#layout = mine
+    this.#own = mine.shards
+    this.#collectives = collectives
+    this.#shards = layout.shards.map((shard, s) => {
+      const memory = init.shards[s]
+      if (!memory) throw new RangeError(`no memory for shard ${s}`)
+      return new ShardWork(open(memory), shard, shape, s, rank)
+    })
+    this.#exchange = openExchange(shape, layout.exchange, init.exchange ? open(init.exchange) : space, rank, mine.shards)
+    const perRow = (rows: Rows) => Array.from({ length: plan.stepRows }, (_, t) => rows.from(t))
+    this.#residual = space.rows(mine.residual, shape.embed)
+    this.#residualAt = perRow(this.#residual)
+    this.#normed = space.rows(mine.normed, shape.embed)
+    this.#normedAt = perRow(this.#normed)
+    this.#delta = space.rows(mine.delta, shape.embed)
+    this.#ropeTable = space.rows(mine.ropeTable, shape.attention.ropeDim)
+    this.#step = new StepView(init.mailbox, plan.stepRows, plan.slots, plan.pagesPerSlot)
+    this.#clock = new PhaseClock(() => collectives.waitedMs)
+    this.#attention = new AttentionBlock({
+      shape,
+      plan,
+      layout: mine,
+      space,
+      shards: this.#shards,
+      exchange: this.#exchange,
+      collectives,
+      clock: this.#clock,
+      step: this.#step,
+      normed: this.#normed,
+      ropeTable: this.#ropeTable,
+    })
+    this.#results = new StepResults(rank, plan.ranks, shape.vocab, plan.slots, this.#step, this.#exchange)
+    const mailbox = layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot)
+    this.#counters = new Float64Array(init.mailbox, mailbox.counters + rank * COUNTERS.values * 8, COUNTERS.values)
+    this.#inputs = new TokenInputs(shape, this.#shards)
+  }
+
+  get backend(): BackendName {
+    return this.#space.backend
+  }
+
+  /** Runs the published step of this epoch. Mutates the cache, the exchange slots and the mailbox's results. */
+  run(epoch: number): undefined {
+    const step = this.#step
+    step.open(epoch)
+    const tokens = step.rows
+    const start = performance.now()
+    const noted = this.#recorder?.now()
+    this.#collectives.at('start of step')
+    this.#attention.copyPages()
+    this.#embed(tokens)
+    for (let layer = 0; layer < this.#shape.layers; layer++) {
+      this.#attend(layer, tokens)
+      this.#feedForward(layer, tokens)
+    }
+    this.#clock.enter('logits and sampling')
+    this.#logits(tokens)
+    this.#clock.enter(undefined)
+    if (noted !== undefined) this.#recorder?.add(STEP, noted)
+    this.#count(performance.now() - start)
+    return undefined
+  }
+
+  #embed(tokens: number): void {
+    this.#collectives.at('embedding')
+    for (let t = 0; t < tokens; t++) {
+      copyRows(this.#residualAt[t] as Rows, this.#inputs.embedding(this.#results.token(t)), 1)
+      this.#inputs.rope(this.#step.int(t, ROW.position), this.#ropeTable.row(t))
+    }
+  }
+
+  #attend(layer: number, tokens: number): void {
+    const weights = this.#layout.layers[layer] as RankLayout['layers'][number]
+    this.#space.rmsNorm(this.#residual, weights.inputNorm, this.#normed, this.#shape.embed, tokens)
+    this.#attention.run(layer, tokens)
+    this.#collectives.barrier('all-reduce of the attention projection')
+    this.#addSum(this.#exchange.attentionOut, tokens)
+  }
+
+  #feedForward(layer: number, tokens: number): void {
+    const weights = this.#layout.layers[layer] as RankLayout['layers'][number]
+    this.#space.rmsNorm(this.#residual, weights.mlpNorm, this.#normed, this.#shape.embed, tokens)
+    this.#clock.enter('MLP')
+    for (let u = 0; u < this.#own.length; u++) {
+      const s = this.#own[u] as number
+      const shard = this.#shard(s)
+      const matrices = shard.layer(layer)
+      copyRows(shard.normed, this.#normed, tokens)
+      shard.matmul(matrices.gateUp, shard.normed, shard.gateUp, tokens)
+      shard.space.swiglu(shard.gate, shard.up, shard.gateWidth, tokens)
+      shard.matmul(matrices.down, shard.gate, shard.down, tokens)
+      copyRows(this.#exchange.mlp[s] as Rows, shard.down, tokens)
+    }
+    this.#clock.enter(undefined)
+    this.#collectives.barrier('all-reduce of the MLP')
+    this.#addSum(this.#exchange.mlp, tokens)
+  }
+
+  /** residual += ((p0 + p1) + p2) + p3. */
+  #addSum(partials: readonly Rows[], tokens: number): void {
+    const exchange = this.#exchange
+    exchange.space.sumPartials(exchange.reduced, partials, this.#shape.embed, tokens, 1)
+    if (exchange.space === this.#space) {
+      this.#space.addRows(this.#residual, exchange.reduced, this.#shape.embed, tokens)
+      return
+    }
+    copyRows(this.#delta, exchange.reduced, tokens)
+    this.#space.addRows(this.#residual, this.#delta, this.#shape.embed, tokens)
+  }
+
+  #logits(tokens: number): void {
+    let selected = 0
+    for (let t = 0; t < tokens; t++) {
+      if (!this.#results.wants(t)) continue
+      const to = this.#normedAt[selected++] as Rows
+      this.#space.rmsNorm(this.#residualAt[t] as Rows, this.#layout.finalNorm, to, this.#shape.embed, 1)
+    }
+    if (selected === 0) return
+    const columns = this.#exchange.logitParts[this.#step.ring] as readonly Rows[]
+    for (let u = 0; u < this.#own.length; u++) {
+      const s = this.#own[u] as number
+      const shard = this.#shard(s)
+      copyRows(shard.normed, this.#normed, selected)
+      shard.matmul(shard.head, shard.normed, shard.logits, selected)
+      copyRows(columns[s] as Rows, shard.logits, selected)
+    }
+    this.#collectives.barrier('gather of logits')
+    this.#collectives.at('sampling')
+    this.#results.take(tokens)
+  }
+
+  #count(ms: number): void {
+    let sharded = 0
+    let replicated = this.#space.weightBytesRead
+    for (let s = 0; s < SHARDS; s++) {
+      const read = this.#shard(s).space.weightBytesRead
+      if (this.#own.includes(s)) sharded += read
+      else replicated += read
+    }
+    this.#counters[COUNTERS.shardedWeightBytes] = sharded
+    this.#counters[COUNTERS.replicatedWeightBytes] = replicated
+    this.#counters[COUNTERS.cacheBytes] = this.#space.cacheBytesRead
+    this.#counters[COUNTERS.steps] = (this.#counters[COUNTERS.steps] as number) + 1
+    this.#counters[COUNTERS.stepMs] = (this.#counters[COUNTERS.stepMs] as number) + ms
+    this.#counters.set(this.#collectives.waitMs, COUNTERS.waitMs)
+    this.#counters.set(this.#clock.ms, COUNTERS.computeMs)
+  }
+
+  #shard(s: number): ShardWork {
+    return this.#shards[s] as ShardWork
+  }
+}
+
+const STEP = eventId('step')
+
+/** A space over a memory, which notes its calls when there is a recorder. */
+function openNoted(init: RankInit, memory: SharedMemory, layout: ModelLayout, recorder: ProfileRecorder | undefined): KernelSpace {
+  const space = openSpace(init.module, memory)
+  if (!recorder) return space
+  const matrices = new Map<PackedMatrix, EventName>()
+  for (const shard of layout.shards) {
+    for (const layer of shard.layers) for (const [name, matrix] of Object.entries(layer)) matrices.set(matrix, name as keyof typeof layer)
+    matrices.set(shard.head, 'head')
+  }
+  for (const rank of layout.ranks) for (const layer of rank.layers) matrices.set(layer.shared, 'shared')
+  return new ProfiledSpace(space, recorder, matrices)
+}

@@ -1,0 +1,168 @@
+// Attention over the paged cache, for the units of one rank: cache writes, then row by row, page by page. Queries are in
+// the streams' space already; what comes out is the weighted sum of a stream's values per head.
+import type { KernelSpace, UnitGeometry } from '../../kernels/backend.js'
+import type { Rows } from '../../kernels/rows.js'
+import { type CacheRows, cacheWidth, contextWidth } from '../layout/attention-plan.js'
+import type { RankLayout } from '../layout/rank-layout.js'
+import { COPY, ROW } from '../mailbox/mailbox-layout.js'
+import type { StepView } from '../mailbox/step-view.js'
+import { type AttentionShape, PAGE_TOKENS } from '../protocol.js'
+import { CacheStream } from './kv-cache.js'
+
+export interface UnitWork {
+  readonly headStart: number
+  readonly headEnd: number
+  /** Index into the rank's streams. */
+  readonly stream: number
+  readonly geometry: UnitGeometry
+  /** [T, ...]: the first head's query in the stream's space, and scalars from one head to the next. */
+  readonly queries: Rows
+  readonly queryStride: number
+  /** [T, heads * contextWidth] */
+  readonly context: Rows
+}
+
+/** What a step writes to the cache, [T, width] each. */
+export interface CacheInputs {
+  readonly streams: readonly Rows[]
+  /** The rope key that all heads share; unused when the shape has none. */
+  readonly ropeKey: Rows
+  /** Unused without factors. */
+  readonly coefficients: Rows
+}
+
+interface LayerCache {
+  readonly streams: readonly CacheStream[]
+  readonly rope: CacheStream
+  readonly coefficients: CacheStream
+}
+
+export class PagedAttention {
+  readonly units: readonly UnitWork[]
+  readonly #space: KernelSpace
+  readonly #rows: CacheRows
+  readonly #a: AttentionShape
+  readonly #inputs: CacheInputs
+  readonly #queryWidth: number
+  readonly #heads: number
+  readonly #lanes: number
+  readonly #ropeQuery: number
+  readonly #ropeScores: number
+  /** From the rank's first head's rope columns on. */
+  readonly #ropeQueries: Rows
+  readonly #layers: readonly LayerCache[]
+
+  constructor(space: KernelSpace, rows: CacheRows, a: AttentionShape, layout: RankLayout, queries: Rows, inputs: CacheInputs) {
+    this.#space = space
+    this.#rows = rows
+    this.#a = a
+    this.#inputs = inputs
+    this.#queryWidth = a.nopeDim + a.ropeDim
+    this.#heads = layout.headEnd - layout.headStart
+    this.#lanes = cacheWidth(this.#heads)
+    this.#ropeQuery = layout.ropeQuery
+    this.#ropeScores = layout.ropeScores
+    const firstRope = layout.headStart * this.#queryWidth + a.nopeDim
+    this.#ropeQueries = queries.columns(firstRope, queries.width - firstRope)
+    this.units = layout.units.map(({ unit, stream, absorbed, context, query, scores, values, dots, state }) => {
+      const { headStart, headEnd } = unit
+      const heads = headEnd - headStart
+      const first = headStart * this.#queryWidth
+      return {
+        headStart,
+        headEnd,
+        stream,
+        queries: a.absorbed ? space.rows(absorbed, heads * a.stream.keyWidth) : queries.columns(first, queries.width - first),
+        queryStride: a.absorbed ? a.stream.keyWidth : this.#queryWidth,
+        context: space.rows(context, heads * contextWidth(a)),
+        geometry: {
+          query,
+          scores,
+          values,
+          state,
+          heads,
+          lanes: cacheWidth(heads),
+          row: rows.stream,
+          valueOffset: a.stream.valueOffset,
+          valueWidth: contextWidth(a),
+          sharedLanes: this.#lanes,
+          sharedOffset: headStart - layout.headStart,
+          scale: a.scale,
+          factors: a.factors && { rank: a.factors.rank, valueStride: a.stream.valueWidth, row: rows.coefficients, dots },
+        },
+      }
+    })
+    this.#layers = layout.layers.map((layer) => ({
+      streams: layer.streams.map((ptr) => new CacheStream(space, ptr, rows.stream)),
+      rope: new CacheStream(space, layer.ropeStream, rows.rope),
+      coefficients: new CacheStream(space, layer.coefficientStream, rows.coefficients),
+    }))
+  }
+
+  /** Makes the step's copies of cached rows, in all layers, before any row is written. */
+  copyPages(step: StepView): void {
+    for (let i = 0; i < step.copies; i++) {
+      const from = step.copy(i, COPY.from)
+      const to = step.copy(i, COPY.to)
+      const rows = step.copy(i, COPY.rows)
+      for (let l = 0; l < this.#layers.length; l++) {
+        const { streams, rope, coefficients } = this.#layer(l)
+        for (let k = 0; k < streams.length; k++) (streams[k] as CacheStream).copy(from, to, rows)
+        rope.copy(from, to, rows)
+        coefficients.copy(from, to, rows)
+      }
+    }
+  }
+
+  /** Writes the step's inputs to the cache of a layer, before any row attends. */
+  writeCache(layer: number, step: StepView, tokens: number): void {
+    const cache = this.#layer(layer)
+    const { streams, ropeKey, coefficients } = this.#inputs
+    for (let t = 0; t < tokens; t++) {
+      const position = step.int(t, ROW.position)
+      const page = step.page(step.int(t, ROW.slot), Math.floor(position / PAGE_TOKENS))
+      for (let i = 0; i < streams.length; i++) (cache.streams[i] as CacheStream).write(page, position, streams[i] as Rows, t)
+      if (this.#a.sharedRopeDim > 0) cache.rope.write(page, position, ropeKey, t)
+      if (this.#a.factors) cache.coefficients.write(page, position, coefficients, t)
+    }
+  }
+
+  /** Every row attends to the positions up to its own; results in each unit's context. */
+  attend(layer: number, step: StepView, tokens: number): void {
+    const cache = this.#layer(layer)
+    const space = this.#space
+    const ropeDim = this.#a.sharedRopeDim
+    const { format } = this.#rows.stream
+    for (let t = 0; t < tokens; t++) {
+      if (ropeDim > 0) space.loadQueries(this.#ropeQuery, this.#ropeQueries, t, this.#queryWidth, this.#heads, this.#lanes, ropeDim, format)
+      for (let u = 0; u < this.units.length; u++) {
+        const { geometry, queries, queryStride, context } = this.units[u] as UnitWork
+        space.loadQueries(geometry.query, queries, t, queryStride, geometry.heads, geometry.lanes, geometry.row.keyWidth, format)
+        space.beginAttention(geometry, context, t)
+      }
+      const slot = step.int(t, ROW.slot)
+      const length = step.int(t, ROW.position) + 1
+      for (let i = 0; i * PAGE_TOKENS < length; i++) this.#attendPage(cache, step.page(slot, i), t, Math.min(PAGE_TOKENS, length - i * PAGE_TOKENS))
+      for (let u = 0; u < this.units.length; u++) {
+        const { geometry, context } = this.units[u] as UnitWork
+        space.finishAttention(geometry, context, t)
+      }
+    }
+  }
+
+  #attendPage(cache: LayerCache, page: number, t: number, valid: number): void {
+    const space = this.#space
+    const ropeDim = this.#a.sharedRopeDim
+    // The shared rope key is one stream: its scores are computed once for all units of the rank (design rule 5).
+    if (ropeDim > 0) space.dotPage(this.#ropeQuery, cache.rope.page(page), cache.rope.row, this.#ropeScores, this.#lanes, valid)
+    const second = this.#a.factors ? cache.coefficients.page(page) : ropeDim > 0 ? this.#ropeScores : 0
+    for (let u = 0; u < this.units.length; u++) {
+      const { geometry, context, stream } = this.units[u] as UnitWork
+      space.attendPage(geometry, (cache.streams[stream] as CacheStream).page(page), second, context, t, valid)
+    }
+  }
+
+  #layer(layer: number): LayerCache {
+    return this.#layers[layer] as LayerCache
+  }
+}

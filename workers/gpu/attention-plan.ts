@@ -1,0 +1,137 @@
+// Attention of a rank on its device, as numbers: groups of heads for each kernel, how contexts are cut into parts, and where every
+// head's result lies. A function of the model's shape, the plan and the rank.
+import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
+import { gpuCacheFormat } from '../../kernels/gpu/wgsl/cache-rows.js'
+import { type FlashShape, HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
+import { MOST_HEADS, packedValueWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import { cacheWidth, contextWidth, rankUnits, streamsOf, unitsOf } from '../layout/attention-plan.js'
+import { type AttentionShape, type AttentionUnit, type RunPlan, SHARDS } from '../protocol.js'
+
+/** Workgroups of attention that keep a large device busy. */
+const WORKGROUPS = 264
+/** Of a row: gpu.js combines them one after another. */
+const MOST_PARTS = 64
+/** Bytes of the parts of one group of rows. */
+const PART_BYTES = 128 << 20
+
+/** Elements: of a stream's region and row, and first ones of the others. */
+export interface CacheRegions {
+  readonly stream: number
+  readonly streamRow: number
+  readonly rope: number
+  readonly coefficients: number
+  readonly all: number
+}
+
+export interface AttentionPlan {
+  /** Units of the rank, and the first head of each in the output. */
+  readonly placed: readonly (AttentionUnit & { readonly out: number })[]
+  readonly flash: FlashShape
+  /** Attention on tensor cores; undefined: the device has none that fit, or the cache is not f16, or keys are sums of vectors. */
+  readonly tensor: { readonly shape: TensorShape; readonly tiling: TensorTiling } | undefined
+  /** Scalars from one head's weighted sum to the next. */
+  readonly contextWidth: number
+  readonly absorbedWidth: number
+  /** Rows whose parts are computed together. */
+  readonly rowGroup: number
+}
+
+/** heads: the rank's first query head, how many, and lanes of cached coefficients. */
+export function planAttention(
+  a: AttentionShape,
+  own: readonly number[],
+  run: RunPlan,
+  adapter: AdapterFacts,
+  regions: CacheRegions,
+  heads: { readonly start: number; readonly count: number; readonly lanes: number },
+): AttentionPlan {
+  const streams = streamsOf(a, own)
+  // Query heads by unit: first column of absorbed queries, first head of the output.
+  const units = rankUnits(a, own)
+  const queryStride = a.absorbed ? cacheWidth(a.stream.keyWidth) : cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
+  const paddedWidth = cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
+  const mostHeads = Math.max(1, ...units.map((unit) => unit.headEnd - unit.headStart))
+  const widths = {
+    keyWidth: a.stream.keyWidth,
+    keyOffset: 0,
+    valueOffset: a.stream.valueOffset,
+    rowWidth: regions.streamRow,
+    ropeDim: a.sharedRopeDim,
+    ropeRowWidth: cacheWidth(a.sharedRopeDim),
+  }
+  const onTensorCores =
+    adapter.tensorCores && run.cache === 'f16' && !a.factors
+      ? planTensorAttention({ ...widths, valueWidth: a.stream.valueWidth }, mostHeads, adapter.workgroupStorage)
+      : undefined
+  const groupHeads = onTensorCores?.groupHeads ?? 1
+  let unitHeads = 0
+  const placed = units.map((unit) => {
+    const out = unitHeads
+    unitHeads += Math.ceil((unit.headEnd - unit.headStart) / groupHeads) * groupHeads
+    return { ...unit, out }
+  })
+  const absorbedWidth = unitHeads * cacheWidth(a.stream.keyWidth)
+  const groups = placed.flatMap(({ stream, headStart, headEnd, out }) =>
+    Array.from({ length: Math.ceil((headEnd - headStart) / HEAD_GROUP) }, (_, g) => {
+      const firstHead = headStart + g * HEAD_GROUP
+      const local = firstHead - heads.start
+      return {
+        region: streams.indexOf(stream) * regions.stream,
+        query: a.absorbed ? (out + g * HEAD_GROUP) * queryStride : local * queryStride,
+        ropeQuery: local * paddedWidth + cacheWidth(a.nopeDim),
+        out: out + g * HEAD_GROUP,
+        lane: local,
+        heads: Math.min(HEAD_GROUP, headEnd - firstHead),
+      }
+    }),
+  )
+  // As many parts as keep the device of a rank with one shard busy: the same at every rank count, for a row's bits depend on it.
+  const groupsOf = (s: number, size: number) => unitsOf(a, s).reduce((sum, u) => sum + Math.ceil((u.headEnd - u.headStart) / size), 0)
+  const partsFor = (size: number, most: number) => {
+    const shardGroups = Math.max(1, ...Array.from({ length: SHARDS }, (_, s) => groupsOf(s, size)))
+    return Math.max(1, Math.min(most, Math.ceil(WORKGROUPS / shardGroups), run.pagesPerSlot))
+  }
+  const flash: FlashShape = {
+    format: gpuCacheFormat(run.cache),
+    groups,
+    queryWidth: a.absorbed ? absorbedWidth : heads.count * paddedWidth,
+    queryStride,
+    ropeWidth: heads.count * paddedWidth,
+    ropeStride: paddedWidth,
+    ...widths,
+    valueWidth: contextWidth(a),
+    ropeRegion: regions.rope,
+    factors: a.factors && { rank: a.factors.rank, valueStride: a.stream.valueWidth, region: regions.coefficients, lanes: heads.lanes },
+    scale: a.scale,
+    outHeads: Math.max(1, unitHeads),
+    parts: partsFor(HEAD_GROUP, MOST_PARTS),
+  }
+  const tensorShape: TensorShape = {
+    ...flash,
+    valueWidth: a.stream.valueWidth,
+    groupHeads,
+    groups: placed.flatMap(({ stream, headStart, headEnd, out }) =>
+      Array.from({ length: Math.ceil((headEnd - headStart) / groupHeads) }, (_, g) => ({
+        region: streams.indexOf(stream) * regions.stream,
+        slot: out + g * groupHeads,
+      })),
+    ),
+    slots: placed.flatMap(({ headStart, headEnd, out }) =>
+      Array.from({ length: Math.ceil((headEnd - headStart) / groupHeads) * groupHeads }, (_, i) => {
+        const local = headStart + i - heads.start
+        if (headStart + i >= headEnd) return undefined
+        return { query: a.absorbed ? (out + i) * queryStride : local * paddedWidth, rope: local * paddedWidth + cacheWidth(a.nopeDim) }
+      }),
+    ),
+  }
+  const tensor = onTensorCores && {
+    shape: { ...tensorShape, parts: partsFor(MOST_HEADS, onTensorCores.workgroups) },
+    tiling: onTensorCores.tiling,
+  }
+  const width = tensor ? packedValueWidth(a.stream.valueWidth) : contextWidth(a)
+  // A row's parts on tensor cores are whole blocks of 256 bytes, as offsets of buffers must be; gpu.js's need 16 rows for that.
+  const fewestRows = tensor ? 1 : 16
+  const partBytes = (tensor?.shape.parts ?? flash.parts) * flash.outHeads * width * 4
+  const rowGroup = Math.max(fewestRows, Math.floor(PART_BYTES / partBytes / fewestRows) * fewestRows)
+  return { placed, flash, tensor, contextWidth: width, absorbedWidth, rowGroup }
+}

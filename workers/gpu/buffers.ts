@@ -1,0 +1,95 @@
+// The activations of a rank on its device: made once, for the most rows of a step. Shapes are [width, rows] or [width, rows, planes].
+import type { ProgramParts, Shaped } from '../../kernels/gpu/program.js'
+import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
+import { HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
+import { slotTable } from '../../kernels/gpu/wgsl/tensor-parts.js'
+import { packedQueryWidth } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import { cacheWidth } from '../layout/attention-plan.js'
+import { SHARDS } from '../protocol.js'
+import type { GpuPlan } from './plan.js'
+
+export class GpuBuffers {
+  /** Of each row: first entry of its block table, length, pages a part, parts. */
+  readonly rows: GPUBuffer
+  /** Block tables: [slots][pagesPerSlot]. */
+  readonly pages: GPUBuffer
+  /** [rows]: parts of each row, for gpu.js. */
+  readonly parts: Shaped
+  readonly residual: Shaped
+  readonly middle: Shaped
+  readonly inputs: Shaped
+  readonly latent: Shaped
+  readonly rawQueries: Shaped
+  readonly queries: Shaped
+  readonly absorbed: Shaped
+  readonly streams: Shaped
+  readonly ropeKey: Shaped
+  readonly coefficients: Shaped
+  readonly coefficientPlaces: Shaped
+  /** For tensor cores: [rows][slots][packedQueryWidth] f16, and where each slot's query is. */
+  readonly packedQueries: GPUBuffer
+  readonly slots: GPUBuffer
+  readonly partSums: Shaped
+  readonly partStates: Shaped
+  readonly context: Shaped
+  /** [heads * valueDim, rows, shards] */
+  readonly values: Shaped
+  readonly headPlaces: Shaped
+  readonly segments: Shaped
+  readonly gated: Shaped
+  /** [embed, rows, shards] */
+  readonly attentionOut: Shaped
+  readonly mlp: Shaped
+  readonly gateUp: Shaped
+  readonly activated: Shaped
+  /** [ropeDim, rows]: cos half, sin half */
+  readonly rope: Shaped
+  readonly selected: Shaped
+  readonly logits: Shaped
+  /** By layer: regions as the plan has them. */
+  readonly caches: readonly GPUBuffer[]
+  /** Parts of the longest row of the step at hand. */
+  mostParts = 1
+
+  constructor(program: ProgramParts, plan: GpuPlan, tables: number) {
+    const { a, shape, stepRows: T, own } = plan
+    const tensor = (...dims: number[]) => program.tensor(...dims)
+    const paddedWidth = cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
+    // Idle heads of a group read past the last head's query.
+    const withSlack = (width: number, stride: number): Shaped => ({ buffer: program.buffer((width * T + HEAD_GROUP * stride) * 4), dims: [width, T] })
+    const { outHeads } = plan.flash
+    const { contextWidth, parts, tensor: onTensorCores } = plan
+    this.rows = program.buffer(T * 16)
+    this.pages = program.buffer(tables * 4)
+    this.parts = tensor(T)
+    this.residual = tensor(shape.embed, T)
+    this.middle = tensor(shape.embed, T)
+    this.inputs = tensor(plan.columns.width, T)
+    this.latent = tensor(Math.max(1, a.queryRank), T)
+    this.rawQueries = tensor(a.heads * (a.nopeDim + a.ropeDim), T)
+    this.queries = withSlack(plan.heads * paddedWidth, paddedWidth)
+    this.absorbed = withSlack(Math.max(4, plan.absorbedWidth), cacheWidth(a.stream.keyWidth))
+    this.streams = tensor(a.stream.width * Math.max(1, plan.streamCount), T)
+    this.ropeKey = tensor(Math.max(1, cacheWidth(a.sharedRopeDim)), T)
+    this.coefficients = tensor(Math.max(1, 2 * (a.factors?.rank ?? 0) * plan.lanes), T)
+    this.coefficientPlaces = { buffer: program.upload(plan.coefficientPlaces), dims: [2, Math.max(1, plan.lanes)] }
+    const groupRows = Math.min(plan.rowGroup, T)
+    this.packedQueries = program.buffer(onTensorCores ? T * outHeads * packedQueryWidth(onTensorCores.shape) * 2 : 0)
+    this.slots = program.upload(onTensorCores ? slotTable(onTensorCores.shape) : new Uint32Array(1))
+    this.partSums = tensor(contextWidth, outHeads * parts * groupRows)
+    this.partStates = tensor(2, outHeads * parts * groupRows)
+    this.context = tensor(outHeads * contextWidth, Math.ceil(T / 16) * 16)
+    this.values = tensor(a.heads * a.valueDim, T, SHARDS)
+    this.headPlaces = { buffer: program.upload(plan.headPlaces), dims: [SHARDS, Math.max(1, plan.segmentHeads)] }
+    this.segments = tensor(Math.max(1, plan.segmentHeads * a.valueDim), T)
+    this.gated = tensor(Math.max(1, plan.segmentHeads * a.valueDim), T)
+    this.attentionOut = tensor(shape.embed, T, SHARDS)
+    this.mlp = tensor(shape.embed, T, SHARDS)
+    this.gateUp = tensor(2 * plan.mlpWidth * own.length, T)
+    this.activated = tensor(plan.mlpWidth * own.length, T)
+    this.rope = tensor(a.ropeDim, T)
+    this.selected = tensor(shape.embed, T)
+    this.logits = tensor(plan.vocab, T)
+    this.caches = plan.layers.map(() => program.buffer(plan.regions.all * cacheBytes(plan.format)))
+  }
+}

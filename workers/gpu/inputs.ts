@@ -1,0 +1,129 @@
+// What a step needs on a rank's device, written there from the mailbox: embeddings, rope tables, block tables, lengths. Owns the host's
+// copies, made once; knows no kernels.
+/// <reference types="@webgpu/types" />
+
+import type { Program, Shaped } from '../../kernels/gpu/program.js'
+import { PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
+import { ROW } from '../mailbox/mailbox-layout.js'
+import type { StepView } from '../mailbox/step-view.js'
+import type { StepResults } from '../sampling/step-results.js'
+import type { TokenInputs } from '../token-inputs.js'
+import type { GpuBuffers } from './buffers.js'
+import type { GpuPlan } from './plan.js'
+
+export class GpuInputs {
+  readonly #queue: GPUQueue
+  readonly #plan: GpuPlan
+  readonly #b: GpuBuffers
+  readonly #step: StepView
+  readonly #results: StepResults
+  readonly #tokens: TokenInputs
+  readonly #pagesPerSlot: number
+  /** [rows, embed], [rows, ropeDim], [rows, 4], [rows] */
+  readonly #residual: Float32Array<ArrayBuffer>
+  readonly #rope: Float32Array<ArrayBuffer>
+  readonly #rows: Uint32Array<ArrayBuffer>
+  readonly #parts: Float32Array<ArrayBuffer>
+  /** Block tables as the device has them. */
+  readonly #tables: Uint32Array<ArrayBuffer>
+  /** For gpu.js kernels, which read floats: block tables, and [2, rows], first entry of the block table and length. */
+  readonly pageTable: Shaped
+  readonly rowTable: Shaped
+  readonly #pageFloats: Float32Array<ArrayBuffer>
+  readonly #rowFloats: Float32Array<ArrayBuffer>
+  /** Of the cache, by all steps. */
+  cacheBytesRead = 0
+  /** Parts of the longest row of the step, and of the same rows a token later. */
+  mostParts = 1
+  nextParts = 1
+
+  constructor(
+    program: Program,
+    plan: GpuPlan,
+    buffers: GpuBuffers,
+    step: StepView,
+    results: StepResults,
+    tokens: TokenInputs,
+    tables: { readonly slots: number; readonly pagesPerSlot: number },
+  ) {
+    this.#queue = program.device.queue
+    this.#plan = plan
+    this.#b = buffers
+    this.#step = step
+    this.#results = results
+    this.#tokens = tokens
+    this.#pagesPerSlot = tables.pagesPerSlot
+    this.#residual = new Float32Array(plan.stepRows * plan.shape.embed)
+    this.#rope = new Float32Array(plan.stepRows * plan.a.ropeDim)
+    this.#rows = new Uint32Array(plan.stepRows * 4)
+    this.#parts = new Float32Array(plan.stepRows)
+    this.#tables = new Uint32Array(tables.slots * tables.pagesPerSlot)
+    this.#pageFloats = new Float32Array(plan.portable ? this.#tables.length : 0)
+    this.#rowFloats = new Float32Array(plan.portable ? plan.stepRows * 2 : 0)
+    this.pageTable = program.tensor(this.#pageFloats.length)
+    this.rowTable = program.tensor(2, this.#rowFloats.length / 2)
+  }
+
+  /** Writes what the rows of the open step need. */
+  write(rows: number): void {
+    const { embed } = this.#plan.shape
+    const { ropeDim } = this.#plan.a
+    this.mostParts = 1
+    this.nextParts = 1
+    for (let t = 0; t < rows; t++) {
+      const position = this.#step.int(t, ROW.position)
+      this.#residual.set(this.#tokens.embedding(this.#results.token(t)).row(0), t * embed)
+      this.#tokens.rope(position, this.#rope.subarray(t * ropeDim))
+      this.#writeRow(t, this.#step.int(t, ROW.slot), position + 1)
+    }
+    const queue = this.#queue
+    queue.writeBuffer(this.#b.residual.buffer, 0, this.#residual, 0, rows * embed)
+    if (ropeDim > 0) queue.writeBuffer(this.#b.rope.buffer, 0, this.#rope, 0, rows * ropeDim)
+    queue.writeBuffer(this.#b.rows, 0, this.#rows, 0, rows * 4)
+    queue.writeBuffer(this.#b.parts.buffer, 0, this.#parts, 0, rows)
+    if (this.#rowFloats.length > 0) queue.writeBuffer(this.rowTable.buffer, 0, this.#rowFloats, 0, 2 * rows)
+  }
+
+  /** Row of the cache that row t of the step writes. */
+  cacheRow(t: number): number {
+    const position = (this.#rows[4 * t + 1] as number) - 1
+    const page = this.#tables[(this.#rows[4 * t] as number) + Math.floor(position / PAGE)] as number
+    return page * PAGE + (position % PAGE)
+  }
+
+  #writeRow(t: number, slot: number, length: number): void {
+    const { pages, parts } = this.#plan.partsOf(length)
+    const at = t * 4
+    this.#rows[at] = slot * this.#pagesPerSlot
+    this.#rows[at + 1] = length
+    this.#rows[at + 2] = pages
+    this.#rows[at + 3] = parts
+    this.#parts[t] = parts
+    if (this.#plan.portable) {
+      this.#rowFloats[2 * t] = this.#rows[at] as number
+      this.#rowFloats[2 * t + 1] = length
+    }
+    this.mostParts = Math.max(this.mostParts, parts)
+    this.nextParts = Math.max(this.nextParts, parts, this.#plan.partsOf(length + 1).parts)
+    this.#updateTable(slot, Math.ceil(length / PAGE))
+    this.cacheBytesRead += length * this.#plan.cacheBytesPerToken
+  }
+
+  #updateTable(slot: number, pages: number): void {
+    const first = slot * this.#pagesPerSlot
+    let from = -1
+    let to = -1
+    for (let i = 0; i < pages; i++) {
+      const page = this.#step.page(slot, i)
+      if (this.#tables[first + i] === page) continue
+      this.#tables[first + i] = page
+      if (from < 0) from = i
+      to = i + 1
+    }
+    if (from < 0) return
+    this.#queue.writeBuffer(this.#b.pages, (first + from) * 4, this.#tables, first + from, to - from)
+    if (!this.#plan.portable) return
+    this.#pageFloats.set(this.#tables.subarray(first + from, first + to), first + from)
+    this.#queue.writeBuffer(this.pageTable.buffer, (first + from) * 4, this.#pageFloats, first + from, to - from)
+  }
+}

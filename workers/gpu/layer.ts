@@ -1,0 +1,174 @@
+// The dispatches of one layer on a rank's device, in order and in three segments: up to the heads' outputs, up to the projected
+// output, up to the MLP's. Between segments ranks exchange partials; at one rank nothing leaves the device. Which dispatches a model
+// has follows from its shape. Owns no step.
+/// <reference types="@webgpu/types" />
+import {
+  addPartials,
+  arrangeCoefficients,
+  combineFactors,
+  gateWith,
+  normalizeGroups,
+  rotate,
+  sumHeads,
+  swiglu,
+} from '../../kernels/gpu/elementwise.js'
+import type { Command, Dispatch, ProgramParts, Shaped } from '../../kernels/gpu/program.js'
+import { cacheWidth } from '../layout/attention-plan.js'
+import { SHARDS } from '../protocol.js'
+import type { GpuBuffers } from './buffers.js'
+import type { CacheWrite, KernelSet } from './kernel-set.js'
+import type { GpuPlan } from './plan.js'
+
+export interface LayerSegments {
+  /** From the residual to the heads' outputs of each own shard. */
+  readonly attention: readonly Command[]
+  /** To each own shard's partial of the projected output. */
+  readonly output: readonly Command[]
+  /** To each own shard's partial of the MLP. */
+  readonly mlp: readonly Command[]
+  /** Adds the MLP's partials to the residual. */
+  readonly end: readonly Command[]
+}
+
+export class LayerBuilder {
+  readonly #program: ProgramParts
+  readonly #plan: GpuPlan
+  readonly #b: GpuBuffers
+
+  readonly #kernels: KernelSet
+
+  constructor(program: ProgramParts, plan: GpuPlan, buffers: GpuBuffers, kernels: KernelSet) {
+    this.#kernels = kernels
+    this.#program = program
+    this.#plan = plan
+    this.#b = buffers
+  }
+
+  async build(index: number, weights: GPUBuffer, norms: { input: Shaped; mlp: Shaped; query: Shaped; streams: Shaped }): Promise<LayerSegments> {
+    const { a, own, shape } = this.#plan
+    const b = this.#b
+    const layer = this.#plan.layers[index] as GpuPlan['layers'][number]
+    const { tiles } = layer
+    const cache = b.caches[index] as GPUBuffer
+    const kernels = this.#kernels
+    const heads = a.gated ? b.gated : b.segments
+    return {
+      attention: [
+        ...(await kernels.product({ name: 'inputs', weights, tiles: tiles.inputs, x: b.residual, y: b.inputs, norm: norms.input })),
+        ...(await this.#queries(weights, tiles.queryB, norms.query)),
+        ...(await this.#cacheRows(cache, norms.streams)),
+        ...(a.absorbed ? await kernels.product({ name: 'keyUp', weights, tiles: tiles.keyUp, x: b.queries, y: b.absorbed }) : []),
+        ...(await kernels.attend(cache)),
+        ...(a.absorbed ? await kernels.product({ name: 'valueUp', weights, tiles: tiles.valueUp, x: b.context, y: b.values }) : []),
+      ],
+      output: [
+        ...(await this.#segments()),
+        ...(await kernels.product({ name: 'attentionOut', weights, tiles: tiles.attentionOut, x: heads, y: b.attentionOut })),
+      ],
+      mlp: [
+        await this.#program.gpuJs('add attention', addPartials, {}, [b.residual, b.attentionOut], b.middle, [shape.embed, 'rows']),
+        ...(await kernels.product({ name: 'gateUp', weights, tiles: tiles.gateUp, x: b.middle, y: b.gateUp, norm: norms.mlp })),
+        await this.#program.gpuJs('swiglu', swiglu, { width: this.#plan.mlpWidth }, [b.gateUp], b.activated, [
+          this.#plan.mlpWidth,
+          own.length,
+          'rows',
+        ]),
+        ...(await kernels.product({ name: 'down', weights, tiles: tiles.down, x: b.activated, y: b.mlp })),
+      ],
+      end: [await this.#program.gpuJs('add MLP', addPartials, {}, [b.middle, b.mlp], b.residual, [shape.embed, 'rows'])],
+    }
+  }
+
+  /** Queries of this rank's heads, rotated: [heads][nope padded, rope padded]. */
+  async #queries(weights: GPUBuffer, tiles: readonly (readonly number[])[], norm: Shaped): Promise<Command[]> {
+    const { a, columns, heads, headStart } = this.#plan
+    const b = this.#b
+    const program = this.#program
+    const width = a.nopeDim + a.ropeDim
+    const paddedNope = cacheWidth(a.nopeDim)
+    const paddedWidth = paddedNope + cacheWidth(a.ropeDim)
+    const fromLatent = a.queryRank > 0 && !a.factors
+    const dispatches: Command[] = []
+    if (a.factors) {
+      const { queryRank } = a.factors
+      const vectors = { offset: columns.queryA, stride: width, nope: 0, paddedNope: 0, vectors: 1, half: a.ropeDim / 2, rest: width }
+      dispatches.push(await program.gpuJs('rope of query vectors', rotate, vectors, [b.inputs, b.rope], b.latent, [width, queryRank, 'rows']))
+      const combine = { offset: columns.queryB + headStart * queryRank, rank: queryRank, width }
+      dispatches.push(
+        await program.gpuJs('queries of factors', combineFactors, combine, [b.inputs, b.latent], b.queries, [paddedWidth, heads, 'rows']),
+      )
+      return dispatches
+    }
+    let source = b.inputs
+    let offset = columns.queryB
+    if (fromLatent) {
+      const product = { name: 'queryB', weights, tiles, x: b.inputs, y: b.rawQueries, norm: a.queryNormed ? norm : undefined }
+      dispatches.push(...(await this.#kernels.product(product)))
+      source = b.rawQueries
+      offset = 0
+    }
+    const constants = {
+      offset: offset + headStart * width,
+      stride: width,
+      nope: a.nopeDim,
+      paddedNope,
+      vectors: 1,
+      half: a.ropeDim / 2,
+      rest: a.ropeDim,
+    }
+    dispatches.push(await program.gpuJs('rope of queries', rotate, constants, [source, b.rope], b.queries, [paddedWidth, heads, 'rows']))
+    return dispatches
+  }
+
+  /** What the step's tokens write to the cache. */
+  async #cacheRows(cache: GPUBuffer, norm: Shaped): Promise<Command[]> {
+    const { a, columns, regions, streamCount } = this.#plan
+    const b = this.#b
+    const program = this.#program
+    const half = a.ropeDim / 2
+    const dispatches: Dispatch[] = []
+    const writes: CacheWrite[] = []
+    if (streamCount > 0) {
+      const { width } = a.stream
+      const output = [width, streamCount, 'rows'] as const
+      const vectors = { offset: columns.streams, stride: width, nope: 0, paddedNope: 0, vectors: a.stream.ropeVectors, half, rest: width }
+      dispatches.push(
+        a.stream.normed
+          ? await program.gpuJs('norm of streams', normalizeGroups, { n: width, offset: columns.streams }, [b.inputs, norm], b.streams, output)
+          : await program.gpuJs('rope of streams', rotate, vectors, [b.inputs, b.rope], b.streams, output),
+      )
+      const rows = { width, rowWidth: regions.streamRow, planes: streamCount, xStride: width * streamCount, region: 0, regionStride: regions.stream }
+      writes.push({ x: b.streams, rows })
+    }
+    const single = (x: Shaped, width: number, region: number) =>
+      writes.push({ x, rows: { width, rowWidth: width, planes: 1, xStride: width, region, regionStride: 0 } })
+    if (a.sharedRopeDim > 0) {
+      const width = cacheWidth(a.sharedRopeDim)
+      const constants = { offset: columns.ropeKey, stride: 0, nope: 0, paddedNope: 0, vectors: 1, half: a.sharedRopeDim / 2, rest: a.sharedRopeDim }
+      dispatches.push(await program.gpuJs('rope of keys', rotate, constants, [b.inputs, b.rope], b.ropeKey, [width, 1, 'rows']))
+      single(b.ropeKey, width, regions.rope)
+    }
+    if (a.factors) {
+      const lanes = this.#plan.lanes
+      const vectors = 2 * a.factors.rank
+      const args = [b.inputs, b.coefficientPlaces]
+      dispatches.push(await program.gpuJs('coefficients', arrangeCoefficients, {}, args, b.coefficients, [lanes, vectors, 'rows']))
+      single(b.coefficients, vectors * lanes, regions.coefficients)
+    }
+    return writes.length === 0 ? [] : [...dispatches, ...(await this.#kernels.writeCache(cache, writes))]
+  }
+
+  /** Sums over shards of the heads whose output this rank projects, and their gate. */
+  async #segments(): Promise<Dispatch[]> {
+    const { a, columns, segmentHeads: count } = this.#plan
+    const b = this.#b
+    if (count === 0) return []
+    const source = a.absorbed ? b.values : { ...b.context, dims: [...b.context.dims, 1] }
+    const constants = { planes: a.absorbed ? SHARDS : 1, factor: a.outputFactor }
+    const output = [a.valueDim, count, 'rows'] as const
+    const sum = await this.#program.gpuJs('sum over shards', sumHeads, constants, [source, b.headPlaces], b.segments, output)
+    if (!a.gated) return [sum]
+    const gate = await this.#program.gpuJs('gate', gateWith, { offset: columns.gate }, [b.segments, b.inputs], b.gated, [count * a.valueDim, 'rows'])
+    return [sum, gate]
+  }
+}

@@ -1,0 +1,219 @@
+// What a rank computes on its device, as numbers: where columns, regions of the cache, heads and tiles are. A pure function of the
+// model's shape, the plan and the rank; no device is needed to know it.
+import type { SharedMemory } from '../../kernels/backend.js'
+import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
+import { type GpuCacheFormat, gpuCacheFormat, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
+import { CACHE_SLACK, type FlashShape } from '../../kernels/gpu/wgsl/flash-attention.js'
+import { tileBytes } from '../../kernels/gpu/wgsl/packed-matmul.js'
+import type { TensorShape, TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import type { WeightFormat } from '../../kernels/packing.js'
+import {
+  cacheWidth,
+  isLocal,
+  ownStreams,
+  rankUnits,
+  segmentHeads,
+  shardHeads,
+  sharedStreams,
+  streamRowWidth,
+  streamsOf,
+} from '../layout/attention-plan.js'
+import { cut, part } from '../layout/cuts.js'
+import type { ModelLayout } from '../layout/model-layout.js'
+import type { RankLayout } from '../layout/rank-layout.js'
+import { type AttentionShape, type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
+import { type CacheRegions, planAttention } from './attention-plan.js'
+import { type GpuLayerPlan, planTiles, type TilePlan } from './tiles.js'
+
+/** What the WGSL kernels need of a workgroup: threads, and bytes of memory. */
+const WGSL_THREADS = 256
+const WGSL_STORAGE = 16_384
+
+export class GpuPlan {
+  readonly shape: ModelShape
+  readonly a: AttentionShape
+  readonly own: readonly number[]
+  readonly weights: WeightFormat
+  /** gpu.js versions in the place of WGSL kernels. */
+  readonly portable: boolean
+  /** 16-byte words of a column of packed weights. */
+  readonly wordsPerColumn: number
+  readonly format: GpuCacheFormat
+  /** Rows of every buffer. */
+  readonly stepRows: number
+  readonly local: boolean
+  readonly heads: number
+  readonly headStart: number
+  readonly lanes: number
+  readonly streamCount: number
+  /** Heads whose output this rank projects, from segmentStart on. */
+  readonly segmentHeads: number
+  readonly segmentStart: number
+  readonly mlpWidth: number
+  readonly vocab: number
+  /** First columns in `inputs`, what is made of the normed residual; and its width. */
+  readonly columns: {
+    readonly queryA: number
+    readonly streams: number
+    readonly ropeKey: number
+    readonly gate: number
+    readonly queryB: number
+    readonly coefficients: readonly number[]
+    readonly width: number
+  }
+  readonly regions: CacheRegions
+  readonly flash: FlashShape
+  /** Attention on tensor cores; undefined: the device has none that fit, or the cache is not f16, or keys are sums of vectors. */
+  readonly tensor: { readonly shape: TensorShape; readonly tiling: TensorTiling } | undefined
+  /** Scalars from one head's weighted sum to the next. */
+  readonly contextWidth: number
+  readonly absorbedWidth: number
+  /** Rows whose parts are computed together. */
+  readonly rowGroup: number
+  readonly layers: readonly GpuLayerPlan[]
+  readonly head: TilePlan['head']
+  /** [4, segment heads]: for sumHeads. */
+  readonly headPlaces: Float32Array
+  /** [2, lanes]: for arrangeCoefficients. */
+  readonly coefficientPlaces: Float32Array
+  readonly shardedBytes: number
+  readonly replicatedBytes: number
+  /** Bytes of the cache that a row of a length reads, all layers. */
+  readonly cacheBytesPerToken: number
+
+  constructor(
+    shape: ModelShape,
+    plan: RunPlan,
+    layout: ModelLayout,
+    rank: number,
+    memories: { shards: readonly SharedMemory[]; rank: SharedMemory },
+    adapter: AdapterFacts,
+  ) {
+    const mine = layout.ranks[rank] as RankLayout
+    const a = shape.attention
+    const own = mine.shards
+    this.shape = shape
+    this.a = a
+    this.own = own
+    this.weights = plan.weights
+    this.wordsPerColumn = tileBytes(plan.weights, 1) / 16
+    this.portable = plan.gpu?.kernels === 'gpu.js' || adapter.workgroupThreads < WGSL_THREADS || adapter.workgroupStorage < WGSL_STORAGE
+    if (this.portable && (plan.cache !== 'f32' || plan.weights === 'int8')) {
+      const lacks = `${adapter.workgroupThreads} threads and ${adapter.workgroupStorage} bytes a workgroup`
+      throw new Error(`gpu.js kernels (this adapter has ${lacks}) need an f32 cache and f32 or bf16 weights, not ${plan.cache} and ${plan.weights}`)
+    }
+    this.format = gpuCacheFormat(plan.cache)
+    // Planes of a buffer begin at multiples of 256 bytes, as offsets must.
+    this.stepRows = Math.ceil(plan.stepRows / 64) * 64
+    this.local = isLocal(a)
+    this.headStart = mine.headStart
+    this.heads = mine.headEnd - mine.headStart
+    this.lanes = cacheWidth(this.heads)
+    const streams = streamsOf(a, own)
+    this.streamCount = streams.length
+    const first = own[0] as number
+    const last = own.at(-1) as number
+    this.segmentStart = segmentHeads(a, first).start
+    this.segmentHeads = segmentHeads(a, last).end - this.segmentStart
+    this.mlpWidth = Math.max(...own.map((s) => part(shape.intermediate, s)))
+    this.vocab = cut(shape.vocab, last + 1) - cut(shape.vocab, first)
+
+    const shared = sharedStreams(a, own)
+    const ownCount = own.reduce((sum, s) => sum + ownStreams(a, s).length, 0)
+    if (ownCount > 0 && shared.length > 0) throw new RangeError('streams that are partly shared')
+    const { width } = a.stream
+    const fromLatent = a.queryRank > 0 && !a.factors
+    const queryRows = a.factors ? a.factors.queryRank : a.nopeDim + a.ropeDim
+    let end = a.queryRank
+    const take = (n: number) => {
+      const at = end
+      end += n
+      return at
+    }
+    const streamsAt = take(streams.length * width)
+    const ropeKey = take(a.sharedRopeDim)
+    const gate = take(a.gated ? this.segmentHeads * a.valueDim : 0)
+    const queryBAt = take(fromLatent ? 0 : a.heads * queryRows)
+    const headsOf = (s: number) => shardHeads(a, s).end - shardHeads(a, s).start
+    const coefficients = own.map((s) => take(a.factors ? 2 * a.factors.rank * headsOf(s) : 0))
+    this.columns = { queryA: 0, streams: streamsAt, ropeKey, gate, queryB: queryBAt, coefficients, width: end }
+
+    const rows = plan.pages * PAGE
+    const streamRow = streamRowWidth(a)
+    const rope = streams.length * rows * streamRow
+    const coefficientRegion = rope + rows * cacheWidth(a.sharedRopeDim)
+    const coefficientRow = a.factors ? 2 * a.factors.rank * this.lanes : 0
+    this.regions = {
+      stream: rows * streamRow,
+      streamRow,
+      rope,
+      coefficients: coefficientRegion,
+      all: coefficientRegion + rows * coefficientRow + CACHE_SLACK,
+    }
+
+    const units = rankUnits(a, own)
+    const attention = planAttention(a, own, plan, adapter, this.regions, { start: this.headStart, count: this.heads, lanes: this.lanes })
+    this.flash = attention.flash
+    this.tensor = attention.tensor
+    this.contextWidth = attention.contextWidth
+    this.absorbedWidth = attention.absorbedWidth
+    this.rowGroup = attention.rowGroup
+    const { placed } = attention
+    const tiles = planTiles(this, placed, layout, mine, memories)
+    this.layers = tiles.layers
+    this.head = tiles.head
+    this.shardedBytes = tiles.shardedBytes
+    this.replicatedBytes = tiles.replicatedBytes
+
+    this.headPlaces = this.#headPlaces(placed)
+    this.coefficientPlaces = this.#coefficientPlaces()
+    const scalar = this.format === 'f32' ? 4 : 2
+    this.cacheBytesPerToken = shape.layers * scalar * (units.length * streamRow + cacheWidth(a.sharedRopeDim) + coefficientRow)
+  }
+
+  /** Where sumHeads finds each head of the segments: in the values of each shard, or in the context of a model that does not absorb. */
+  #headPlaces(placed: readonly { stream: number; headStart: number; headEnd: number; out: number }[]): Float32Array {
+    const { a } = this
+    const places = new Float32Array(Math.max(1, this.segmentHeads) * SHARDS).fill(-1)
+    for (let i = 0; i < this.segmentHeads; i++) {
+      const head = this.segmentStart + i
+      if (!a.absorbed) {
+        const unit = placed.find((u) => head >= u.headStart && head < u.headEnd)
+        if (unit) places[i * SHARDS] = (unit.out + head - unit.headStart) * this.contextWidth
+        continue
+      }
+      for (let s = 0; s < SHARDS; s++) {
+        const { start, end } = shardHeads(a, s)
+        if (head >= start && head < end) places[i * SHARDS + s] = (head - start) * a.valueDim
+      }
+    }
+    return places
+  }
+
+  #coefficientPlaces(): Float32Array {
+    const { a, own } = this
+    const places = new Float32Array(this.lanes * 2).fill(-1)
+    if (!a.factors) return places
+    for (const [index, s] of own.entries()) {
+      const { start, end } = shardHeads(a, s)
+      for (let head = start; head < end; head++) {
+        const lane = head - this.headStart
+        places[2 * lane] = (this.columns.coefficients[index] as number) + head - start
+        places[2 * lane + 1] = end - start
+      }
+    }
+    return places
+  }
+
+  /** Most parts of a row. */
+  get parts(): number {
+    return this.tensor?.shape.parts ?? this.flash.parts
+  }
+
+  /** Pages of a part and parts of a row that attends to `length` tokens: a function of the length alone. */
+  partsOf(length: number): { readonly pages: number; readonly parts: number } {
+    const all = Math.ceil(length / PAGE)
+    const pages = Math.ceil(all / this.parts)
+    return { pages, parts: Math.ceil(all / pages) }
+  }
+}

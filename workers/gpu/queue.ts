@@ -1,0 +1,109 @@
+// The queue of a rank's device: encodes dispatches, submits, and reads back within a deadline. Notes times when a profile is wanted.
+// Knows no model.
+/// <reference types="@webgpu/types" />
+import type { GpuContext } from '../../kernels/gpu/context.js'
+import { GpuTimer } from '../../kernels/gpu/gpu-timer.js'
+import type { Command, Program } from '../../kernels/gpu/program.js'
+import { dispatchId, eventId, type ProfileRecorder } from '../profile/profile-recorder.js'
+
+const ENCODE = eventId('encode')
+const SUBMIT = eventId('submit')
+const READBACK = eventId('readback')
+
+export class GpuQueue {
+  readonly #context: GpuContext
+  readonly #program: Program
+  readonly #deadlineMs: number
+  readonly #recorder: ProfileRecorder | undefined
+  readonly #timer: GpuTimer | undefined
+  /** What is read back goes through it. */
+  readonly staging: GPUBuffer
+  #encodingSince = 0
+
+  constructor(context: GpuContext, program: Program, stagingBytes: number, deadlineMs: number, recorder: ProfileRecorder | undefined) {
+    this.#context = context
+    this.#program = program
+    this.#deadlineMs = deadlineMs
+    this.#recorder = recorder
+    if (recorder && !context.device.features.has('timestamp-query')) throw new Error('the adapter has no timestamp-query, which a profile needs')
+    this.#timer = recorder && new GpuTimer(context.device)
+    // MAP_READ | COPY_DST
+    this.staging = context.device.createBuffer({ size: stagingBytes, usage: 1 | 8 })
+  }
+
+  encoder(): GPUCommandEncoder {
+    this.#encodingSince = this.#recorder?.now() ?? 0
+    return this.#context.device.createCommandEncoder()
+  }
+
+  encode(encoder: GPUCommandEncoder, commands: readonly Command[]): void {
+    this.#program.encode(encoder, commands, this.#timer)
+  }
+
+  /** Ends what was encoded, for `read` or `finish`. */
+  end(encoder: GPUCommandEncoder): GPUCommandBuffer {
+    this.#timer?.resolve(encoder)
+    const commands = encoder.finish()
+    this.#recorder?.add(ENCODE, this.#encodingSince)
+    return commands
+  }
+
+  /** Submits commands and gives `take` the first bytes of the staging buffer; `meanwhile` is called while the device works. */
+  async read(commands: readonly GPUCommandBuffer[], bytes: number, take: (data: Float32Array) => void, meanwhile?: () => void): Promise<void> {
+    this.#submit(commands)
+    const since = this.#recorder?.now() ?? 0
+    const mapped = this.#inTime(this.staging.mapAsync(1, 0, bytes))
+    // Heard below, also when `meanwhile` throws.
+    mapped.catch(() => {})
+    meanwhile?.()
+    await mapped
+    take(new Float32Array(this.staging.getMappedRange(0, bytes)))
+    this.staging.unmap()
+    await this.#note(since)
+  }
+
+  /** Submits commands and waits for their end. */
+  async finish(commands: readonly GPUCommandBuffer[]): Promise<void> {
+    this.#submit(commands)
+    const since = this.#recorder?.now() ?? 0
+    await this.#inTime(this.#context.device.queue.onSubmittedWorkDone())
+    await this.#note(since)
+  }
+
+  #submit(commands: readonly GPUCommandBuffer[]): void {
+    const since = this.#recorder?.now() ?? 0
+    for (const part of commands) this.#context.device.queue.submit([part])
+    this.#recorder?.add(SUBMIT, since)
+  }
+
+  /** The dispatches as events; their last end is taken for the moment the host woke at. */
+  async #note(since: number): Promise<void> {
+    const recorder = this.#recorder
+    if (recorder) {
+      const woke = recorder.now()
+      const timer = this.#timer as GpuTimer
+      const timed = await this.#inTime(timer.take())
+      recorder.drop(timer.dropped)
+      timer.dropped = 0
+      const offset = woke - (timed.at(-1)?.end ?? 0)
+      // What the device does not explain of the wait.
+      const first = timed[0] ? timed[0].start + offset : woke
+      recorder.add(READBACK, since, Math.max(since, first))
+      for (const { name, start, end } of timed) recorder.add(dispatchId(name), start + offset, end + offset)
+    }
+    this.#context.check()
+  }
+
+  /** Waits for the device, not longer than the deadline. */
+  async #inTime<T>(work: Promise<T>): Promise<T> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`the GPU did not end its work within ${this.#deadlineMs} ms`)), this.#deadlineMs)
+    })
+    try {
+      return await this.#context.settle(work, late)
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+}

@@ -1,0 +1,21 @@
+// Addresses in a memory, and how many rows its buffers have.
+import type { RunPlan } from '../protocol.js'
+
+/** Hands out 64-byte-aligned addresses. 0 is never given, so that it can mean none. */
+export class Arena {
+  bytes: number
+  constructor(start = 64) {
+    this.bytes = start
+  }
+
+  take(bytes: number): number {
+    const at = this.bytes
+    this.bytes += Math.ceil(bytes / 64) * 64
+    return at
+  }
+}
+
+/** Rows of a buffer: matmul writes whole groups of four tokens. */
+export function bufferRows(plan: RunPlan): number {
+  return Math.ceil(plan.stepRows / 4) * 4
+}

@@ -1,0 +1,139 @@
+// Which heads, streams and units a shard or a rank has, and how wide cached rows are: pure functions of the attention's
+// shape. Shards own what only they use; what several shards use lives once in each rank that needs it.
+import { type CacheRow, cacheRow } from '../../kernels/cache-row.js'
+import { type AttentionShape, type AttentionUnit, type RankCount, type RunPlan, SHARDS } from '../protocol.js'
+
+export interface HeadRange {
+  readonly start: number
+  readonly end: number
+}
+
+/** Shards that a rank carries. */
+export function shardsOf(rank: number, ranks: RankCount): number[] {
+  const each = SHARDS / ranks
+  return Array.from({ length: each }, (_, i) => rank * each + i)
+}
+
+/** Scalars of a cached row of n values: rounded up to whole vectors. */
+export function cacheWidth(n: number): number {
+  return Math.ceil(n / 4) * 4
+}
+
+export function unitsOf(a: AttentionShape, shard: number): readonly AttentionUnit[] {
+  const units = a.units[shard]
+  if (!units) throw new RangeError(`no shard ${shard}`)
+  return units
+}
+
+/** Heads whose queries and outputs the shard projects. */
+export function segmentHeads(a: AttentionShape, shard: number): HeadRange {
+  return { start: a.headCuts[shard] as number, end: a.headCuts[shard + 1] as number }
+}
+
+/** Heads that the shard attends with. */
+export function shardHeads(a: AttentionShape, shard: number): HeadRange {
+  const units = unitsOf(a, shard)
+  const first = units[0]
+  const last = units.at(-1)
+  if (first && last) return { start: first.headStart, end: last.headEnd }
+  const { start } = segmentHeads(a, shard)
+  return { start, end: start }
+}
+
+/** Heads that any of these shards attends with. */
+export function rankHeads(a: AttentionShape, shards: readonly number[]): HeadRange {
+  const ranges = shards.map((s) => shardHeads(a, s)).filter((r) => r.end > r.start)
+  if (ranges.length === 0) return shardHeads(a, shards[0] as number)
+  return { start: Math.min(...ranges.map((r) => r.start)), end: Math.max(...ranges.map((r) => r.end)) }
+}
+
+/** Every head attends in one shard, the one that projects its queries and its output: nothing is exchanged in between. */
+export function isLocal(a: AttentionShape): boolean {
+  return a.units.every((_, s) => {
+    const attends = shardHeads(a, s)
+    const projects = segmentHeads(a, s)
+    return attends.start === projects.start && attends.end === projects.end
+  })
+}
+
+/** Streams of these shards, ascending. */
+export function streamsOf(a: AttentionShape, shards: readonly number[]): number[] {
+  return [...new Set(shards.flatMap((s) => unitsOf(a, s).map((unit) => unit.stream)))].sort((x, y) => x - y)
+}
+
+/** Several shards use the stream: it is projected once in each rank that does. */
+export function isShared(a: AttentionShape, stream: number): boolean {
+  return a.units.filter((units) => units.some((unit) => unit.stream === stream)).length > 1
+}
+
+/** Streams that only this shard uses: it projects them. */
+export function ownStreams(a: AttentionShape, shard: number): number[] {
+  return streamsOf(a, [shard]).filter((stream) => !isShared(a, stream))
+}
+
+/** Streams of these shards that other shards use as well: every rank that needs one projects it itself. */
+export function sharedStreams(a: AttentionShape, shards: readonly number[]): number[] {
+  return streamsOf(a, shards).filter((stream) => isShared(a, stream))
+}
+
+/** A rank's units: its shards' units over the same stream are one, so that a cached row is read once. */
+export function rankUnits(a: AttentionShape, shards: readonly number[]): AttentionUnit[] {
+  return streamsOf(a, shards).map((stream) => {
+    const units = shards.flatMap((s) => unitsOf(a, s).filter((unit) => unit.stream === stream))
+    return { stream, headStart: Math.min(...units.map((u) => u.headStart)), headEnd: Math.max(...units.map((u) => u.headEnd)) }
+  })
+}
+
+/** Scalars of a head's weighted sum of values. */
+export function contextWidth(a: AttentionShape): number {
+  return cacheWidth(a.stream.valueWidth)
+}
+
+/** Scalars of a cached row of a stream: values are read in whole vectors, so the row has room for the last. */
+export function streamRowWidth(a: AttentionShape): number {
+  const { width, valueOffset, valueWidth } = a.stream
+  const last = valueOffset + ((a.factors?.rank ?? 1) - 1) * valueWidth
+  return cacheWidth(Math.max(width, last + cacheWidth(valueWidth)))
+}
+
+/** Scalars of a cached row of coefficients: for keys, then for values, `rank` vectors over a rank's heads. */
+export function coefficientRowWidth(a: AttentionShape, shards: readonly number[]): number {
+  const heads = rankHeads(a, shards)
+  return a.factors ? 2 * a.factors.rank * cacheWidth(heads.end - heads.start) : 0
+}
+
+/** Rows of a rank's cache: of each stream, of the shared rope key, and of the coefficients. */
+export interface CacheRows {
+  readonly stream: CacheRow
+  readonly rope: CacheRow
+  readonly coefficients: CacheRow
+}
+
+export function cacheRows(a: AttentionShape, shards: readonly number[], { backend, cache }: Pick<RunPlan, 'backend' | 'cache'>): CacheRows {
+  const reference = backend === 'reference'
+  const all = (width: number) => ({ width, paddedWidth: cacheWidth(width), keyWidth: width, valueOffset: 0 })
+  const { width, keyWidth, valueOffset } = a.stream
+  return {
+    stream: cacheRow(reference, cache, { width, paddedWidth: streamRowWidth(a), keyWidth, valueOffset }),
+    rope: cacheRow(reference, cache, all(a.sharedRopeDim)),
+    coefficients: cacheRow(reference, cache, all(coefficientRowWidth(a, shards))),
+  }
+}
+
+/** Bytes that a rank caches per token and layer, padding and scales included. */
+export function cachedBytes(a: AttentionShape, shards: readonly number[], plan: Pick<RunPlan, 'backend' | 'cache'>): number {
+  const { stream, rope, coefficients } = cacheRows(a, shards, plan)
+  return streamsOf(a, shards).length * stream.bytes + rope.bytes + coefficients.bytes
+}
+
+/** Values that a rank caches per token and layer. */
+export function cachedValues(a: AttentionShape, shards: readonly number[]): number {
+  const heads = rankHeads(a, shards)
+  const coefficients = a.factors ? 2 * a.factors.rank * (heads.end - heads.start) : 0
+  return streamsOf(a, shards).length * a.stream.width + a.sharedRopeDim + coefficients
+}
+
+/** Scalars of a head's query. */
+export function queryWidth(a: AttentionShape): number {
+  return a.nopeDim + a.ropeDim
+}

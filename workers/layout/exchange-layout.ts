@@ -1,0 +1,52 @@
+// Where the slots of the collectives lie.
+import { scalarBytes } from '../../kernels/open-space.js'
+import { type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
+import { Arena, bufferRows } from './arena.js'
+import { queryWidth, segmentHeads } from './attention-plan.js'
+import { part } from './cuts.js'
+
+/** Slots of the collectives: indexed by shard, or by rank where one rank alone writes and reads. Pointers in bytes. */
+export interface ExchangeLayout {
+  readonly queryA: readonly number[]
+  readonly queryB: readonly number[]
+  /** Row stride heads * valueDim, whatever the shard's own width. */
+  readonly attention: readonly number[]
+  readonly attentionOut: readonly number[]
+  readonly mlp: readonly number[]
+  /** By rank: [T, heads * valueDim] */
+  readonly segments: readonly number[]
+  /** By rank: [T, embed] */
+  readonly reduced: readonly number[]
+  /** By ring index: [T, vocab] */
+  readonly logits: readonly number[]
+  /** By rank: twice samplingScalars(vocab): adjusted logits, and weights. */
+  readonly sampling: readonly number[]
+  readonly bytes: number
+}
+
+/** Scalars of one row at the sampler, whole vectors. */
+export function samplingScalars(vocab: number): number {
+  return Math.ceil(vocab / 4) * 4 + 4
+}
+
+export function layoutExchange(shape: ModelShape, plan: RunPlan, start: number): ExchangeLayout {
+  const { attention: a, embed } = shape
+  const arena = new Arena(start)
+  const rows = bufferRows(plan)
+  const size = scalarBytes(plan.backend)
+  const perShard = (width: (s: number) => number) => Array.from({ length: SHARDS }, (_, s) => arena.take(rows * width(s) * size))
+  const perRank = (width: number, n = rows) => Array.from({ length: plan.ranks }, () => arena.take(n * width * size))
+  const segment = (s: number) => segmentHeads(a, s).end - segmentHeads(a, s).start
+  return {
+    queryA: perShard((s) => part(a.queryRank, s)),
+    queryB: perShard((s) => segment(s) * queryWidth(a)),
+    attention: perShard(() => a.heads * a.valueDim),
+    attentionOut: perShard(() => embed),
+    mlp: perShard(() => embed),
+    segments: perRank(a.heads * a.valueDim),
+    reduced: perRank(embed),
+    logits: [arena.take(rows * shape.vocab * size), arena.take(rows * shape.vocab * size)],
+    sampling: perRank(2 * samplingScalars(shape.vocab), 1),
+    bytes: arena.bytes,
+  }
+}

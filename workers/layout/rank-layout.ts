@@ -1,0 +1,189 @@
+// Where what a rank holds of its own lies in its memory: norms, replicated rows, activations, its part of the cache.
+import { matmulScratchBytes } from '../../kernels/backend.js'
+import { queryScalars } from '../../kernels/cache-row.js'
+import { scalarBytes } from '../../kernels/open-space.js'
+import { type PackedMatrix, packedBytes, paddedRows } from '../../kernels/packing.js'
+import { type AttentionUnit, type ModelShape, PAGE_TOKENS, type RunPlan } from '../protocol.js'
+import { Arena, bufferRows } from './arena.js'
+import {
+  cacheRows,
+  cacheWidth,
+  coefficientRowWidth,
+  contextWidth,
+  ownStreams,
+  queryWidth,
+  rankHeads,
+  rankUnits,
+  shardsOf,
+  sharedStreams,
+  streamsOf,
+} from './attention-plan.js'
+
+export interface RankLayer {
+  /** Pointers to float32 vectors. */
+  readonly inputNorm: number
+  readonly mlpNorm: number
+  /** [queryRank] */
+  readonly queryNorm: number
+  /** [width], indexed as the rank's streams. */
+  readonly streamNorms: readonly number[]
+  /** [shared streams * width + sharedRopeDim, embed]: what every rank that needs it projects itself. */
+  readonly shared: PackedMatrix
+  /** Byte offset of each cache stream: [pages][PAGE_TOKENS] rows. */
+  readonly streams: readonly number[]
+  /** [pages][PAGE_TOKENS] rows */
+  readonly ropeStream: number
+  /** [pages][PAGE_TOKENS] rows */
+  readonly coefficientStream: number
+}
+
+/** A cache stream of a rank, and the shard that projects it; undefined: the rank does. */
+export interface RankStream {
+  readonly stream: number
+  readonly shard: number | undefined
+  /** First row of the projection that makes it. */
+  readonly row: number
+  /** [T, width]; 0 for a stream that the rank projects: it stays where the projection leaves it. */
+  readonly rows: number
+}
+
+/** Pointers of one unit's operands in a rank's memory. */
+export interface UnitBuffers {
+  readonly unit: AttentionUnit
+  /** Index into the rank's streams. */
+  readonly stream: number
+  /** [T, heads * keyWidth]; queries in the stream's space. */
+  readonly absorbed: number
+  /** [T, heads * contextWidth] */
+  readonly context: number
+  readonly query: number
+  readonly scores: number
+  /** int8 cache: scratch for a page's values. */
+  readonly values: number
+  /** A second scratch as large, for factors. */
+  readonly dots: number
+  readonly state: number
+}
+
+export interface RankLayout {
+  readonly shards: readonly number[]
+  readonly layers: readonly RankLayer[]
+  readonly finalNorm: number
+  /** Replicated bytes: what every rank holds of its own. */
+  readonly weightBytes: number
+  readonly streams: readonly RankStream[]
+  readonly units: readonly UnitBuffers[]
+  /** Heads headStart..headEnd-1 are served by this rank's units. */
+  readonly headStart: number
+  readonly headEnd: number
+  /** [T, embed] */
+  readonly residual: number
+  readonly normed: number
+  readonly delta: number
+  /** [T, queryRank] */
+  readonly queryLatent: number
+  /** [T, heads * (nope + rope)] */
+  readonly queries: number
+  /** [T, heads * factors.queryRank] */
+  readonly queryCoefficients: number
+  /** [T, coefficientRowWidth] */
+  readonly coefficients: number
+  /** [T, paddedRows(shared.rows)] */
+  readonly shared: number
+  /** [T, ropeDim]: cos half, sin half */
+  readonly ropeTable: number
+  readonly ropeQuery: number
+  readonly ropeScores: number
+  readonly matmul: number
+  readonly cacheBytes: number
+  readonly bytes: number
+}
+
+export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): RankLayout {
+  const { attention: a, embed } = shape
+  const arena = new Arena()
+  const shards = shardsOf(rank, plan.ranks)
+  const streams = streamsOf(a, shards)
+  const shared = sharedStreams(a, shards)
+  const vector = (n: number) => arena.take(n * 4)
+  const sharedRows = shared.length * a.stream.width + a.sharedRopeDim
+  const weights = Array.from({ length: shape.layers }, () => {
+    const bytes = packedBytes(sharedRows, embed, plan.weights)
+    return {
+      inputNorm: vector(embed),
+      mlpNorm: vector(embed),
+      queryNorm: vector(a.queryRank),
+      streamNorms: streams.map(() => vector(a.stream.width)),
+      shared: {
+        ptr: arena.take(bytes),
+        rows: sharedRows,
+        cols: embed,
+        format: plan.weights,
+        batch: 1,
+        batchBytes: bytes,
+        inStride: 0,
+        outStride: 0,
+        bytes,
+      },
+    }
+  })
+  const finalNorm = vector(embed)
+  const weightBytes = arena.bytes
+
+  const rows = bufferRows(plan)
+  const size = scalarBytes(plan.backend)
+  const buffer = (width: number) => arena.take(rows * width * size)
+  const scalars = (n: number) => arena.take(n * size)
+  const heads = rankHeads(a, shards)
+  const lanes = cacheWidth(heads.end - heads.start)
+  const owner = (stream: number) => shards.find((s) => ownStreams(a, s).includes(stream))
+  const buffers = {
+    streams: streams.map((stream): RankStream => {
+      const shard = owner(stream)
+      const index = shard === undefined ? shared.indexOf(stream) : ownStreams(a, shard).indexOf(stream)
+      return { stream, shard, row: index * a.stream.width, rows: shard === undefined ? 0 : buffer(a.stream.width) }
+    }),
+    units: rankUnits(a, shards).map((unit): UnitBuffers => {
+      const count = unit.headEnd - unit.headStart
+      const unitLanes = cacheWidth(count)
+      return {
+        unit,
+        stream: streams.indexOf(unit.stream),
+        absorbed: a.absorbed ? buffer(count * a.stream.keyWidth) : 0,
+        context: buffer(count * contextWidth(a)),
+        query: scalars(queryScalars(a.stream.keyWidth, unitLanes)),
+        scores: scalars(PAGE_TOKENS * unitLanes),
+        values: plan.cache === 'int8' ? scalars(PAGE_TOKENS * contextWidth(a)) : 0,
+        dots: a.factors ? scalars(PAGE_TOKENS * unitLanes) : 0,
+        state: scalars(3 * unitLanes),
+      }
+    }),
+    residual: buffer(embed),
+    normed: buffer(embed),
+    delta: buffer(embed),
+    queryLatent: buffer(a.queryRank),
+    queries: buffer(a.heads * queryWidth(a)),
+    queryCoefficients: a.factors ? buffer(a.heads * a.factors.queryRank) : 0,
+    coefficients: buffer(coefficientRowWidth(a, shards)),
+    shared: buffer(paddedRows(sharedRows)),
+    ropeTable: buffer(a.ropeDim),
+    ropeQuery: scalars(queryScalars(a.sharedRopeDim, lanes)),
+    // A unit that starts between two vectors reads up to three lanes past the last row.
+    ropeScores: scalars(PAGE_TOKENS * lanes + 4),
+    matmul: arena.take(matmulScratchBytes(rows, embed)),
+  }
+  const cacheStart = arena.bytes
+  // A GPU rank's cache lies on its device.
+  const pageRows = plan.backend === 'gpu' ? 0 : plan.pages * PAGE_TOKENS
+  const cached = cacheRows(a, shards, plan)
+  const layers = weights.map(
+    (w): RankLayer => ({
+      ...w,
+      streams: streams.map(() => arena.take(pageRows * cached.stream.bytes)),
+      ropeStream: arena.take(pageRows * cached.rope.bytes),
+      coefficientStream: arena.take(pageRows * cached.coefficients.bytes),
+    }),
+  )
+  const cacheBytes = arena.bytes - cacheStart
+  return { shards, layers, finalNorm, weightBytes, headStart: heads.start, headEnd: heads.end, ...buffers, cacheBytes, bytes: arena.bytes }
+}

@@ -1,0 +1,138 @@
+// Where a shard's weights, and each rank's scratch beside them, lie in its memory.
+import { matmulScratchBytes } from '../../kernels/backend.js'
+import { scalarBytes } from '../../kernels/open-space.js'
+import { type PackedMatrix, packedBytes, paddedRows, type WeightFormat } from '../../kernels/packing.js'
+import type { AttentionShape, ModelShape, RunPlan } from '../protocol.js'
+import { Arena, bufferRows } from './arena.js'
+import { cacheWidth, contextWidth, ownStreams, queryWidth, segmentHeads, shardHeads } from './attention-plan.js'
+import { part } from './cuts.js'
+
+/** A matrix that a variant does not have has no rows. `heads` are the shard's: of its segment, or those it attends with. */
+export interface ShardLayer {
+  /** [part(queryRank), embed] */
+  readonly queryA: PackedMatrix
+  /** [segment heads * (nope + rope), queryRank or embed]; with factors [segment heads * factors.queryRank, embed] */
+  readonly queryB: PackedMatrix
+  /** [own streams * width, embed] */
+  readonly streams: PackedMatrix
+  /** [2 * rank * heads, embed]: coefficients of keys, then of values, by factor and head. */
+  readonly coefficients: PackedMatrix
+  /** per head: [keyWidth, nopeDim] */
+  readonly keyUp: PackedMatrix
+  /** per head: [valueDim, valueWidth] */
+  readonly valueUp: PackedMatrix
+  /** [segment heads * valueDim, embed] */
+  readonly outputGate: PackedMatrix
+  /** [embed, segment heads * valueDim] */
+  readonly attentionOut: PackedMatrix
+  /** Two of [part(intermediate), embed] over the same input: gate, then up. */
+  readonly gateUp: PackedMatrix
+  /** [embed, part(intermediate)] */
+  readonly down: PackedMatrix
+}
+
+/** Scratch of one rank in a shard's memory; pointers in bytes, widths in scalars. */
+export interface ShardScratch {
+  readonly input: number
+  readonly inputWidth: number
+  readonly output: number
+  readonly outputWidth: number
+  readonly second: number
+  readonly secondWidth: number
+  readonly matmul: number
+}
+
+export interface ShardLayout {
+  readonly layers: readonly ShardLayer[]
+  /** [part(vocab), embed], tied with the token embedding. */
+  readonly head: PackedMatrix
+  /** The same rows as floats: `head` itself, but for int8 weights. */
+  readonly embedding: PackedMatrix
+  readonly weightBytes: number
+  /** Indexed by rank. */
+  readonly scratch: readonly ShardScratch[]
+  readonly bytes: number
+}
+
+/** What queryB makes of a head: its query, or the coefficients of it. */
+function queryRows(a: AttentionShape): number {
+  return a.factors ? a.factors.queryRank : queryWidth(a)
+}
+
+/** Inputs of queryB. */
+function queryInputs(shape: ModelShape): number {
+  const { attention: a, embed } = shape
+  return a.factors || a.queryRank === 0 ? embed : a.queryRank
+}
+
+export function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): ShardLayout {
+  const { attention: a, embed } = shape
+  const arena = new Arena()
+  const attends = shardHeads(a, shard)
+  const segment = segmentHeads(a, shard)
+  const heads = attends.end - attends.start
+  const upHeads = a.absorbed ? heads : 0
+  const segmentCount = segment.end - segment.start
+  const { keyWidth, valueWidth } = a.stream
+  const matrix = (rows: number, cols: number, batch = 1, inStride = 0, outStride = 0, format: WeightFormat = plan.weights): PackedMatrix => {
+    const batchBytes = packedBytes(rows, cols, format)
+    const bytes = batch * batchBytes
+    return { ptr: arena.take(bytes), rows, cols, format, batch, batchBytes, inStride, outStride, bytes }
+  }
+  const mlp = paddedRows(part(shape.intermediate, shard))
+  const streamRows = ownStreams(a, shard).length * a.stream.width
+  const coefficientRows = a.factors ? 2 * a.factors.rank * heads : 0
+  const layers = Array.from(
+    { length: shape.layers },
+    (): ShardLayer => ({
+      queryA: matrix(part(a.queryRank, shard), embed),
+      queryB: matrix(segmentCount * queryRows(a), queryInputs(shape)),
+      streams: matrix(streamRows, embed),
+      coefficients: matrix(coefficientRows, embed),
+      keyUp: matrix(keyWidth, a.nopeDim, upHeads, queryWidth(a), keyWidth),
+      valueUp: matrix(a.valueDim, valueWidth, upHeads, contextWidth(a), a.valueDim),
+      outputGate: matrix(a.gated ? segmentCount * a.valueDim : 0, embed),
+      attentionOut: matrix(embed, segmentCount * a.valueDim),
+      gateUp: matrix(part(shape.intermediate, shard), embed, 2, 0, mlp),
+      down: matrix(embed, part(shape.intermediate, shard)),
+    }),
+  )
+  const head = matrix(part(shape.vocab, shard), embed)
+  const embedding = plan.weights === 'int8' ? matrix(head.rows, embed, 1, 0, 0, plan.embedding) : head
+  const weightBytes = layers.reduce((sum, layer) => sum + matrixBytes(layer), head.bytes)
+
+  const inputWidth = Math.max(embed, a.queryRank, a.heads * queryWidth(a), heads * contextWidth(a), cacheWidth(segmentCount * a.valueDim))
+  const outputWidth = Math.max(
+    paddedRows(part(a.queryRank, shard)),
+    paddedRows(segmentCount * queryRows(a)),
+    paddedRows(streamRows),
+    paddedRows(coefficientRows),
+    // Heads are written one over the other's padding; the last one's needs room of its own.
+    heads * keyWidth + paddedRows(keyWidth),
+    heads * a.valueDim + paddedRows(a.valueDim),
+    paddedRows(segmentCount * a.valueDim),
+    paddedRows(embed),
+    2 * mlp,
+    paddedRows(part(shape.vocab, shard)),
+  )
+  const secondWidth = paddedRows(embed)
+  const rows = bufferRows(plan)
+  const bytes = scalarBytes(plan.backend)
+  const scratch = Array.from(
+    { length: plan.ranks },
+    (): ShardScratch => ({
+      input: arena.take(rows * inputWidth * bytes),
+      inputWidth,
+      output: arena.take(rows * outputWidth * bytes),
+      outputWidth,
+      second: arena.take(rows * secondWidth * bytes),
+      secondWidth,
+      matmul: arena.take(matmulScratchBytes(rows, Math.max(inputWidth, mlp))),
+    }),
+  )
+  return { layers, head, embedding, weightBytes, scratch, bytes: arena.bytes }
+}
+
+export function matrixBytes(layer: ShardLayer): number {
+  return Object.values(layer).reduce((sum: number, m: PackedMatrix) => sum + m.bytes, 0)
+}

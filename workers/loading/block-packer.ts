@@ -1,0 +1,215 @@
+// One block of a checkpoint on its way into packed matrices: converted and packed by the kernels in a memory of this thread,
+// whole tiles at a time, then copied to where they belong. Rows that fill no tile go element by element.
+import { INT8_BLOCK_BYTES, INT8_BLOCK_COLUMNS, INT8_TILE_ROWS, packInt8 } from '../../kernels/int8-packing.js'
+import { packedBytes, packRectangle, type Rectangle, TILE_ROWS, WEIGHT_BYTES, type WeightFormat } from '../../kernels/packing.js'
+import { type WasmMemory, type WasmModule, WebAssembly } from '../../kernels/wasm/webassembly.js'
+import type { LoadTask, MatrixPiece, VectorPiece } from '../protocol.js'
+
+type Kernel = (...args: number[]) => number
+
+interface PackingKernels {
+  nonFinite16: Kernel
+  nonFinite32: Kernel
+  widenBf16: Kernel
+  widenF16: Kernel
+  narrowBf16: Kernel
+  packTiles16: Kernel
+  packTiles32: Kernel
+  packColumns16: Kernel
+  packColumns32: Kernel
+  quantizeTiles: Kernel
+  nonFiniteScales: Kernel
+}
+
+export const ELEMENT_BYTES: Readonly<Record<LoadTask['dtype'], number>> = { f64: 8, f32: 4, f16: 2, bf16: 2, u8: 1 }
+
+/** Kernels read and write whole vectors past the end. */
+const SLACK = 64
+const PAGE = 65536
+
+export class BlockPacker {
+  readonly #module: WasmModule
+  #memory: WasmMemory | undefined
+  #kernels: PackingKernels | undefined
+  #task: LoadTask | undefined
+  #count = 0
+  // Byte offsets: stored elements, float32, bfloat16, packed tiles.
+  #raw = 0
+  #wide = 0
+  #half = 0
+  #out = 0
+  #hasWide = false
+  #hasHalf = false
+
+  constructor(module: WasmModule) {
+    this.#module = module
+  }
+
+  /** Makes room for a task's block; returns where its stored bytes are to be read to. The view is good until the next call. */
+  begin(task: LoadTask): Uint8Array {
+    const count = task.rows * task.cols
+    const rawBytes = count * ELEMENT_BYTES[task.dtype]
+    const outBytes = Math.max(0, ...task.pieces.map((p) => packedBytes(...packedExtent(p, task), p.format)))
+    const align = (at: number) => Math.ceil((at + SLACK) / 64) * 64
+    this.#task = task
+    this.#count = count
+    this.#raw = 64
+    this.#wide = align(this.#raw + rawBytes)
+    this.#half = align(this.#wide + count * 4)
+    this.#out = align(this.#half + count * 2)
+    this.#hasWide = false
+    this.#hasHalf = false
+    const pages = Math.ceil((align(this.#out + outBytes) + SLACK) / PAGE)
+    if (!this.#memory || this.#memory.buffer.byteLength < pages * PAGE) {
+      const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true })
+      this.#memory = memory
+      this.#kernels = new WebAssembly.Instance(this.#module, { env: { memory, abort: () => {} } }).exports as unknown as PackingKernels
+    }
+    return new Uint8Array(this.#memory.buffer, this.#raw, rawBytes)
+  }
+
+  /** Index of the first element of the block that is not finite, or -1. Call once, after the bytes have been read. */
+  check(): number {
+    const { dtype, direct } = this.#current
+    const k = this.#k
+    if (direct) return this.#checkPacked(direct.format)
+    if (dtype === 'bf16' || dtype === 'f16') return k.nonFinite16(this.#raw, this.#count, dtype === 'bf16' ? 0x7f80 : 0x7c00)
+    if (dtype === 'f32') return k.nonFinite32(this.#raw, this.#count)
+    // Rounds to float32; what overflows becomes infinite.
+    this.#floats.set(new Float64Array(this.#buffer, this.#raw, this.#count))
+    this.#hasWide = true
+    return k.nonFinite32(this.#wide, this.#count)
+  }
+
+  #checkPacked(format: WeightFormat): number {
+    const k = this.#k
+    if (format === 'bf16') return k.nonFinite16(this.#raw, this.#count / 2, 0x7f80)
+    if (format === 'f32') return k.nonFinite32(this.#raw, this.#count / 4)
+    return k.nonFiniteScales(this.#raw, this.#count / INT8_BLOCK_BYTES)
+  }
+
+  /** Copies a block that is packed already. */
+  place(target: SharedArrayBuffer, ptr: number): void {
+    this.#copy(target, ptr, this.#raw, this.#count)
+  }
+
+  /** Packs what the block holds of a piece. */
+  pack(piece: MatrixPiece, target: SharedArrayBuffer): void {
+    const task = this.#current
+    const first = Math.max(piece.row, task.firstRow)
+    const rows = Math.min(piece.row + piece.rows, task.firstRow + task.rows) - first
+    if (rows <= 0) return
+    const skipped = first - piece.row
+    const area = { row: first - task.firstRow, rows, col: piece.col, cols: piece.cols }
+    if (piece.transposed) this.#packTransposed(piece, target, area, skipped)
+    else this.#packRows(piece, target, area, piece.packedRow + skipped)
+  }
+
+  /** Writes a norm weight, times its factor. */
+  vector({ ptr, factor }: VectorPiece, target: SharedArrayBuffer): void {
+    this.#widen()
+    const source = this.#floats
+    const out = new Float32Array(target, ptr, this.#count)
+    for (let i = 0; i < this.#count; i++) out[i] = Math.fround(source[i] as number) * factor
+  }
+
+  #packRows(piece: MatrixPiece, target: SharedArrayBuffer, area: Rectangle, packedRow: number): void {
+    const tileRows = piece.format === 'int8' ? INT8_TILE_ROWS : TILE_ROWS
+    const whole = piece.packedCol === 0 && piece.cols === piece.packedCols
+    const lead = whole ? Math.min(area.rows, (tileRows - (packedRow % tileRows)) % tileRows) : area.rows
+    const tiles = Math.floor((area.rows - lead) / tileRows)
+    const rest = lead + tiles * tileRows
+    this.#packElements(piece, target, { ...area, rows: lead }, packedRow, piece.packedCol)
+    if (tiles > 0) {
+      this.#packTiles(piece.format, area.row + lead, area.col, tiles, piece.cols)
+      const at = piece.ptr + packedBytes(packedRow + lead, piece.packedCols, piece.format)
+      this.#copy(target, at, this.#out, packedBytes(tiles * tileRows, piece.packedCols, piece.format))
+    }
+    this.#packElements(piece, target, { ...area, row: area.row + rest, rows: area.rows - rest }, packedRow + rest, piece.packedCol)
+  }
+
+  #packTiles(format: WeightFormat, row: number, col: number, tiles: number, cols: number): void {
+    const { cols: sourceCols } = this.#current
+    const at = row * sourceCols + col
+    if (format === 'bf16') this.#k.packTiles16(this.#narrow() + at * 2, sourceCols * 2, tiles, cols, this.#out)
+    else if (format === 'f32') this.#k.packTiles32(this.#widen() + at * 4, sourceCols * 4, tiles, cols, this.#out)
+    else this.#k.quantizeTiles(this.#widen() + at * 4, sourceCols * 4, 4, tiles, cols, this.#out)
+  }
+
+  /** Source columns become packed rows, source rows packed columns from `skipped` on. */
+  #packTransposed(piece: MatrixPiece, target: SharedArrayBuffer, area: Rectangle, skipped: number): void {
+    const { format, packedCols } = piece
+    const tileRows = format === 'int8' ? INT8_TILE_ROWS : TILE_ROWS
+    const packedCol = piece.packedCol + skipped
+    const tiles = piece.packedRow % tileRows === 0 ? Math.floor(area.cols / tileRows) : 0
+    if (tiles > 0) {
+      const { cols: sourceCols } = this.#current
+      const at = area.row * sourceCols + area.col
+      if (format === 'bf16') this.#k.packColumns16(this.#narrow() + at * 2, sourceCols * 2, tiles, area.rows, this.#out)
+      else if (format === 'f32') this.#k.packColumns32(this.#widen() + at * 4, sourceCols * 4, tiles, area.rows, this.#out)
+      else this.#k.quantizeTiles(this.#widen() + at * 4, 4, sourceCols * 4, tiles, area.rows, this.#out)
+      const tileBytes = packedBytes(tileRows, packedCols, format)
+      const partBytes = packedBytes(tileRows, area.rows, format)
+      const offset = format === 'int8' ? (packedCol / INT8_BLOCK_COLUMNS) * INT8_BLOCK_BYTES : packedCol * tileRows * WEIGHT_BYTES[format]
+      const first = piece.ptr + packedBytes(piece.packedRow, packedCols, format) + offset
+      for (let i = 0; i < tiles; i++) this.#copy(target, first + i * tileBytes, this.#out + i * partBytes, partBytes)
+    }
+    const done = tiles * tileRows
+    this.#packElements(piece, target, { ...area, col: area.col + done, cols: area.cols - done }, piece.packedRow + done, packedCol)
+  }
+
+  #packElements(piece: MatrixPiece, target: SharedArrayBuffer, area: Rectangle, row: number, col: number): void {
+    if (area.rows <= 0 || area.cols <= 0) return
+    const source = new Uint32Array(this.#buffer, this.#widen(), this.#count)
+    const { cols } = this.#current
+    if (piece.format === 'int8') {
+      packInt8(new Uint8Array(target, piece.ptr), piece.packedCols, source, cols, area, row, col, piece.transposed)
+      return
+    }
+    const matrix = piece.format === 'bf16' ? new Uint16Array(target, piece.ptr) : new Uint32Array(target, piece.ptr)
+    packRectangle(matrix, piece.packedCols, source, cols, area, row, col, piece.transposed)
+  }
+
+  /** Byte offset of the block as float32. */
+  #widen(): number {
+    const { dtype } = this.#current
+    if (dtype === 'f32') return this.#raw
+    if (!this.#hasWide) (dtype === 'bf16' ? this.#k.widenBf16 : this.#k.widenF16)(this.#raw, this.#wide, this.#count)
+    this.#hasWide = true
+    return this.#wide
+  }
+
+  /** Byte offset of the block as bfloat16. */
+  #narrow(): number {
+    if (this.#current.dtype === 'bf16') return this.#raw
+    if (!this.#hasHalf) this.#k.narrowBf16(this.#widen(), this.#half, this.#count)
+    this.#hasHalf = true
+    return this.#half
+  }
+
+  #copy(target: SharedArrayBuffer, to: number, from: number, bytes: number): void {
+    new Uint8Array(target, to, bytes).set(new Uint8Array(this.#buffer, from, bytes))
+  }
+
+  get #floats(): Float32Array {
+    return new Float32Array(this.#buffer, this.#current.dtype === 'f32' ? this.#raw : this.#wide, this.#count)
+  }
+
+  get #buffer(): SharedArrayBuffer {
+    return (this.#memory as WasmMemory).buffer
+  }
+
+  get #k(): PackingKernels {
+    return this.#kernels as PackingKernels
+  }
+
+  get #current(): LoadTask {
+    return this.#task as LoadTask
+  }
+}
+
+/** Rows and columns of a piece that one block can hold, as the packed matrix counts them. */
+function packedExtent(piece: MatrixPiece, task: LoadTask): [rows: number, cols: number] {
+  const rows = Math.min(piece.rows, task.rows)
+  return piece.transposed ? [piece.cols, rows] : [rows, piece.cols]
+}

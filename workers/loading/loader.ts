@@ -1,0 +1,64 @@
+// The worker of the loader pool: reads a block of rows by offset and has it packed straight into the memories. Nothing is
+// held but one block per thread.
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { workerData } from 'piscina'
+import type { WasmModule } from '../../kernels/wasm/webassembly.js'
+import type { LoadResult, LoadTask } from '../protocol.js'
+import { BlockPacker, ELEMENT_BYTES } from './block-packer.js'
+
+// Its memory lives as long as the thread and grows to the largest block, so that a long load leaves no garbage.
+const packer = new BlockPacker((workerData as { readonly kernels: WasmModule }).kernels)
+
+export default function load(task: LoadTask): LoadResult {
+  const bytes = packer.begin(task)
+  const file = openSync(task.path, 'r')
+  try {
+    const { size, mtimeMs, ino } = fstatSync(file)
+    if (size !== task.file.size || mtimeMs !== task.file.mtimeMs || ino !== task.file.ino) {
+      return { problem: 'changed', message: `it was replaced or rewritten while ${task.tensor} was being loaded` }
+    }
+    const read = task.strided
+      ? readStrided(file, bytes, task, task.strided)
+      : readFully(file, bytes, task.offset + task.firstRow * task.cols * ELEMENT_BYTES[task.dtype])
+    if (read < bytes.length) return { problem: 'truncated', message: `${task.tensor} ends after ${read} of ${bytes.length} bytes` }
+  } finally {
+    closeSync(file)
+  }
+  const bad = packer.check()
+  if (bad >= 0) return { problem: 'non-finite', message: `${task.tensor} at element ${task.firstRow * task.cols + bad}` }
+  if (task.direct) packer.place(task.direct.buffer, task.direct.ptr)
+  for (const piece of task.pieces) packer.pack(piece, piece.buffer)
+  for (const vector of task.vectors) packer.vector(vector, vector.buffer)
+  return { bytes: bytes.length }
+}
+
+/** Bytes read: target.length, or fewer at the end of the file. */
+function readFully(file: number, target: Uint8Array, position: number): number {
+  let done = 0
+  while (done < target.length) {
+    const n = readSync(file, target, done, target.length - done, position + done)
+    if (n === 0) break
+    done += n
+  }
+  return done
+}
+
+/** Gathers rows whose elements are apart: one read a row, of the span that the row's elements lie in. */
+function readStrided(file: number, target: Uint8Array, task: LoadTask, { shape, strides }: NonNullable<LoadTask['strided']>): number {
+  const size = ELEMENT_BYTES[task.dtype]
+  const step = strides.at(-1) as number
+  const span = new Uint8Array(((task.cols - 1) * step + 1) * size)
+  for (let r = 0; r < task.rows; r++) {
+    let rest = task.firstRow + r
+    let at = 0
+    for (let d = shape.length - 2; d >= 0; d--) {
+      const extent = shape[d] as number
+      at += (rest % extent) * (strides[d] as number)
+      rest = Math.floor(rest / extent)
+    }
+    const done = r * task.cols * size
+    if (readFully(file, span, task.offset + at * size) < span.length) return done
+    for (let c = 0; c < task.cols; c++) target.set(span.subarray(c * step * size, (c * step + 1) * size), done + c * size)
+  }
+  return target.length
+}
