@@ -2,7 +2,7 @@
 /// <reference types="@webgpu/types" />
 import type { SharedMemory } from '../../kernels/backend.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
-import type { Command } from '../../kernels/gpu/program.js'
+import type { Command, ProgramParts } from '../../kernels/gpu/program.js'
 import { isLocal } from '../layout/attention-plan.js'
 import type { ModelLayout } from '../layout/model-layout.js'
 import type { DispatchFacts, DispatchList, ModelShape, RunPlan } from '../protocol.js'
@@ -27,10 +27,10 @@ export async function listDispatches(
   layout: ModelLayout,
   rank: number,
   adapter: AdapterFacts,
+  program: ProgramParts = new DryProgram(),
 ): Promise<DispatchList> {
   const memory = {} as SharedMemory
   const planned = new GpuPlan(shape, plan, layout, rank, { shards: [memory, memory, memory, memory], rank: memory }, adapter)
-  const program = new DryProgram()
   const buffers = new GpuBuffers(program, planned, 1)
   const nothing = program.tensor(1)
   const inputs = { pageTable: nothing, rowTable: nothing, cacheRow: () => 0 }
@@ -39,7 +39,7 @@ export async function listDispatches(
     : new WgslKernels(program, planned, buffers)
   const norm = (n: number) => program.tensor(n)
   const norms = { input: norm(shape.embed), mlp: norm(shape.embed), query: norm(Math.max(1, planned.a.queryRank)), streams: nothing }
-  const weights = program.buffer()
+  const weights = program.buffer(0)
   const segments = await new LayerBuilder(program, planned, buffers, kernels).build(0, weights, norms)
   const head = {
     name: 'head',
