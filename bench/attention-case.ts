@@ -1,7 +1,7 @@
 // One shape of attention on a CPU thread: one query row over a cache of random values, in the wasm kernels.
 import type { CacheFormat, UnitGeometry } from '../kernels/backend.js'
 import { type CacheRow, cacheRow, queryScalars } from '../kernels/cache-row.js'
-import { createMemory, openSpace, prepareBackend } from '../kernels/open-space.js'
+import { createMemory, openBackend, prepareBackend } from '../kernels/open-backend.js'
 import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
 
@@ -50,14 +50,14 @@ export function cpuAttention({ heads, latent, rope }: AttentionWidths, tokens: n
   const [scores, values, ropeScores] = [take(PAGE * lanes * 4), take(PAGE * latent * 4), take((PAGE * lanes + 4) * 4)]
   const [state, z, written] = [take(3 * lanes * 4), take(heads * latent * 4), take(heads * latent * 4)]
   const [cache, ropeCache] = [take(pages * page), take(pages * ropePage)]
-  const space = openSpace(compiled, createMemory('wasm', end))
-  const source = space.rows(written, heads * latent)
+  const kernels = openBackend(compiled, createMemory('wasm', end))
+  const source = kernels.rows(written, heads * latent)
   const fill = (base: number, of: CacheRow) => {
     for (let i = 0; i < PAGE; i++) {
       source.row(0).set(randomRow(of.width))
-      space.writeCacheRow(base + i * of.bytes, source, 0, of)
+      kernels.writeCacheRow(base + i * of.bytes, source, 0, of)
     }
-    for (let i = 1; i < pages; i++) space.copyBytes(base + i * PAGE * of.bytes, base, PAGE * of.bytes)
+    for (let i = 1; i < pages; i++) kernels.copyBytes(base + i * PAGE * of.bytes, base, PAGE * of.bytes)
   }
   fill(cache, row)
   fill(ropeCache, ropeRow)
@@ -66,9 +66,9 @@ export function cpuAttention({ heads, latent, rope }: AttentionWidths, tokens: n
     [ropeQuery, rope],
   ] as const) {
     source.row(0).set(randomRow(heads * n))
-    space.loadQueries(to, source, 0, n, heads, lanes, n, format)
+    kernels.loadQueries(to, source, 0, n, heads, lanes, n, format)
   }
-  const context = space.rows(z, heads * latent)
+  const context = kernels.rows(z, heads * latent)
   const geometry = { heads, lanes, row, valueOffset: 0, valueWidth: latent, sharedLanes: lanes, sharedOffset: 0, scale: 0.05 }
   const unit: UnitGeometry = { query, scores, values, state, ...geometry }
   return {
@@ -76,12 +76,12 @@ export function cpuAttention({ heads, latent, rope }: AttentionWidths, tokens: n
     operationsPerToken: heads * (4 * latent + 2 * rope),
     time: (n) => {
       const start = performance.now()
-      space.beginAttention(unit, context, 0)
+      kernels.beginAttention(unit, context, 0)
       for (let i = 0; i < n / PAGE; i++) {
-        space.dotPage(ropeQuery, ropeCache + i * ropePage, ropeRow, ropeScores, lanes, PAGE)
-        space.attendPage(unit, cache + i * page, ropeScores, context, 0, PAGE)
+        kernels.dotPage(ropeQuery, ropeCache + i * ropePage, ropeRow, ropeScores, lanes, PAGE)
+        kernels.attendPage(unit, cache + i * page, ropeScores, context, 0, PAGE)
       }
-      space.finishAttention(unit, context, 0)
+      kernels.finishAttention(unit, context, 0)
       return performance.now() - start
     },
   }

@@ -1,7 +1,7 @@
 // A thread of the collectives benchmark: the ranks' own barrier, copies and sums over one exchange memory, timed.
 import { parentPort, workerData } from 'node:worker_threads'
 import type { SharedMemory } from '../kernels/backend.js'
-import { openSpace } from '../kernels/open-space.js'
+import { openBackend } from '../kernels/open-backend.js'
 import type { Rows } from '../kernels/rows.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
 import { Collectives } from '../workers/collectives/collectives.js'
@@ -32,7 +32,7 @@ export interface CollectivesRun {
 
 const { module, exchange, control, rank, ranks, spins } = workerData as CollectivesTask
 const collectives = new Collectives(new Int32Array(control), rank, ranks, spins, 60_000)
-const space = openSpace(module, exchange)
+const kernels = openBackend(module, exchange)
 /** Bytes between what ranks leave in the exchange memory, and of its second half: slots alternate, so that one barrier is enough. */
 const SLOT = 4 << 20
 let noise = 1
@@ -40,8 +40,8 @@ const own = new Float32Array(1 << 20).fill(0.5 + rank)
 
 function operation({ operation, values }: CollectivesRun): (turn: number) => void {
   const part = values / ranks
-  const slot = (half: number, r: number): Rows => space.rows(half * 4 * SLOT + r * SLOT, values)
-  const result = (half: number): Rows => space.rows((8 + half) * SLOT, values)
+  const slot = (half: number, r: number): Rows => kernels.rows(half * 4 * SLOT + r * SLOT, values)
+  const result = (half: number): Rows => kernels.rows((8 + half) * SLOT, values)
   const mine = (rows: Rows): Rows => rows.columns(rank * part, part)
   const slots = [0, 1].map((half) => Array.from({ length: ranks }, (_, r) => slot(half, r)))
   const results = [0, 1].map(result)
@@ -57,7 +57,7 @@ function operation({ operation, values }: CollectivesRun): (turn: number) => voi
     const all = slots[turn] as Rows[]
     ;(all[rank] as Rows).row(0).set(local)
     collectives.barrier('reduce-scatter of attention outputs')
-    space.sumPartials(ownResults[turn] as Rows, ownSlots[turn] as Rows[], part, 1, 1 / ranks)
+    kernels.sumPartials(ownResults[turn] as Rows, ownSlots[turn] as Rows[], part, 1, 1 / ranks)
   }
   switch (operation) {
     case 'barrier':

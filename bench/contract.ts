@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs'
 import { matmulScratchBytes } from '../kernels/backend.js'
 import { cacheRow, queryScalars } from '../kernels/cache-row.js'
-import { bufferOf, createMemory, openSpace, prepareBackend } from '../kernels/open-space.js'
+import { bufferOf, createMemory, openBackend, prepareBackend } from '../kernels/open-backend.js'
 import { packedBytes } from '../kernels/packing.js'
 import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
 import { type WasmMemory, type WasmModule, WebAssembly } from '../kernels/wasm/webassembly.js'
@@ -13,7 +13,7 @@ import { inTurn, machine, median, spread, table } from './measure.js'
 const rounds = Number(process.argv[2] ?? 11)
 const level = bestSimdLevel(new URL('../kernels/wasm/', import.meta.url))
 const memory = createMemory('wasm', 700e6) as WasmMemory
-const space = openSpace(prepareBackend('wasm', level) as WasmModule, memory)
+const kernels = openBackend(prepareBackend('wasm', level) as WasmModule, memory)
 const code = readFileSync(new URL(level === 'relaxed' ? './probe-relaxed.wasm' : './probe.wasm', import.meta.url))
 const { matvecFree } = new WebAssembly.Instance(new WebAssembly.Module(code), { env: { memory, abort: () => {} } }).exports as {
   matvecFree: (w: number, rows: number, k: number, x: number, y: number) => void
@@ -39,9 +39,9 @@ const matrix = (ptr: number, cols: number) => {
 const each = (run: (ptr: number) => void) => {
   for (let i = 0; i < COUNT; i++) run(WEIGHTS + i * bytes)
 }
-const x = space.rows(X, COLS)
-const y = space.rows(Y, ROWS)
-const partials = Array.from({ length: 4 }, (_, s) => space.rows(Y + (s + 1) * 4 * 4096, ROWS))
+const x = kernels.rows(X, COLS)
+const y = kernels.rows(Y, ROWS)
+const partials = Array.from({ length: 4 }, (_, s) => kernels.rows(Y + (s + 1) * 4 * 4096, ROWS))
 if (matmulScratchBytes(1, COLS) > WEIGHTS - SCRATCH) throw new RangeError('no room for scratch')
 
 // Attention of an MLRA-4 rank in the authors' shapes.
@@ -50,23 +50,23 @@ const row = cacheRow(false, 'f32', { width: WIDTH, paddedWidth: WIDTH, keyWidth:
 const attention = (page: number) => {
   const at = 4 << 20
   const scores = at + queryScalars(WIDTH, HEADS) * 4
-  const z = space.rows(Y, HEADS * WIDTH)
+  const z = kernels.rows(Y, HEADS * WIDTH)
   const state = SCRATCH
   const base = { values: 0, heads: HEADS, lanes: HEADS, row, valueOffset: 0, valueWidth: WIDTH, sharedLanes: 0, sharedOffset: 0, scale: 0.05 }
   const unit = { ...base, query: at, scores, state }
-  space.beginAttention(unit, z, 0)
-  for (let t = 0; t < TOKENS; t += page) space.attendPage(unit, WEIGHTS + t * row.bytes, 0, z, 0, page)
-  space.finishAttention(unit, z, 0)
+  kernels.beginAttention(unit, z, 0)
+  for (let t = 0; t < TOKENS; t += page) kernels.attendPage(unit, WEIGHTS + t * row.bytes, 0, z, 0, page)
+  kernels.finishAttention(unit, z, 0)
 }
 
 const times = await inTurn(rounds, {
-  fixed: timed(() => each((ptr) => space.matmul(matrix(ptr, COLS), x, y, 1, SCRATCH))),
+  fixed: timed(() => each((ptr) => kernels.matmul(matrix(ptr, COLS), x, y, 1, SCRATCH))),
   free: timed(() => each((ptr) => matvecFree(ptr, ROWS, COLS, X, Y))),
   shards: timed(() =>
     each((ptr) => {
       for (let s = 0; s < 4; s++)
-        space.matmul(matrix(ptr + (s * bytes) / 4, COLS / 4), x.columns((s * COLS) / 4, COLS / 4), partials[s] as typeof y, 1, SCRATCH)
-      space.sumPartials(y, partials, ROWS, 1, 1)
+        kernels.matmul(matrix(ptr + (s * bytes) / 4, COLS / 4), x.columns((s * COLS) / 4, COLS / 4), partials[s] as typeof y, 1, SCRATCH)
+      kernels.sumPartials(y, partials, ROWS, 1, 1)
     }),
   ),
   page64: timed(() => attention(64)),

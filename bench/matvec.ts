@@ -4,7 +4,7 @@
 import { availableParallelism, cpus } from 'node:os'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { matmulScratchBytes } from '../kernels/backend.js'
-import { bufferOf, createMemory, openSpace, prepareBackend } from '../kernels/open-space.js'
+import { bufferOf, createMemory, openBackend, prepareBackend } from '../kernels/open-backend.js'
 import { packedBytes, type WeightFormat } from '../kernels/packing.js'
 import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
@@ -68,15 +68,15 @@ function measure({ module, format, rows, cols, tokens, repeats }: Task): void {
   const memory = createMemory('wasm', 64 + bytes + scratch + tokens * (cols + rows + 64) * 4 + 4 * rows * 4)
   // Small exponents: no denormals, no overflow, no zeros.
   new Uint16Array(bufferOf(memory)).fill(0x3c01)
-  const space = openSpace(module, memory)
+  const kernels = openBackend(module, memory)
   const w = { ptr: 64, rows, cols, format, batch: 1, batchBytes: bytes, inStride: 0, outStride: 0, bytes }
-  const x = space.rows(64 + bytes, cols)
-  const y = space.rows(64 + bytes + tokens * cols * 4, rows)
+  const x = kernels.rows(64 + bytes, cols)
+  const y = kernels.rows(64 + bytes + tokens * cols * 4, rows)
   const at = 64 + bytes + tokens * cols * 4 + Math.ceil(tokens / 4) * 4 * rows * 4
   const times: number[] = []
   for (let i = 0; i < repeats + 3; i++) {
     const start = performance.now()
-    space.matmul(w, x, y, tokens, at)
+    kernels.matmul(w, x, y, tokens, at)
     if (i >= 3) times.push(performance.now() - start)
   }
   parentPort?.postMessage(times)

@@ -3,7 +3,7 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
-import { bufferOf, createMemory } from '../kernels/open-space.js'
+import { bufferOf, createMemory } from '../kernels/open-backend.js'
 import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
 import { type WasmMemory, WebAssembly } from '../kernels/wasm/webassembly.js'
 

@@ -44,7 +44,7 @@ export interface UnitGeometry {
  * Kernels bound to one memory. Rows arguments must lie in it. T is the number of rows (tokens) at hand.
  * Methods mutate their destination only; none allocates. Sums run in the order of design rules 1 to 6.
  */
-export interface KernelSpace {
+export interface KernelBackend {
   readonly backend: BackendName
   /** Bytes of an activation scalar: 4 (wasm) or 8 (reference). */
   readonly scalarBytes: number

@@ -3,7 +3,7 @@
 // keeps all bits prints the same before and after: node scripts/kernel-hashes.mjs > before.txt
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
-import { planRun, openModel } from '../dist/src/engine/model.js'
+import { openModel, planRun } from '../dist/src/engine/model.js'
 import { variantNamed } from '../dist/src/model/attention-variants.js'
 import { lowerModel } from '../dist/src/model/lower-model.js'
 import { parseModelConfig } from '../dist/src/model/model-config.js'

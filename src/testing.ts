@@ -1,7 +1,7 @@
 // tetrad/testing: what tests of Tetrad, and of programs that use it, need to look inside. Not for production.
 import { createHash } from 'node:crypto'
 import type { CacheRow, SharedMemory } from '../kernels/backend.js'
-import { bufferOf } from '../kernels/open-space.js'
+import { bufferOf } from '../kernels/open-backend.js'
 import { randomWord } from '../kernels/random-values.js'
 import { type CacheRows, cacheRows } from '../workers/layout/attention-plan.js'
 import type { RankLayout } from '../workers/layout/rank-layout.js'

@@ -24,7 +24,7 @@ export class TokenInputs {
     let s = SHARDS - 1
     while (s > 0 && token < (this.#starts[s] as number)) s--
     const shard = this.#shards[s] as ShardWork
-    shard.space.gatherRow(shard.embedding, token - (this.#starts[s] as number), shard.normed)
+    shard.kernels.gatherRow(shard.embedding, token - (this.#starts[s] as number), shard.normed)
     return shard.normed
   }
 

@@ -1,6 +1,6 @@
 // A model directory opened but not loaded: configuration, tensors, variant, shape and the plan that the options give.
 // What inspect prints and what Engine.load starts from.
-import { instructionLevel } from '../../kernels/open-space.js'
+import { instructionLevel } from '../../kernels/open-backend.js'
 import { bestSimdLevel, type SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { cachedBytes, cachedValues, isLocal, segmentHeads, shardsOf, streamsOf } from '../../workers/layout/attention-plan.js'
 import { cut } from '../../workers/layout/cuts.js'

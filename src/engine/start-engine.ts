@@ -1,7 +1,7 @@
 // Builds what runs a loaded model: memories, scheduler, coordinator, and the ranks over them.
 import { availableParallelism } from 'node:os'
 import type { SharedMemory } from '../../kernels/backend.js'
-import { bufferOf, createMemory, prepareBackend, scalarBytes } from '../../kernels/open-space.js'
+import { bufferOf, createMemory, prepareBackend, scalarBytes } from '../../kernels/open-backend.js'
 import type { ModelLayout } from '../../workers/layout/model-layout.js'
 import { CONTROL_BYTES, layoutMailbox, STEP_RING } from '../../workers/mailbox/mailbox-layout.js'
 import type { RankInit, RunPlan } from '../../workers/protocol.js'

@@ -2,7 +2,7 @@
 import { copyFile, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { bufferOf } from '../../kernels/open-space.js'
+import { bufferOf } from '../../kernels/open-backend.js'
 import { layoutModel } from '../../workers/layout/model-layout.js'
 import { availableMemory, checkMemory } from '../engine/memory.js'
 import { openModel, planModel, planRun } from '../engine/model.js'

@@ -6,7 +6,7 @@ import { roundToBf16 } from '../../kernels/float-formats.js'
 import { paddedRows } from '../../kernels/packing.js'
 import type { SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { randomNumbers } from '../support/fixtures.js'
-import { matrixOf, read, rowsOf, TestSpace } from '../support/kernel-space.js'
+import { matrixOf, read, rowsOf, TestBackend } from '../support/kernel-backend.js'
 
 /** What rounding of cached values (and, int8, of queries) leaves, where it is more than the backend's own. */
 const TOLERANCE: Readonly<Partial<Record<CacheFormat, number>>> = { bf16: 1e-5, int8: 0.05 }
@@ -34,18 +34,18 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
         const next = randomNumbers(rows * 1000 + cols)
         const w = matrixOf(rows, cols, next)
         for (let tokens = 1; tokens <= 9; tokens++) {
-          const s = new TestSpace(backend, simd)
+          const s = new TestBackend(backend, simd)
           const x = rowsOf(tokens, cols, next)
           const matrix = s.matrix([w], format)
           const y = s.rows(tokens, rows, paddedRows(rows))
-          s.space.matmul(matrix, s.rows(x, cols), y, tokens, s.take(matmulScratchBytes(tokens, cols)))
+          s.kernels.matmul(matrix, s.rows(x, cols), y, tokens, s.take(matmulScratchBytes(tokens, cols)))
           for (const [i, row] of read(y, tokens).entries()) {
             for (const [r, v] of row.entries()) {
               const terms = (w[r] as number[]).map((a, k) => a * ((x[i] as number[])[k] as number))
               close(t, v, sum(terms), `token ${i} row ${r}`, terms)
             }
           }
-          t.is(s.space.weightBytesRead, matrix.bytes)
+          t.is(s.kernels.weightBytesRead, matrix.bytes)
         }
       })
     }
@@ -62,11 +62,11 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
       const next = randomNumbers(rows * 10 + cols)
       const w = matrixOf(rows, cols, next)
       for (let tokens = 1; tokens <= 9; tokens++) {
-        const s = new TestSpace(backend, simd)
+        const s = new TestBackend(backend, simd)
         const x = rowsOf(tokens, cols, next)
         const matrix = s.matrix([w], 'int8')
         const y = s.rows(tokens, rows, paddedRows(rows))
-        s.space.matmul(matrix, s.rows(x, cols), y, tokens, s.take(matmulScratchBytes(tokens, cols)))
+        s.kernels.matmul(matrix, s.rows(x, cols), y, tokens, s.take(matmulScratchBytes(tokens, cols)))
         for (const [i, row] of read(y, tokens).entries()) {
           for (const [r, v] of row.entries()) {
             const expected = sum((w[r] as number[]).map((a, k) => a * ((x[i] as number[])[k] as number)))
@@ -75,7 +75,7 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
             t.true(Math.abs(v - expected) <= bound, `[${rows}, ${cols}] token ${i} row ${r}: ${v}, expected ${expected}`)
           }
         }
-        t.is(s.space.weightBytesRead, matrix.bytes)
+        t.is(s.kernels.weightBytesRead, matrix.bytes)
       }
     }
   })
@@ -85,11 +85,11 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     const [heads, rows, cols, inStride] = [3, 20, 12, 18]
     const w = Array.from({ length: heads }, () => matrixOf(rows, cols, next))
     for (const tokens of [1, 2, 3, 6, 7]) {
-      const s = new TestSpace(backend, simd)
+      const s = new TestBackend(backend, simd)
       const x = rowsOf(tokens, heads * inStride, next)
       const matrix = s.matrix(w, 'bf16', inStride, rows)
       const y = s.rows(tokens, heads * rows, heads * rows + paddedRows(rows))
-      s.space.matmul(matrix, s.rows(x, heads * inStride), y, tokens, s.take(matmulScratchBytes(tokens, cols)))
+      s.kernels.matmul(matrix, s.rows(x, heads * inStride), y, tokens, s.take(matmulScratchBytes(tokens, cols)))
       for (const [i, row] of read(y, tokens).entries()) {
         for (const [j, v] of row.entries()) {
           const h = Math.floor(j / rows)
@@ -103,11 +103,11 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
   test(`${name}: rmsNorm, in place as well`, (t) => {
     const next = randomNumbers(11)
     const [n, tokens] = [13, 3]
-    const s = new TestSpace(backend, simd)
+    const s = new TestBackend(backend, simd)
     const x = rowsOf(tokens, n, next)
     const w = Array.from({ length: n }, () => Math.fround(next()))
     const rows = s.rows(x, n, 17)
-    s.space.rmsNorm(rows, s.vector(w), rows, n, tokens)
+    s.kernels.rmsNorm(rows, s.vector(w), rows, n, tokens)
     for (const [i, row] of read(rows, tokens).entries()) {
       const source = x[i] as number[]
       const r = 1 / Math.sqrt(sum(source.map((v) => v * v)) / n + 1e-6)
@@ -118,7 +118,7 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
   test(`${name}: rope rotates halves of each head`, (t) => {
     const next = randomNumbers(12)
     const [heads, half, headStride, tokens] = [3, 3, 10, 2]
-    const s = new TestSpace(backend, simd)
+    const s = new TestBackend(backend, simd)
     const width = heads * headStride
     const x = rowsOf(tokens, width, next)
     const angles = rowsOf(tokens, half, next)
@@ -127,7 +127,7 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
       2 * half,
     )
     const rows = s.rows(x, width)
-    s.space.rope(rows, headStride, heads, half, table, tokens)
+    s.kernels.rope(rows, headStride, heads, half, table, tokens)
     for (const [i, row] of read(rows, tokens).entries()) {
       const source = x[i] as number[]
       for (const [j, v] of row.entries()) {
@@ -146,11 +146,11 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
   })
 
   test(`${name}: swiglu over the whole range of gates`, (t) => {
-    const s = new TestSpace(backend, simd)
+    const s = new TestBackend(backend, simd)
     const gates = [-200, -90, -20, -3, -1e-3, 0, 1e-3, 1, 5, 30, 90, 200]
     const ups = gates.map((_, i) => i - 5)
     const gate = s.rows([gates], 12)
-    s.space.swiglu(gate, s.rows([ups], 12), 12, 1)
+    s.kernels.swiglu(gate, s.rows([ups], 12), 12, 1)
     for (const [i, v] of (read(gate, 1)[0] as number[]).entries()) {
       const g = gates[i] as number
       close(t, v, (g / (1 + Math.exp(-g))) * (ups[i] as number), `gate ${g}`)
@@ -158,11 +158,11 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
   })
 
   test(`${name}: gateRows multiplies by a sigmoid over the whole range of gates`, (t) => {
-    const s = new TestSpace(backend, simd)
+    const s = new TestBackend(backend, simd)
     const gates = [-200, -90, -20, -3, -1e-3, 0, 1e-3, 1, 5, 30, 90, 200]
     const values = gates.map((_, i) => i - 5)
     const x = s.rows([values, values], 12, 16)
-    s.space.gateRows(x, s.rows([gates, [...gates].reverse()], 12, 20), 12, 2)
+    s.kernels.gateRows(x, s.rows([gates, [...gates].reverse()], 12, 20), 12, 2)
     for (const [row, list] of [gates, [...gates].reverse()].entries())
       for (const [i, g] of list.entries()) close(t, x.row(row)[i] as number, (values[i] as number) / (1 + Math.exp(-g)), `row ${row} gate ${g}`)
   })
@@ -171,11 +171,11 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     const next = randomNumbers(15)
     const [heads, rank, tokens] = [3, 5, 2]
     for (const width of [1, 4, 6]) {
-      const s = new TestSpace(backend, simd)
+      const s = new TestBackend(backend, simd)
       const a = rowsOf(tokens, heads * rank, next)
       const b = rowsOf(tokens, rank * width, next)
       const dst = s.rows(tokens, heads * width, heads * width + 3)
-      s.space.combineFactors(dst, s.rows(a, heads * rank), s.rows(b, rank * width), heads, rank, width, tokens)
+      s.kernels.combineFactors(dst, s.rows(a, heads * rank), s.rows(b, rank * width), heads, rank, width, tokens)
       for (const [row, values] of read(dst, tokens).entries()) {
         for (const [j, v] of values.entries()) {
           const [h, i] = [Math.floor(j / width), j % width]
@@ -192,23 +192,23 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
   test(`${name}: logProbability is the log-softmax at an id, and not a number where a logit is not finite`, (t) => {
     const next = randomNumbers(16)
     for (const n of [1, 3, 4, 7, 50]) {
-      const s = new TestSpace(backend, simd)
+      const s = new TestBackend(backend, simd)
       const values = rowsOf(2, n, next).map((row) => row.map((v) => v * 20))
       const logits = s.rows(values, n)
       for (const [row, list] of values.entries()) {
         const max = Math.max(...list)
         const total = sum(list.map((v) => Math.exp(v - max)))
         for (let id = 0; id < n; id++)
-          close(t, s.space.logProbability(logits, row, n, id), (list[id] as number) - max - Math.log(total), `of ${n}, id ${id}`)
+          close(t, s.kernels.logProbability(logits, row, n, id), (list[id] as number) - max - Math.log(total), `of ${n}, id ${id}`)
       }
     }
-    const s = new TestSpace(backend, simd)
-    t.true(Number.isNaN(s.space.logProbability(s.rows([[1, Number.NaN, 2, 3]], 4), 0, 4, 0)))
-    t.true(Number.isNaN(s.space.logProbability(s.rows([[1, Number.POSITIVE_INFINITY, 2, 3]], 4), 0, 4, 0)))
+    const s = new TestBackend(backend, simd)
+    t.true(Number.isNaN(s.kernels.logProbability(s.rows([[1, Number.NaN, 2, 3]], 4), 0, 4, 0)))
+    t.true(Number.isNaN(s.kernels.logProbability(s.rows([[1, Number.POSITIVE_INFINITY, 2, 3]], 4), 0, 4, 0)))
   })
 
   test(`${name}: copyBytes copies cached rows and nothing else`, (t) => {
-    const s = new TestSpace(backend, simd)
+    const s = new TestBackend(backend, simd)
     const rows = s.rows(
       [
         [1, 2, 3, 4],
@@ -218,7 +218,7 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
       ],
       4,
     )
-    s.space.copyBytes(rows.ptr + 2 * rows.strideBytes, rows.ptr, rows.strideBytes)
+    s.kernels.copyBytes(rows.ptr + 2 * rows.strideBytes, rows.ptr, rows.strideBytes)
     t.deepEqual(read(rows, 4), [
       [1, 2, 3, 4],
       [5, 6, 7, 8],
@@ -231,19 +231,19 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     const next = randomNumbers(13)
     const [n, tokens] = [7, 3]
     for (let count = 1; count <= 4; count++) {
-      const s = new TestSpace(backend, simd)
+      const s = new TestBackend(backend, simd)
       const parts = Array.from({ length: count }, () => rowsOf(tokens, n, next))
       const base = rowsOf(tokens, n, next)
       const dst = s.rows(tokens, n, 9)
       const x = s.rows(base, n, 8)
-      s.space.sumPartials(
+      s.kernels.sumPartials(
         dst,
         parts.map((p) => s.rows(p, n)),
         n,
         tokens,
         0.5,
       )
-      s.space.addRows(x, dst, n, tokens)
+      s.kernels.addRows(x, dst, n, tokens)
       for (const [i, row] of read(x, tokens).entries()) {
         for (const [k, v] of row.entries()) {
           close(t, v, ((base[i] as number[])[k] as number) + 0.5 * sum(parts.map((p) => (p[i] as number[])[k] as number)), `row ${i} ${k}`)
@@ -255,11 +255,11 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
   test(`${name}: gatherRow returns each row of a packed matrix exactly`, (t) => {
     const w = matrixOf(70, 5, randomNumbers(14))
     for (const format of ['f32', 'bf16'] as const) {
-      const s = new TestSpace(backend, simd)
+      const s = new TestBackend(backend, simd)
       const matrix = s.matrix([w], format)
       for (let r = 0; r < 70; r++) {
         const dst = s.rows(1, 5)
-        s.space.gatherRow(matrix, r, dst)
+        s.kernels.gatherRow(matrix, r, dst)
         t.deepEqual(Array.from(dst.row(0)), w[r])
       }
     }
@@ -287,7 +287,7 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
   }
 
   test(`${name}: argmax takes the lowest id of a tie, and refuses what is not finite`, (t) => {
-    const s = new TestSpace(backend, simd)
+    const s = new TestBackend(backend, simd)
     const logits = s.rows(
       [
         [1, 5, 2, 5],
@@ -298,13 +298,13 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
       4,
     )
     t.deepEqual(
-      [0, 1, 2, 3].map((row) => s.space.argmax(logits, row, 4)),
+      [0, 1, 2, 3].map((row) => s.kernels.argmax(logits, row, 4)),
       [1, 1, -1, -1],
     )
   })
 
   test(`${name}: sampling is the inverse CDF over ascending ids`, (t) => {
-    const s = new TestSpace(backend, simd)
+    const s = new TestBackend(backend, simd)
     const weights = [1, 2, 3, 4]
     const logits = s.rows([weights.map((w) => Math.log(w) * 0.5)], 4)
     const scratch = s.scalars(8)
@@ -318,7 +318,7 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
       [0.6001, 3],
       [0.9999, 3],
     ] as const) {
-      t.is(s.space.sample(logits, 0, 4, 0.5, u, scratch), id, `u = ${u}`)
+      t.is(s.kernels.sample(logits, 0, 4, 0.5, u, scratch), id, `u = ${u}`)
     }
   })
 }
@@ -336,7 +336,7 @@ function attention(
   // A row holds keys, then values, then padding.
   const [valueOffset, rowWidth, peRowWidth] = [8, 20, 8]
   const lanes = Math.ceil(heads / 4) * 4
-  const s = new TestSpace(backend, simd)
+  const s = new TestBackend(backend, simd)
   const stored = (v: number) => (format === 'bf16' ? roundToBf16(v) : v)
   const row: CacheRow = cacheRow(backend === 'reference', format, { width: valueOffset + valueWidth, paddedWidth: rowWidth, keyWidth, valueOffset })
   const peRow = cacheRow(backend === 'reference', format, { width: peWidth, paddedWidth: peRowWidth, keyWidth: peWidth, valueOffset: 0 })
@@ -354,8 +354,8 @@ function attention(
   for (let i = 0; i < tokens; i++) {
     // A column that is neither key nor value, but in a group of four with keys.
     const written = [...(keys[i] as number[]), 0.7, ...(values[i] as number[])]
-    s.space.writeCacheRow(at(cache, row.bytes, i), s.rows([written], written.length), 0, row)
-    s.space.writeCacheRow(at(peCache, peRow.bytes, i), s.rows([pes[i] as number[]], peWidth), 0, peRow)
+    s.kernels.writeCacheRow(at(cache, row.bytes, i), s.rows([written], written.length), 0, row)
+    s.kernels.writeCacheRow(at(peCache, peRow.bytes, i), s.rows([pes[i] as number[]], peWidth), 0, peRow)
   }
   const unit: UnitGeometry = {
     query: s.scalars(queryScalars(keyWidth, lanes)),
@@ -373,16 +373,16 @@ function attention(
   }
   const peQuery = s.scalars(queryScalars(peWidth, lanes))
   const shared = s.scalars(pageTokens * lanes + 4)
-  s.space.loadQueries(unit.query, s.rows([queries.flat()], heads * keyWidth), 0, keyWidth, heads, lanes, keyWidth, format)
-  s.space.loadQueries(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, peWidth, heads, lanes, peWidth, format)
+  s.kernels.loadQueries(unit.query, s.rows([queries.flat()], heads * keyWidth), 0, keyWidth, heads, lanes, keyWidth, format)
+  s.kernels.loadQueries(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, peWidth, heads, lanes, peWidth, format)
   const z = s.rows(1, heads * valueWidth)
-  s.space.beginAttention(unit, z, 0)
+  s.kernels.beginAttention(unit, z, 0)
   for (const [i, page] of pages.entries()) {
     const valid = Math.min(pageTokens, tokens - i * pageTokens)
-    s.space.dotPage(peQuery, peCache + page * pageTokens * peRow.bytes, peRow, shared, lanes, valid)
-    s.space.attendPage(unit, cache + page * pageTokens * row.bytes, shared, z, 0, valid)
+    s.kernels.dotPage(peQuery, peCache + page * pageTokens * peRow.bytes, peRow, shared, lanes, valid)
+    s.kernels.attendPage(unit, cache + page * pageTokens * row.bytes, shared, z, 0, valid)
   }
-  s.space.finishAttention(unit, z, 0)
+  s.kernels.finishAttention(unit, z, 0)
   for (let h = 0; h < heads; h++) {
     const dot = (a: number[], b: number[]) => sum(a.map((v, k) => v * stored(b[k] as number)))
     const scores = keys.map((key, i) => (dot(queries[h] as number[], key) + dot(peQueries[h] as number[], pes[i] as number[])) * 0.3)
@@ -412,7 +412,7 @@ function factoredAttention(
   const padded = Math.ceil(width / 4) * 4
   const rowWidth = Math.ceil((2 * rank * width + padded - width) / 4) * 4
   const coefficientWidth = 2 * rank * lanes
-  const s = new TestSpace(backend, simd)
+  const s = new TestBackend(backend, simd)
   const stored = (v: number) => (format === 'bf16' ? roundToBf16(v) : v)
   // A cached row: rank key vectors, then rank value vectors. A row of coefficients: [2 * rank][lanes].
   const vectors = rowsOf(tokens, 2 * rank * width, next)
@@ -428,9 +428,9 @@ function factoredAttention(
   const at = (base: number, bytes: number, i: number) =>
     base + ((pages[Math.floor(i / pageTokens)] as number) * pageTokens + (i % pageTokens)) * bytes
   for (let i = 0; i < tokens; i++) {
-    s.space.writeCacheRow(at(cache, row.bytes, i), s.rows([vectors[i] as number[]], 2 * rank * width), 0, row)
+    s.kernels.writeCacheRow(at(cache, row.bytes, i), s.rows([vectors[i] as number[]], 2 * rank * width), 0, row)
     const written = s.rows([coefficients[i] as number[]], coefficientWidth)
-    s.space.writeCacheRow(at(coefficientCache, coefficientRow.bytes, i), written, 0, coefficientRow)
+    s.kernels.writeCacheRow(at(coefficientCache, coefficientRow.bytes, i), written, 0, coefficientRow)
   }
   const unit: UnitGeometry = {
     query: s.scalars(queryScalars(width, lanes)),
@@ -447,17 +447,17 @@ function factoredAttention(
     scale: 0.2,
     factors: { rank, valueStride: width, row: coefficientRow, dots: s.scalars(pageTokens * lanes) },
   }
-  s.space.loadQueries(unit.query, s.rows([queries.flat()], heads * width), 0, width, heads, lanes, width, format)
+  s.kernels.loadQueries(unit.query, s.rows([queries.flat()], heads * width), 0, width, heads, lanes, width, format)
   const z = s.rows(1, heads * padded)
-  const readBefore = s.space.cacheBytesRead
-  s.space.beginAttention(unit, z, 0)
+  const readBefore = s.kernels.cacheBytesRead
+  s.kernels.beginAttention(unit, z, 0)
   for (const [i, page] of pages.entries()) {
     const valid = Math.min(pageTokens, tokens - i * pageTokens)
     const from = (base: number, { bytes }: CacheRow) => base + page * pageTokens * bytes
-    s.space.attendPage(unit, from(cache, row), from(coefficientCache, coefficientRow), z, 0, valid)
+    s.kernels.attendPage(unit, from(cache, row), from(coefficientCache, coefficientRow), z, 0, valid)
   }
-  s.space.finishAttention(unit, z, 0)
-  t.true(s.space.cacheBytesRead - readBefore === tokens * (row.bytes + coefficientRow.bytes))
+  s.kernels.finishAttention(unit, z, 0)
+  t.true(s.kernels.cacheBytesRead - readBefore === tokens * (row.bytes + coefficientRow.bytes))
   const combined = (i: number, h: number, values: boolean) =>
     Array.from({ length: width }, (_, v) =>
       sum(

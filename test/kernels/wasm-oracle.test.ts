@@ -7,7 +7,7 @@ import { roundHalfEven } from '../../kernels/int8-packing.js'
 import { paddedRows } from '../../kernels/packing.js'
 import { bestSimdLevel, SIMD_LEVELS, type SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { randomNumbers } from '../support/fixtures.js'
-import { matrixOf, read, rowsOf, TestSpace } from '../support/kernel-space.js'
+import { matrixOf, read, rowsOf, TestBackend } from '../support/kernel-backend.js'
 
 const f = Math.fround
 
@@ -107,14 +107,14 @@ for (const simd of LEVELS) {
         const x = rowsOf(11, cols, next)
         const expected = x.map((row) => w.map((weights) => dot(weights, row, simd)))
         for (let tokens = 1; tokens <= 11; tokens++) {
-          const s = new TestSpace('wasm', simd)
+          const s = new TestBackend('wasm', simd)
           const y = s.rows(tokens, rows, paddedRows(rows))
           const matrix = s.matrix([w], format)
           const input = s.rows(x.slice(0, tokens), cols)
           const scratch = s.take(matmulScratchBytes(tokens, cols))
           // The engine's baseline compiler runs first, its optimizing one soon after.
           for (const calls of [1, 300]) {
-            for (let i = 0; i < calls; i++) s.space.matmul(matrix, input, y, tokens, scratch)
+            for (let i = 0; i < calls; i++) s.kernels.matmul(matrix, input, y, tokens, scratch)
             t.deepEqual(read(y, tokens), expected.slice(0, tokens))
           }
         }
@@ -151,13 +151,13 @@ for (const simd of LEVELS) {
         ),
       )
       for (let tokens = 1; tokens <= 9; tokens++) {
-        const s = new TestSpace('wasm', simd)
+        const s = new TestBackend('wasm', simd)
         const y = s.rows(tokens, rows, paddedRows(rows))
         const matrix = s.matrix([w], 'int8')
         const input = s.rows(x.slice(0, tokens), cols)
         const scratch = s.take(matmulScratchBytes(tokens, cols))
         for (const calls of [1, 300]) {
-          for (let i = 0; i < calls; i++) s.space.matmul(matrix, input, y, tokens, scratch)
+          for (let i = 0; i < calls; i++) s.kernels.matmul(matrix, input, y, tokens, scratch)
           t.deepEqual(read(y, tokens), expected.slice(0, tokens))
         }
       }
@@ -168,11 +168,11 @@ for (const simd of LEVELS) {
 test('rmsNorm: a scalar ascending sum of squares, then (x r) w', (t) => {
   const next = randomNumbers(3)
   const n = 37
-  const s = new TestSpace('wasm')
+  const s = new TestBackend('wasm')
   const x = rowsOf(2, n, next)
   const w = Array.from({ length: n }, () => f(next()))
   const y = s.rows(2, n)
-  s.space.rmsNorm(s.rows(x, n), s.vector(w), y, n, 2)
+  s.kernels.rmsNorm(s.rows(x, n), s.vector(w), y, n, 2)
   t.deepEqual(
     read(y, 2),
     x.map((row) => {
@@ -186,9 +186,9 @@ test("swiglu: (g / (1 + exp(-g))) u with the kernels' own exp", (t) => {
   const next = randomNumbers(4)
   const gates = [...Array.from({ length: 60 }, () => f(next() * 40 - 20)), -100, 100, 0, -0]
   const ups = gates.map(() => f(next() * 2 - 1))
-  const s = new TestSpace('wasm')
+  const s = new TestBackend('wasm')
   const gate = s.rows([gates], 64)
-  s.space.swiglu(gate, s.rows([ups], 64), 64, 1)
+  s.kernels.swiglu(gate, s.rows([ups], 64), 64, 1)
   t.deepEqual(
     read(gate, 1)[0],
     gates.map((g, i) => f(f(g / f(1 + exp(-g))) * (ups[i] as number))),
@@ -198,9 +198,9 @@ test("swiglu: (g / (1 + exp(-g))) u with the kernels' own exp", (t) => {
 test('sums of partials: (((a + b) + c) + d) times the factor, once', (t) => {
   const next = randomNumbers(6)
   const [a, b, c, d] = rowsOf(4, 6, next) as [number[], number[], number[], number[]]
-  const s = new TestSpace('wasm')
+  const s = new TestBackend('wasm')
   const dst = s.rows(1, 6)
-  s.space.sumPartials(
+  s.kernels.sumPartials(
     dst,
     [a, b, c, d].map((p) => s.rows([p], 6)),
     6,
@@ -227,7 +227,7 @@ for (const [simd, format] of LEVELS.flatMap((level) => (['f32', 'bf16', 'int8'] 
       const row = cacheRow(false, format, { width, paddedWidth: 12, keyWidth: width, valueOffset: 0 })
       const peRow = cacheRow(false, format, { width: peWidth, paddedWidth: 8, keyWidth: peWidth, valueOffset: 0 })
       const lanes = Math.ceil(heads / 4) * 4
-      const s = new TestSpace('wasm', simd)
+      const s = new TestBackend('wasm', simd)
       const { stored, score, weight } = CACHES[format]
       const latents = rowsOf(tokens, width, next)
       const pes = rowsOf(tokens, peWidth, next)
@@ -237,8 +237,8 @@ for (const [simd, format] of LEVELS.flatMap((level) => (['f32', 'bf16', 'int8'] 
       const cache = s.take(pageCount * 64 * row.bytes)
       const peCache = s.take(pageCount * 64 * peRow.bytes)
       for (let i = 0; i < tokens; i++) {
-        s.space.writeCacheRow(cache + i * row.bytes, s.rows([latents[i] as number[]], width), 0, row)
-        s.space.writeCacheRow(peCache + i * peRow.bytes, s.rows([pes[i] as number[]], peWidth), 0, peRow)
+        s.kernels.writeCacheRow(cache + i * row.bytes, s.rows([latents[i] as number[]], width), 0, row)
+        s.kernels.writeCacheRow(peCache + i * peRow.bytes, s.rows([pes[i] as number[]], peWidth), 0, peRow)
       }
       const scale = f(0.4)
       const unit: UnitGeometry = {
@@ -257,16 +257,16 @@ for (const [simd, format] of LEVELS.flatMap((level) => (['f32', 'bf16', 'int8'] 
       }
       const peQuery = s.scalars(queryScalars(peWidth, lanes))
       const shared = s.scalars(64 * lanes + 4)
-      s.space.loadQueries(unit.query, s.rows([queries.flat()], heads * width), 0, width, heads, lanes, width, format)
-      s.space.loadQueries(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, peWidth, heads, lanes, peWidth, format)
+      s.kernels.loadQueries(unit.query, s.rows([queries.flat()], heads * width), 0, width, heads, lanes, width, format)
+      s.kernels.loadQueries(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, peWidth, heads, lanes, peWidth, format)
       const z = s.rows(1, heads * width)
-      s.space.beginAttention(unit, z, 0)
+      s.kernels.beginAttention(unit, z, 0)
       for (let p = 0; p < pageCount; p++) {
         const valid = Math.min(64, tokens - p * 64)
-        s.space.dotPage(peQuery, peCache + p * 64 * peRow.bytes, peRow, shared, lanes, valid)
-        s.space.attendPage(unit, cache + p * 64 * row.bytes, shared, z, 0, valid)
+        s.kernels.dotPage(peQuery, peCache + p * 64 * peRow.bytes, peRow, shared, lanes, valid)
+        s.kernels.attendPage(unit, cache + p * 64 * row.bytes, shared, z, 0, valid)
       }
-      s.space.finishAttention(unit, z, 0)
+      s.kernels.finishAttention(unit, z, 0)
 
       const expected = queries.flatMap((query, h) => {
         let max = f(-3.4028234663852886e38)

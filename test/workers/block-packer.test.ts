@@ -2,7 +2,7 @@
 import test from 'ava'
 import { bf16FromF32Bits, f16FromF32Bits, f32BitsFromF16 } from '../../kernels/float-formats.js'
 import { int8Weight, packInt8 } from '../../kernels/int8-packing.js'
-import { prepareBackend } from '../../kernels/open-space.js'
+import { prepareBackend } from '../../kernels/open-backend.js'
 import { packedBytes, packRectangle, type WeightFormat } from '../../kernels/packing.js'
 import type { WasmModule } from '../../kernels/wasm/webassembly.js'
 import { BlockPacker } from '../../workers/loading/block-packer.js'

@@ -1,5 +1,5 @@
 // The exchange memory as one rank uses it: the slots of every collective as rows, and which of them make each sum.
-import type { KernelSpace } from '../../kernels/backend.js'
+import type { KernelBackend } from '../../kernels/backend.js'
 import type { Rows } from '../../kernels/rows.js'
 import { segmentHeads, shardHeads } from '../layout/attention-plan.js'
 import { cut, part } from '../layout/cuts.js'
@@ -14,7 +14,7 @@ export interface PartialSum {
 }
 
 export interface Exchange {
-  readonly space: KernelSpace
+  readonly kernels: KernelBackend
   readonly queryA: readonly Rows[]
   readonly queryB: readonly Rows[]
   readonly attention: readonly Rows[]
@@ -34,7 +34,7 @@ export function perShard<T>(of: (shard: number) => T): T[] {
   return Array.from({ length: SHARDS }, (_, s) => of(s))
 }
 
-export function openExchange(shape: ModelShape, layout: ExchangeLayout, space: KernelSpace, rank: number, own: readonly number[]): Exchange {
+export function openExchange(shape: ModelShape, layout: ExchangeLayout, kernels: KernelBackend, rank: number, own: readonly number[]): Exchange {
   const a = shape.attention
   const pointer = (list: readonly number[], i: number) => {
     const ptr = list[i]
@@ -44,21 +44,21 @@ export function openExchange(shape: ModelShape, layout: ExchangeLayout, space: K
   const attentionStride = a.heads * a.valueDim
   const attention = perShard((s) => {
     const { start, end } = shardHeads(a, s)
-    return space.rows(pointer(layout.attention, s), (end - start) * a.valueDim, attentionStride)
+    return kernels.rows(pointer(layout.attention, s), (end - start) * a.valueDim, attentionStride)
   })
-  const wholeSegment = space.rows(pointer(layout.segments, rank), attentionStride)
+  const wholeSegment = kernels.rows(pointer(layout.segments, rank), attentionStride)
   const segmentCount = (s: number) => segmentHeads(a, s).end - segmentHeads(a, s).start
-  const logits = layout.logits.map((ptr) => space.rows(ptr, shape.vocab))
+  const logits = layout.logits.map((ptr) => kernels.rows(ptr, shape.vocab))
   return {
-    space,
-    queryA: perShard((s) => space.rows(pointer(layout.queryA, s), part(a.queryRank, s))),
-    queryB: perShard((s) => space.rows(pointer(layout.queryB, s), segmentCount(s) * (a.nopeDim + a.ropeDim))),
+    kernels,
+    queryA: perShard((s) => kernels.rows(pointer(layout.queryA, s), part(a.queryRank, s))),
+    queryB: perShard((s) => kernels.rows(pointer(layout.queryB, s), segmentCount(s) * (a.nopeDim + a.ropeDim))),
     attention,
-    attentionOut: perShard((s) => space.rows(pointer(layout.attentionOut, s), shape.embed)),
-    mlp: perShard((s) => space.rows(pointer(layout.mlp, s), shape.embed)),
+    attentionOut: perShard((s) => kernels.rows(pointer(layout.attentionOut, s), shape.embed)),
+    mlp: perShard((s) => kernels.rows(pointer(layout.mlp, s), shape.embed)),
     segments: own.map((s) => wholeSegment.columns(0, segmentCount(s) * a.valueDim)),
     partialSums: own.map((s) => partialSums(shape, s, attention, wholeSegment)),
-    reduced: space.rows(pointer(layout.reduced, rank), shape.embed),
+    reduced: kernels.rows(pointer(layout.reduced, rank), shape.embed),
     logits,
     logitParts: logits.map((rows) => perShard((s) => rows.columns(cut(shape.vocab, s), part(shape.vocab, s)))),
     sampling: pointer(layout.sampling, rank),

@@ -1,6 +1,6 @@
 // The attention of one layer as a rank runs it: projections, cache, attention, and the output's partial sums. Which of
 // these a model has follows from its shape; between two collectives a rank computes from its own shards only.
-import type { KernelSpace } from '../../kernels/backend.js'
+import type { KernelBackend } from '../../kernels/backend.js'
 import { copyRows, type Rows } from '../../kernels/rows.js'
 import type { Collectives } from '../collectives/collectives.js'
 import { type Exchange, type PartialSum, perShard } from '../collectives/exchange.js'
@@ -28,7 +28,7 @@ export interface RankContext {
   readonly shape: ModelShape
   readonly plan: RunPlan
   readonly layout: RankLayout
-  readonly space: KernelSpace
+  readonly kernels: KernelBackend
   /** All four; a rank reads another's only for what is replicated. */
   readonly shards: readonly ShardWork[]
   readonly exchange: Exchange
@@ -82,17 +82,17 @@ export class AttentionBlock {
 
   constructor(context: RankContext) {
     this.#c = context
-    const { shape, layout, space, plan } = context
+    const { shape, layout, kernels, plan } = context
     const a = shape.attention
     const queryWidth = a.nopeDim + a.ropeDim
     const own = layout.shards
     this.#own = own
     this.#local = isLocal(a)
-    this.#queryLatent = space.rows(layout.queryLatent, a.queryRank)
+    this.#queryLatent = kernels.rows(layout.queryLatent, a.queryRank)
     this.#queryLatentParts = perShard((s) => this.#queryLatent.columns(cut(a.queryRank, s), part(a.queryRank, s)))
-    this.#queries = space.rows(layout.queries, a.heads * queryWidth)
+    this.#queries = kernels.rows(layout.queries, a.heads * queryWidth)
     const produced = a.factors?.queryRank ?? queryWidth
-    const target = a.factors ? space.rows(layout.queryCoefficients, a.heads * produced) : this.#queries
+    const target = a.factors ? kernels.rows(layout.queryCoefficients, a.heads * produced) : this.#queries
     this.#queryParts = perShard((s) => {
       const { start, end } = segmentHeads(a, s)
       return target.columns(start * produced, (end - start) * produced)
@@ -102,15 +102,15 @@ export class AttentionBlock {
     this.#ownQueries = this.#queries.columns(first, this.#queries.width - first)
     this.#ropeQueries = this.#queries.columns(first + a.nopeDim, this.#queries.width - first - a.nopeDim)
     const sharedRows = layout.layers[0]?.shared.rows ?? 0
-    this.#shared = space.rows(layout.shared, sharedRows, Math.ceil(sharedRows / 32) * 32)
+    this.#shared = kernels.rows(layout.shared, sharedRows, Math.ceil(sharedRows / 32) * 32)
     this.#streams = layout.streams.map(({ shard, row, rows }) =>
-      shard === undefined ? this.#shared.columns(row, a.stream.width) : space.rows(rows, a.stream.width),
+      shard === undefined ? this.#shared.columns(row, a.stream.width) : kernels.rows(rows, a.stream.width),
     )
     this.#ropeKey = this.#shared.columns(sharedStreams(a, own).length * a.stream.width, a.sharedRopeDim)
     const coefficientLanes = cacheWidth(layout.headEnd - layout.headStart)
-    const coefficients = space.rows(layout.coefficients, 2 * (a.factors?.rank ?? 0) * coefficientLanes)
+    const coefficients = kernels.rows(layout.coefficients, 2 * (a.factors?.rank ?? 0) * coefficientLanes)
     const inputs = { streams: this.#streams, ropeKey: this.#ropeKey, coefficients }
-    this.#paged = new PagedAttention(space, cacheRows(a, own, plan), a, layout, this.#queries, inputs)
+    this.#paged = new PagedAttention(kernels, cacheRows(a, own, plan), a, layout, this.#queries, inputs)
     this.#moves = own.map((s) => this.#movesOf(s, coefficients, coefficientLanes))
   }
 
@@ -121,21 +121,21 @@ export class AttentionBlock {
 
   /** Adds nothing to the residual: leaves each shard's partial of the projected output in the exchange memory. */
   run(layer: number, tokens: number): void {
-    const { shape, space, collectives, layout, step, clock } = this.#c
+    const { shape, kernels, collectives, layout, step, clock } = this.#c
     const a = shape.attention
     const weights = layout.layers[layer] as RankLayout['layers'][number]
     const queryWidth = a.nopeDim + a.ropeDim
     clock.enter('projections')
-    if (weights.shared.rows > 0) space.matmul(weights.shared, this.#c.normed, this.#shared, tokens, layout.matmul)
+    if (weights.shared.rows > 0) kernels.matmul(weights.shared, this.#c.normed, this.#shared, tokens, layout.matmul)
     this.#projectInputs(layer, tokens)
-    if (a.queryRank > 0 && a.queryNormed) space.rmsNorm(this.#queryLatent, weights.queryNorm, this.#queryLatent, a.queryRank, tokens)
+    if (a.queryRank > 0 && a.queryNormed) kernels.rmsNorm(this.#queryLatent, weights.queryNorm, this.#queryLatent, a.queryRank, tokens)
     this.#projectQueries(layer, tokens)
-    space.rope(this.#ropeQueries, queryWidth, a.factors ? 0 : layout.headEnd - layout.headStart, a.ropeDim / 2, this.#c.ropeTable, tokens)
-    if (a.sharedRopeDim > 0) space.rope(this.#ropeKey, 0, 1, a.sharedRopeDim / 2, this.#c.ropeTable, tokens)
+    kernels.rope(this.#ropeQueries, queryWidth, a.factors ? 0 : layout.headEnd - layout.headStart, a.ropeDim / 2, this.#c.ropeTable, tokens)
+    if (a.sharedRopeDim > 0) kernels.rope(this.#ropeKey, 0, 1, a.sharedRopeDim / 2, this.#c.ropeTable, tokens)
     for (let i = 0; i < this.#streams.length; i++) {
       const rows = this.#streams[i] as Rows
-      if (a.stream.normed) space.rmsNorm(rows, weights.streamNorms[i] as number, rows, a.stream.width, tokens)
-      space.rope(rows, a.ropeDim, a.stream.ropeVectors, a.ropeDim / 2, this.#c.ropeTable, tokens)
+      if (a.stream.normed) kernels.rmsNorm(rows, weights.streamNorms[i] as number, rows, a.stream.width, tokens)
+      kernels.rope(rows, a.ropeDim, a.stream.ropeVectors, a.ropeDim / 2, this.#c.ropeTable, tokens)
     }
     this.#paged.writeCache(layer, step, tokens)
     if (a.absorbed) this.#absorb(layer, tokens)
@@ -177,7 +177,7 @@ export class AttentionBlock {
 
   /** The queries of all heads that this rank attends with. */
   #projectQueries(layer: number, tokens: number): void {
-    const { shape, plan, exchange, collectives, space, normed, ropeTable } = this.#c
+    const { shape, plan, exchange, collectives, kernels, normed, ropeTable } = this.#c
     const a = shape.attention
     const whole = plan.replicate.queryB && !this.#local
     const direct = this.#local || whole
@@ -197,9 +197,9 @@ export class AttentionBlock {
     if (!a.factors) return
     const { layout } = this.#c
     const width = a.nopeDim + a.ropeDim
-    space.rope(this.#queryLatent, a.ropeDim, a.factors.queryRank, a.ropeDim / 2, ropeTable, tokens)
+    kernels.rope(this.#queryLatent, a.ropeDim, a.factors.queryRank, a.ropeDim / 2, ropeTable, tokens)
     const heads = layout.headEnd - layout.headStart
-    space.combineFactors(this.#ownQueries, this.#queryCoefficients, this.#queryLatent, heads, a.factors.queryRank, width, tokens)
+    kernels.combineFactors(this.#ownQueries, this.#queryCoefficients, this.#queryLatent, heads, a.factors.queryRank, width, tokens)
   }
 
   /** Queries to the streams' space. */
@@ -231,14 +231,14 @@ export class AttentionBlock {
     const sums = exchange.partialSums[i] as readonly PartialSum[]
     for (let k = 0; k < sums.length; k++) {
       const sum = sums[k] as PartialSum
-      exchange.space.sumPartials(sum.to, sum.from, sum.width, tokens, shape.attention.outputFactor)
+      exchange.kernels.sumPartials(sum.to, sum.from, sum.width, tokens, shape.attention.outputFactor)
     }
     if (shape.attention.gated) {
       copyRows(shard.normed, normed, tokens)
       shard.matmul(weights.outputGate, shard.normed, shard.outputGate, tokens)
     }
     copyRows(shard.segment, exchange.segments[i] as Rows, tokens)
-    if (shape.attention.gated) shard.space.gateRows(shard.segment, shard.outputGate, shard.segment.stride, tokens)
+    if (shape.attention.gated) shard.kernels.gateRows(shard.segment, shard.outputGate, shard.segment.stride, tokens)
     shard.matmul(weights.attentionOut, shard.segment, shard.attentionOut, tokens)
     copyRows(exchange.attentionOut[s] as Rows, shard.attentionOut, tokens)
   }

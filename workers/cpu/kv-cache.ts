@@ -1,16 +1,16 @@
 // The paged cache of one rank: addresses of pages and writes of rows. Page numbers are the coordinator's; a rank trusts them.
-import type { CacheRow, KernelSpace } from '../../kernels/backend.js'
+import type { CacheRow, KernelBackend } from '../../kernels/backend.js'
 import type { Rows } from '../../kernels/rows.js'
 import { PAGE_TOKENS } from '../protocol.js'
 
 /** One stream: [pages][PAGE_TOKENS] rows at a byte offset of the rank's memory. */
 export class CacheStream {
-  readonly #space: KernelSpace
+  readonly #kernels: KernelBackend
   readonly #ptr: number
   readonly row: CacheRow
 
-  constructor(space: KernelSpace, ptr: number, row: CacheRow) {
-    this.#space = space
+  constructor(kernels: KernelBackend, ptr: number, row: CacheRow) {
+    this.#kernels = kernels
     this.#ptr = ptr
     this.row = row
   }
@@ -22,12 +22,12 @@ export class CacheStream {
 
   /** Copies the first `rows` cached rows of a page to another. */
   copy(from: number, to: number, rows: number): void {
-    this.#space.copyBytes(this.page(to), this.page(from), rows * this.row.bytes)
+    this.#kernels.copyBytes(this.page(to), this.page(from), rows * this.row.bytes)
   }
 
   /** Writes row t of src as the cached row `position` (counted in the sequence) of a page. */
   write(page: number, position: number, src: Rows, t: number): void {
     const dst = this.page(page) + (position % PAGE_TOKENS) * this.row.bytes
-    this.#space.writeCacheRow(dst, src, t, this.row)
+    this.#kernels.writeCacheRow(dst, src, t, this.row)
   }
 }

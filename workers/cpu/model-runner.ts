@@ -1,7 +1,7 @@
 // One rank's part of a step, top to bottom: embedding, layers, logits, sampling. Between two collectives it computes from
 // its own shards only; a rank that carries several shards keeps their partials apart (design rule 3).
-import type { BackendName, KernelSpace, SharedMemory } from '../../kernels/backend.js'
-import { openSpace } from '../../kernels/open-space.js'
+import type { BackendName, KernelBackend, SharedMemory } from '../../kernels/backend.js'
+import { openBackend } from '../../kernels/open-backend.js'
 import type { PackedMatrix } from '../../kernels/packing.js'
 import { copyRows, type Rows } from '../../kernels/rows.js'
 import type { Collectives } from '../collectives/collectives.js'
@@ -12,7 +12,7 @@ import { COUNTERS, layoutMailbox, ROW } from '../mailbox/mailbox-layout.js'
 import { StepView } from '../mailbox/step-view.js'
 import { PhaseClock } from '../profile/phase-clock.js'
 import { type EventName, eventId, type ProfileRecorder } from '../profile/profile-recorder.js'
-import { ProfiledSpace } from '../profile/profiled-space.js'
+import { ProfiledBackend } from '../profile/profiled-backend.js'
 import { type ModelShape, type RankInit, SHARDS } from '../protocol.js'
 import { StepResults } from '../sampling/step-results.js'
 import { TokenInputs } from '../token-inputs.js'
@@ -21,7 +21,7 @@ import { ShardWork } from './shard-work.js'
 
 export class ModelRunner {
   readonly #shape: ModelShape
-  readonly #space: KernelSpace
+  readonly #kernels: KernelBackend
   readonly #layout: RankLayout
   readonly #shards: readonly ShardWork[]
   readonly #own: readonly number[]
@@ -49,10 +49,10 @@ export class ModelRunner {
     const mine = layout.ranks[rank]
     if (!mine) throw new RangeError(`no rank ${rank} in a plan for ${plan.ranks}`)
     const open = (memory: SharedMemory) => openNoted(init, memory, layout, recorder)
-    const space = open(init.rankMemory)
+    const kernels = open(init.rankMemory)
     this.#recorder = recorder
     this.#shape = shape
-    this.#space = space
+    this.#kernels = kernels
     this.#layout = mine
     this.#own = mine.shards
     this.#collectives = collectives
@@ -61,21 +61,21 @@ export class ModelRunner {
       if (!memory) throw new RangeError(`no memory for shard ${s}`)
       return new ShardWork(open(memory), shard, shape, s, rank)
     })
-    this.#exchange = openExchange(shape, layout.exchange, init.exchange ? open(init.exchange) : space, rank, mine.shards)
+    this.#exchange = openExchange(shape, layout.exchange, init.exchange ? open(init.exchange) : kernels, rank, mine.shards)
     const perRow = (rows: Rows) => Array.from({ length: plan.stepRows }, (_, t) => rows.from(t))
-    this.#residual = space.rows(mine.residual, shape.embed)
+    this.#residual = kernels.rows(mine.residual, shape.embed)
     this.#residualAt = perRow(this.#residual)
-    this.#normed = space.rows(mine.normed, shape.embed)
+    this.#normed = kernels.rows(mine.normed, shape.embed)
     this.#normedAt = perRow(this.#normed)
-    this.#delta = space.rows(mine.delta, shape.embed)
-    this.#ropeTable = space.rows(mine.ropeTable, shape.attention.ropeDim)
+    this.#delta = kernels.rows(mine.delta, shape.embed)
+    this.#ropeTable = kernels.rows(mine.ropeTable, shape.attention.ropeDim)
     this.#step = new StepView(init.mailbox, plan.stepRows, plan.slots, plan.pagesPerSlot)
     this.#clock = new PhaseClock(() => collectives.waitedMs)
     this.#attention = new AttentionBlock({
       shape,
       plan,
       layout: mine,
-      space,
+      kernels,
       shards: this.#shards,
       exchange: this.#exchange,
       collectives,
@@ -91,7 +91,7 @@ export class ModelRunner {
   }
 
   get backend(): BackendName {
-    return this.#space.backend
+    return this.#kernels.backend
   }
 
   /** Runs the published step of this epoch. Mutates the cache, the exchange slots and the mailbox's results. */
@@ -126,7 +126,7 @@ export class ModelRunner {
 
   #attend(layer: number, tokens: number): void {
     const weights = this.#layout.layers[layer] as RankLayout['layers'][number]
-    this.#space.rmsNorm(this.#residual, weights.inputNorm, this.#normed, this.#shape.embed, tokens)
+    this.#kernels.rmsNorm(this.#residual, weights.inputNorm, this.#normed, this.#shape.embed, tokens)
     this.#attention.run(layer, tokens)
     this.#collectives.barrier('all-reduce of the attention projection')
     this.#addSum(this.#exchange.attentionOut, tokens)
@@ -134,7 +134,7 @@ export class ModelRunner {
 
   #feedForward(layer: number, tokens: number): void {
     const weights = this.#layout.layers[layer] as RankLayout['layers'][number]
-    this.#space.rmsNorm(this.#residual, weights.mlpNorm, this.#normed, this.#shape.embed, tokens)
+    this.#kernels.rmsNorm(this.#residual, weights.mlpNorm, this.#normed, this.#shape.embed, tokens)
     this.#clock.enter('MLP')
     for (let u = 0; u < this.#own.length; u++) {
       const s = this.#own[u] as number
@@ -142,7 +142,7 @@ export class ModelRunner {
       const matrices = shard.layer(layer)
       copyRows(shard.normed, this.#normed, tokens)
       shard.matmul(matrices.gateUp, shard.normed, shard.gateUp, tokens)
-      shard.space.swiglu(shard.gate, shard.up, shard.gateWidth, tokens)
+      shard.kernels.swiglu(shard.gate, shard.up, shard.gateWidth, tokens)
       shard.matmul(matrices.down, shard.gate, shard.down, tokens)
       copyRows(this.#exchange.mlp[s] as Rows, shard.down, tokens)
     }
@@ -154,13 +154,13 @@ export class ModelRunner {
   /** residual += ((p0 + p1) + p2) + p3. */
   #addSum(partials: readonly Rows[], tokens: number): void {
     const exchange = this.#exchange
-    exchange.space.sumPartials(exchange.reduced, partials, this.#shape.embed, tokens, 1)
-    if (exchange.space === this.#space) {
-      this.#space.addRows(this.#residual, exchange.reduced, this.#shape.embed, tokens)
+    exchange.kernels.sumPartials(exchange.reduced, partials, this.#shape.embed, tokens, 1)
+    if (exchange.kernels === this.#kernels) {
+      this.#kernels.addRows(this.#residual, exchange.reduced, this.#shape.embed, tokens)
       return
     }
     copyRows(this.#delta, exchange.reduced, tokens)
-    this.#space.addRows(this.#residual, this.#delta, this.#shape.embed, tokens)
+    this.#kernels.addRows(this.#residual, this.#delta, this.#shape.embed, tokens)
   }
 
   #logits(tokens: number): void {
@@ -168,7 +168,7 @@ export class ModelRunner {
     for (let t = 0; t < tokens; t++) {
       if (!this.#results.wants(t)) continue
       const to = this.#normedAt[selected++] as Rows
-      this.#space.rmsNorm(this.#residualAt[t] as Rows, this.#layout.finalNorm, to, this.#shape.embed, 1)
+      this.#kernels.rmsNorm(this.#residualAt[t] as Rows, this.#layout.finalNorm, to, this.#shape.embed, 1)
     }
     if (selected === 0) return
     const columns = this.#exchange.logitParts[this.#step.ring] as readonly Rows[]
@@ -186,15 +186,15 @@ export class ModelRunner {
 
   #count(ms: number): void {
     let sharded = 0
-    let replicated = this.#space.weightBytesRead
+    let replicated = this.#kernels.weightBytesRead
     for (let s = 0; s < SHARDS; s++) {
-      const read = this.#shard(s).space.weightBytesRead
+      const read = this.#shard(s).kernels.weightBytesRead
       if (this.#own.includes(s)) sharded += read
       else replicated += read
     }
     this.#counters[COUNTERS.shardedWeightBytes] = sharded
     this.#counters[COUNTERS.replicatedWeightBytes] = replicated
-    this.#counters[COUNTERS.cacheBytes] = this.#space.cacheBytesRead
+    this.#counters[COUNTERS.cacheBytes] = this.#kernels.cacheBytesRead
     this.#counters[COUNTERS.steps] = (this.#counters[COUNTERS.steps] as number) + 1
     this.#counters[COUNTERS.stepMs] = (this.#counters[COUNTERS.stepMs] as number) + ms
     this.#counters.set(this.#collectives.waitMs, COUNTERS.waitMs)
@@ -208,15 +208,15 @@ export class ModelRunner {
 
 const STEP = eventId('step')
 
-/** A space over a memory, which notes its calls when there is a recorder. */
-function openNoted(init: RankInit, memory: SharedMemory, layout: ModelLayout, recorder: ProfileRecorder | undefined): KernelSpace {
-  const space = openSpace(init.module, memory)
-  if (!recorder) return space
+/** Opens the kernels over a memory; with a recorder, every call is timed. */
+function openNoted(init: RankInit, memory: SharedMemory, layout: ModelLayout, recorder: ProfileRecorder | undefined): KernelBackend {
+  const kernels = openBackend(init.module, memory)
+  if (!recorder) return kernels
   const matrices = new Map<PackedMatrix, EventName>()
   for (const shard of layout.shards) {
     for (const layer of shard.layers) for (const [name, matrix] of Object.entries(layer)) matrices.set(matrix, name as keyof typeof layer)
     matrices.set(shard.head, 'head')
   }
   for (const rank of layout.ranks) for (const layer of rank.layers) matrices.set(layer.shared, 'shared')
-  return new ProfiledSpace(space, recorder, matrices)
+  return new ProfiledBackend(kernels, recorder, matrices)
 }

@@ -1,6 +1,6 @@
 // Attention over the paged cache, for the units of one rank: cache writes, then row by row, page by page. Queries are in
 // the streams' space already; what comes out is the weighted sum of a stream's values per head.
-import type { KernelSpace, UnitGeometry } from '../../kernels/backend.js'
+import type { KernelBackend, UnitGeometry } from '../../kernels/backend.js'
 import type { Rows } from '../../kernels/rows.js'
 import { type CacheRows, cacheWidth, contextWidth } from '../layout/attention-plan.js'
 import type { RankLayout } from '../layout/rank-layout.js'
@@ -39,7 +39,7 @@ interface LayerCache {
 
 export class PagedAttention {
   readonly units: readonly UnitWork[]
-  readonly #space: KernelSpace
+  readonly #kernels: KernelBackend
   readonly #rows: CacheRows
   readonly #a: AttentionShape
   readonly #inputs: CacheInputs
@@ -52,8 +52,8 @@ export class PagedAttention {
   readonly #ropeQueries: Rows
   readonly #layers: readonly LayerCache[]
 
-  constructor(space: KernelSpace, rows: CacheRows, a: AttentionShape, layout: RankLayout, queries: Rows, inputs: CacheInputs) {
-    this.#space = space
+  constructor(kernels: KernelBackend, rows: CacheRows, a: AttentionShape, layout: RankLayout, queries: Rows, inputs: CacheInputs) {
+    this.#kernels = kernels
     this.#rows = rows
     this.#a = a
     this.#inputs = inputs
@@ -72,9 +72,9 @@ export class PagedAttention {
         headStart,
         headEnd,
         stream,
-        queries: a.absorbed ? space.rows(absorbed, heads * a.stream.keyWidth) : queries.columns(first, queries.width - first),
+        queries: a.absorbed ? kernels.rows(absorbed, heads * a.stream.keyWidth) : queries.columns(first, queries.width - first),
         queryStride: a.absorbed ? a.stream.keyWidth : this.#queryWidth,
-        context: space.rows(context, heads * contextWidth(a)),
+        context: kernels.rows(context, heads * contextWidth(a)),
         geometry: {
           query,
           scores,
@@ -93,9 +93,9 @@ export class PagedAttention {
       }
     })
     this.#layers = layout.layers.map((layer) => ({
-      streams: layer.streams.map((ptr) => new CacheStream(space, ptr, rows.stream)),
-      rope: new CacheStream(space, layer.ropeStream, rows.rope),
-      coefficients: new CacheStream(space, layer.coefficientStream, rows.coefficients),
+      streams: layer.streams.map((ptr) => new CacheStream(kernels, ptr, rows.stream)),
+      rope: new CacheStream(kernels, layer.ropeStream, rows.rope),
+      coefficients: new CacheStream(kernels, layer.coefficientStream, rows.coefficients),
     }))
   }
 
@@ -130,35 +130,35 @@ export class PagedAttention {
   /** Every row attends to the positions up to its own; results in each unit's context. */
   attend(layer: number, step: StepView, tokens: number): void {
     const cache = this.#layer(layer)
-    const space = this.#space
+    const kernels = this.#kernels
     const ropeDim = this.#a.sharedRopeDim
     const { format } = this.#rows.stream
     for (let t = 0; t < tokens; t++) {
-      if (ropeDim > 0) space.loadQueries(this.#ropeQuery, this.#ropeQueries, t, this.#queryWidth, this.#heads, this.#lanes, ropeDim, format)
+      if (ropeDim > 0) kernels.loadQueries(this.#ropeQuery, this.#ropeQueries, t, this.#queryWidth, this.#heads, this.#lanes, ropeDim, format)
       for (let u = 0; u < this.units.length; u++) {
         const { geometry, queries, queryStride, context } = this.units[u] as UnitWork
-        space.loadQueries(geometry.query, queries, t, queryStride, geometry.heads, geometry.lanes, geometry.row.keyWidth, format)
-        space.beginAttention(geometry, context, t)
+        kernels.loadQueries(geometry.query, queries, t, queryStride, geometry.heads, geometry.lanes, geometry.row.keyWidth, format)
+        kernels.beginAttention(geometry, context, t)
       }
       const slot = step.int(t, ROW.slot)
       const length = step.int(t, ROW.position) + 1
       for (let i = 0; i * PAGE_TOKENS < length; i++) this.#attendPage(cache, step.page(slot, i), t, Math.min(PAGE_TOKENS, length - i * PAGE_TOKENS))
       for (let u = 0; u < this.units.length; u++) {
         const { geometry, context } = this.units[u] as UnitWork
-        space.finishAttention(geometry, context, t)
+        kernels.finishAttention(geometry, context, t)
       }
     }
   }
 
   #attendPage(cache: LayerCache, page: number, t: number, valid: number): void {
-    const space = this.#space
+    const kernels = this.#kernels
     const ropeDim = this.#a.sharedRopeDim
     // The shared rope key is one stream: its scores are computed once for all units of the rank (design rule 5).
-    if (ropeDim > 0) space.dotPage(this.#ropeQuery, cache.rope.page(page), cache.rope.row, this.#ropeScores, this.#lanes, valid)
+    if (ropeDim > 0) kernels.dotPage(this.#ropeQuery, cache.rope.page(page), cache.rope.row, this.#ropeScores, this.#lanes, valid)
     const second = this.#a.factors ? cache.coefficients.page(page) : ropeDim > 0 ? this.#ropeScores : 0
     for (let u = 0; u < this.units.length; u++) {
       const { geometry, context, stream } = this.units[u] as UnitWork
-      space.attendPage(geometry, (cache.streams[stream] as CacheStream).page(page), second, context, t, valid)
+      kernels.attendPage(geometry, (cache.streams[stream] as CacheStream).page(page), second, context, t, valid)
     }
   }
 

@@ -1,5 +1,5 @@
 // One shard as a rank uses it: kernels over the shard's memory and the rank's scratch there, as named rows.
-import type { KernelSpace } from '../../kernels/backend.js'
+import type { KernelBackend } from '../../kernels/backend.js'
 import { type PackedMatrix, paddedRows } from '../../kernels/packing.js'
 import type { Rows } from '../../kernels/rows.js'
 import { cacheWidth, contextWidth, segmentHeads, shardHeads } from '../layout/attention-plan.js'
@@ -8,7 +8,7 @@ import type { ShardLayer, ShardLayout } from '../layout/shard-layout.js'
 import type { ModelShape } from '../protocol.js'
 
 export class ShardWork {
-  readonly space: KernelSpace
+  readonly kernels: KernelBackend
   readonly layers: readonly ShardLayer[]
   readonly head: ShardLayout['head']
   readonly embedding: ShardLayout['embedding']
@@ -41,7 +41,7 @@ export class ShardWork {
   /** Scalars of a gate row, padding included. */
   readonly gateWidth: number
 
-  constructor(space: KernelSpace, layout: ShardLayout, shape: ModelShape, shard: number, rank: number) {
+  constructor(kernels: KernelBackend, layout: ShardLayout, shape: ModelShape, shard: number, rank: number) {
     const a = shape.attention
     const buffers = layout.scratch[rank]
     const first = layout.layers[0]
@@ -51,10 +51,10 @@ export class ShardWork {
     const segment = segmentHeads(a, shard)
     const segmentWidth = (segment.end - segment.start) * a.valueDim
     const queryWidth = a.nopeDim + a.ropeDim
-    const input = (width: number, stride = width) => space.rows(buffers.input, width, stride)
-    const padded = (ptr: number, width: number) => space.rows(ptr, width, paddedRows(width))
-    const byHead = (width: number) => space.rows(buffers.output, heads * width, heads * width + paddedRows(width))
-    this.space = space
+    const input = (width: number, stride = width) => kernels.rows(buffers.input, width, stride)
+    const padded = (ptr: number, width: number) => kernels.rows(ptr, width, paddedRows(width))
+    const byHead = (width: number) => kernels.rows(buffers.output, heads * width, heads * width + paddedRows(width))
+    this.kernels = kernels
     this.layers = layout.layers
     this.head = layout.head
     this.embedding = layout.embedding
@@ -74,7 +74,7 @@ export class ShardWork {
     this.outputGate = padded(buffers.output, segmentWidth)
     this.attentionOut = padded(buffers.output, shape.embed)
     this.gateWidth = paddedRows(part(shape.intermediate, shard))
-    this.gateUp = space.rows(buffers.output, 2 * this.gateWidth)
+    this.gateUp = kernels.rows(buffers.output, 2 * this.gateWidth)
     this.gate = this.gateUp.columns(0, this.gateWidth)
     this.up = this.gateUp.columns(this.gateWidth, this.gateWidth)
     this.down = padded(buffers.second, shape.embed)
@@ -87,6 +87,6 @@ export class ShardWork {
 
   /** y[t] = w x[t]; nothing for a matrix that the model does not have. */
   matmul(w: PackedMatrix, x: Rows, y: Rows, tokens: number): void {
-    if (w.rows * w.batch > 0) this.space.matmul(w, x, y, tokens, this.#scratch)
+    if (w.rows * w.batch > 0) this.kernels.matmul(w, x, y, tokens, this.#scratch)
   }
 }

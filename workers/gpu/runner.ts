@@ -6,7 +6,7 @@ import type { SharedMemory } from '../../kernels/backend.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import type { GpuContext } from '../../kernels/gpu/context.js'
 import { type Command, Program } from '../../kernels/gpu/program.js'
-import { bufferOf, openSpace } from '../../kernels/open-space.js'
+import { bufferOf, openBackend } from '../../kernels/open-backend.js'
 import { randomWord } from '../../kernels/random-values.js'
 import type { Rows } from '../../kernels/rows.js'
 import type { Collectives } from '../collectives/collectives.js'
@@ -81,7 +81,7 @@ export class GpuRunner {
     this.#program = new Program(context)
     this.#plan = gpuPlan
     this.#b = new GpuBuffers(this.#program, this.#plan, plan.slots * plan.pagesPerSlot)
-    const open = (memory: SharedMemory) => openSpace(init.module, memory)
+    const open = (memory: SharedMemory) => openBackend(init.module, memory)
     this.#exchange = openExchange(shape, layout.exchange, open(init.exchange ?? init.rankMemory), rank, mine.shards)
     this.#step = new StepView(init.mailbox, plan.stepRows, plan.slots, plan.pagesPerSlot)
     this.#results = new StepResults(rank, plan.ranks, shape.vocab, plan.slots, this.#step, this.#exchange)

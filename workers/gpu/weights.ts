@@ -4,7 +4,7 @@
 import type { SharedMemory } from '../../kernels/backend.js'
 import type { Program, ProgramParts } from '../../kernels/gpu/program.js'
 import { TILE_WORDS, tileBytes, tileRows } from '../../kernels/gpu/wgsl/packed-matmul.js'
-import { bufferOf } from '../../kernels/open-space.js'
+import { bufferOf } from '../../kernels/open-backend.js'
 import type { PackedMatrix } from '../../kernels/packing.js'
 
 const CHUNK = 4 << 20

@@ -1,5 +1,5 @@
 // Where the slots of the collectives lie.
-import { scalarBytes } from '../../kernels/open-space.js'
+import { scalarBytes } from '../../kernels/open-backend.js'
 import { type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
 import { Arena, bufferRows } from './arena.js'
 import { queryWidth, segmentHeads } from './attention-plan.js'

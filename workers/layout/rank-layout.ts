@@ -1,7 +1,7 @@
 // Where what a rank holds of its own lies in its memory: norms, replicated rows, activations, its part of the cache.
 import { matmulScratchBytes } from '../../kernels/backend.js'
 import { queryScalars } from '../../kernels/cache-row.js'
-import { scalarBytes } from '../../kernels/open-space.js'
+import { scalarBytes } from '../../kernels/open-backend.js'
 import { type PackedMatrix, packedBytes, paddedRows } from '../../kernels/packing.js'
 import { type AttentionUnit, type ModelShape, PAGE_TOKENS, type RunPlan } from '../protocol.js'
 import { Arena, bufferRows } from './arena.js'

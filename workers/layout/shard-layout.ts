@@ -1,6 +1,6 @@
 // Where a shard's weights, and each rank's scratch beside them, lie in its memory.
 import { matmulScratchBytes } from '../../kernels/backend.js'
-import { scalarBytes } from '../../kernels/open-space.js'
+import { scalarBytes } from '../../kernels/open-backend.js'
 import { type PackedMatrix, packedBytes, paddedRows, type WeightFormat } from '../../kernels/packing.js'
 import type { AttentionShape, ModelShape, RunPlan } from '../protocol.js'
 import { Arena, bufferRows } from './arena.js'

@@ -1,19 +1,19 @@
 // Logarithms of probabilities, of one token and of the most likely ones: of the model's own distribution, before any adjustment.
-import type { KernelSpace } from '../../kernels/backend.js'
+import type { KernelBackend } from '../../kernels/backend.js'
 import type { Rows } from '../../kernels/rows.js'
 import { MOST_LOGPROBS } from '../mailbox/mailbox-layout.js'
 import type { StepView } from '../mailbox/step-view.js'
 
 export class Logprobs {
-  readonly #space: KernelSpace
+  readonly #kernels: KernelBackend
   readonly #step: StepView
   readonly #vocab: number
   /** The most likely ids so far, in descending order; ties in ascending order of ids. */
   readonly #ids = new Int32Array(MOST_LOGPROBS)
   readonly #values = new Float64Array(MOST_LOGPROBS)
 
-  constructor(space: KernelSpace, step: StepView, vocab: number) {
-    this.#space = space
+  constructor(kernels: KernelBackend, step: StepView, vocab: number) {
+    this.#kernels = kernels
     this.#step = step
     this.#vocab = vocab
   }
@@ -23,7 +23,7 @@ export class Logprobs {
     const row = logits.row(at)
     const most = Math.min(k, this.#vocab)
     // The logarithm of the sum is the same for all.
-    const shift = (row[id] as number) - this.#space.logProbability(logits, at, this.#vocab, id)
+    const shift = (row[id] as number) - this.#kernels.logProbability(logits, at, this.#vocab, id)
     this.#step.setLogprob(t, 0, (row[id] as number) - shift)
     let found = 0
     for (let i = 0; i < this.#vocab; i++) {

@@ -3,7 +3,7 @@
 //
 // Order: logitBias; repetition penalty, then presence and frequency penalties; ids that end the text are barred below minTokens;
 // greedy at temperature 0, else temperature, topK, topP, minP, typicalP, and the inverse CDF over ids in ascending order.
-import type { KernelSpace } from '../../kernels/backend.js'
+import type { KernelBackend } from '../../kernels/backend.js'
 import { uniform } from '../../kernels/portable-math.js'
 import type { Rows, Scalars } from '../../kernels/rows.js'
 import { samplingScalars } from '../layout/exchange-layout.js'
@@ -12,7 +12,7 @@ import type { StepView } from '../mailbox/step-view.js'
 import { TokenFilters } from './filters.js'
 
 export class Sampler {
-  readonly #space: KernelSpace
+  readonly #kernels: KernelBackend
   readonly #step: StepView
   readonly #vocab: number
   /** Byte offset of the weights. */
@@ -26,14 +26,14 @@ export class Sampler {
   readonly #counts: Int32Array
   readonly #outputCounts: Int32Array
 
-  /** scratch: a byte offset in the space's memory, of twice samplingScalars(vocab). */
-  constructor(space: KernelSpace, step: StepView, vocab: number, scratch: number) {
-    this.#space = space
+  /** scratch: a byte offset in the kernels' memory, with room for twice samplingScalars(vocab). */
+  constructor(kernels: KernelBackend, step: StepView, vocab: number, scratch: number) {
+    this.#kernels = kernels
     this.#step = step
     this.#vocab = vocab
-    this.#weightsAt = scratch + samplingScalars(vocab) * space.scalarBytes
-    this.#adjusted = space.rows(scratch, vocab)
-    const scalars = (at: number) => space.scalars.subarray(at / space.scalarBytes, at / space.scalarBytes + vocab)
+    this.#weightsAt = scratch + samplingScalars(vocab) * kernels.scalarBytes
+    this.#adjusted = kernels.rows(scratch, vocab)
+    const scalars = (at: number) => kernels.scalars.subarray(at / kernels.scalarBytes, at / kernels.scalarBytes + vocab)
     this.#logits = scalars(scratch)
     this.#weights = scalars(this.#weightsAt)
     this.#filters = new TokenFilters(vocab)
@@ -47,16 +47,16 @@ export class Sampler {
     const slot = step.int(t, ROW.slot)
     const temperature = step.temperature(t)
     if (step.param(slot, SLOT.adjusted) === 0) {
-      if (temperature === 0) return this.#space.argmax(logits, at, this.#vocab)
-      return this.#space.sample(logits, at, this.#vocab, temperature, this.#uniform(t, slot), this.#weightsAt)
+      if (temperature === 0) return this.#kernels.argmax(logits, at, this.#vocab)
+      return this.#kernels.sample(logits, at, this.#vocab, temperature, this.#uniform(t, slot), this.#weightsAt)
     }
-    if (this.#space.argmax(logits, at, this.#vocab) < 0) return -1
+    if (this.#kernels.argmax(logits, at, this.#vocab) < 0) return -1
     this.#logits.set(logits.row(at).subarray(0, this.#vocab))
     this.#bias(slot)
     if (step.param(slot, SLOT.penalized) !== 0) this.#penalize(t, slot, lastSampled)
     this.#bar(t, slot)
-    if (temperature === 0) return this.#space.argmax(this.#adjusted, 0, this.#vocab)
-    const top = this.#space.softWeights(this.#adjusted, 0, this.#vocab, temperature, this.#weightsAt)
+    if (temperature === 0) return this.#kernels.argmax(this.#adjusted, 0, this.#vocab)
+    const top = this.#kernels.softWeights(this.#adjusted, 0, this.#vocab, temperature, this.#weightsAt)
     if (top < 0) return -1
     const { topK, topP, minP, typicalP } = SLOT
     this.#filters.keepMostLikely(this.#weights, step.param(slot, topK), step.param(slot, topP), step.param(slot, minP))

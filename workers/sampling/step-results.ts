@@ -1,6 +1,6 @@
 // What a rank makes of gathered logits: sampled tokens, and scores. The same for every backend: it runs on the CPU over the exchange
 // memory, so that all ranks know every token without another collective.
-import type { KernelSpace } from '../../kernels/backend.js'
+import type { KernelBackend } from '../../kernels/backend.js'
 import type { Rows } from '../../kernels/rows.js'
 import type { Exchange } from '../collectives/exchange.js'
 import { LAST_SAMPLED, ROW, ROW_FLAGS, SLOT } from '../mailbox/mailbox-layout.js'
@@ -27,8 +27,8 @@ export class StepResults {
     this.#step = step
     this.#exchange = exchange
     this.#lastSampled = new Int32Array(slots)
-    this.#sampler = new Sampler(exchange.space, step, vocab, exchange.sampling)
-    this.#logprobs = new Logprobs(exchange.space, step, vocab)
+    this.#sampler = new Sampler(exchange.kernels, step, vocab, exchange.sampling)
+    this.#logprobs = new Logprobs(exchange.kernels, step, vocab)
   }
 
   /** Row t's logits are wanted. */
@@ -72,8 +72,8 @@ export class StepResults {
   }
 
   #score(t: number, logits: Rows, at: number): void {
-    const space: KernelSpace = this.#exchange.space
-    this.#step.setSampled(t, space.argmax(logits, at, this.#vocab))
-    this.#step.setScore(t, space.logProbability(logits, at, this.#vocab, this.#step.int(t, ROW.target)))
+    const kernels: KernelBackend = this.#exchange.kernels
+    this.#step.setSampled(t, kernels.argmax(logits, at, this.#vocab))
+    this.#step.setScore(t, kernels.logProbability(logits, at, this.#vocab, this.#step.int(t, ROW.target)))
   }
 }

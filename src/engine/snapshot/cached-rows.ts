@@ -1,6 +1,6 @@
 // The cached rows of pages in the ranks' memories or on their devices, as a snapshot has them: by layer and stream, whatever the rank
 // count. Knows layouts; no files.
-import { bufferOf } from '../../../kernels/open-space.js'
+import { bufferOf } from '../../../kernels/open-backend.js'
 import { type CacheRows, cacheRows, rankHeads, streamsOf } from '../../../workers/layout/attention-plan.js'
 import type { ModelLayout } from '../../../workers/layout/model-layout.js'
 import type { RankLayout } from '../../../workers/layout/rank-layout.js'

@@ -1,7 +1,7 @@
 // What tells one model's weights from another's: a hash over the beginning of every matrix, so that a large model takes no longer than a
 // small one.
 import { createHash } from 'node:crypto'
-import { bufferOf } from '../../../kernels/open-space.js'
+import { bufferOf } from '../../../kernels/open-backend.js'
 import type { PackedMatrix } from '../../../kernels/packing.js'
 import type { ModelLayout } from '../../../workers/layout/model-layout.js'
 import type { ModelShape } from '../../../workers/protocol.js'

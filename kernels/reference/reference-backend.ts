@@ -1,6 +1,6 @@
 // The oracle: the same operations in plain float64 JavaScript over the same packed weights and pointers.
 // Written to be read. Activations, exchange slots and cache are float64; a bf16 or int8 cache rounds at the write, queries never.
-import type { CacheFormat, CacheRow, KernelSpace, UnitGeometry } from '../backend.js'
+import type { CacheFormat, CacheRow, KernelBackend, UnitGeometry } from '../backend.js'
 import { roundToBf16 } from '../float-formats.js'
 import { int8Weight, roundHalfEven } from '../int8-packing.js'
 import { type PackedMatrix, packedIndex, WEIGHT_BYTES } from '../packing.js'
@@ -10,7 +10,7 @@ import { Rows } from '../rows.js'
 const BYTES = 8
 const LOWEST = -Number.MAX_VALUE
 
-export class ReferenceSpace implements KernelSpace {
+export class ReferenceBackend implements KernelBackend {
   readonly backend = 'reference'
   readonly scalarBytes = BYTES
   readonly scalars: Float64Array

@@ -1,40 +1,40 @@
-// A kernel space over fresh memory, and plain arrays in and out of it.
-import type { BackendName, KernelSpace } from '../../kernels/backend.js'
+// Kernels over fresh memory, and plain arrays in and out of it.
+import type { BackendName, KernelBackend } from '../../kernels/backend.js'
 import { bf16FromF32Bits } from '../../kernels/float-formats.js'
 import { packInt8 } from '../../kernels/int8-packing.js'
-import { bufferOf, createMemory, openSpace, prepareBackend } from '../../kernels/open-space.js'
+import { bufferOf, createMemory, openBackend, prepareBackend } from '../../kernels/open-backend.js'
 import { type PackedMatrix, packedBytes, packRectangle, type WeightFormat } from '../../kernels/packing.js'
 import type { Rows } from '../../kernels/rows.js'
 import type { SimdLevel } from '../../kernels/wasm/simd-level.js'
 
-export class TestSpace {
-  readonly space: KernelSpace
+export class TestBackend {
+  readonly kernels: KernelBackend
   readonly buffer: SharedArrayBuffer
   #next = 64
 
   constructor(backend: BackendName, simd: SimdLevel = 'simd128', bytes = 8 << 20) {
     const memory = createMemory(backend, bytes)
-    this.space = openSpace(prepareBackend(backend, simd), memory)
+    this.kernels = openBackend(prepareBackend(backend, simd), memory)
     this.buffer = bufferOf(memory)
     // Whatever a kernel does not write must not look like a result.
-    this.space.scalars.fill(12345.678)
+    this.kernels.scalars.fill(12345.678)
   }
 
   take(bytes: number): number {
     const at = this.#next
     this.#next += Math.ceil(bytes / 64) * 64
-    if (this.#next > this.buffer.byteLength) throw new RangeError('the test space is full')
+    if (this.#next > this.buffer.byteLength) throw new RangeError('the test kernels is full')
     return at
   }
 
   scalars(n: number): number {
-    return this.take(n * this.space.scalarBytes)
+    return this.take(n * this.kernels.scalarBytes)
   }
 
   /** Rows with room for `rows` rounded up to 4. */
   rows(values: readonly number[][] | number, width: number, stride = width): Rows {
     const count = typeof values === 'number' ? values : values.length
-    const rows = this.space.rows(this.scalars(Math.ceil(count / 4) * 4 * stride + 64), width, stride)
+    const rows = this.kernels.rows(this.scalars(Math.ceil(count / 4) * 4 * stride + 64), width, stride)
     if (typeof values !== 'number') for (const [t, row] of values.entries()) rows.row(t).set(row)
     return rows
   }

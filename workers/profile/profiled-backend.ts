@@ -1,16 +1,16 @@
 // A kernel space that notes how long each call took. Used in place of the plain one when a profile is wanted.
-import type { CacheFormat, CacheRow, KernelSpace, UnitGeometry } from '../../kernels/backend.js'
+import type { CacheFormat, CacheRow, KernelBackend, UnitGeometry } from '../../kernels/backend.js'
 import type { PackedMatrix } from '../../kernels/packing.js'
 import type { Rows } from '../../kernels/rows.js'
 import { type EventName, eventId, type ProfileRecorder } from './profile-recorder.js'
 
-export class ProfiledSpace implements KernelSpace {
-  readonly #inner: KernelSpace
+export class ProfiledBackend implements KernelBackend {
+  readonly #inner: KernelBackend
   readonly #recorder: ProfileRecorder
   /** Event of each known matrix. */
   readonly #matrices: ReadonlyMap<PackedMatrix, number>
 
-  constructor(inner: KernelSpace, recorder: ProfileRecorder, matrices: ReadonlyMap<PackedMatrix, EventName>) {
+  constructor(inner: KernelBackend, recorder: ProfileRecorder, matrices: ReadonlyMap<PackedMatrix, EventName>) {
     this.#inner = inner
     this.#recorder = recorder
     this.#matrices = new Map([...matrices].map(([matrix, name]) => [matrix, eventId(name)]))

@@ -1,8 +1,8 @@
 // Which class runs a backend. The only place that names them.
-import type { BackendName, KernelSpace, SharedMemory } from './backend.js'
-import { ReferenceSpace } from './reference/reference-space.js'
+import type { BackendName, KernelBackend, SharedMemory } from './backend.js'
+import { ReferenceBackend } from './reference/reference-backend.js'
 import { KERNEL_FILES, type SimdLevel } from './wasm/simd-level.js'
-import { compileKernels, WasmSpace } from './wasm/wasm-space.js'
+import { compileKernels, WasmBackend } from './wasm/wasm-backend.js'
 import { type WasmModule, WebAssembly } from './wasm/webassembly.js'
 
 /** Bytes of an activation scalar. */
@@ -30,10 +30,10 @@ export function prepareBackend(backend: BackendName, simd: SimdLevel = 'simd128'
 }
 
 /** Kernels over one memory. */
-export function openSpace(module: WasmModule | undefined, memory: SharedMemory): KernelSpace {
-  if (memory instanceof SharedArrayBuffer) return new ReferenceSpace(memory)
+export function openBackend(module: WasmModule | undefined, memory: SharedMemory): KernelBackend {
+  if (memory instanceof SharedArrayBuffer) return new ReferenceBackend(memory)
   if (!module) throw new Error('a WebAssembly memory needs the compiled kernels')
-  return new WasmSpace(module, memory)
+  return new WasmBackend(module, memory)
 }
 
 /** The part of a determinism key that names the instructions in use. */

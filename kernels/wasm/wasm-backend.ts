@@ -1,6 +1,6 @@
-// The WebAssembly backend: the module's exports behind KernelSpace. Owns no memory.
+// The WebAssembly backend: the module's exports behind KernelBackend. Owns no memory.
 import { readFileSync } from 'node:fs'
-import type { CacheFormat, CacheRow, KernelSpace, UnitGeometry } from '../backend.js'
+import type { CacheFormat, CacheRow, KernelBackend, UnitGeometry } from '../backend.js'
 import { INT8_TILE_ROWS } from '../int8-packing.js'
 import { type PackedMatrix, TILE_ROWS } from '../packing.js'
 import { log } from '../portable-math.js'
@@ -48,7 +48,7 @@ export function compileKernels(url: URL): WasmModule {
   return new WebAssembly.Module(readFileSync(url))
 }
 
-export class WasmSpace implements KernelSpace {
+export class WasmBackend implements KernelBackend {
   readonly backend = 'wasm'
   readonly scalarBytes = 4
   readonly scalars: Float32Array
