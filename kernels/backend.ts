@@ -58,8 +58,8 @@ export interface KernelBackend {
   rows(ptr: number, width: number, stride?: number): Rows
   /** y[t][b] = w[b] x[t][b]. y has room for paddedRows(w.rows) and for T rounded up to 4; scratch: matmulScratchBytes. */
   matmul(w: PackedMatrix, x: Rows, y: Rows, tokens: number, scratch: number): void
-  /** y[t] = weight * (x[t] / sqrt(mean(x[t]^2) + 1e-6)); weight: n float32 at a byte offset. */
-  rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number): void
+  /** y[t] = weight * (x[t] / sqrt(mean(x[t]^2) + epsilon)); weight: n float32 at a byte offset. */
+  rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number, epsilon: number): void
   /** Rotates `heads` vectors of 2 * half scalars, `headStride` scalars apart, in place; table: [T][cos half, sin half]. */
   rope(x: Rows, headStride: number, heads: number, half: number, table: Rows, tokens: number): void
   /** gate = silu(gate) * up over n scalars a row; n is a multiple of 4, row padding included. */

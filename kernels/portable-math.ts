@@ -72,11 +72,10 @@ export function cosSin(x: number, out: { [index: number]: number }, at: number, 
   out[sinAt] = quadrant === 0 ? s : quadrant === 1 ? c : quadrant === 2 ? -s : -c
 }
 
-const LN_10000 = 9.210340371976182736
-
-/** Rope frequencies 10000^(-2i/d) for i = 0..d/2-1 (d = 2 * half). */
-export function ropeFrequencies(half: number): Float64Array {
-  return Float64Array.from({ length: half }, (_, i) => exp((-i * LN_10000) / half))
+/** Rope frequencies base^(-2i/d) for i = 0..d/2-1 (d = 2 * half), radians per token. */
+export function ropeFrequencies(half: number, base: number): number[] {
+  const logBase = log(base)
+  return Array.from({ length: half }, (_, i) => exp((-i * logBase) / half))
 }
 
 /** Mixes 32 bits (the finalizer of MurmurHash3). */

@@ -67,6 +67,16 @@ export interface AttentionShape {
   readonly scale: number
   /** Multiplies the sum over streams, once. */
   readonly outputFactor: number
+  /** Added to the mean square in the norms of the query latent and of streams. */
+  readonly normEps: number
+}
+
+/** Rotary embedding: vectors of 2 * n values are rotated in halves by position * frequency. */
+export interface RopeShape {
+  /** n angles per token, radians. */
+  readonly frequencies: readonly number[]
+  /** Multiplies cosines and sines (yarn); 1 otherwise. */
+  readonly amplitude: number
 }
 
 /** All that a rank must know of a model. */
@@ -75,6 +85,9 @@ export interface ModelShape {
   readonly embed: number
   readonly vocab: number
   readonly intermediate: number
+  /** Added to the mean square in the norms before attention, the MLP and the head. */
+  readonly normEps: number
+  readonly rope: RopeShape
   readonly attention: AttentionShape
 }
 

@@ -16,12 +16,12 @@ export const sumSquares: GpuJsSource = function (this: KernelThread, x: KernelAr
   return sum
 }
 
-/** [n, rows]: x / sqrt(mean of squares + 1e-6) * weight. squares: [chunks, rows] of sumSquares. */
+/** [n, rows]: x / sqrt(mean of squares + epsilon) * weight. squares: [chunks, rows] of sumSquares. */
 export const normalize: GpuJsSource = function (this: KernelThread, x: KernelArray, squares: KernelArray, weight: KernelArray) {
   let sum = 0
   for (let i = 0; i < this.constants.chunks; i++) sum += squares[this.thread.y][i]
   const v = x[this.thread.y][this.constants.offset + this.thread.x]
-  return (v / Math.sqrt(sum / this.constants.n + 0.000001)) * weight[this.thread.x]
+  return (v / Math.sqrt(sum / this.constants.n + this.constants.epsilon)) * weight[this.thread.x]
 }
 
 /** [n, groups, rows]: the same for groups of n columns, each with its own norm; weight: [n, groups]. */
@@ -32,7 +32,7 @@ export const normalizeGroups: GpuJsSource = function (this: KernelThread, x: Ker
     const v = x[this.thread.z][first + i]
     sum += v * v
   }
-  return (x[this.thread.z][first + this.thread.x] / Math.sqrt(sum / this.constants.n + 0.000001)) * weight[this.thread.y][this.thread.x]
+  return (x[this.thread.z][first + this.thread.x] / Math.sqrt(sum / this.constants.n + this.constants.epsilon)) * weight[this.thread.y][this.thread.x]
 }
 
 /**

@@ -64,12 +64,12 @@ export class ReferenceBackend implements KernelBackend {
     this.weightBytesRead += w.bytes
   }
 
-  rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number): void {
+  rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number, epsilon: number): void {
     const s = this.scalars
     for (let t = 0; t < tokens; t++) {
       let sum = 0
       for (let i = 0; i < n; i++) sum += (s[this.#at(x, t) + i] as number) ** 2
-      const r = 1 / Math.sqrt(sum / n + 1e-6)
+      const r = 1 / Math.sqrt(sum / n + epsilon)
       for (let i = 0; i < n; i++) s[this.#at(y, t) + i] = (s[this.#at(x, t) + i] as number) * r * (this.#f32[weight / 4 + i] as number)
     }
   }

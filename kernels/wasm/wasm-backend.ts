@@ -90,8 +90,8 @@ export class WasmBackend implements KernelBackend {
     this.weightBytesRead += w.bytes
   }
 
-  rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number): void {
-    this.#k.rmsNorm(x.ptr, x.strideBytes, weight, y.ptr, y.strideBytes, n, tokens)
+  rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number, epsilon: number): void {
+    this.#k.rmsNorm(x.ptr, x.strideBytes, weight, y.ptr, y.strideBytes, n, tokens, epsilon)
   }
 
   rope(x: Rows, headStride: number, heads: number, half: number, table: Rows, tokens: number): void {

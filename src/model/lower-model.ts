@@ -5,6 +5,7 @@ import { LIMITS } from '../options/limits.js'
 import { ATTENTION, type GroupedRow, type LatentRow, type ShapeOf, type Variant } from './attention-variants.js'
 import { invalidConfig } from './invalid-config.js'
 import type { ModelConfig } from './model-config.js'
+import { ropeShape } from './rope.js'
 
 /** Model shape and the factors that are folded into norm weights at load. */
 export interface LoweredModel {
@@ -25,7 +26,15 @@ export function lowerModel(config: ModelConfig, variant: Variant, shapeOf: Shape
   const values = attention.heads * Math.max(attention.valueDim, attention.nopeDim + attention.ropeDim)
   if (values > LIMITS.width) throw invalidConfig('n_head times the width of a head is too large', `at most ${LIMITS.width}`, String(values))
   return {
-    shape: { layers: config.n_layer, embed: config.n_embd, vocab: config.vocab_size, intermediate: config.intermediate_size, attention },
+    shape: {
+      layers: config.n_layer,
+      embed: config.n_embd,
+      vocab: config.vocab_size,
+      intermediate: config.intermediate_size,
+      normEps: config.normEps,
+      rope: ropeShape(config.rope, attention.ropeDim),
+      attention,
+    },
     queryNormFactor,
     streamNormFactor,
   }
@@ -91,6 +100,7 @@ function lowerLatent(config: ModelConfig, variant: Variant & LatentRow): Lowered
       headCuts: cutsOf(heads),
       scale: (nopeDim + ropeDim) ** -0.5,
       outputFactor: scaled ? variant.outputFactor : 1,
+      normEps: config.normEps,
     },
     queryNormFactor: scaled ? Math.fround(Math.sqrt(config.n_embd / queryRank)) : 1,
     streamNormFactor: scaled ? Math.fround(Math.sqrt(config.n_embd / width)) : 1,
@@ -135,6 +145,7 @@ function lowerKvHeads(
     headCuts,
     scale: (head.nopeDim + head.ropeDim) ** -0.5,
     outputFactor: 1,
+    normEps: config.normEps,
   }
 }
 
@@ -205,6 +216,7 @@ function lowerFactored(config: ModelConfig): Lowered {
       // The means over q_rank and rank are taken here and, for values, once at the output.
       scale: width ** -0.5 / (queryRank * rank),
       outputFactor: 1 / rank,
+      normEps: config.normEps,
     },
   }
 }

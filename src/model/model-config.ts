@@ -6,6 +6,8 @@ import { checkInteger, checkOneOf, type Fail, show } from '../options/check.js'
 import { LIMITS } from '../options/limits.js'
 import { VARIANT_NAMES } from './attention-variants.js'
 import { PACKED_VERSION } from './checkpoint/packed-version.js'
+import { type RopeConfig, readRope } from './rope.js'
+import { refuseUnsupported } from './unsupported-fields.js'
 
 /** As in the authors' configuration files; sizes in elements. */
 export interface ModelConfig {
@@ -25,6 +27,9 @@ export interface ModelConfig {
   readonly share_q_dim: number | undefined
   readonly q_rank: number | undefined
   readonly rank: number | undefined
+  /** Added to the mean square in every norm. */
+  readonly normEps: number
+  readonly rope: RopeConfig
   /** Not in the authors' files; `tetrad synth` writes it, since the keys alone do not tell every variant. */
   readonly variant: string | undefined
   /** The weights are packed, as `tetrad convert` writes them. */
@@ -38,6 +43,9 @@ export interface PackedFormat {
   /** Of the token embedding. */
   readonly embedding: 'f32' | 'bf16'
 }
+
+/** Of the authors' models, whose files do not state it. */
+const DEFAULT_EPSILON = 1e-6
 
 const fail: Fail = (facts) => new CheckpointError('CONFIG_INVALID', { ...facts, what: `config.json: ${facts.what}` })
 
@@ -75,20 +83,15 @@ export function parseModelConfig(value: unknown): ModelConfig {
   const field = (name: string, max: number) => checkInteger(name, c[name], 1, max, fail)
   const optional = (name: string, max: number) => (c[name] === undefined || c[name] === null ? undefined : field(name, max))
   const vocab = field('vocab_size', LIMITS.vocab)
-  if (c.bias === true) {
-    throw fail({
-      what: 'bias is true',
-      expected: 'false: the MLRA models have no biases',
-      actual: 'true',
-      remedy: 'Use a checkpoint without biases.',
-    })
-  }
+  const context = field('block_size', LIMITS.context)
+  const normEps = c.rms_norm_eps === undefined || c.rms_norm_eps === null ? DEFAULT_EPSILON : epsilon(c.rms_norm_eps)
+  refuseUnsupported(c, context, normEps, fail)
   return Object.freeze({
     n_layer: field('n_layer', LIMITS.layers),
     n_head: field('n_head', LIMITS.heads),
     n_embd: field('n_embd', LIMITS.width),
     vocab_size: vocab,
-    block_size: field('block_size', LIMITS.context),
+    block_size: context,
     intermediate_size: field('intermediate_size', LIMITS.width),
     q_lora_rank: optional('q_lora_rank', LIMITS.width),
     kv_lora_rank: optional('kv_lora_rank', LIMITS.width),
@@ -99,10 +102,17 @@ export function parseModelConfig(value: unknown): ModelConfig {
     share_q_dim: optional('share_q_dim', LIMITS.width),
     q_rank: optional('q_rank', LIMITS.heads),
     rank: optional('rank', LIMITS.heads),
+    normEps,
+    rope: readRope(c, context, fail),
     variant: typeof c.variant === 'string' ? checkOneOf('variant', c.variant, VARIANT_NAMES, fail) : undefined,
     packed: c.packed === undefined ? undefined : packedFormat(c.packed),
     eosTokenIds: endOfText(c.eos_token_id, vocab),
   })
+}
+
+function epsilon(value: unknown): number {
+  if (typeof value === 'number' && value >= 1e-30 && value <= 1) return value
+  throw fail({ what: 'rms_norm_eps is out of range', expected: 'a number from 1e-30 to 1', actual: show(value), remedy: 'Correct config.json.' })
 }
 
 function packedFormat(value: unknown): PackedFormat {

@@ -107,7 +107,7 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     const x = rowsOf(tokens, n, next)
     const w = Array.from({ length: n }, () => Math.fround(next()))
     const rows = s.rows(x, n, 17)
-    s.kernels.rmsNorm(rows, s.vector(w), rows, n, tokens)
+    s.kernels.rmsNorm(rows, s.vector(w), rows, n, tokens, 1e-6)
     for (const [i, row] of read(rows, tokens).entries()) {
       const source = x[i] as number[]
       const r = 1 / Math.sqrt(sum(source.map((v) => v * v)) / n + 1e-6)

@@ -41,7 +41,7 @@ test("exp, cos and sin agree with the engine's to 1e-14", (t) => {
     t.true(Math.abs((out[0] as number) - Math.cos(x)) < 1e-11 && Math.abs((out[1] as number) - Math.sin(x)) < 1e-11, `angle ${x}`)
   }
   for (const half of [1, 4, 16, 32]) {
-    for (const [i, f] of ropeFrequencies(half).entries()) t.true(Math.abs(f / 10000 ** (-i / half) - 1) < 1e-14)
+    for (const [i, f] of ropeFrequencies(half, 10000).entries()) t.true(Math.abs(f / 10000 ** (-i / half) - 1) < 1e-14)
   }
 })
 

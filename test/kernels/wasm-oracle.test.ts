@@ -172,7 +172,7 @@ test('rmsNorm: a scalar ascending sum of squares, then (x r) w', (t) => {
   const x = rowsOf(2, n, next)
   const w = Array.from({ length: n }, () => f(next()))
   const y = s.rows(2, n)
-  s.kernels.rmsNorm(s.rows(x, n), s.vector(w), y, n, 2)
+  s.kernels.rmsNorm(s.rows(x, n), s.vector(w), y, n, 2, 1e-6)
   t.deepEqual(
     read(y, 2),
     x.map((row) => {

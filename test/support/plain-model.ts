@@ -16,12 +16,17 @@ export interface PlainConfig {
   readonly group_size?: number
   readonly q_rank?: number
   readonly rank?: number
+  /** Default 1e-6. */
+  readonly rms_norm_eps?: number
+  /** Angles per token of `half` vectors; default 10000^(-i / half). */
+  readonly frequencies?: (half: number) => readonly number[]
 }
 
 interface Layer {
   /** Weight [out, in] times x. */
   readonly linear: (key: string, x: Vector) => Vector
   readonly norm: (key: string, x: Vector) => Vector
+  readonly rope: (x: Vector, position: number) => Vector
   readonly tensor: (key: string) => PlainTensor
   readonly has: (key: string) => boolean
 }
@@ -44,9 +49,12 @@ const dot = (a: Vector, b: Vector) => a.reduce((sum, v, i) => sum + v * (b[i] as
 const add = (a: Vector, b: Vector) => a.map((v, i) => v + (b[i] as number))
 const scaled = (a: Vector, f: number) => a.map((v) => v * f)
 
-function rope(x: Vector, position: number): Vector {
+const plainFrequencies = (half: number) => Array.from({ length: half }, (_, i) => 10000 ** (-i / half))
+
+function rotated(x: Vector, position: number, frequencies: (half: number) => readonly number[]): Vector {
   const half = x.length / 2
-  const angle = (i: number) => position * 10000 ** (-i / half)
+  const all = frequencies(half)
+  const angle = (i: number) => position * (all[i] as number)
   return x.map((v, i) =>
     i < half
       ? v * Math.cos(angle(i)) - (x[i + half] as number) * Math.sin(angle(i))
@@ -59,6 +67,7 @@ function split(x: Vector, width: number): Vector[] {
 }
 
 function latentAttention(variant: string, c: Required<PlainConfig>, layer: Layer, xs: Vector[]): Vector[] {
+  const { rope } = layer
   const [H, N, R, E] = [c.n_head, c.qk_nope_head_dim, c.qk_rope_head_dim, c.n_embd]
   const name = variant.replace('_no_scale', '').replace('_gated', '')
   const factors = !variant.endsWith('_no_scale')
@@ -116,6 +125,7 @@ function latentAttention(variant: string, c: Required<PlainConfig>, layer: Layer
 
 function headAttention(variant: string, c: Required<PlainConfig>, layer: Layer, xs: Vector[]): Vector[] {
   const [H, d] = [c.n_head, c.head_dim]
+  const { rope } = layer
   if (variant === 'tpa') {
     const factor = (which: string, rank: number, rotate: boolean) =>
       xs.map((x, t) => {
@@ -162,7 +172,7 @@ export function plainLogits(variant: string, config: PlainConfig, tensors: reado
     })
   }
   const rms = (w: PlainTensor, x: Vector) => {
-    const r = 1 / Math.sqrt(dot(x, x) / x.length + 1e-6)
+    const r = 1 / Math.sqrt(dot(x, x) / x.length + (config.rms_norm_eps ?? 1e-6))
     return x.map((v, i) => v * r * (w.values[i] as number))
   }
   const head = find('lm_head.weight')
@@ -171,6 +181,7 @@ export function plainLogits(variant: string, config: PlainConfig, tensors: reado
     const block = `transformer.h.${i}.`
     const layer: Layer = {
       tensor: (key) => find(`${block}attn.${key}`),
+      rope: (x, position) => rotated(x, position, config.frequencies ?? plainFrequencies),
       has: (key) => byName.has(`${block}attn.${key}`),
       linear: (key, x) => matrix(find(`${block}attn.${key}`), x),
       norm: (key, x) => rms(find(`${block}attn.${key}`), x),

@@ -8,6 +8,8 @@ const shape: ModelShape = {
   embed: 50,
   vocab: 211,
   intermediate: 150,
+  normEps: 1e-6,
+  rope: { frequencies: [1, 0.1, 0.01, 0.001, 0.0001, 0.00001], amplitude: 1 },
   attention: {
     heads: 7,
     nopeDim: 20,
@@ -25,6 +27,7 @@ const shape: ModelShape = {
     headCuts: [0, 1, 3, 5, 7],
     scale: 0.2,
     outputFactor: 0.5,
+    normEps: 1e-6,
   },
 }
 

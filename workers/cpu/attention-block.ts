@@ -128,13 +128,13 @@ export class AttentionBlock {
     clock.enter('projections')
     if (weights.shared.rows > 0) kernels.matmul(weights.shared, this.#c.normed, this.#shared, tokens, layout.matmul)
     this.#projectInputs(layer, tokens)
-    if (a.queryRank > 0 && a.queryNormed) kernels.rmsNorm(this.#queryLatent, weights.queryNorm, this.#queryLatent, a.queryRank, tokens)
+    if (a.queryRank > 0 && a.queryNormed) kernels.rmsNorm(this.#queryLatent, weights.queryNorm, this.#queryLatent, a.queryRank, tokens, a.normEps)
     this.#projectQueries(layer, tokens)
     kernels.rope(this.#ropeQueries, queryWidth, a.factors ? 0 : layout.headEnd - layout.headStart, a.ropeDim / 2, this.#c.ropeTable, tokens)
     if (a.sharedRopeDim > 0) kernels.rope(this.#ropeKey, 0, 1, a.sharedRopeDim / 2, this.#c.ropeTable, tokens)
     for (let i = 0; i < this.#streams.length; i++) {
       const rows = this.#streams[i] as Rows
-      if (a.stream.normed) kernels.rmsNorm(rows, weights.streamNorms[i] as number, rows, a.stream.width, tokens)
+      if (a.stream.normed) kernels.rmsNorm(rows, weights.streamNorms[i] as number, rows, a.stream.width, tokens, a.normEps)
       kernels.rope(rows, a.ropeDim, a.stream.ropeVectors, a.ropeDim / 2, this.#c.ropeTable, tokens)
     }
     this.#paged.writeCache(layer, step, tokens)

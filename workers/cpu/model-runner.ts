@@ -126,7 +126,7 @@ export class ModelRunner {
 
   #attend(layer: number, tokens: number): void {
     const weights = this.#layout.layers[layer] as RankLayout['layers'][number]
-    this.#kernels.rmsNorm(this.#residual, weights.inputNorm, this.#normed, this.#shape.embed, tokens)
+    this.#kernels.rmsNorm(this.#residual, weights.inputNorm, this.#normed, this.#shape.embed, tokens, this.#shape.normEps)
     this.#attention.run(layer, tokens)
     this.#collectives.barrier('all-reduce of the attention projection')
     this.#addSum(this.#exchange.attentionOut, tokens)
@@ -134,7 +134,7 @@ export class ModelRunner {
 
   #feedForward(layer: number, tokens: number): void {
     const weights = this.#layout.layers[layer] as RankLayout['layers'][number]
-    this.#kernels.rmsNorm(this.#residual, weights.mlpNorm, this.#normed, this.#shape.embed, tokens)
+    this.#kernels.rmsNorm(this.#residual, weights.mlpNorm, this.#normed, this.#shape.embed, tokens, this.#shape.normEps)
     this.#clock.enter('MLP')
     for (let u = 0; u < this.#own.length; u++) {
       const s = this.#own[u] as number
@@ -168,7 +168,7 @@ export class ModelRunner {
     for (let t = 0; t < tokens; t++) {
       if (!this.#results.wants(t)) continue
       const to = this.#normedAt[selected++] as Rows
-      this.#kernels.rmsNorm(this.#residualAt[t] as Rows, this.#layout.finalNorm, to, this.#shape.embed, 1)
+      this.#kernels.rmsNorm(this.#residualAt[t] as Rows, this.#layout.finalNorm, to, this.#shape.embed, 1, this.#shape.normEps)
     }
     if (selected === 0) return
     const columns = this.#exchange.logitParts[this.#step.ring] as readonly Rows[]

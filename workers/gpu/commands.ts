@@ -60,7 +60,7 @@ export async function buildCommands(
     x: buffers.selected,
     y: buffers.logits,
     rowSet: 'selected',
-    norm: vector(mine.finalNorm, shape.embed),
+    norm: { weight: vector(mine.finalNorm, shape.embed), epsilon: shape.normEps },
   })
   return { layers, head }
 }

@@ -17,7 +17,7 @@ import { PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { TILE_ROWS } from '../../kernels/packing.js'
 import { cacheWidth } from '../layout/attention-plan.js'
 import type { GpuBuffers } from './buffers.js'
-import type { CacheWrite, KernelSet, Product } from './kernel-set.js'
+import type { CacheWrite, KernelSet, Product, RmsNorm } from './kernel-set.js'
 import type { GpuPlan } from './plan.js'
 
 /** Norms up to this width are one dispatch; longer ones sum squares in so many parts first. */
@@ -70,7 +70,7 @@ export class GpuJsKernels implements KernelSet {
     const dispatches: Dispatch[] = []
     let input = x
     if (norm) {
-      input = this.#shared(this.#normed, norm.dims[0] as number)
+      input = this.#shared(this.#normed, norm.weight.dims[0] as number)
       dispatches.push(...(await this.#norm(x, norm, input, rowSet)))
     }
     const columns = tiles.flatMap(([word = 0, from = 0, , k = 0]) => [word / this.#plan.wordsPerColumn, from, k])
@@ -95,16 +95,16 @@ export class GpuJsKernels implements KernelSet {
   }
 
   /** Of x's first columns, as many as the norm's weight has. */
-  async #norm(x: Shaped, weight: Shaped, out: Shaped, rowSet: RowSet): Promise<Dispatch[]> {
+  async #norm(x: Shaped, { weight, epsilon }: RmsNorm, out: Shaped, rowSet: RowSet): Promise<Dispatch[]> {
     const program = this.#program
     const n = weight.dims[0] as number
     if (n <= SHORT_NORM) {
-      return [await program.gpuJs('norm', normalizeGroups, { n, offset: 0 }, [x, { ...weight, dims: [n, 1] }], out, [n, 1, 'rows'], rowSet)]
+      return [await program.gpuJs('norm', normalizeGroups, { n, offset: 0, epsilon }, [x, { ...weight, dims: [n, 1] }], out, [n, 1, 'rows'], rowSet)]
     }
     const each = Math.ceil(n / CHUNKS)
     return [
       await program.gpuJs('sum of squares', sumSquares, { n, offset: 0, each }, [x], this.#squares, [CHUNKS, 'rows'], rowSet),
-      await program.gpuJs('norm', normalize, { n, offset: 0, chunks: CHUNKS }, [x, this.#squares, weight], out, [n, 'rows'], rowSet),
+      await program.gpuJs('norm', normalize, { n, offset: 0, chunks: CHUNKS, epsilon }, [x, this.#squares, weight], out, [n, 'rows'], rowSet),
     ]
   }
 

@@ -4,7 +4,13 @@
 import type { Command, RowSet, Shaped } from '../../kernels/gpu/program.js'
 import type { RowWrite } from '../../kernels/gpu/wgsl/cache-rows.js'
 
-/** Products of tiles with rows of x, normed on the way in where a norm's weight is given; y may have planes, at places that the tiles say. */
+/** An RMS norm: its weight, [n], and what is added to the mean square. */
+export interface RmsNorm {
+  readonly weight: Shaped
+  readonly epsilon: number
+}
+
+/** Products of tiles with rows of x, which are normed first if there is a norm; y may have planes, at places that the tiles say. */
 export interface Product {
   readonly name: string
   readonly weights: GPUBuffer
@@ -12,7 +18,7 @@ export interface Product {
   readonly x: Shaped
   readonly y: Shaped
   readonly rowSet?: RowSet
-  readonly norm?: Shaped | undefined
+  readonly norm?: RmsNorm | undefined
 }
 
 /** Vectors that each row of the step writes to the cache. */

@@ -54,7 +54,14 @@ export class LayerBuilder {
     const heads = a.gated ? b.gated : b.segments
     return {
       attention: [
-        ...(await kernels.product({ name: 'inputs', weights, tiles: tiles.inputs, x: b.residual, y: b.inputs, norm: norms.input })),
+        ...(await kernels.product({
+          name: 'inputs',
+          weights,
+          tiles: tiles.inputs,
+          x: b.residual,
+          y: b.inputs,
+          norm: { weight: norms.input, epsilon: shape.normEps },
+        })),
         ...(await this.#queries(weights, tiles.queryB, norms.query)),
         ...(await this.#cacheRows(cache, norms.streams)),
         ...(a.absorbed ? await kernels.product({ name: 'keyUp', weights, tiles: tiles.keyUp, x: b.queries, y: b.absorbed }) : []),
@@ -67,7 +74,14 @@ export class LayerBuilder {
       ],
       mlp: [
         await this.#program.gpuJs('add attention', addPartials, {}, [b.residual, b.attentionOut], b.middle, [shape.embed, 'rows']),
-        ...(await kernels.product({ name: 'gateUp', weights, tiles: tiles.gateUp, x: b.middle, y: b.gateUp, norm: norms.mlp })),
+        ...(await kernels.product({
+          name: 'gateUp',
+          weights,
+          tiles: tiles.gateUp,
+          x: b.middle,
+          y: b.gateUp,
+          norm: { weight: norms.mlp, epsilon: shape.normEps },
+        })),
         await this.#program.gpuJs('swiglu', swiglu, { width: this.#plan.mlpWidth }, [b.gateUp], b.activated, [
           this.#plan.mlpWidth,
           own.length,
@@ -102,7 +116,14 @@ export class LayerBuilder {
     let source = b.inputs
     let offset = columns.queryB
     if (fromLatent) {
-      const product = { name: 'queryB', weights, tiles, x: b.inputs, y: b.rawQueries, norm: a.queryNormed ? norm : undefined }
+      const product = {
+        name: 'queryB',
+        weights,
+        tiles,
+        x: b.inputs,
+        y: b.rawQueries,
+        norm: a.queryNormed ? { weight: norm, epsilon: a.normEps } : undefined,
+      }
       dispatches.push(...(await this.#kernels.product(product)))
       source = b.rawQueries
       offset = 0
@@ -131,10 +152,11 @@ export class LayerBuilder {
     if (streamCount > 0) {
       const { width } = a.stream
       const output = [width, streamCount, 'rows'] as const
+      const normed = { n: width, offset: columns.streams, epsilon: a.normEps }
       const vectors = { offset: columns.streams, stride: width, nope: 0, paddedNope: 0, vectors: a.stream.ropeVectors, half, rest: width }
       dispatches.push(
         a.stream.normed
-          ? await program.gpuJs('norm of streams', normalizeGroups, { n: width, offset: columns.streams }, [b.inputs, norm], b.streams, output)
+          ? await program.gpuJs('norm of streams', normalizeGroups, normed, [b.inputs, norm], b.streams, output)
           : await program.gpuJs('rope of streams', rotate, vectors, [b.inputs, b.rope], b.streams, output),
       )
       const rows = { width, rowWidth: regions.streamRow, planes: streamCount, xStride: width * streamCount, region: 0, regionStride: regions.stream }

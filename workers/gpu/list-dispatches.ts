@@ -48,7 +48,7 @@ export async function listDispatches(
     x: buffers.selected,
     y: buffers.logits,
     rowSet: 'selected',
-    norm: norm(shape.embed),
+    norm: { weight: norm(shape.embed), epsilon: shape.normEps },
   } as const
   const exchanges = plan.ranks === 1 ? 0 : isLocal(shape.attention) ? 2 : 3
   return {

@@ -29,8 +29,8 @@ export class WgslKernels implements KernelSet {
     const program = this.#program
     const [xStride = 1, yStride = 1] = [x.dims[0], y.dims[0]]
     const dims = program.uniform(Uint32Array.of(xStride, yStride, 0, 0))
-    const buffers = [dims, program.count(rowSet), weights, uploadTiles(program, tiles), x.buffer, y.buffer, norm?.buffer]
-    const code = packedMatmul(this.#plan.weights, norm !== undefined)
+    const buffers = [dims, program.count(rowSet), weights, uploadTiles(program, tiles), x.buffer, y.buffer, norm?.weight.buffer]
+    const code = packedMatmul(this.#plan.weights, norm?.epsilon)
     return [await program.wgsl(name, code, buffers, (rows) => [tiles.length, Math.ceil(rows / MATMUL_ROWS), 1], rowSet)]
   }
 

@@ -46,9 +46,9 @@ export class ProfiledBackend implements KernelBackend {
     this.#recorder.add(this.#matrices.get(w) ?? ID.matmul, start)
   }
 
-  rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number): void {
+  rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number, epsilon: number): void {
     const start = this.#recorder.now()
-    this.#inner.rmsNorm(x, weight, y, n, tokens)
+    this.#inner.rmsNorm(x, weight, y, n, tokens, epsilon)
     this.#recorder.add(ID.rmsNorm, start)
   }
 

@@ -74,10 +74,11 @@ function loop(format: WeightFormat, normed: boolean): string {
 
 /**
  * bindings: dims uniform [x stride, y stride, 0, 0], count uniform, weights, tiles, x, y, and normed: the norm's weight.
- * normed: x is RMS-normed on its way in: products with x * weight, divided by the root of x's mean square at the end.
+ * epsilon, if given: x is RMS-normed on its way in: products with x * weight, divided by sqrt(mean of x's squares + epsilon) at the end.
  * Workgroups: tiles by groups of MATMUL_ROWS rows.
  */
-export function packedMatmul(format: WeightFormat, normed = false): string {
+export function packedMatmul(format: WeightFormat, epsilon?: number): string {
+  const normed = epsilon !== undefined
   const int8 = format === 'int8'
   const out = tileRows(format)
   // Sums of the lanes meet here: [64 lanes][out rows].
@@ -140,7 +141,7 @@ fn main(@builtin(local_invocation_index) lid : u32, @builtin(workgroup_id) group
       ${normed ? `if (r == 0u) { var total = 0.0; for (var i = 0u; i < ${each}u; i++) { total += squares[part * ${each}u + i]; } squareSums[part] = total; }` : ''} }
     workgroupBarrier();
     if (lid < tile.rows) { var sum = 0.0; for (var i = 0u; i < ${parts}u; i++) { sum += sums[i * ${out}u + lid]; }
-      ${normed ? `var total = 0.0; for (var i = 0u; i < ${parts}u; i++) { total += squareSums[i]; } sum /= sqrt(total / f32(k) + 0.000001);` : ''}
+      ${normed ? `var total = 0.0; for (var i = 0u; i < ${parts}u; i++) { total += squareSums[i]; } sum /= sqrt(total / f32(k) + ${epsilon});` : ''}
       ys[tile.y + (row0 + ${t}u) * dims.y + lid] = sum; }
     workgroupBarrier();
   }`,

@@ -2,14 +2,14 @@
 import { exp4 } from './math'
 
 /**
- * y[t] = w * (x[t] / sqrt(mean(x[t]^2) + 1e-6)); x, y: [tokens][n], w: [n].
+ * y[t] = w * (x[t] / sqrt(mean(x[t]^2) + epsilon)); x, y: [tokens][n], w: [n].
  * The sum of squares is one scalar accumulator in ascending order.
  */
-export function rmsNorm(x: usize, xStride: usize, w: usize, y: usize, yStride: usize, n: usize, tokens: i32): void {
+export function rmsNorm(x: usize, xStride: usize, w: usize, y: usize, yStride: usize, n: usize, tokens: i32, epsilon: f32): void {
   for (let t = 0; t < tokens; t++) {
     let sum: f32 = 0
     for (let i: usize = 0; i < n; i++) { const v = load<f32>(x + (i << 2)); sum += v * v }
-    const r: f32 = <f32>1 / sqrt<f32>(sum / <f32>n + <f32>1e-6)
+    const r: f32 = <f32>1 / sqrt<f32>(sum / <f32>n + epsilon)
     const rv = f32x4.splat(r)
     let i: usize = 0
     for (; i + 4 <= n; i += 4)
