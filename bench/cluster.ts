@@ -29,7 +29,7 @@ const READY = /ready: (\S+)\/v1/
 export const cluster: Benchmark = {
   name: 'cluster',
   question: 'What do a NATS hop and more replicas cost and bring on one machine, and how long does a stream stand still when its replica dies?',
-  heeds: [],
+  supports: [],
   async run(context) {
     checkServer()
     const processes = new Set<ChildProcess>()

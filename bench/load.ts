@@ -1,8 +1,9 @@
-// How fast does a checkpoint load from a warm file cache, as published and converted?
+// Loading of a checkpoint from a warm file cache, as published and converted.
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { convert, Engine } from '../src/index.js'
 import { type Benchmark, interleave, oneRankCount, type Row } from './harness/benchmark.js'
+import { floorMs, rateText, reachedRates } from './harness/floor.js'
 import { plotted, type Sample, sampleOf } from './harness/sample.js'
 import { benchModel } from './models.js'
 import { machineRates } from './probe.js'
@@ -16,7 +17,7 @@ interface Cell {
 export const load: Benchmark = {
   name: 'load',
   question: 'How long does a checkpoint take to load, as published and converted?',
-  heeds: ['ranks'],
+  supports: ['ranks'],
   async run(context) {
     const ranks = oneRankCount(context)
     const published = await benchModel(context.folder, context.quick ? 'tiny' : 'mid', 'mlra_4', context.seed)
@@ -31,16 +32,17 @@ export const load: Benchmark = {
       await engine.close()
       if (!warmUp) ms.push(engine.info.loadMs)
     })
-    const { read } = await machineRates(1)
-    const rows = cells
-      .filter(({ ms }) => ms.length > 0)
-      .map(({ checkpoint, dir, ms }): Row & { readonly ms: Sample } => {
-        const bytes = statSync(join(dir, 'model.safetensors')).size
-        const sample = sampleOf(ms) as Sample
-        return { checkpoint, megabytes: bytes / 1e6, ms: sample, rate: bytes / sample.median / 1e6, floor: bytes / read / 1e6 }
-      })
+    const probed = { read: (await machineRates(1)).read }
+    const timed = cells.filter(({ ms }) => ms.length > 0)
+    const workOf = ({ dir, ms }: Cell) => ({ bytes: statSync(join(dir, 'model.safetensors')).size, ms })
+    const used = reachedRates(probed, timed.map(workOf))
+    const rows = timed.map((cell): Row & { readonly ms: Sample } => {
+      const { bytes } = workOf(cell)
+      const ms = sampleOf(cell.ms) as Sample
+      return { checkpoint: cell.checkpoint, megabytes: bytes / 1e6, ms, rate: bytes / ms.median / 1e6, floor: floorMs({ bytes }, used) }
+    })
     return {
-      floor: `the file's bytes read once at ${read.toFixed(1)} GB/s (one thread); starting the threads is in the times`,
+      floor: `the file's bytes read once at ${rateText('read', probed, used)} (one thread); starting the threads is in the times`,
       method: `${ranks} ranks, model of ${context.quick ? 'size tiny' : 'size mid'}, file cache warm.`,
       columns: [
         { key: 'checkpoint', label: 'checkpoint' },
@@ -53,7 +55,7 @@ export const load: Benchmark = {
       pictures: [
         {
           name: '',
-          title: 'Loading a checkpoint; tick: the floor',
+          title: 'Loading a checkpoint',
           kind: 'bars',
           x: { title: '' },
           y: { title: 'ms' },

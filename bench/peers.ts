@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { Engine, OptionError } from '../src/index.js'
 import { type BenchContext, type Benchmark, interleave, type Row } from './harness/benchmark.js'
+import { floorMs, rateText, reachedRates } from './harness/floor.js'
 import { isTrusted, type Sample, sampleOf } from './harness/sample.js'
 import { benchModel } from './models.js'
 import { type GgufType, type LlamaShape, writeGguf } from './peers/write-gguf.js'
@@ -64,7 +65,7 @@ async function script(name: string, args: readonly (string | number)[]): Promise
 export const peers: Benchmark = {
   name: 'peers',
   question: 'How fast is Tetrad beside llama.cpp and onnxruntime-node?',
-  heeds: ['peers'],
+  supports: ['peers'],
   async run(context) {
     const folder = await installedPeers(context)
     const mid = context.quick ? TINY : await benchModel(context.folder, 'mid', 'mlra_4', context.seed)
@@ -116,25 +117,28 @@ export const peers: Benchmark = {
       cell.ours.push(ours.tokensPerSecond)
     })
     for (const { model } of graphs) rmSync(join(context.folder, `${model}.onnx`), { force: true })
-    const { read, multiply: peak } = await machineRates(2)
-    const rows = cells
-      .filter(({ ours, theirs }) => ours.length > 0 && theirs.length > 0)
-      .map(({ what, peer, ours, theirs, bytes, peerBytes }): Row & { readonly ours: Sample; readonly theirs: Sample; readonly ratio: number } => {
-        const [mine, other] = [sampleOf(ours) as Sample, sampleOf(theirs) as Sample]
-        const ratio = mine.median / other.median
-        const decode = what.includes('decode')
-        return {
-          what,
-          peer,
-          ours: mine,
-          theirs: other,
-          ratio,
-          bytesRatio: decode && peerBytes > 0 ? (ratio * bytes) / peerBytes : undefined,
-          most: decode ? (read * 1e9) / bytes : undefined,
-        }
-      })
+    const probed = await machineRates(2)
+    const timed = cells.filter(({ ours, theirs }) => ours.length > 0 && theirs.length > 0)
+    // Of a token: its weights are read in decoding. Prefill reads them once for many tokens, and has no floor here.
+    const workOf = ({ what, bytes, ours }: Cell) => ({ ...(what.includes('decode') && { bytes }), ms: ours.map((rate) => 1000 / rate) })
+    const used = reachedRates({ read: probed.read }, timed.map(workOf))
+    const rows = timed.map((cell): Row & { readonly ours: Sample; readonly theirs: Sample; readonly ratio: number } => {
+      const { what, peer, bytes, peerBytes } = cell
+      const [mine, other] = [sampleOf(cell.ours) as Sample, sampleOf(cell.theirs) as Sample]
+      const ratio = mine.median / other.median
+      const decode = what.includes('decode')
+      return {
+        what,
+        peer,
+        ours: mine,
+        theirs: other,
+        ratio,
+        bytesRatio: decode && peerBytes > 0 ? (ratio * bytes) / peerBytes : undefined,
+        limit: decode ? 1000 / floorMs({ bytes }, used) : undefined,
+      }
+    })
     return {
-      floor: `for decoding the weights at ${read.toFixed(0)} GB/s (2 threads), for prefill the multiply-adds at ${peak.toFixed(0)} GFLOP/s`,
+      floor: `for decoding the weights at ${rateText('read', probed, used)} (2 threads); none for prefill`,
       method: `Tetrad at 2 ranks; ${PACKAGES.join(', ')}; every run in a process of its own, peers and Tetrad in turn. llama.cpp runs Llamas of as many parameters; onnxruntime runs the same checkpoint at ${ONNX_CONTEXT} cached tokens, as a graph whose logits after one token differ from Tetrad's by at most ${largestDifferences.map((d) => d.toExponential(1)).join(' and ')}.`,
       columns: [
         { key: 'what', label: 'what' },
@@ -143,16 +147,17 @@ export const peers: Benchmark = {
         { key: 'theirs', label: 'peer, tokens/s', digits: 0 },
         { key: 'ratio', label: 'Tetrad over peer', digits: 2 },
         { key: 'bytesRatio', label: 'in GB/s of weights', digits: 2 },
-        { key: 'most', label: 'at the floor, tokens/s', digits: 0 },
+        { key: 'limit', label: 'at the floor', unit: 'tokens/s', digits: 0 },
       ],
       rows,
       pictures: [
         {
           name: '',
-          title: 'Tetrad at 2 ranks over its peers, tokens/s; 1 is as fast',
+          title: 'Speed of Tetrad at 2 ranks over that of its peers',
           kind: 'bars',
           x: { title: '' },
           y: { title: 'times as fast' },
+          reference: { value: 1, label: 'as fast as the peer' },
           points: rows.map(({ what, peer, ratio, ours, theirs }) => ({
             x: `${what as string} | ${(peer as string).split(' ')[0]}`,
             y: ratio,

@@ -30,7 +30,7 @@ const LINK_MS = 0.03
 export const prediction: Benchmark = {
   name: 'prediction',
   question: 'How long would a step take at longer contexts and on more devices, and how far can that be trusted?',
-  heeds: ['backend', 'adapter'],
+  supports: ['backend', 'adapter'],
   async run(context) {
     const scaling = await context.earlier('scaling')
     const collectives = await context.earlier('collectives')

@@ -1,10 +1,11 @@
-// What do formats of weights and cache cost in perplexity and gain in speed?
+// Formats of weights and cache: their cost in perplexity and their gain in speed.
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { assetUrl } from '../src/assets.js'
 import { Engine, OptionError } from '../src/index.js'
 import { packedBytes, pretendCached } from '../src/testing.js'
 import { type Benchmark, interleave, oneRankCount, type Row } from './harness/benchmark.js'
+import { floorMs, rateText, reachedRates } from './harness/floor.js'
 import { plotted, type Sample, sampleOf } from './harness/sample.js'
 import { benchModel } from './models.js'
 import { machineRates } from './probe.js'
@@ -27,7 +28,7 @@ const SHORT = 512
 export const quantization: Benchmark = {
   name: 'quantization',
   question: 'What do formats of weights and cache cost in perplexity and gain in speed?',
-  heeds: ['ranks'],
+  supports: ['ranks'],
   async run(context) {
     const ranks = oneRankCount(context)
     const tokens = fileURLToPath(assetUrl('test/fixtures/eval/genesis.bin'))
@@ -68,7 +69,11 @@ export const quantization: Benchmark = {
         )
       await engine.close()
     })
-    const { read } = await machineRates(ranks)
+    const probed = { read: (await machineRates(ranks)).read }
+    const used = reachedRates(
+      probed,
+      cells.map(({ bytes, short }) => ({ bytes, ms: short })),
+    )
     const base = cells.find((c) => c.weights === 'bf16' && c.cache === 'f32')?.perplexity
     const rows = cells
       .filter((cell) => cell.short.length > 0)
@@ -77,14 +82,14 @@ export const quantization: Benchmark = {
         cache: cell.cache,
         perplexity: cell.perplexity,
         change: base === undefined || cell.perplexity === undefined ? undefined : 100 * (cell.perplexity / base - 1),
-        floor: cell.bytes / read / 1e6,
+        floor: floorMs({ bytes: cell.bytes }, used),
         short: sampleOf(cell.short) as Sample,
         long: sampleOf(cell.long) as Sample,
       }))
     const of = (weights: string, cache: string) => rows.find((r) => r.weights === weights && r.cache === cache)
     const [plain, eights, cached] = [of('bf16', 'f32'), of('int8', 'f32'), of('bf16', 'int8')]
     return {
-      floor: `the weights read once at ${read.toFixed(0)} GB/s (${ranks} threads)`,
+      floor: `the weights read once at ${rateText('read', probed, used)} (${ranks} threads)`,
       method: `Perplexity: the embedded model on genesis.bin, authors' protocol${context.quick ? ', one window' : ''}. Speed: ${context.quick ? 'the same model' : "a model 'small' of random weights"}, ${ranks} ranks, ${SHORT} and ${long} cached tokens (random).`,
       columns: [
         { key: 'weights', label: 'weights' },

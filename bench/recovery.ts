@@ -18,7 +18,7 @@ const STEP_DEADLINE_MS = 500
 export const recovery: Benchmark = {
   name: 'recovery',
   question: 'What does the death of a rank cost the requests that run?',
-  heeds: ['ranks'],
+  supports: ['ranks'],
   async run(context) {
     const counts = context.ranks ?? (context.quick ? [2] : [1, 2, 4])
     const engines = new Map<number, Engine>()

@@ -1,9 +1,10 @@
-// What do latent heads that can be split buy over MLA, GLA and GQA? Time and cached bytes of a decode step by variant, ranks and context,
-// models of equal parameters. Long contexts are random cached values: neither time nor bytes depend on them.
+// What latent heads that can be split gain over MLA, GLA and GQA: time and cached bytes of a decode step by variant, ranks and
+// context, for models of equal parameter counts. Long contexts are random cached values: neither time nor bytes depend on them.
 import { Engine, type EngineOptions, inspect, MemoryError } from '../src/index.js'
 import { attentionOperations, packedBytes, pretendCached, readCounters } from '../src/testing.js'
 import { gpuReadRate } from './gpu-measure.js'
 import { type BenchContext, type Benchmark, interleave, type Outcome, type Row } from './harness/benchmark.js'
+import { type FloorRates, floorMs, type MeasuredWork, reachedRates } from './harness/floor.js'
 import type { Picture, Point } from './harness/pictures.js'
 import { plotted, type Sample, sampleOf } from './harness/sample.js'
 import { benchModel } from './models.js'
@@ -52,8 +53,8 @@ const DEFAULTS = {
 
 export const scaling: Benchmark = {
   name: 'scaling',
-  question: 'What do latent heads that can be split buy over MLA, GLA and GQA, in bytes and in time?',
-  heeds: ['backend', 'adapter', 'variants', 'ranks', 'contexts', 'cache', 'preset'],
+  question: 'What do latent heads that can be split gain over MLA, GLA and GQA, in bytes and in time?',
+  supports: ['backend', 'adapter', 'variants', 'ranks', 'contexts', 'cache', 'preset'],
   async run(context) {
     const defaults = DEFAULTS[context.quick ? 'quick' : context.backend]
     const size = context.preset ?? defaults.size
@@ -99,8 +100,8 @@ export const scaling: Benchmark = {
       if (warmUp && (!stays || ranks > 1)) parameters = await measureEngine(dir, options, cells, 0)
       if (!warmUp || stays) parameters = await measureEngine(dir, options, cells, repeats, stays)
     })
-    const rates = await meter.close()
     const cells = engines.flatMap((engine) => engine.cells)
+    const rates = ratesOfCells(await meter.close(), cells)
     const rows = cells.map((cell) => rowOf(cell, cells, rates))
     return outcome(context, rows, { size, parameters, cache, rates })
   },
@@ -196,16 +197,14 @@ class RateMeter {
       return
     }
     const probe = this.#probes.get(ranks) as Probe
-    // Its threads have slept: the first run wakes them and warms their pages.
-    await probe.rate('wasm read')
     add(this.#read, ranks, await probe.rate('wasm read'))
     add(this.#multiply, ranks, await probe.rate('multiply'))
   }
 
   async close(): Promise<Rates> {
     for (const probe of this.#probes.values()) await probe.close()
-    const medians = (of: Map<Ranks, number[]>) => Object.fromEntries([...of].map(([ranks, values]) => [ranks, sampleOf(values)?.median as number]))
-    return { read: medians(this.#read), multiply: medians(this.#multiply) }
+    const fastest = (of: Map<Ranks, number[]>) => Object.fromEntries([...of].map(([ranks, values]) => [ranks, Math.max(...values)]))
+    return { read: fastest(this.#read), multiply: fastest(this.#multiply) }
   }
 }
 
@@ -213,11 +212,21 @@ function add(to: Map<Ranks, number[]>, ranks: Ranks, value: number): void {
   to.set(ranks, [...(to.get(ranks) ?? []), value])
 }
 
-/** Weights at the rate of reading, then attention at the slower of reading and multiplying. */
-function floorMs({ ranks, weightBytes, cacheBytes, operations }: Cell, { read, multiply }: Rates): number {
-  const bytes = (n: number) => n / (read[ranks] ?? 1) / 1e6
-  const flops = multiply[ranks] === undefined ? 0 : operations / multiply[ranks] / 1e6
-  return Math.max(bytes(weightBytes + cacheBytes), flops)
+/** Of all ranks together: a step reads the weights and the cached rows once. */
+function workOf({ weightBytes, cacheBytes, operations, ms }: Cell): MeasuredWork {
+  return { bytes: weightBytes + cacheBytes, operations, ms }
+}
+
+function atRanks({ read, multiply }: Rates, ranks: Ranks): FloorRates {
+  return { ...(read[ranks] !== undefined && { read: read[ranks] }), ...(multiply[ranks] !== undefined && { multiply: multiply[ranks] }) }
+}
+
+/** The probed rates, raised at each rank count to those that its cells reached. */
+function ratesOfCells(probed: Rates, cells: readonly Cell[]): Rates {
+  const counts = [...new Set(cells.map((cell) => cell.ranks))]
+  const used = counts.map((ranks) => [ranks, reachedRates(atRanks(probed, ranks), cells.filter((cell) => cell.ranks === ranks).map(workOf))] as const)
+  const pick = (of: keyof FloorRates) => Object.fromEntries(used.flatMap(([ranks, rates]) => (rates[of] === undefined ? [] : [[ranks, rates[of]]])))
+  return { read: pick('read'), multiply: pick('multiply') }
 }
 
 function rowOf(cell: Cell, all: readonly Cell[], rates: Rates): ScalingRow {
@@ -225,7 +234,7 @@ function rowOf(cell: Cell, all: readonly Cell[], rates: Rates): ScalingRow {
   const timeOf = (variant: string, ranks: number) =>
     sampleOf(all.find((c) => c.variant === variant && c.ranks === ranks && c.context === cell.context)?.ms ?? [])?.median
   const ratio = (other: number | undefined) => (ms && other !== undefined ? other / ms.median : undefined)
-  const floor = ms ? floorMs(cell, rates) : undefined
+  const floor = ms ? floorMs(workOf(cell), atRanks(rates, cell.ranks)) : undefined
   return {
     variant: cell.variant,
     ranks: cell.ranks,
@@ -301,7 +310,7 @@ function pictures(rows: readonly ScalingRow[]): Picture[] {
   return [
     {
       name: '',
-      title: 'Time of a decode step by context; dashed grey: the floor of each',
+      title: 'Time of a decode step by context',
       kind: 'lines',
       x: { title: 'cached tokens', log: true, ticks: contexts },
       y: { title: 'ms a token', log: true },

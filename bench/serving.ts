@@ -36,7 +36,7 @@ const MOST_WAITING = 100
 export const serving: Benchmark = {
   name: 'serving',
   question: 'How many requests a second does the server answer, and how late, beside llama.cpp behind a minimal server?',
-  heeds: ['peers'],
+  supports: ['peers'],
   async run(context) {
     const folder = await installedPeers(context)
     const autocannon = createRequire(join(resolve(folder), 'index.js'))('autocannon') as Autocannon

@@ -1,7 +1,8 @@
-// What do many requests at once gain? Weights are read once for all of them; from a few on arithmetic binds.
+// Throughput by concurrent requests. A step reads the weights once for all of its requests; from a few requests on, arithmetic binds.
 import { Engine } from '../src/index.js'
 import { packedBytes } from '../src/testing.js'
 import { type Benchmark, interleave, oneRankCount, type Row } from './harness/benchmark.js'
+import { floorMs, type MeasuredWork, rateText, reachedRates } from './harness/floor.js'
 import { plotted, type Sample, sampleOf } from './harness/sample.js'
 import { benchModel } from './models.js'
 import { machineRates } from './probe.js'
@@ -11,13 +12,20 @@ interface Cell {
   readonly model: string
   readonly engine: Engine
   readonly concurrent: number
+  /** Tokens/s of each round. */
   readonly rates: number[]
+}
+
+/** What one step of a cell does: all weights read once, and two operations a parameter for each request. */
+function workOf({ engine, concurrent, rates }: Cell): MeasuredWork {
+  const bytes = packedBytes(engine).shards.reduce((a, b) => a + b, 0)
+  return { bytes, operations: concurrent * 2 * engine.info.parameters, ms: rates.map((rate) => (concurrent * 1000) / rate) }
 }
 
 export const throughput: Benchmark = {
   name: 'throughput',
-  question: 'How many tokens a second does an engine make for 1 to 64 requests at once?',
-  heeds: ['ranks'],
+  question: 'How many tokens a second does an engine generate for 1 to 64 concurrent requests?',
+  supports: ['ranks'],
   async run(context) {
     const ranks = oneRankCount(context)
     const { prompt } = prompts(context.seed)
@@ -37,46 +45,47 @@ export const throughput: Benchmark = {
       await Promise.all(Array.from({ length: concurrent }, () => engine.generate(prompt(32), { maxTokens: tokens, ignoreEos: true })))
       if (!warmUp) rates.push((concurrent * tokens * 1000) / (performance.now() - start))
     })
-    const { read, multiply: peak } = await machineRates(ranks)
-    const rows = cells
-      .filter(({ rates }) => rates.length > 0)
-      .map(({ model, engine, concurrent, rates }): Row & { readonly rate: Sample } => {
-        const bytes = packedBytes(engine).shards.reduce((a, b) => a + b, 0)
-        const stepMs = Math.max(bytes / read / 1e6, (concurrent * 2 * engine.info.parameters) / peak / 1e6)
-        return { model, concurrent, rate: sampleOf(rates) as Sample, most: (concurrent * 1000) / stepMs }
-      })
+    const probed = await machineRates(ranks)
+    const timed = cells.filter(({ rates }) => rates.length > 0)
+    const used = reachedRates(probed, timed.map(workOf))
+    const rows = timed.map((cell): Row & { readonly rate: Sample } => ({
+      model: cell.model,
+      concurrent: cell.concurrent,
+      rate: sampleOf(cell.rates) as Sample,
+      limit: (cell.concurrent * 1000) / floorMs(workOf(cell), used),
+    }))
     await Promise.all(Object.values(engines).map((engine) => engine.close()))
     const of = (model: string, concurrent: number) => rows.find((r) => r.model === model && r.concurrent === concurrent)?.rate.median
     return {
-      floor: `for one request the weights at ${read.toFixed(0)} GB/s, for many the multiply-adds at ${peak.toFixed(0)} GFLOP/s (${ranks} threads); the prompt's own work is in the time and not in the floor`,
-      method: `${ranks} ranks, prompts of 32 random tokens that share nothing, ${out} tokens out (mid from 16 requests on: a quarter of that); all tokens over the time until the last request ended.`,
+      floor: `for one request the weights at ${rateText('read', probed, used)}, for many the multiply-adds at ${rateText('multiply', probed, used)} (${ranks} threads); computing the prompt is in the time and not in the floor`,
+      method: `${ranks} ranks, prompts of 32 random tokens without a common prefix, ${out} tokens out (mid from 16 requests on: a quarter of that); all tokens over the time until the last request ends.`,
       columns: [
         { key: 'model', label: 'model' },
-        { key: 'concurrent', label: 'requests at once' },
+        { key: 'concurrent', label: 'concurrent requests' },
         { key: 'rate', label: 'tokens/s', digits: 0 },
-        { key: 'most', label: 'at the floor, tokens/s', digits: 0 },
+        { key: 'limit', label: 'at the floor', unit: 'tokens/s', digits: 0 },
       ],
       rows,
       pictures: [
         {
           name: '',
-          title: 'Throughput by requests at once; dashed grey: at the floor',
+          title: 'Throughput by concurrent requests',
           kind: 'lines',
-          x: { title: 'requests at once', log: true, ticks: [1, 4, 16, 64] },
+          x: { title: 'concurrent requests', log: true, ticks: [1, 4, 16, 64] },
           y: { title: 'tokens/s', log: true },
           points: rows.map(({ model, concurrent, rate }) => ({
             x: concurrent as number,
             ...plotted(rate),
             series: model as string,
           })),
-          floor: rows.map(({ model, concurrent, most }) => ({ x: concurrent as number, y: most as number, series: model as string })),
+          floor: rows.map(({ model, concurrent, limit }) => ({ x: concurrent as number, y: limit as number, series: model as string })),
         },
       ],
       answer: Object.keys(models).flatMap((model) => {
-        const [one, most] = [of(model, 1), Math.max(...rows.filter((r) => r.model === model).map((r) => r.rate.median))]
+        const [one, best] = [of(model, 1), Math.max(...rows.filter((r) => r.model === model).map((r) => r.rate.median))]
         return one === undefined
           ? []
-          : [`${model}: ${one.toFixed(0)} tokens/s for one request, ${most.toFixed(0)} at best, ${(most / one).toFixed(1)} times that.`]
+          : [`${model}: ${one.toFixed(0)} tokens/s for one request, at best ${best.toFixed(0)}: ${(best / one).toFixed(1)} times as many.`]
       }),
     }
   },

@@ -1,6 +1,7 @@
-// How long until the first token, by length of the prompt, and when its prefix is cached?
+// Time to the first token, by the prompt's length, with and without a cached prefix.
 import { Engine } from '../src/index.js'
 import { type Benchmark, interleave, oneRankCount, type Row } from './harness/benchmark.js'
+import { floorMs, rateText, reachedRates } from './harness/floor.js'
 import { plotted, type Sample, sampleOf } from './harness/sample.js'
 import { machineRates } from './probe.js'
 import { prompts, TINY } from './traffic.js'
@@ -11,13 +12,17 @@ interface Cell {
   readonly ms: number[]
 }
 
-/** Tokens of a prompt that are its own where the rest is cached. */
+/** Tokens at a prompt's end that are not cached, where the rest is. */
 const OWN = 8
+
+function seriesOf(prefix: string): string {
+  return prefix === 'cached' ? 'prefix cached' : 'nothing cached'
+}
 
 export const ttft: Benchmark = {
   name: 'ttft',
-  question: 'How long until the first token, by length of the prompt, and when its prefix is cached?',
-  heeds: ['ranks'],
+  question: 'How long does the first token take, by length of the prompt, and when its prefix is cached?',
+  supports: ['ranks'],
   async run(context) {
     const ranks = oneRankCount(context)
     const engine = await Engine.load(TINY, { ranks, maxRunning: 4, cacheTokens: 8192 })
@@ -32,19 +37,20 @@ export const ttft: Benchmark = {
     })
     const { parameters } = engine.info
     await engine.close()
-    const { multiply: peak } = await machineRates(ranks)
-    const rows = cells
-      .filter(({ ms }) => ms.length > 0)
-      .map(({ length, prefix, ms }): Row & { readonly ms: Sample } => ({
-        length,
-        prefix,
-        ms: sampleOf(ms) as Sample,
-        floor: ((prefix === 'cached' ? OWN : length) * 2 * parameters) / peak / 1e6,
-      }))
+    const probed = { multiply: (await machineRates(ranks)).multiply }
+    const timed = cells.filter(({ ms }) => ms.length > 0)
+    const workOf = ({ length, prefix, ms }: Cell) => ({ operations: (prefix === 'cached' ? OWN : length) * 2 * parameters, ms })
+    const used = reachedRates(probed, timed.map(workOf))
+    const rows = timed.map((cell): Row & { readonly ms: Sample } => ({
+      length: cell.length,
+      prefix: cell.prefix,
+      ms: sampleOf(cell.ms) as Sample,
+      floor: floorMs(workOf(cell), used),
+    }))
     const longest = Math.max(...rows.map((r) => r.length as number))
     const [miss, hit] = (['none', 'cached'] as const).map((prefix) => rows.find((r) => r.length === longest && r.prefix === prefix)?.ms.median)
     return {
-      floor: `the multiply-adds of the tokens that are not cached at ${peak.toFixed(0)} GFLOP/s (${ranks} threads), without attention`,
+      floor: `the multiply-adds of the tokens that are not cached at ${rateText('multiply', probed, used)} (${ranks} threads), without attention`,
       method: `models/tiny, ${ranks} ranks, random prompts; cached: all but ${OWN} tokens were computed for another request before.`,
       columns: [
         { key: 'length', label: 'prompt tokens' },
@@ -56,16 +62,16 @@ export const ttft: Benchmark = {
       pictures: [
         {
           name: '',
-          title: 'Time to the first token; dashed grey: the floor',
+          title: 'Time to the first token',
           kind: 'lines',
           x: { title: 'prompt tokens', log: true, ticks: lengths },
           y: { title: 'ms', log: true },
           points: rows.map(({ length, prefix, ms }) => ({
             x: length as number,
             ...plotted(ms),
-            series: prefix === 'cached' ? 'prefix cached' : 'nothing cached',
+            series: seriesOf(prefix as string),
           })),
-          floor: rows.map(({ length, prefix, floor }) => ({ x: length as number, y: floor as number, series: prefix as string })),
+          floor: rows.map(({ length, prefix, floor }) => ({ x: length as number, y: floor as number, series: seriesOf(prefix as string) })),
         },
       ],
       answer:

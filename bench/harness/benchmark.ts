@@ -1,34 +1,34 @@
-// What a benchmark is: one question, one table under its floor, pictures, and an answer made of the numbers.
+// The interface of a benchmark: one question, one table with its floor, pictures, and an answer computed from the rows.
 import { type EngineOptions, OptionError } from '../../src/index.js'
 import type { Picture } from './pictures.js'
 import type { Sample } from './sample.js'
 
 export interface BenchOptions {
-  /** Tiny sizes, within two minutes. */
+  /** Tiny sizes: ends within two minutes. */
   readonly quick: boolean
   readonly seed: number
-  /** Interleaved repetitions, after one that warms up. */
+  /** Interleaved repetitions, after one warm-up repetition. */
   readonly rounds: number
   readonly backend: 'wasm' | 'gpu'
   /** Part of a GPU adapter's name. */
   readonly adapter: string | undefined
-  /** Of benchmarks that have these; undefined: the benchmark's own choice. */
+  /** For benchmarks that use them; undefined: the benchmark's default. */
   readonly variants: readonly string[] | undefined
   readonly ranks: readonly (1 | 2 | 4)[] | undefined
   readonly contexts: readonly number[] | undefined
   readonly cache: EngineOptions['cache'] | undefined
   readonly preset: string | undefined
-  /** Folder with node_modules/node-llama-cpp and onnxruntime-node; undefined: they are installed in a temporary one. */
+  /** Folder with node_modules/node-llama-cpp and onnxruntime-node; undefined: they are installed into a temporary folder. */
   readonly peers: string | undefined
 }
 
 export interface BenchContext extends BenchOptions {
-  /** Temporary, gone when the process is. */
+  /** Temporary folder, removed when the process exits. */
   readonly folder: string
-  /** Aborted at Ctrl-C: what was measured until then is kept. */
+  /** Aborted at Ctrl-C. The rows measured so far are kept. */
   readonly signal: AbortSignal
   readonly progress: (done: number, total: number) => void
-  /** What another benchmark left in the folder of this machine. */
+  /** Result of another benchmark in this machine's folder; undefined: none. */
   readonly earlier: (name: string) => Promise<Outcome | undefined>
 }
 
@@ -36,7 +36,7 @@ export interface Column {
   readonly key: string
   readonly label: string
   readonly unit?: string
-  /** Of numbers, behind the point. Default 1. */
+  /** Decimal places of numbers. Default 1. */
   readonly digits?: number
 }
 
@@ -44,23 +44,23 @@ export type Cell = string | number | Sample | undefined
 export type Row = Readonly<Record<string, Cell>>
 
 export interface Outcome {
-  /** What bounds it, with the numbers of this run. */
+  /** Sentence: what bounds the times, with the rates of this run. */
   readonly floor: string
   readonly method: string
   readonly columns: readonly Column[]
   readonly rows: readonly Row[]
   readonly pictures: readonly Picture[]
-  /** Sentences made of the rows; none before there are any. */
+  /** Sentences computed from the rows; empty without rows. */
   readonly answer: readonly string[]
-  /** What other benchmarks may need of it. */
+  /** Values that other benchmarks read. */
   readonly facts?: Readonly<Record<string, unknown>>
 }
 
 export interface Benchmark {
   readonly name: string
   readonly question: string
-  /** Options that it heeds, besides quick, seed and rounds; others are refused. */
-  readonly heeds: readonly (keyof BenchOptions)[]
+  /** Options that it supports, besides quick, seed and rounds; others are refused. */
+  readonly supports: readonly (keyof BenchOptions)[]
   run(context: BenchContext): Promise<Outcome>
 }
 
@@ -72,12 +72,13 @@ export function oneRankCount({ ranks }: BenchOptions): 1 | 2 | 4 {
     what: 'this benchmark takes one rank count',
     expected: '1, 2 or 4',
     actual: (ranks ?? []).join(),
-    remedy: 'Run it once for each.',
+    remedy: 'Run it once for each rank count.',
   })
 }
 
 /**
- * Measures every cell once a round, in turn, so that a busy minute hits all of them; round 0 warms up. Stops at Ctrl-C between cells.
+ * Measures every cell once in each round, so that a busy minute slows all cells alike. Round 0 is the warm-up. Stops between cells at
+ * Ctrl-C.
  */
 export async function interleave<C>(context: BenchContext, cells: readonly C[], measure: (cell: C, warmUp: boolean) => Promise<void>): Promise<void> {
   const total = cells.length * (context.rounds + 1)

@@ -1,4 +1,4 @@
-// Runs one benchmark: progress on a terminal, Ctrl-C keeps what was measured, results to the machine's folder.
+// Runs one benchmark: progress on a terminal, results into the machine's folder. Ctrl-C keeps the rows measured so far.
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { progressBar } from '../../src/commands/progress.js'
@@ -7,12 +7,20 @@ import type { Benchmark, BenchOptions } from './benchmark.js'
 import { machineFacts, machineSlug, OthersMeter } from './machine.js'
 import { type BenchResult, writeResult } from './results.js'
 
-/** out: folder under which each machine has one. */
+/**
+ * Folder of a machine's results. Quick results have folders of their own: they must not replace full ones, and a report of full results
+ * must not show them.
+ */
+export function resultsFolder(out: string, slug: string, quick: boolean): string {
+  return quick ? join(out, 'quick', slug) : join(out, slug)
+}
+
+/** out: folder that holds a folder of results for each machine. */
 export async function runBenchmark(
   benchmark: Benchmark,
   options: BenchOptions,
   command: string,
-  out: (slug: string) => string,
+  out: string,
   gpu: string | undefined,
   signal: AbortSignal,
 ): Promise<{ result: BenchResult; files: string[] }> {
@@ -20,7 +28,7 @@ export async function runBenchmark(
   const meter = new OthersMeter()
   const start = performance.now()
   const machine = machineFacts(gpu)
-  const folder = out(machineSlug(machine))
+  const folder = resultsFolder(out, machineSlug(machine), options.quick)
   const earlier = async (name: string) => {
     const text = await readFile(join(folder, `${name}.json`), 'utf8').catch(() => undefined)
     return text === undefined ? undefined : (JSON.parse(text) as BenchResult)

@@ -1,6 +1,5 @@
 // tetrad bench [name...]: lists the benchmarks, or runs some and writes their results. The benchmarks are loaded when they are wanted.
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
 import { type Command, Option } from 'commander'
 import type { Benchmark, BenchOptions } from '../../bench/harness/benchmark.js'
 import { requestOf } from '../../kernels/gpu/adapter.js'
@@ -42,7 +41,10 @@ export function addBench(program: Command): void {
     .option('--cache <format>', 'format of the cache')
     .option('--preset <size>', 'models: 2.9b, mid, small or tiny')
     .option('--peers <dir>', 'folder with node_modules/node-llama-cpp and onnxruntime-node (default: installed in a temporary one)')
-    .option('--out <dir>', 'folder of results; each machine has one in it (default: bench/results in a checkout, else tetrad-bench)')
+    .option(
+      '--out <dir>',
+      'folder of results, with a folder for each machine; quick ones in quick/ (default: bench/results in a checkout, else tetrad-bench)',
+    )
     .option('--json', 'print a line of JSON for each benchmark')
     .action(bench)
 }
@@ -62,7 +64,7 @@ async function bench(names: readonly string[], flags: BenchFlags): Promise<void>
   }
   const chosen = names.length === 1 && names[0] === 'all' ? BENCHMARKS : names.map((name) => find(BENCHMARKS, name))
   const options = benchOptions(flags)
-  for (const benchmark of chosen) checkHeeded(benchmark, options, flags)
+  for (const benchmark of chosen) checkSupported(benchmark, options, flags)
   const { runBenchmark } = await import('../../bench/harness/run.js')
   const { formatResult } = await import('../../bench/harness/results.js')
   const cards = options.adapter?.split(',') ?? []
@@ -73,7 +75,7 @@ async function bench(names: readonly string[], flags: BenchFlags): Promise<void>
   const command = `npx tetrad bench ${withoutFolders(process.argv.slice(3)).join(' ')}`
   for (const benchmark of chosen) {
     if (signal.aborted) break
-    const { result, files } = await runBenchmark(benchmark, options, command, (slug) => join(out, slug), gpu, signal)
+    const { result, files } = await runBenchmark(benchmark, options, command, out, gpu, signal)
     if (flags.json) console.log(JSON.stringify(result))
     else console.log(`${formatResult(result)}\n`)
     console.error(`written: ${files.join(', ')}`)
@@ -110,10 +112,11 @@ function integers(name: string, text: string, is: (n: number) => boolean, expect
 }
 
 /** An option that a benchmark would ignore is refused. */
-function checkHeeded({ name, heeds }: Benchmark, options: BenchOptions, { backend }: BenchFlags): void {
+function checkSupported({ name, supports }: Benchmark, options: BenchOptions, { backend }: BenchFlags): void {
   const given = (['adapter', 'variants', 'ranks', 'contexts', 'cache', 'preset', 'peers'] as const).filter((key) => options[key] !== undefined)
-  const unheeded = [...given, ...(backend === 'gpu' ? (['backend'] as const) : [])].find((key) => !heeds.includes(key))
-  if (unheeded) throw invalid(`the benchmark ${name} has no such option`, `seed, rounds, quick, out${heeds.map((h) => `, ${h}`).join('')}`, unheeded)
+  const unsupported = [...given, ...(backend === 'gpu' ? (['backend'] as const) : [])].find((key) => !supports.includes(key))
+  if (unsupported)
+    throw invalid(`the benchmark ${name} has no such option`, `seed, rounds, quick, out${supports.map((h) => `, ${h}`).join('')}`, unsupported)
 }
 
 function invalid(what: string, expected: string, actual: string): OptionError {

@@ -19,10 +19,10 @@ const run = (file: string, args: readonly string[], options: { maxBuffer?: numbe
   promisify(execFile)(file, args, { timeout: 580_000, killSignal: 'SIGKILL', ...options })
 const CLI = 'dist/src/cli.js'
 
-/** Of the one machine that a folder of results has. */
+/** Folder of quick results of the only machine in a folder of results. */
 function machineFolder(out: string): string {
-  const [name] = readdirSync(out, { withFileTypes: true }).filter((entry) => entry.isDirectory())
-  return join(out, name?.name ?? 'none')
+  const [name] = readdirSync(join(out, 'quick'), { withFileTypes: true }).filter((entry) => entry.isDirectory())
+  return join(out, 'quick', name?.name ?? 'none')
 }
 
 function resultOf(out: string, name: string): BenchResult {
@@ -75,7 +75,7 @@ test('every benchmark but those beside peers or a NATS server, quick: a table, C
   t.is(bytes('mla', 4), bytes('mla', 1))
   t.is(bytes('mla', 4) / bytes('mlra_4', 4), 3)
 
-  const { stdout: path } = await run(process.execPath, [CLI, 'bench', 'report', '--out', out])
+  const { stdout: path } = await run(process.execPath, [CLI, 'bench', 'report', '--out', join(out, 'quick')])
   const report = readFileSync(path.trim(), 'utf8')
   for (const name of names) t.true(report.includes(`## ${name}: `))
   for (const [, image] of report.matchAll(/!\[[^\]]*\]\(([^)]+)\)/g)) t.true(readFileSync(join(path.trim(), '..', image as string)).length > 0)
