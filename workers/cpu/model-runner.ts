@@ -12,7 +12,7 @@ import { COUNTERS, layoutMailbox, ROW } from '../mailbox/mailbox-layout.js'
 import { StepView } from '../mailbox/step-view.js'
 import { PhaseClock } from '../profile/phase-clock.js'
 import { type EventName, eventId, type ProfileRecorder } from '../profile/profile-recorder.js'
-import { ProfiledBackend } from '../profile/profiled-backend.js'
+import { profiledBackend } from '../profile/profiled-backend.js'
 import { type ModelShape, type RankInit, SHARDS } from '../protocol.js'
 import { StepResults } from '../sampling/step-results.js'
 import { TokenInputs } from '../token-inputs.js'
@@ -218,5 +218,5 @@ function openNoted(init: RankInit, memory: SharedMemory, layout: ModelLayout, re
     matrices.set(shard.head, 'head')
   }
   for (const rank of layout.ranks) for (const layer of rank.layers) matrices.set(layer.shared, 'shared')
-  return new ProfiledBackend(kernels, recorder, matrices)
+  return profiledBackend(kernels, recorder, matrices)
 }
