@@ -1,6 +1,7 @@
 // One shape of attention on a CPU thread: one query row over a cache of random values, in the wasm kernels.
 import type { CacheFormat, UnitGeometry } from '../kernels/backend.js'
-import { type CacheRow, cacheRow, queryScalars } from '../kernels/cache-row.js'
+import { type CacheRow, PAGE_TOKENS } from '../kernels/cache-format.js'
+import { cacheRow, queryScalars } from '../kernels/cache-formats.js'
 import { createMemory, openBackend, prepareBackend } from '../kernels/open-backend.js'
 import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
@@ -20,7 +21,6 @@ export interface CpuAttention {
   time(tokens: number): number
 }
 
-const PAGE = 64
 let compiled: WasmModule | undefined
 
 let seed = 1
@@ -36,9 +36,9 @@ export function cpuAttention({ heads, latent, rope }: AttentionWidths, tokens: n
   compiled ??= prepareBackend('wasm', bestSimdLevel(new URL('../kernels/wasm/', import.meta.url))) as WasmModule
   const rowOf = (n: number): CacheRow => cacheRow(false, format, { width: n, paddedWidth: n, keyWidth: n, valueOffset: 0 })
   const [row, ropeRow] = [rowOf(latent), rowOf(rope)]
-  const page = PAGE * row.bytes
-  const ropePage = PAGE * ropeRow.bytes
-  const pages = tokens / PAGE
+  const page = PAGE_TOKENS * row.bytes
+  const ropePage = PAGE_TOKENS * ropeRow.bytes
+  const pages = tokens / PAGE_TOKENS
   let end = 64
   const take = (bytes: number) => {
     const at = end
@@ -47,17 +47,17 @@ export function cpuAttention({ heads, latent, rope }: AttentionWidths, tokens: n
   }
   const lanes = Math.ceil(heads / 4) * 4
   const [query, ropeQuery] = [take(queryScalars(latent, lanes) * 4), take(queryScalars(rope, lanes) * 4)]
-  const [scores, values, ropeScores] = [take(PAGE * lanes * 4), take(PAGE * latent * 4), take((PAGE * lanes + 4) * 4)]
+  const [scores, values, ropeScores] = [take(PAGE_TOKENS * lanes * 4), take(PAGE_TOKENS * latent * 4), take((PAGE_TOKENS * lanes + 4) * 4)]
   const [state, z, written] = [take(3 * lanes * 4), take(heads * latent * 4), take(heads * latent * 4)]
   const [cache, ropeCache] = [take(pages * page), take(pages * ropePage)]
   const kernels = openBackend(compiled, createMemory('wasm', end))
   const source = kernels.rows(written, heads * latent)
   const fill = (base: number, of: CacheRow) => {
-    for (let i = 0; i < PAGE; i++) {
+    for (let i = 0; i < PAGE_TOKENS; i++) {
       source.row(0).set(randomRow(of.width))
       kernels.writeCacheRow(base + i * of.bytes, source, 0, of)
     }
-    for (let i = 1; i < pages; i++) kernels.copyBytes(base + i * PAGE * of.bytes, base, PAGE * of.bytes)
+    for (let i = 1; i < pages; i++) kernels.copyBytes(base + i * PAGE_TOKENS * of.bytes, base, PAGE_TOKENS * of.bytes)
   }
   fill(cache, row)
   fill(ropeCache, ropeRow)
@@ -77,9 +77,9 @@ export function cpuAttention({ heads, latent, rope }: AttentionWidths, tokens: n
     time: (n) => {
       const start = performance.now()
       kernels.beginAttention(unit, context, 0)
-      for (let i = 0; i < n / PAGE; i++) {
-        kernels.dotPage(ropeQuery, ropeCache + i * ropePage, ropeRow, ropeScores, lanes, PAGE)
-        kernels.attendPage(unit, cache + i * page, ropeScores, context, 0, PAGE)
+      for (let i = 0; i < n / PAGE_TOKENS; i++) {
+        kernels.dotPage(ropeQuery, ropeCache + i * ropePage, ropeRow, ropeScores, lanes, PAGE_TOKENS)
+        kernels.attendPage(unit, cache + i * page, ropeScores, context, 0, PAGE_TOKENS)
       }
       kernels.finishAttention(unit, context, 0)
       return performance.now() - start

@@ -3,7 +3,7 @@
 // Usage: node dist/bench/contract.js [rounds]
 import { readFileSync } from 'node:fs'
 import { matmulScratchBytes } from '../kernels/backend.js'
-import { cacheRow, queryScalars } from '../kernels/cache-row.js'
+import { cacheRow, queryScalars } from '../kernels/cache-formats.js'
 import { bufferOf, createMemory, openBackend, prepareBackend } from '../kernels/open-backend.js'
 import { packedBytes } from '../kernels/packing.js'
 import { bestSimdLevel } from '../kernels/wasm/simd-level.js'

@@ -1,8 +1,8 @@
 // One shape of attention on a GPU: its cache, its kernels, a check against float64, and its times. Pages are in shuffled order, as
 // they are in a cache that has served for a while.
 /// <reference types="@webgpu/types" />
+import { PAGE_TOKENS } from '../kernels/cache-format.js'
 import type { Dispatch } from '../kernels/gpu/program.js'
-import { PAGE } from '../kernels/gpu/wgsl/cache-rows.js'
 import { tensorAttention } from '../kernels/gpu/wgsl/tensor-attention.js'
 import { combineGroups, combineTensorParts, packQueries, slotTable } from '../kernels/gpu/wgsl/tensor-parts.js'
 import { packedQueryWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../kernels/gpu/wgsl/tensor-shape.js'
@@ -43,7 +43,7 @@ export class AttentionCase {
     const { program, context } = gpu
     this.#gpu = gpu
     this.widths = widths
-    const pages = Math.ceil(tokens / PAGE)
+    const pages = Math.ceil(tokens / PAGE_TOKENS)
     const sizes = {
       rowWidth: latent,
       keyOffset: 0,
@@ -64,13 +64,13 @@ export class AttentionCase {
       slots: Array.from({ length: heads }, (_, h) => ({ query: h * latent, rope: heads * latent + h * rope })),
       queryWidth: heads * (latent + rope),
       ropeWidth: heads * (latent + rope),
-      ropeRegion: pages * PAGE * latent,
+      ropeRegion: pages * PAGE_TOKENS * latent,
       scale: 1 / Math.sqrt(128 + rope),
       parts,
     }
     this.#pages = shuffled(pages)
     this.#queries = Float32Array.from({ length: heads * (latent + rope) }, (_, i) => 1.5 * randomF16(i + 7777))
-    this.#cache = program.buffer(pages * PAGE * (latent + rope) * 2)
+    this.#cache = program.buffer(pages * PAGE_TOKENS * (latent + rope) * 2)
     const uniform = (value: number) => program.uniform(Uint32Array.of(value, 0, 0, 0))
     this.#buffers = {
       pages: program.upload(this.#pages),
@@ -100,7 +100,7 @@ export class AttentionCase {
     const { program } = this.#gpu
     const { shape, tiling } = this
     const b = this.#buffers
-    const all = Math.ceil(tokens / PAGE)
+    const all = Math.ceil(tokens / PAGE_TOKENS)
     const pages = Math.ceil(all / shape.parts)
     const parts = Math.ceil(all / pages)
     const rows = program.upload(Uint32Array.of(table, tokens, pages, parts))
@@ -128,13 +128,13 @@ export class AttentionCase {
   async reads(tokens: number, table: number): Promise<Dispatch[]> {
     const { program } = this.#gpu
     const words = (tokens * this.bytesPerToken) / 16
-    const first = program.uniform(Uint32Array.of((table * PAGE * this.bytesPerToken) / 16, 0, 0, 0))
+    const first = program.uniform(Uint32Array.of((table * PAGE_TOKENS * this.bytesPerToken) / 16, 0, 0, 0))
     return [await program.wgsl('read', readOnly(words), [this.#cache, this.#buffers.state, first], () => [132 * 8, 1, 1])]
   }
 
   /** First pages of block tables of `tokens` that do not overlap: read in turn, they do not stay in the cache of the card. */
   tables(tokens: number): number[] {
-    const pages = Math.ceil(tokens / PAGE)
+    const pages = Math.ceil(tokens / PAGE_TOKENS)
     return Array.from({ length: Math.max(1, Math.min(16, Math.floor(this.#pages.length / pages))) }, (_, i) => i * pages)
   }
 
@@ -142,7 +142,7 @@ export class AttentionCase {
   async error(tokens: number): Promise<number> {
     const { heads, latent, rope } = this.widths
     const { context, program } = this.#gpu
-    const table = Math.max(0, this.#pages.length - Math.ceil(tokens / PAGE))
+    const table = Math.max(0, this.#pages.length - Math.ceil(tokens / PAGE_TOKENS))
     const dispatches = await this.dispatches(tokens, table)
     const poison = new Float32Array(heads * latent).fill(Number.NaN)
     context.device.queue.writeBuffer(this.#buffers.out, 0, poison)
@@ -161,7 +161,7 @@ export class AttentionCase {
     const queries = Float64Array.from({ length: latent + rope }, (_, i) =>
       q(i < latent ? head * latent + i : this.widths.heads * latent + head * rope + i - latent),
     )
-    const at = (token: number) => (this.#pages[table + Math.floor(token / PAGE)] as number) * PAGE + (token % PAGE)
+    const at = (token: number) => (this.#pages[table + Math.floor(token / PAGE_TOKENS)] as number) * PAGE_TOKENS + (token % PAGE_TOKENS)
     const scores = Float64Array.from({ length: tokens }, (_, i) => {
       let sum = 0
       const row = at(i)

@@ -5,9 +5,10 @@ import { availableParallelism, cpus } from 'node:os'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { matmulScratchBytes } from '../kernels/backend.js'
 import { bufferOf, createMemory, openBackend, prepareBackend } from '../kernels/open-backend.js'
-import { packedBytes, type WeightFormat } from '../kernels/packing.js'
+import { packedBytes } from '../kernels/packing.js'
 import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
+import type { WeightFormat } from '../kernels/weight-format.js'
 
 interface Task {
   readonly module: WasmModule

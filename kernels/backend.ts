@@ -1,5 +1,5 @@
 // What a rank may ask of a backend. One conformance suite (test/kernels/conformance.ts) runs on every implementation.
-import type { CacheFormat, CacheRow } from './cache-row.js'
+import type { CacheFormat, CacheRow } from './cache-format.js'
 import type { PackedMatrix } from './packing.js'
 import type { Rows, Scalars } from './rows.js'
 import type { WasmMemory } from './wasm/webassembly.js'

@@ -1,4 +1,4 @@
-// bfloat16 and float16 as bits. Both widen to float32 exactly; narrowing to bfloat16 rounds to nearest, ties to even.
+// bfloat16 and float16 as bits. Both widen to float32 exactly; narrowing rounds to nearest, ties to even.
 
 /** float32 bits -> bfloat16 bits. A NaN stays a NaN. */
 export function bf16FromF32Bits(bits: number): number {
@@ -6,7 +6,7 @@ export function bf16FromF32Bits(bits: number): number {
   return ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff
 }
 
-/** float32 bits -> float16 bits, to nearest, ties to even; what is too large becomes infinite. */
+/** float32 bits -> float16 bits. Values above the largest float16 become infinite. */
 export function f16FromF32Bits(bits: number): number {
   const sign = (bits >>> 16) & 0x8000
   const magnitude = bits & 0x7fffffff
@@ -14,7 +14,7 @@ export function f16FromF32Bits(bits: number): number {
   if (magnitude >= 0x47800000) return sign | 0x7c00
   const exponent = (magnitude >>> 23) - 112
   const significand = (magnitude & 0x7fffff) | 0x800000
-  // Below the smallest normal number the bits that stay are fewer.
+  // Below the smallest normal number fewer bits are kept.
   const drop = exponent > 0 ? 13 : 14 - exponent
   if (drop > 24) return sign
   const half = exponent > 0 ? (exponent << 10) + ((significand >>> 13) & 0x3ff) : significand >>> drop
@@ -43,4 +43,10 @@ export function roundToBf16(x: number): number {
   value[0] = x
   bits[0] = bf16FromF32Bits(bits[0] as number) << 16
   return value[0]
+}
+
+/** The nearest integer, ties to even. */
+export function roundHalfEven(v: number): number {
+  const r = Math.round(v)
+  return r - v === 0.5 && r % 2 !== 0 ? r - 1 : r
 }

@@ -1,17 +1,30 @@
-// Random cached values, for timing what would take long to compute.
+// Random cached values, for timing what would take long to compute: of 0.125 to 2, of either sign. None is so small that it or its
+// products are subnormal, which some processors compute a hundred times slower.
 
-/**
- * Word i of a buffer of random values of 0.125 to 2, of either sign: one float32, or two of 16 bits. None is so small that it or its
- * products are subnormal, which some processors take a hundred times as long for.
- */
-export function randomWord(i: number, format: 'f32' | 'bf16' | 'f16'): number {
-  const bits = Math.imul(i + 1, 2654435761)
-  if (format === 'f32') return float(bits, 23, 127)
-  const [exponentAt, bias] = format === 'bf16' ? [7, 127] : [10, 15]
+/** Word i of a buffer of float32. */
+export function randomFloat32(i: number): number {
+  return float(bitsOf(i), 23, 127)
+}
+
+/** Word i of a buffer of bfloat16, two in a word. */
+export function randomBf16Pair(i: number): number {
+  return pair(bitsOf(i), 7, 127)
+}
+
+/** Word i of a buffer of float16, two in a word. */
+export function randomF16Pair(i: number): number {
+  return pair(bitsOf(i), 10, 15)
+}
+
+function bitsOf(i: number): number {
+  return Math.imul(i + 1, 2654435761)
+}
+
+function pair(bits: number, exponentAt: number, bias: number): number {
   return (float(bits >> 16, exponentAt, bias) << 16) | (float((bits << 16) >> 16, exponentAt, bias) & 0xffff)
 }
 
-/** Sign and mantissa as they are; of the exponent two bits. */
+/** Sign and significand as they are; two random bits of the exponent. */
 function float(bits: number, exponentAt: number, bias: number): number {
   const exponent = bias - 3 + ((bits >>> exponentAt) & 3)
   return (bits & (2 ** exponentAt - 1)) | (exponent << exponentAt) | (bits < 0 ? -1 << (exponentAt === 23 ? 31 : 15) : 0)

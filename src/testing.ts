@@ -1,8 +1,8 @@
 // tetrad/testing: what tests of Tetrad, and of programs that use it, need to look inside. Not for production.
 import { createHash } from 'node:crypto'
 import type { CacheRow, SharedMemory } from '../kernels/backend.js'
+import { cpuCacheFormat } from '../kernels/cache-formats.js'
 import { bufferOf } from '../kernels/open-backend.js'
-import { randomWord } from '../kernels/random-values.js'
 import { type CacheRows, cacheRows } from '../workers/layout/attention-plan.js'
 import type { RankLayout } from '../workers/layout/rank-layout.js'
 import { type DispatchFacts, FAULT_KINDS, type FaultKind, PAGE_TOKENS, SITES, type Site } from '../workers/protocol.js'
@@ -79,22 +79,10 @@ function fillPages(memory: Uint8Array, { layers }: RankLayout, pages: readonly n
   }
 }
 
-/** A page of random values; of integers with scales that give values in -1..1. */
-function randomPage({ format, ...row }: CacheRow): Uint8Array {
-  const bytes = PAGE_TOKENS * row.bytes
-  if (format !== 'int8') return new Uint8Array(Int32Array.from({ length: bytes / 4 }, (_, i) => randomWord(i, format)).buffer)
-  const page = new Uint8Array(Int8Array.from({ length: bytes }, (_, i) => ((Math.imul(i + 1, 2654435761) >>> 16) % 255) - 127).buffer)
-  const view = new DataView(page.buffer)
-  for (let start = 0; start < page.length; start += row.bytes) {
-    const keys = new Int8Array(page.buffer, start, row.sumWidth)
-    view.setFloat32(start + row.scaleAt, 1 / 127, true)
-    view.setFloat32(start + row.valueScaleAt, 1 / 127, true)
-    view.setInt32(
-      start + row.scaleAt + 4,
-      keys.reduce((sum, v) => sum + v, 0),
-      true,
-    )
-  }
+/** A page of random values. */
+function randomPage(row: CacheRow): Uint8Array {
+  const page = new Uint8Array(PAGE_TOKENS * row.bytes)
+  cpuCacheFormat(row.format).fillRandom(page, row)
   return page
 }
 

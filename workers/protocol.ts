@@ -1,18 +1,18 @@
 // What crosses between the coordinator and its worker threads: types, error codes, collective names. No logic.
 
 import type { BackendName, CacheFormat, SharedMemory } from '../kernels/backend.js'
+import { PAGE_TOKENS } from '../kernels/cache-format.js'
 import type { AdapterFacts, DeviceShortage, GpuRequest, GpuSettings } from '../kernels/gpu/adapter.js'
-import type { FloatFormat, WeightFormat } from '../kernels/packing.js'
 import type { SimdLevel } from '../kernels/wasm/simd-level.js'
 import type { WasmModule } from '../kernels/wasm/webassembly.js'
+import type { FloatFormat, WeightFormat } from '../kernels/weight-format.js'
 
 /** A model is always cut into this many shards; `ranks` says how many of them a thread carries. */
 export const SHARDS = 4
 export const RANK_COUNTS = [1, 2, 4] as const
 export type RankCount = (typeof RANK_COUNTS)[number]
 
-/** Cached tokens of a page. */
-export const PAGE_TOKENS = 64
+export { PAGE_TOKENS }
 
 /** Query heads headStart..headEnd-1, which attend over one cache stream. */
 export interface AttentionUnit {
@@ -247,13 +247,18 @@ export interface MemoryName {
   readonly index: number
 }
 
+/** Types of stored elements. 'u8': a packed matrix of a converted checkpoint. */
+export type StoredType = 'f32' | 'f16' | 'bf16' | 'f64' | 'u8'
+
+export const STORED_BYTES: Readonly<Record<StoredType, number>> = { f64: 8, f32: 4, f16: 2, bf16: 2, u8: 1 }
+
 /** A block of whole rows of one tensor for a loader thread. */
 export interface LoadTask {
   readonly tensor: string
   readonly path: string
   /** As it was when the header was read; a file that changed since is not loaded. */
   readonly file: { readonly size: number; readonly mtimeMs: number; readonly ino: number }
-  readonly dtype: 'f32' | 'f16' | 'bf16' | 'f64' | 'u8'
+  readonly dtype: StoredType
   /** Byte offset of the tensor's first element. */
   readonly offset: number
   /** Undefined: row-major and contiguous. */

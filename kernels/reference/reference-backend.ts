@@ -1,11 +1,12 @@
 // The oracle: the same operations in plain float64 JavaScript over the same packed weights and pointers.
-// Written to be read. Activations, exchange slots and cache are float64; a bf16 or int8 cache rounds at the write, queries never.
+// Written to be read. Activations, exchange slots and cache are float64; a cached row is rounded to its format when it is written,
+// queries never are.
 import type { CacheFormat, CacheRow, KernelBackend, UnitGeometry } from '../backend.js'
-import { roundToBf16 } from '../float-formats.js'
-import { int8Weight, roundHalfEven } from '../int8-packing.js'
-import { type PackedMatrix, packedIndex, WEIGHT_BYTES } from '../packing.js'
+import { cpuCacheFormat } from '../cache-formats.js'
+import type { PackedMatrix } from '../packing.js'
 import { exp, log } from '../portable-math.js'
 import { Rows } from '../rows.js'
+import { WEIGHT_FORMATS } from '../weight-formats.js'
 
 const BYTES = 8
 const LOWEST = -Number.MAX_VALUE
@@ -17,30 +18,16 @@ export class ReferenceBackend implements KernelBackend {
   weightBytesRead = 0
   cacheBytesRead = 0
   readonly #f32: Float32Array
-  readonly #u32: Uint32Array
-  readonly #u16: Uint16Array
   readonly #view: DataView
-  readonly #bits = new Uint32Array(1)
-  readonly #float = new Float32Array(this.#bits.buffer)
 
   constructor(memory: SharedArrayBuffer) {
     this.scalars = new Float64Array(memory)
     this.#f32 = new Float32Array(memory)
-    this.#u32 = new Uint32Array(memory)
-    this.#u16 = new Uint16Array(memory)
     this.#view = new DataView(memory)
   }
 
   rows(ptr: number, width: number, stride = width): Rows {
     return new Rows(this.scalars, ptr, width, stride)
-  }
-
-  #weight(w: PackedMatrix, batch: number, row: number, col: number): number {
-    if (w.format === 'int8') return int8Weight(this.#view, w.ptr + batch * w.batchBytes, row, col, w.cols)
-    const bytes = WEIGHT_BYTES[w.format]
-    const index = (w.ptr + batch * w.batchBytes) / bytes + packedIndex(row, col, w.cols, w.format)
-    this.#bits[0] = w.format === 'bf16' ? (this.#u16[index] as number) << 16 : (this.#u32[index] as number)
-    return this.#float[0] as number
   }
 
   #at(rows: Rows, t: number): number {
@@ -49,11 +36,12 @@ export class ReferenceBackend implements KernelBackend {
 
   matmul(w: PackedMatrix, x: Rows, y: Rows, tokens: number, _scratch: number): void {
     const s = this.scalars
+    const { read } = WEIGHT_FORMATS[w.format]
     for (let b = 0; b < w.batch; b++) {
       for (let r = 0; r < w.rows; r++) {
         for (let t = 0; t < tokens; t++) s[this.#at(y, t) + b * w.outStride + r] = 0
         for (let k = 0; k < w.cols; k++) {
-          const weight = this.#weight(w, b, r, k)
+          const weight = read(this.#view, w.ptr + b * w.batchBytes, r, k, w.cols)
           for (let t = 0; t < tokens; t++) {
             const out = this.#at(y, t) + b * w.outStride + r
             s[out] = (s[out] as number) + weight * (s[this.#at(x, t) + b * w.inStride + k] as number)
@@ -140,19 +128,16 @@ export class ReferenceBackend implements KernelBackend {
   }
 
   gatherRow(w: PackedMatrix, row: number, dst: Rows): void {
-    for (let k = 0; k < w.cols; k++) this.scalars[dst.ptr / BYTES + k] = this.#weight(w, 0, row, k)
+    const { read } = WEIGHT_FORMATS[w.format]
+    for (let k = 0; k < w.cols; k++) this.scalars[dst.ptr / BYTES + k] = read(this.#view, w.ptr, row, k, w.cols)
   }
 
-  writeCacheRow(dst: number, src: Rows, t: number, { format, width, paddedWidth, split }: CacheRow): void {
-    const s = this.scalars
+  writeCacheRow(dst: number, src: Rows, t: number, row: CacheRow): void {
     const from = this.#at(src, t)
-    const scaleOf = (first: number, end: number) => s.subarray(from + first, from + end).reduce((most, v) => Math.max(most, Math.abs(v)), 0) / 127
-    const scales = format === 'int8' ? [scaleOf(0, Math.min(split, width)), scaleOf(Math.min(split, width), width)] : []
-    for (let i = 0; i < paddedWidth; i++) {
-      const v = i < width ? (s[from + i] as number) : 0
-      const scale = scales[i < split ? 0 : 1]
-      s[dst / BYTES + i] = scale !== undefined ? scale && roundHalfEven(v / scale) * scale : format === 'bf16' ? roundToBf16(v) : v
-    }
+    const cached = this.scalars.subarray(dst / BYTES, dst / BYTES + row.paddedWidth)
+    cached.set(this.scalars.subarray(from, from + row.width))
+    cached.fill(0, row.width)
+    cpuCacheFormat(row.format).round(cached, row)
   }
 
   copyBytes(dst: number, src: number, bytes: number): void {

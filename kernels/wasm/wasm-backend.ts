@@ -1,47 +1,13 @@
-// The WebAssembly backend: the module's exports behind KernelBackend. Owns no memory.
+// The WebAssembly backend: KernelBackend over the module's exports. Owns no memory.
 import { readFileSync } from 'node:fs'
 import type { CacheFormat, CacheRow, KernelBackend, UnitGeometry } from '../backend.js'
-import { INT8_TILE_ROWS } from '../int8-packing.js'
+import { cpuCacheFormat } from '../cache-formats.js'
 import { type PackedMatrix, TILE_ROWS } from '../packing.js'
 import { log } from '../portable-math.js'
 import { Rows } from '../rows.js'
+import { WEIGHT_FORMATS } from '../weight-formats.js'
+import type { WasmExports } from './exports.js'
 import { type WasmMemory, type WasmModule, WebAssembly } from './webassembly.js'
-
-type Kernel = (...args: number[]) => number
-
-interface Exports {
-  matmulF32: Kernel
-  matmulBf16: Kernel
-  matmulInt8: Kernel
-  rmsNorm: Kernel
-  rope: Kernel
-  swiglu: Kernel
-  gateRows: Kernel
-  combineFactors: Kernel
-  sumPartials: Kernel
-  addRows: Kernel
-  gatherRowF32: Kernel
-  gatherRowBf16: Kernel
-  cacheRowF32: Kernel
-  cacheRowBf16: Kernel
-  cacheRowInt8: Kernel
-  transposeHeads: Kernel
-  quantizeHeads: Kernel
-  dotF32: Kernel
-  dotBf16: Kernel
-  dotInt8: Kernel
-  beginAttention: Kernel
-  attendF32: Kernel
-  attendBf16: Kernel
-  attendInt8: Kernel
-  attendFactorsF32: Kernel
-  attendFactorsBf16: Kernel
-  finishAttention: Kernel
-  argmax: Kernel
-  sumOfExponentials: Kernel
-  sampleCategorical: Kernel
-  softWeights: Kernel
-}
 
 /** Compiles the module once; it crosses to worker threads by postMessage. Throws if the engine lacks WebAssembly SIMD. */
 export function compileKernels(url: URL): WasmModule {
@@ -54,14 +20,14 @@ export class WasmBackend implements KernelBackend {
   readonly scalars: Float32Array
   weightBytesRead = 0
   cacheBytesRead = 0
-  readonly #k: Exports
+  readonly #k: WasmExports
   readonly #bytes: Uint8Array
 
   constructor(module: WasmModule, memory: WasmMemory) {
     const abort = () => {
       throw new Error('a kernel called abort')
     }
-    this.#k = new WebAssembly.Instance(module, { env: { memory, abort } }).exports as unknown as Exports
+    this.#k = new WebAssembly.Instance(module, { env: { memory, abort } }).exports as unknown as WasmExports
     this.scalars = new Float32Array(memory.buffer)
     this.#bytes = new Uint8Array(memory.buffer)
   }
@@ -71,10 +37,10 @@ export class WasmBackend implements KernelBackend {
   }
 
   matmul(w: PackedMatrix, x: Rows, y: Rows, tokens: number, scratch: number): void {
-    const run = w.format === 'int8' ? this.#k.matmulInt8 : w.format === 'bf16' ? this.#k.matmulBf16 : this.#k.matmulF32
-    run(
+    const { matmul, tileRows } = WEIGHT_FORMATS[w.format]
+    this.#k[matmul](
       w.ptr,
-      Math.ceil(w.rows / (w.format === 'int8' ? INT8_TILE_ROWS : TILE_ROWS)),
+      Math.ceil(w.rows / tileRows),
       w.cols,
       x.ptr,
       x.strideBytes,
@@ -123,15 +89,14 @@ export class WasmBackend implements KernelBackend {
   }
 
   gatherRow(w: PackedMatrix, row: number, dst: Rows): void {
-    const bf16 = w.format === 'bf16'
-    const tile = w.ptr + (row >> 5) * w.cols * TILE_ROWS * (bf16 ? 2 : 4)
-    ;(bf16 ? this.#k.gatherRowBf16 : this.#k.gatherRowF32)(tile, row & 31, w.cols, dst.ptr)
+    const { gatherRow, blockBytes } = WEIGHT_FORMATS[w.format]
+    if (!gatherRow) throw new RangeError(`a row of ${w.format} weights cannot be gathered`)
+    const tile = w.ptr + (row >> 5) * w.cols * blockBytes
+    this.#k[gatherRow](tile, row % TILE_ROWS, w.cols, dst.ptr)
   }
 
   writeCacheRow(dst: number, src: Rows, t: number, row: CacheRow): void {
-    const from = src.ptr + t * src.strideBytes
-    if (row.format === 'int8') this.#k.cacheRowInt8(dst, from, row.width, row.paddedWidth, row.sumWidth, row.split)
-    else (row.format === 'bf16' ? this.#k.cacheRowBf16 : this.#k.cacheRowF32)(dst, from, row.width, row.paddedWidth)
+    cpuCacheFormat(row.format).write(this.#k, dst, src.ptr + t * src.strideBytes, row)
   }
 
   copyBytes(dst: number, src: number, bytes: number): void {
@@ -139,15 +104,12 @@ export class WasmBackend implements KernelBackend {
   }
 
   loadQueries(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number, format: CacheFormat): void {
-    const load = format === 'int8' ? this.#k.quantizeHeads : this.#k.transposeHeads
-    load(dst, src.ptr + t * src.strideBytes, headStride * 4, heads, lanes, n)
+    this.#k[cpuCacheFormat(format).loadQueries](dst, src.ptr + t * src.strideBytes, headStride * 4, heads, lanes, n)
   }
 
   dotPage(query: number, page: number, row: CacheRow, out: number, lanes: number, tokens: number): void {
-    const { format, bytes, keyWidth } = row
-    if (format === 'int8') this.#k.dotInt8(query, page, bytes, row.scaleAt, Math.ceil(keyWidth / 4), out, lanes, tokens)
-    else (format === 'bf16' ? this.#k.dotBf16 : this.#k.dotF32)(query, page, bytes, keyWidth, out, lanes, tokens)
-    this.cacheBytesRead += bytes * tokens
+    cpuCacheFormat(row.format).dot(this.#k, query, page, row, out, lanes, tokens)
+    this.cacheBytesRead += row.bytes * tokens
   }
 
   beginAttention(unit: UnitGeometry, z: Rows, t: number): void {
@@ -155,91 +117,8 @@ export class WasmBackend implements KernelBackend {
   }
 
   attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void {
-    const { row, factors } = unit
-    if (factors) return this.#attendFactors(unit, factors, page, shared, z, t, tokens)
-    if (row.format === 'int8') return this.#attendInt8(unit, page, shared, z, t, tokens)
-    const bf16 = row.format === 'bf16'
-    ;(bf16 ? this.#k.attendBf16 : this.#k.attendF32)(
-      unit.query,
-      page,
-      row.keyWidth,
-      page + unit.valueOffset * (bf16 ? 2 : 4),
-      unit.valueWidth,
-      row.bytes,
-      shared === 0 ? 0 : shared + unit.sharedOffset * 4,
-      unit.sharedLanes * 4,
-      unit.scale,
-      unit.scores,
-      unit.state,
-      z.ptr + t * z.strideBytes,
-      unit.valueWidth * 4,
-      unit.heads,
-      unit.lanes,
-      tokens,
-    )
-    this.cacheBytesRead += row.bytes * tokens
-  }
-
-  #attendInt8(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void {
-    const { row } = unit
-    this.#k.attendInt8(
-      unit.query,
-      page,
-      row.keyWidth,
-      page + unit.valueOffset,
-      unit.valueWidth,
-      row.bytes,
-      row.scaleAt,
-      row.valueScaleAt,
-      shared === 0 ? 0 : shared + unit.sharedOffset * 4,
-      unit.sharedLanes * 4,
-      unit.scale,
-      unit.values,
-      unit.scores,
-      unit.state,
-      z.ptr + t * z.strideBytes,
-      unit.valueWidth * 4,
-      unit.heads,
-      unit.lanes,
-      tokens,
-    )
-    this.cacheBytesRead += row.bytes * tokens
-  }
-
-  #attendFactors(
-    unit: UnitGeometry,
-    factors: NonNullable<UnitGeometry['factors']>,
-    page: number,
-    coefficients: number,
-    z: Rows,
-    t: number,
-    tokens: number,
-  ): void {
-    const { row } = unit
-    const bf16 = row.format === 'bf16'
-    const bytes = bf16 ? 2 : 4
-    ;(bf16 ? this.#k.attendFactorsBf16 : this.#k.attendFactorsF32)(
-      unit.query,
-      page,
-      row.keyWidth,
-      page + unit.valueOffset * bytes,
-      unit.valueWidth,
-      factors.valueStride * bytes,
-      row.bytes,
-      factors.rank,
-      coefficients,
-      factors.row.bytes,
-      unit.scale,
-      factors.dots,
-      unit.scores,
-      unit.state,
-      z.ptr + t * z.strideBytes,
-      unit.valueWidth * 4,
-      unit.heads,
-      unit.lanes,
-      tokens,
-    )
-    this.cacheBytesRead += (row.bytes + factors.row.bytes) * tokens
+    cpuCacheFormat(unit.row.format).attend(this.#k, unit, page, shared, z.ptr + t * z.strideBytes, tokens)
+    this.cacheBytesRead += (unit.row.bytes + (unit.factors?.row.bytes ?? 0)) * tokens
   }
 
   finishAttention(unit: UnitGeometry, z: Rows, t: number): void {

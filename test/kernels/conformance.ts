@@ -1,7 +1,8 @@
 // What every backend must do, against float64 arithmetic written out here. Widths are odd on purpose.
 import type { TestFn } from 'ava'
 import { type BackendName, type CacheFormat, matmulScratchBytes, type UnitGeometry } from '../../kernels/backend.js'
-import { type CacheRow, cacheRow, queryScalars } from '../../kernels/cache-row.js'
+import type { CacheRow } from '../../kernels/cache-format.js'
+import { cacheRow, queryScalars } from '../../kernels/cache-formats.js'
 import { roundToBf16 } from '../../kernels/float-formats.js'
 import { paddedRows } from '../../kernels/packing.js'
 import type { SimdLevel } from '../../kernels/wasm/simd-level.js'

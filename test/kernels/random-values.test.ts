@@ -1,11 +1,12 @@
 import test from 'ava'
-import { randomWord } from '../../kernels/random-values.js'
+import { randomBf16Pair, randomF16Pair, randomFloat32 } from '../../kernels/random-values.js'
 
 const COUNT = 4096
+const WORDS = { f32: randomFloat32, bf16: randomBf16Pair, f16: randomF16Pair }
 
 /** Values of a buffer of words. */
 function values(format: 'f32' | 'bf16' | 'f16'): number[] {
-  const words = Int32Array.from({ length: COUNT }, (_, i) => randomWord(i, format))
+  const words = Int32Array.from({ length: COUNT }, (_, i) => WORDS[format](i))
   if (format === 'f32') return [...new Float32Array(words.buffer)]
   const halves = [...new Uint16Array(words.buffer)]
   if (format === 'bf16') return [...new Float32Array(Uint32Array.from(halves, (half) => half << 16).buffer)]

@@ -1,9 +1,8 @@
 // The order of every sum in the wasm kernels is part of the interface. Here it is, in Math.fround, bit for bit.
 import test from 'ava'
 import { type CacheFormat, matmulScratchBytes, type UnitGeometry } from '../../kernels/backend.js'
-import { cacheRow, queryScalars } from '../../kernels/cache-row.js'
-import { roundToBf16 } from '../../kernels/float-formats.js'
-import { roundHalfEven } from '../../kernels/int8-packing.js'
+import { cacheRow, queryScalars } from '../../kernels/cache-formats.js'
+import { roundHalfEven, roundToBf16 } from '../../kernels/float-formats.js'
 import { paddedRows } from '../../kernels/packing.js'
 import { bestSimdLevel, SIMD_LEVELS, type SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { randomNumbers } from '../support/fixtures.js'

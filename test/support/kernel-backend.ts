@@ -1,11 +1,12 @@
 // Kernels over fresh memory, and plain arrays in and out of it.
 import type { BackendName, KernelBackend } from '../../kernels/backend.js'
 import { bf16FromF32Bits } from '../../kernels/float-formats.js'
-import { packInt8 } from '../../kernels/int8-packing.js'
 import { bufferOf, createMemory, openBackend, prepareBackend } from '../../kernels/open-backend.js'
-import { type PackedMatrix, packedBytes, packRectangle, type WeightFormat } from '../../kernels/packing.js'
+import { type PackedMatrix, packedBytes } from '../../kernels/packing.js'
 import type { Rows } from '../../kernels/rows.js'
 import type { SimdLevel } from '../../kernels/wasm/simd-level.js'
+import type { WeightFormat } from '../../kernels/weight-format.js'
+import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 
 export class TestBackend {
   readonly kernels: KernelBackend
@@ -55,13 +56,9 @@ export class TestBackend {
     for (const [b, matrix] of values.entries()) {
       const source = new Uint32Array(Float32Array.from(matrix.flat()).buffer)
       const at = ptr + b * batchBytes
-      const whole = { row: 0, rows, col: 0, cols }
-      if (format === 'int8') {
-        packInt8(new Uint8Array(this.buffer, at, batchBytes), cols, source, cols, whole, 0, 0, false)
-        continue
-      }
-      const target = format === 'bf16' ? new Uint16Array(this.buffer, at, batchBytes / 2) : new Uint32Array(this.buffer, at, batchBytes / 4)
-      packRectangle(target, cols, source, cols, whole, 0, 0, false)
+      const rectangle = { row: 0, rows, col: 0, cols }
+      const placement = { source, sourceCols: cols, rectangle, packedCols: cols, packedRow: 0, packedCol: 0, transposed: false }
+      WEIGHT_FORMATS[format].packElements(this.buffer, at, placement)
     }
     return { ptr, rows, cols, format, batch: values.length, batchBytes, inStride, outStride, bytes: batchBytes * values.length }
   }

@@ -1,10 +1,10 @@
 // Tiles packed by the kernels against the same rectangles packed element by element.
 import test from 'ava'
 import { bf16FromF32Bits, f16FromF32Bits, f32BitsFromF16 } from '../../kernels/float-formats.js'
-import { int8Weight, packInt8 } from '../../kernels/int8-packing.js'
 import { prepareBackend } from '../../kernels/open-backend.js'
-import { packedBytes, packRectangle, type WeightFormat } from '../../kernels/packing.js'
+import { packedBytes } from '../../kernels/packing.js'
 import type { WasmModule } from '../../kernels/wasm/webassembly.js'
+import { WEIGHT_FORMAT_NAMES, WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 import { BlockPacker } from '../../workers/loading/block-packer.js'
 import type { LoadTask, MatrixPiece } from '../../workers/protocol.js'
 import { randomNumbers } from '../support/fixtures.js'
@@ -23,7 +23,7 @@ function stored(dtype: LoadTask['dtype'], values: readonly number[]): { bytes: U
 const base = { tensor: 'w', path: '', file: { size: 0, mtimeMs: 0, ino: 0 }, offset: 0, strided: undefined, vectors: [], direct: undefined }
 
 for (const dtype of ['bf16', 'f16', 'f32', 'f64'] as const) {
-  for (const format of ['bf16', 'f32', 'int8'] as const satisfies readonly WeightFormat[]) {
+  for (const format of WEIGHT_FORMAT_NAMES) {
     test(`${dtype} blocks to ${format} tiles: any rows, columns, cuts and transposes are what packing by element gives`, (t) => {
       const next = randomNumbers(dtype.length * 100 + format.length)
       const packer = new BlockPacker(module)
@@ -38,8 +38,8 @@ for (const dtype of ['bf16', 'f16', 'f32', 'f64'] as const) {
         const values = Array.from({ length: rows * cols }, () => (next() - 0.5) * 10 ** (next() * 6 - 4))
         const { bytes, bits } = stored(dtype, values.slice(firstRow * cols, (firstRow + blockRows) * cols))
         for (const transposed of [false, true]) {
-          // A block of a transposed int8 piece begins with a block of its columns.
-          if (transposed && format === 'int8' && (firstRow - row) % 32 > 0) continue
+          // The loader cuts transposed pieces at whole blocks of columns only.
+          if (transposed && (firstRow - row) % WEIGHT_FORMATS[format].blockColumns > 0) continue
           const packedCols = transposed ? pieceRows : pieceCols
           const packedRows = packedRow + (transposed ? pieceCols : pieceRows)
           const size = packedBytes(packedRows, packedCols, format) + 64
@@ -64,19 +64,9 @@ for (const dtype of ['bf16', 'f16', 'f32', 'f64'] as const) {
 
           const expected = new SharedArrayBuffer(size)
           const first = Math.max(row, firstRow)
-          const area = { row: first - firstRow, rows: Math.min(row + pieceRows, firstRow + blockRows) - first, col, cols: pieceCols }
-          const at = [packedRow + (transposed ? 0 : first - row), transposed ? first - row : 0] as const
-          if (format === 'int8') packInt8(new Uint8Array(expected, 64), packedCols, bits, cols, area, ...at, transposed)
-          else
-            packRectangle(
-              format === 'bf16' ? new Uint16Array(expected, 64) : new Uint32Array(expected, 64),
-              packedCols,
-              bits,
-              cols,
-              area,
-              ...at,
-              transposed,
-            )
+          const rectangle = { row: first - firstRow, rows: Math.min(row + pieceRows, firstRow + blockRows) - first, col, cols: pieceCols }
+          const to = { packedCols, packedRow: packedRow + (transposed ? 0 : first - row), packedCol: transposed ? first - row : 0, transposed }
+          WEIGHT_FORMATS[format].packElements(expected, 64, { source: bits, sourceCols: cols, rectangle, ...to })
           t.deepEqual(Buffer.from(target), Buffer.from(expected), `${rows} x ${cols}${transposed ? ' transposed' : ''}`)
         }
       }
@@ -97,18 +87,24 @@ test('values that are not finite are found at their place, in every type', (t) =
   }
 })
 
-test('an int8 weight is within half a step of what it was, and zeros stay zeros', (t) => {
-  const next = randomNumbers(8)
-  const [rows, cols] = [20, 70]
-  const values = Float32Array.from({ length: rows * cols }, (_, i) => (i < cols ? 0 : next() - 0.5))
-  const target = new Uint8Array(packedBytes(rows, cols, 'int8'))
-  packInt8(target, cols, new Uint32Array(values.buffer), cols, { row: 0, rows, col: 0, cols }, 0, 0, false)
-  const view = new DataView(target.buffer)
-  for (let r = 0; r < rows; r++) {
-    for (let c = 0; c < cols; c++) {
-      const block = Array.from(values.subarray(r * cols + (c & ~31), r * cols + Math.min(cols, (c & ~31) + 32)), Math.abs)
-      const error = Math.abs(int8Weight(view, 0, r, c, cols) - (values[r * cols + c] as number))
-      t.true(error <= (Math.max(...block) / 254) * 1.0001)
+for (const format of WEIGHT_FORMAT_NAMES) {
+  test(`a packed ${format} weight is within the tolerance of its format, and zeros stay zeros`, (t) => {
+    const { packElements, read, tolerance, blockColumns } = WEIGHT_FORMATS[format]
+    const next = randomNumbers(8)
+    const [rows, cols] = [40, 70]
+    const values = Float32Array.from({ length: rows * cols }, (_, i) => (i < cols ? 0 : next() - 0.5))
+    const memory = new ArrayBuffer(packedBytes(rows, cols, format))
+    const rectangle = { row: 0, rows, col: 0, cols }
+    const to = { packedCols: cols, packedRow: 0, packedCol: 0, transposed: false }
+    packElements(memory, 0, { source: new Uint32Array(values.buffer), sourceCols: cols, rectangle, ...to })
+    const view = new DataView(memory)
+    for (let r = 0; r < rows; r++) {
+      for (let c = 0; c < cols; c++) {
+        const first = c - (c % blockColumns)
+        const block = Array.from(values.subarray(r * cols + first, r * cols + Math.min(cols, first + blockColumns)), Math.abs)
+        const error = Math.abs(read(view, 0, r, c, cols) - (values[r * cols + c] as number))
+        t.true(error <= Math.max(...block) * tolerance * 1.0001)
+      }
     }
-  }
-})
+  })
+}

@@ -1,7 +1,8 @@
 // Attention of a rank on its device, as numbers: groups of heads for each kernel, how contexts are cut into parts, and where every
 // head's result lies. A function of the model's shape, the plan and the rank.
+
+import { gpuCacheFormat } from '../../kernels/cache-formats.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
-import { gpuCacheFormat } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { type FlashShape, HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { MOST_HEADS, packedValueWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { cacheWidth, contextWidth, rankUnits, streamsOf, unitsOf } from '../layout/attention-plan.js'
@@ -60,7 +61,7 @@ export function planAttention(
     ropeRowWidth: cacheWidth(a.sharedRopeDim),
   }
   const onTensorCores =
-    adapter.tensorCores && run.cache === 'f16' && !a.factors
+    adapter.tensorCores && gpuCacheFormat(run.cache).tensorCores && !a.factors
       ? planTensorAttention({ ...widths, valueWidth: a.stream.valueWidth }, mostHeads, adapter.workgroupStorage)
       : undefined
   const groupHeads = onTensorCores?.groupHeads ?? 1

@@ -1,10 +1,11 @@
 // Copies of cached rows from page to page, which a step begins with where sequences share part of a page.
 /// <reference types="@webgpu/types" />
 import type { Program } from '../../kernels/gpu/program.js'
-import { cacheBytes, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
+import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { cacheWidth } from '../layout/attention-plan.js'
 import { COPY } from '../mailbox/mailbox-layout.js'
 import type { StepView } from '../mailbox/step-view.js'
+import { PAGE_TOKENS } from '../protocol.js'
 import type { GpuBuffers } from './buffers.js'
 import type { GpuPlan } from './plan.js'
 
@@ -18,7 +19,7 @@ export class CacheCopies {
     const { a, lanes, regions } = plan
     this.#plan = plan
     this.#b = buffers
-    this.#between = program.buffer(PAGE * 4 * Math.max(regions.streamRow, cacheWidth(a.sharedRopeDim), 2 * (a.factors?.rank ?? 0) * lanes))
+    this.#between = program.buffer(PAGE_TOKENS * 4 * Math.max(regions.streamRow, cacheWidth(a.sharedRopeDim), 2 * (a.factors?.rank ?? 0) * lanes))
   }
 
   record(encoder: GPUCommandEncoder, step: StepView): void {
@@ -29,7 +30,7 @@ export class CacheCopies {
       const to = step.copy(i, COPY.to)
       const rows = step.copy(i, COPY.rows)
       const copy = (cache: GPUBuffer, region: number, width: number) => {
-        const at = (page: number) => (region + page * PAGE * width) * scalar
+        const at = (page: number) => (region + page * PAGE_TOKENS * width) * scalar
         if (width === 0) return
         encoder.copyBufferToBuffer(cache, at(from), this.#between, 0, rows * width * scalar)
         encoder.copyBufferToBuffer(this.#between, 0, cache, at(to), rows * width * scalar)

@@ -1,14 +1,15 @@
 // Pages of a layer's cache out of the device and back, for snapshots. Between steps or beside them: whoever asks holds the pages.
 /// <reference types="@webgpu/types" />
 import type { GpuContext } from '../../kernels/gpu/context.js'
-import { cacheBytes, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
+import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { cacheWidth } from '../layout/attention-plan.js'
+import { PAGE_TOKENS } from '../protocol.js'
 import type { GpuPlan } from './plan.js'
 
 /** First byte and bytes of a page, of each stream, of the rope keys and of the coefficients. */
 function regionsOf({ a, regions, streamCount, format, lanes }: GpuPlan): { readonly at: number; readonly pageBytes: number }[] {
   const scalar = cacheBytes(format)
-  const region = (at: number, width: number) => ({ at: at * scalar, pageBytes: PAGE * width * scalar })
+  const region = (at: number, width: number) => ({ at: at * scalar, pageBytes: PAGE_TOKENS * width * scalar })
   return [
     ...Array.from({ length: streamCount }, (_, k) => region(k * regions.stream, regions.streamRow)),
     region(regions.rope, cacheWidth(a.sharedRopeDim)),

@@ -13,9 +13,9 @@ import {
   tileProducts,
 } from '../../kernels/gpu/portable-kernels.js'
 import type { Command, Dispatch, ProgramParts, RowCopies, RowSet, Shaped } from '../../kernels/gpu/program.js'
-import { PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { TILE_ROWS } from '../../kernels/packing.js'
 import { cacheWidth } from '../layout/attention-plan.js'
+import { PAGE_TOKENS } from '../protocol.js'
 import type { GpuBuffers } from './buffers.js'
 import type { CacheWrite, KernelSet, Product, RmsNorm } from './kernel-set.js'
 import type { GpuPlan } from './plan.js'
@@ -55,7 +55,7 @@ export class GpuJsKernels implements KernelSet {
     this.#inputs = inputs
     this.#squares = program.tensor(CHUNKS, plan.stepRows)
     this.#heads = { buffer: program.upload(headTable(plan)), dims: [4, plan.flash.outHeads] }
-    this.#tokens = Math.ceil(contextTokens / PAGE) * PAGE
+    this.#tokens = Math.ceil(contextTokens / PAGE_TOKENS) * PAGE_TOKENS
     const rowBytes = this.#tokens * plan.flash.outHeads * 4
     // 16 rows are a multiple of 256 bytes, as offsets of outputs must be.
     this.#rowGroup = Math.min(plan.stepRows, Math.max(16, Math.floor(SCORE_BYTES / rowBytes / 16) * 16))

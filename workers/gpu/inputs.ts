@@ -3,9 +3,9 @@
 /// <reference types="@webgpu/types" />
 
 import type { Program, Shaped } from '../../kernels/gpu/program.js'
-import { PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { ROW } from '../mailbox/mailbox-layout.js'
 import type { StepView } from '../mailbox/step-view.js'
+import { PAGE_TOKENS } from '../protocol.js'
 import type { StepResults } from '../sampling/step-results.js'
 import type { TokenInputs } from '../token-inputs.js'
 import type { GpuBuffers } from './buffers.js'
@@ -87,8 +87,8 @@ export class GpuInputs {
   /** Row of the cache that row t of the step writes. */
   cacheRow(t: number): number {
     const position = (this.#rows[4 * t + 1] as number) - 1
-    const page = this.#tables[(this.#rows[4 * t] as number) + Math.floor(position / PAGE)] as number
-    return page * PAGE + (position % PAGE)
+    const page = this.#tables[(this.#rows[4 * t] as number) + Math.floor(position / PAGE_TOKENS)] as number
+    return page * PAGE_TOKENS + (position % PAGE_TOKENS)
   }
 
   #writeRow(t: number, slot: number, length: number): void {
@@ -105,7 +105,7 @@ export class GpuInputs {
     }
     this.mostParts = Math.max(this.mostParts, parts)
     this.nextParts = Math.max(this.nextParts, parts, this.#plan.partsOf(length + 1).parts)
-    this.#updateTable(slot, Math.ceil(length / PAGE))
+    this.#updateTable(slot, Math.ceil(length / PAGE_TOKENS))
     this.cacheBytesRead += length * this.#plan.cacheBytesPerToken
   }
 

@@ -1,12 +1,15 @@
 // What a rank computes on its device, as numbers: where columns, regions of the cache, heads and tiles are. A pure function of the
 // model's shape, the plan and the rank; no device is needed to know it.
 import type { SharedMemory } from '../../kernels/backend.js'
+import type { GpuCacheFormat } from '../../kernels/cache-format.js'
+import { gpuCacheFormat } from '../../kernels/cache-formats.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
-import { type GpuCacheFormat, gpuCacheFormat, PAGE } from '../../kernels/gpu/wgsl/cache-rows.js'
+import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { CACHE_SLACK, type FlashShape } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { tileBytes } from '../../kernels/gpu/wgsl/packed-matmul.js'
 import type { TensorShape, TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
-import type { WeightFormat } from '../../kernels/packing.js'
+import type { WeightFormat } from '../../kernels/weight-format.js'
+import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 import {
   cacheWidth,
   isLocal,
@@ -21,7 +24,7 @@ import {
 import { cut, part } from '../layout/cuts.js'
 import type { ModelLayout } from '../layout/model-layout.js'
 import type { RankLayout } from '../layout/rank-layout.js'
-import { type AttentionShape, type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
+import { type AttentionShape, type ModelShape, PAGE_TOKENS, type RunPlan, SHARDS } from '../protocol.js'
 import { type CacheRegions, planAttention } from './attention-plan.js'
 import { type GpuLayerPlan, planTiles, type TilePlan } from './tiles.js'
 
@@ -98,11 +101,11 @@ export class GpuPlan {
     this.weights = plan.weights
     this.wordsPerColumn = tileBytes(plan.weights, 1) / 16
     this.portable = plan.gpu?.kernels === 'gpu.js' || adapter.workgroupThreads < WGSL_THREADS || adapter.workgroupStorage < WGSL_STORAGE
-    if (this.portable && (plan.cache !== 'f32' || plan.weights === 'int8')) {
+    this.format = gpuCacheFormat(plan.cache)
+    if (this.portable && !(this.format.gpuJs && WEIGHT_FORMATS[plan.weights].floatTiles)) {
       const lacks = `${adapter.workgroupThreads} threads and ${adapter.workgroupStorage} bytes a workgroup`
       throw new Error(`gpu.js kernels (this adapter has ${lacks}) need an f32 cache and f32 or bf16 weights, not ${plan.cache} and ${plan.weights}`)
     }
-    this.format = gpuCacheFormat(plan.cache)
     // Planes of a buffer begin at multiples of 256 bytes, as offsets must.
     this.stepRows = Math.ceil(plan.stepRows / 64) * 64
     this.local = isLocal(a)
@@ -138,7 +141,7 @@ export class GpuPlan {
     const coefficients = own.map((s) => take(a.factors ? 2 * a.factors.rank * headsOf(s) : 0))
     this.columns = { queryA: 0, streams: streamsAt, ropeKey, gate, queryB: queryBAt, coefficients, width: end }
 
-    const rows = plan.pages * PAGE
+    const rows = plan.pages * PAGE_TOKENS
     const streamRow = streamRowWidth(a)
     const rope = streams.length * rows * streamRow
     const coefficientRegion = rope + rows * cacheWidth(a.sharedRopeDim)
@@ -167,7 +170,7 @@ export class GpuPlan {
 
     this.headPlaces = this.#headPlaces(placed)
     this.coefficientPlaces = this.#coefficientPlaces()
-    const scalar = this.format === 'f32' ? 4 : 2
+    const scalar = cacheBytes(this.format)
     this.cacheBytesPerToken = shape.layers * scalar * (units.length * streamRow + cacheWidth(a.sharedRopeDim) + coefficientRow)
   }
 
@@ -212,7 +215,7 @@ export class GpuPlan {
 
   /** Pages of a part and parts of a row that attends to `length` tokens: a function of the length alone. */
   partsOf(length: number): { readonly pages: number; readonly parts: number } {
-    const all = Math.ceil(length / PAGE)
+    const all = Math.ceil(length / PAGE_TOKENS)
     const pages = Math.ceil(all / this.parts)
     return { pages, parts: Math.ceil(all / pages) }
   }

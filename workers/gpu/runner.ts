@@ -7,7 +7,6 @@ import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import type { GpuContext } from '../../kernels/gpu/context.js'
 import { type Command, Program } from '../../kernels/gpu/program.js'
 import { bufferOf, openBackend } from '../../kernels/open-backend.js'
-import { randomWord } from '../../kernels/random-values.js'
 import type { Rows } from '../../kernels/rows.js'
 import type { Collectives } from '../collectives/collectives.js'
 import { type Exchange, openExchange, perShard } from '../collectives/exchange.js'
@@ -294,7 +293,7 @@ export class GpuRunner {
   /** Random values in every row of the cache. */
   async fillCache(): Promise<void> {
     const { queue } = this.#program.device
-    const words = Int32Array.from({ length: 1 << 18 }, (_, i) => randomWord(i, this.#plan.format))
+    const words = Int32Array.from({ length: 1 << 18 }, (_, i) => this.#plan.format.randomWord(i))
     for (const cache of this.#b.caches) {
       for (let at = 0; at < cache.size; at += words.byteLength) queue.writeBuffer(cache, at, words, 0, Math.min(words.length, (cache.size - at) / 4))
       queue.submit([])

@@ -6,6 +6,7 @@ import type { Program, ProgramParts } from '../../kernels/gpu/program.js'
 import { TILE_WORDS, tileBytes, tileRows } from '../../kernels/gpu/wgsl/packed-matmul.js'
 import { bufferOf } from '../../kernels/open-backend.js'
 import type { PackedMatrix } from '../../kernels/packing.js'
+import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 
 const CHUNK = 4 << 20
 /** A column of 32 rows of f32: matrices begin at whole columns. */
@@ -30,15 +31,18 @@ export class WeightBuffer {
 
   /** Copies all matrices to a new device buffer; `asFloats`: bf16 becomes f32 on the way. */
   upload(program: Program, asFloats: boolean): GPUBuffer {
-    const widen = asFloats && [...this.#placed.keys()].some((matrix) => matrix.format === 'bf16')
-    const buffer = program.buffer(this.#bytes * (widen ? 2 : 1))
+    const [first] = this.#placed.keys()
+    // All matrices of a buffer have one format.
+    const floats = asFloats && first ? WEIGHT_FORMATS[first.format].floatTiles : undefined
+    const buffer = program.buffer(this.#bytes * (floats?.scale ?? 1))
     const staging = new Uint8Array(Math.min(CHUNK, Math.max(16, this.#bytes)))
     for (const [matrix, { at, memory }] of this.#placed) {
       const from = new Uint8Array(bufferOf(memory), matrix.ptr, matrix.bytes)
       for (let done = 0; done < matrix.bytes; done += staging.length) {
         const part = from.subarray(done, done + staging.length)
         staging.set(part)
-        if (widen) program.device.queue.writeBuffer(buffer, 2 * (at + done), floatsOf(new Uint32Array(staging.buffer, 0, part.length / 4)))
+        const words = new Uint32Array(staging.buffer, 0, part.length / 4)
+        if (floats) program.device.queue.writeBuffer(buffer, floats.scale * (at + done), floats.widen(words))
         else program.device.queue.writeBuffer(buffer, at + done, staging, 0, Math.ceil(part.length / 4) * 4)
       }
     }
@@ -62,17 +66,6 @@ export class WeightBuffer {
       return [word, x, y + tile * height, matrix.cols, Math.min(height, matrix.rows - tile * height)]
     })
   }
-}
-
-/** Packed bf16 as f32: of each 4 words the low halves, then the high ones, are 8 rows in order. */
-function floatsOf(words: Uint32Array): Uint32Array<ArrayBuffer> {
-  const floats = new Uint32Array(words.length * 2)
-  for (let i = 0; i < words.length; i++) {
-    const at = (i - (i % 4)) * 2 + (i % 4)
-    floats[at] = (words[i] as number) << 16
-    floats[at + 4] = (words[i] as number) & 0xffff0000
-  }
-  return floats
 }
 
 /** A table of tiles on the device. */

@@ -1,6 +1,7 @@
 // Which heads, streams and units a shard or a rank has, and how wide cached rows are: pure functions of the attention's
 // shape. Shards own what only they use; what several shards use lives once in each rank that needs it.
-import { type CacheRow, cacheRow } from '../../kernels/cache-row.js'
+import type { CacheRow } from '../../kernels/cache-format.js'
+import { cacheRow } from '../../kernels/cache-formats.js'
 import { type AttentionShape, type AttentionUnit, type RankCount, type RunPlan, SHARDS } from '../protocol.js'
 
 export interface HeadRange {

@@ -1,6 +1,6 @@
 // Where what a rank holds of its own lies in its memory: norms, replicated rows, activations, its part of the cache.
 import { matmulScratchBytes } from '../../kernels/backend.js'
-import { queryScalars } from '../../kernels/cache-row.js'
+import { CACHE_FORMATS, queryScalars } from '../../kernels/cache-formats.js'
 import { scalarBytes } from '../../kernels/open-backend.js'
 import { type PackedMatrix, packedBytes, paddedRows } from '../../kernels/packing.js'
 import { type AttentionUnit, type ModelShape, PAGE_TOKENS, type RunPlan } from '../protocol.js'
@@ -58,7 +58,7 @@ export interface UnitBuffers {
   readonly context: number
   readonly query: number
   readonly scores: number
-  /** int8 cache: scratch for a page's values. */
+  /** Scaled cache formats: scratch for a page's values. */
   readonly values: number
   /** A second scratch as large, for factors. */
   readonly dots: number
@@ -153,7 +153,7 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
         context: buffer(count * contextWidth(a)),
         query: scalars(queryScalars(a.stream.keyWidth, unitLanes)),
         scores: scalars(PAGE_TOKENS * unitLanes),
-        values: plan.cache === 'int8' ? scalars(PAGE_TOKENS * contextWidth(a)) : 0,
+        values: CACHE_FORMATS[plan.cache].scaled ? scalars(PAGE_TOKENS * contextWidth(a)) : 0,
         dots: a.factors ? scalars(PAGE_TOKENS * unitLanes) : 0,
         state: scalars(3 * unitLanes),
       }

@@ -1,7 +1,9 @@
 // Where a shard's weights, and each rank's scratch beside them, lie in its memory.
 import { matmulScratchBytes } from '../../kernels/backend.js'
 import { scalarBytes } from '../../kernels/open-backend.js'
-import { type PackedMatrix, packedBytes, paddedRows, type WeightFormat } from '../../kernels/packing.js'
+import { type PackedMatrix, packedBytes, paddedRows } from '../../kernels/packing.js'
+import type { WeightFormat } from '../../kernels/weight-format.js'
+import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 import type { AttentionShape, ModelShape, RunPlan } from '../protocol.js'
 import { Arena, bufferRows } from './arena.js'
 import { cacheWidth, contextWidth, ownStreams, queryWidth, segmentHeads, shardHeads } from './attention-plan.js'
@@ -98,7 +100,7 @@ export function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): Sh
     }),
   )
   const head = matrix(part(shape.vocab, shard), embed)
-  const embedding = plan.weights === 'int8' ? matrix(head.rows, embed, 1, 0, 0, plan.embedding) : head
+  const embedding = WEIGHT_FORMATS[plan.weights].gatherRow ? head : matrix(head.rows, embed, 1, 0, 0, plan.embedding)
   const weightBytes = layers.reduce((sum, layer) => sum + matrixBytes(layer), head.bytes)
 
   const inputWidth = Math.max(embed, a.queryRank, a.heads * queryWidth(a), heads * contextWidth(a), cacheWidth(segmentCount * a.valueDim))

@@ -1,36 +1,20 @@
 // One block of a checkpoint on its way into packed matrices: converted and packed by the kernels in a memory of this thread,
 // whole tiles at a time, then copied to where they belong. Rows that fill no tile go element by element.
-import { INT8_BLOCK_BYTES, INT8_BLOCK_COLUMNS, INT8_TILE_ROWS, packInt8 } from '../../kernels/int8-packing.js'
-import { packedBytes, packRectangle, type Rectangle, TILE_ROWS, WEIGHT_BYTES, type WeightFormat } from '../../kernels/packing.js'
+import { packedBytes } from '../../kernels/packing.js'
+import type { WasmExports } from '../../kernels/wasm/exports.js'
 import { type WasmMemory, type WasmModule, WebAssembly } from '../../kernels/wasm/webassembly.js'
-import type { LoadTask, MatrixPiece, VectorPiece } from '../protocol.js'
-
-type Kernel = (...args: number[]) => number
-
-interface PackingKernels {
-  nonFinite16: Kernel
-  nonFinite32: Kernel
-  widenBf16: Kernel
-  widenF16: Kernel
-  narrowBf16: Kernel
-  packTiles16: Kernel
-  packTiles32: Kernel
-  packColumns16: Kernel
-  packColumns32: Kernel
-  quantizeTiles: Kernel
-  nonFiniteScales: Kernel
-}
-
-export const ELEMENT_BYTES: Readonly<Record<LoadTask['dtype'], number>> = { f64: 8, f32: 4, f16: 2, bf16: 2, u8: 1 }
+import type { FloatFormat, Rectangle, WeightFormat } from '../../kernels/weight-format.js'
+import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
+import { type LoadTask, type MatrixPiece, STORED_BYTES, type VectorPiece } from '../protocol.js'
 
 /** Kernels read and write whole vectors past the end. */
 const SLACK = 64
-const PAGE = 65536
+const WASM_PAGE_BYTES = 65536
 
 export class BlockPacker {
   readonly #module: WasmModule
   #memory: WasmMemory | undefined
-  #kernels: PackingKernels | undefined
+  #kernels: WasmExports | undefined
   #task: LoadTask | undefined
   #count = 0
   // Byte offsets: stored elements, float32, bfloat16, packed tiles.
@@ -48,7 +32,7 @@ export class BlockPacker {
   /** Makes room for a task's block; returns where its stored bytes are to be read to. The view is good until the next call. */
   begin(task: LoadTask): Uint8Array {
     const count = task.rows * task.cols
-    const rawBytes = count * ELEMENT_BYTES[task.dtype]
+    const rawBytes = count * STORED_BYTES[task.dtype]
     const outBytes = Math.max(0, ...task.pieces.map((p) => packedBytes(...packedExtent(p, task), p.format)))
     const align = (at: number) => Math.ceil((at + SLACK) / 64) * 64
     this.#task = task
@@ -59,11 +43,11 @@ export class BlockPacker {
     this.#out = align(this.#half + count * 2)
     this.#hasWide = false
     this.#hasHalf = false
-    const pages = Math.ceil((align(this.#out + outBytes) + SLACK) / PAGE)
-    if (!this.#memory || this.#memory.buffer.byteLength < pages * PAGE) {
+    const pages = Math.ceil((align(this.#out + outBytes) + SLACK) / WASM_PAGE_BYTES)
+    if (!this.#memory || this.#memory.buffer.byteLength < pages * WASM_PAGE_BYTES) {
       const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true })
       this.#memory = memory
-      this.#kernels = new WebAssembly.Instance(this.#module, { env: { memory, abort: () => {} } }).exports as unknown as PackingKernels
+      this.#kernels = new WebAssembly.Instance(this.#module, { env: { memory, abort: () => {} } }).exports as unknown as WasmExports
     }
     return new Uint8Array(this.#memory.buffer, this.#raw, rawBytes)
   }
@@ -72,20 +56,13 @@ export class BlockPacker {
   check(): number {
     const { dtype, direct } = this.#current
     const k = this.#k
-    if (direct) return this.#checkPacked(direct.format)
+    if (direct) return WEIGHT_FORMATS[direct.format].nonFinite(k, this.#raw, this.#count)
     if (dtype === 'bf16' || dtype === 'f16') return k.nonFinite16(this.#raw, this.#count, dtype === 'bf16' ? 0x7f80 : 0x7c00)
     if (dtype === 'f32') return k.nonFinite32(this.#raw, this.#count)
     // Rounds to float32; what overflows becomes infinite.
     this.#floats.set(new Float64Array(this.#buffer, this.#raw, this.#count))
     this.#hasWide = true
     return k.nonFinite32(this.#wide, this.#count)
-  }
-
-  #checkPacked(format: WeightFormat): number {
-    const k = this.#k
-    if (format === 'bf16') return k.nonFinite16(this.#raw, this.#count / 2, 0x7f80)
-    if (format === 'f32') return k.nonFinite32(this.#raw, this.#count / 4)
-    return k.nonFiniteScales(this.#raw, this.#count / INT8_BLOCK_BYTES)
   }
 
   /** Copies a block that is packed already. */
@@ -114,7 +91,7 @@ export class BlockPacker {
   }
 
   #packRows(piece: MatrixPiece, target: SharedArrayBuffer, area: Rectangle, packedRow: number): void {
-    const tileRows = piece.format === 'int8' ? INT8_TILE_ROWS : TILE_ROWS
+    const { tileRows } = WEIGHT_FORMATS[piece.format]
     const whole = piece.packedCol === 0 && piece.cols === piece.packedCols
     const lead = whole ? Math.min(area.rows, (tileRows - (packedRow % tileRows)) % tileRows) : area.rows
     const tiles = Math.floor((area.rows - lead) / tileRows)
@@ -129,45 +106,42 @@ export class BlockPacker {
   }
 
   #packTiles(format: WeightFormat, row: number, col: number, tiles: number, cols: number): void {
-    const { cols: sourceCols } = this.#current
-    const at = row * sourceCols + col
-    if (format === 'bf16') this.#k.packTiles16(this.#narrow() + at * 2, sourceCols * 2, tiles, cols, this.#out)
-    else if (format === 'f32') this.#k.packTiles32(this.#widen() + at * 4, sourceCols * 4, tiles, cols, this.#out)
-    else this.#k.quantizeTiles(this.#widen() + at * 4, sourceCols * 4, 4, tiles, cols, this.#out)
+    const { packSource, packTiles } = WEIGHT_FORMATS[format]
+    const { src, stride } = this.#source(packSource, row, col)
+    packTiles(this.#k, src, stride, tiles, cols, this.#out)
+  }
+
+  /** Address of a source element of that type, and bytes between source rows. */
+  #source(type: FloatFormat, row: number, col: number): { src: number; stride: number } {
+    const { cols } = this.#current
+    const bytes = STORED_BYTES[type]
+    return { src: (type === 'bf16' ? this.#narrow() : this.#widen()) + (row * cols + col) * bytes, stride: cols * bytes }
   }
 
   /** Source columns become packed rows, source rows packed columns from `skipped` on. */
   #packTransposed(piece: MatrixPiece, target: SharedArrayBuffer, area: Rectangle, skipped: number): void {
     const { format, packedCols } = piece
-    const tileRows = format === 'int8' ? INT8_TILE_ROWS : TILE_ROWS
+    const { tileRows, blockColumns, blockBytes, packSource, packColumns } = WEIGHT_FORMATS[format]
     const packedCol = piece.packedCol + skipped
     const tiles = piece.packedRow % tileRows === 0 ? Math.floor(area.cols / tileRows) : 0
     if (tiles > 0) {
-      const { cols: sourceCols } = this.#current
-      const at = area.row * sourceCols + area.col
-      if (format === 'bf16') this.#k.packColumns16(this.#narrow() + at * 2, sourceCols * 2, tiles, area.rows, this.#out)
-      else if (format === 'f32') this.#k.packColumns32(this.#widen() + at * 4, sourceCols * 4, tiles, area.rows, this.#out)
-      else this.#k.quantizeTiles(this.#widen() + at * 4, 4, sourceCols * 4, tiles, area.rows, this.#out)
+      const { src, stride } = this.#source(packSource, area.row, area.col)
+      packColumns(this.#k, src, stride, tiles, area.rows, this.#out)
       const tileBytes = packedBytes(tileRows, packedCols, format)
       const partBytes = packedBytes(tileRows, area.rows, format)
-      const offset = format === 'int8' ? (packedCol / INT8_BLOCK_COLUMNS) * INT8_BLOCK_BYTES : packedCol * tileRows * WEIGHT_BYTES[format]
-      const first = piece.ptr + packedBytes(piece.packedRow, packedCols, format) + offset
+      const first = piece.ptr + packedBytes(piece.packedRow, packedCols, format) + (packedCol / blockColumns) * blockBytes
       for (let i = 0; i < tiles; i++) this.#copy(target, first + i * tileBytes, this.#out + i * partBytes, partBytes)
     }
     const done = tiles * tileRows
     this.#packElements(piece, target, { ...area, col: area.col + done, cols: area.cols - done }, piece.packedRow + done, packedCol)
   }
 
-  #packElements(piece: MatrixPiece, target: SharedArrayBuffer, area: Rectangle, row: number, col: number): void {
-    if (area.rows <= 0 || area.cols <= 0) return
+  #packElements(piece: MatrixPiece, target: SharedArrayBuffer, rectangle: Rectangle, packedRow: number, packedCol: number): void {
+    if (rectangle.rows <= 0 || rectangle.cols <= 0) return
+    const { format, ptr, packedCols, transposed } = piece
     const source = new Uint32Array(this.#buffer, this.#widen(), this.#count)
-    const { cols } = this.#current
-    if (piece.format === 'int8') {
-      packInt8(new Uint8Array(target, piece.ptr), piece.packedCols, source, cols, area, row, col, piece.transposed)
-      return
-    }
-    const matrix = piece.format === 'bf16' ? new Uint16Array(target, piece.ptr) : new Uint32Array(target, piece.ptr)
-    packRectangle(matrix, piece.packedCols, source, cols, area, row, col, piece.transposed)
+    const sourceCols = this.#current.cols
+    WEIGHT_FORMATS[format].packElements(target, ptr, { source, sourceCols, rectangle, packedCols, packedRow, packedCol, transposed })
   }
 
   /** Byte offset of the block as float32. */
@@ -199,8 +173,8 @@ export class BlockPacker {
     return (this.#memory as WasmMemory).buffer
   }
 
-  get #k(): PackingKernels {
-    return this.#kernels as PackingKernels
+  get #k(): WasmExports {
+    return this.#kernels as WasmExports
   }
 
   get #current(): LoadTask {

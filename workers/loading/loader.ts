@@ -3,8 +3,8 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { workerData } from 'piscina'
 import type { WasmModule } from '../../kernels/wasm/webassembly.js'
-import type { LoadResult, LoadTask } from '../protocol.js'
-import { BlockPacker, ELEMENT_BYTES } from './block-packer.js'
+import { type LoadResult, type LoadTask, STORED_BYTES } from '../protocol.js'
+import { BlockPacker } from './block-packer.js'
 
 // Its memory lives as long as the thread and grows to the largest block, so that a long load leaves no garbage.
 const packer = new BlockPacker((workerData as { readonly kernels: WasmModule }).kernels)
@@ -19,7 +19,7 @@ export default function load(task: LoadTask): LoadResult {
     }
     const read = task.strided
       ? readStrided(file, bytes, task, task.strided)
-      : readFully(file, bytes, task.offset + task.firstRow * task.cols * ELEMENT_BYTES[task.dtype])
+      : readFully(file, bytes, task.offset + task.firstRow * task.cols * STORED_BYTES[task.dtype])
     if (read < bytes.length) return { problem: 'truncated', message: `${task.tensor} ends after ${read} of ${bytes.length} bytes` }
   } finally {
     closeSync(file)
@@ -45,7 +45,7 @@ function readFully(file: number, target: Uint8Array, position: number): number {
 
 /** Gathers rows whose elements are apart: one read a row, of the span that the row's elements lie in. */
 function readStrided(file: number, target: Uint8Array, task: LoadTask, { shape, strides }: NonNullable<LoadTask['strided']>): number {
-  const size = ELEMENT_BYTES[task.dtype]
+  const size = STORED_BYTES[task.dtype]
   const step = strides.at(-1) as number
   const span = new Uint8Array(((task.cols - 1) * step + 1) * size)
   for (let r = 0; r < task.rows; r++) {

@@ -1,30 +1,11 @@
 // Writes of rows to the cache, in the cache's format. The cache of a layer is one buffer: regions (streams, rope key,
 // coefficients) of [pages][64][row width] elements, each a multiple of 4.
 
-import type { CacheFormat } from '../../cache-row.js'
-
-/** 'f16' and 'bf16' are packed two in a word. */
-export type GpuCacheFormat = Exclude<CacheFormat, 'int8'>
-
-/** Options have been checked by then: the engine loads no other. */
-export function gpuCacheFormat(format: CacheFormat): GpuCacheFormat {
-  if (format === 'int8') throw new RangeError('an int8 cache is of the CPU only')
-  return format
-}
-
-export const PAGE = 64
-
-/** Rounds and packs two float32 to a word of the format. */
-const PACK: Readonly<Record<Exclude<GpuCacheFormat, 'f32'>, string>> = {
-  f16: 'fn pack2(a : f32, b : f32) -> u32 { return pack2x16float(vec2<f32>(a, b)); }',
-  // To nearest, ties to even; there are no infinities or NaNs that matter.
-  bf16: `fn rounded(x : f32) -> u32 { let u = bitcast<u32>(x); return (u + 0x7fffu + ((u >> 16u) & 1u)) >> 16u; }
-fn pack2(a : f32, b : f32) -> u32 { return rounded(a) | (rounded(b) << 16u); }`,
-}
+import { type GpuCacheFormat, PAGE_TOKENS } from '../../cache-format.js'
 
 /** Bytes of a cached scalar. */
-export function cacheBytes(format: GpuCacheFormat): number {
-  return format === 'f32' ? 4 : 2
+export function cacheBytes({ perWord }: GpuCacheFormat): number {
+  return 4 / perWord
 }
 
 /** What one dispatch writes: `planes` vectors of `width` from each row of x to as many regions. */
@@ -41,8 +22,8 @@ export interface RowWrite {
 }
 
 /** Words of the cache that one row's vector takes. */
-export function writeWords({ rowWidth }: RowWrite, format: GpuCacheFormat): number {
-  return format === 'f32' ? rowWidth : rowWidth / 2
+export function writeWords({ rowWidth }: RowWrite, { perWord }: GpuCacheFormat): number {
+  return rowWidth / perWord
 }
 
 /**
@@ -50,7 +31,7 @@ export function writeWords({ rowWidth }: RowWrite, format: GpuCacheFormat): numb
  * One thread per word of the cache; workgroups: words by planes of all writes by rows.
  */
 export function writeRows(writes: readonly RowWrite[], format: GpuCacheFormat): string {
-  const perWord = format === 'f32' ? 1 : 2
+  const { perWord, pack } = format
   let firstPlane = 0
   const branches = writes.map((write, i) => {
     const { width, rowWidth, planes, xStride, region, regionStride } = write
@@ -58,7 +39,7 @@ export function writeRows(writes: readonly RowWrite[], format: GpuCacheFormat): 
     firstPlane += planes
     const value = (c: string) => `select(0.0, x${i}[source + min(${c}, ${width - 1}u)], ${c} < ${width}u)`
     const store =
-      format === 'f32' ? `cache[to + id.x] = ${value('id.x')};` : `let c = id.x * 2u; cache[to + id.x] = pack2(${value('c')}, ${value('(c + 1u)')});`
+      perWord === 1 ? `cache[to + id.x] = ${value('id.x')};` : `let c = id.x * 2u; cache[to + id.x] = pack2(${value('c')}, ${value('(c + 1u)')});`
     return `if (id.y < ${first + planes}u) {
     if (id.x < ${writeWords(write, format)}u) {
       let plane = id.y - ${first}u;
@@ -72,15 +53,15 @@ export function writeRows(writes: readonly RowWrite[], format: GpuCacheFormat): 
 @group(0) @binding(0) var<uniform> count : vec4<u32>;
 @group(0) @binding(1) var<storage, read> rows : array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> pages : array<u32>;
-@group(0) @binding(3) var<storage, read_write> cache : array<${format === 'f32' ? 'f32' : 'u32'}>;
+@group(0) @binding(3) var<storage, read_write> cache : array<${perWord === 1 ? 'f32' : 'u32'}>;
 ${writes.map((_, i) => `@group(0) @binding(${4 + i}) var<storage, read> x${i} : array<f32>;`).join('\n')}
-${format === 'f32' ? '' : PACK[format]}
+${pack}
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id : vec3<u32>) {
   if (id.z >= count.x) { return; }
   let row = rows[id.z];
   let position = row.y - 1u;
-  let cached = pages[row.x + position / ${PAGE}u] * ${PAGE}u + position % ${PAGE}u;
+  let cached = pages[row.x + position / ${PAGE_TOKENS}u] * ${PAGE_TOKENS}u + position % ${PAGE_TOKENS}u;
   ${branches.join(' else ')}
 }
 `

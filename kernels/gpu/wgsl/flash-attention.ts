@@ -1,7 +1,7 @@
 // Flash decoding over the paged cache on any adapter: a part of a row's context for a group of heads per workgroup, page by page with
 // an online softmax. What it leaves are unnormalized sums and (maximum, sum of weights); gpu.js combines the parts in ascending
 // order. How a row is cut into parts is a function of its own length alone, so its bits are its own (design rule 7).
-import { type GpuCacheFormat, PAGE } from './cache-rows.js'
+import { type GpuCacheFormat, PAGE_TOKENS } from '../../cache-format.js'
 
 /** Heads of one workgroup. */
 export const HEAD_GROUP = 8
@@ -52,13 +52,12 @@ export interface FlashShape {
 const times = (n: number, line: (i: number) => string, separator = '\n') => Array.from({ length: n }, (_, i) => line(i)).join(separator)
 
 /** load4(i): four cached values from element i on. */
-function loads(format: GpuCacheFormat, aligned: boolean): { readonly type: string; readonly code: string } {
-  if (format === 'f32') {
+function loads({ perWord, unpack: two }: GpuCacheFormat, aligned: boolean): { readonly type: string; readonly code: string } {
+  if (perWord === 1) {
     return aligned
       ? { type: 'vec4<f32>', code: 'fn load4(i : u32) -> vec4<f32> { return cache[i / 4u]; }' }
       : { type: 'f32', code: 'fn load4(i : u32) -> vec4<f32> { return vec4<f32>(cache[i], cache[i + 1u], cache[i + 2u], cache[i + 3u]); }' }
   }
-  const two = (w: string) => (format === 'f16' ? `unpack2x16float(${w})` : `vec2<f32>(bitcast<f32>(${w} << 16u), bitcast<f32>(${w} & 0xffff0000u))`)
   if (aligned) {
     return { type: 'vec2<u32>', code: `fn load4(i : u32) -> vec4<f32> { let w = cache[i / 4u]; return vec4<f32>(${two('w.x')}, ${two('w.y')}); }` }
   }
@@ -97,12 +96,12 @@ const GROUPS = array<Group, ${groups.length}>(${groups.map((g) => `Group(${g.reg
 @group(0) @binding(5) var<storage, read_write> z : array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> state : array<vec2<f32>>;
 @group(0) @binding(7) var<uniform> first : vec4<u32>;
-var<workgroup> weights : array<f32, ${HEAD_GROUP * PAGE}>;
+var<workgroup> weights : array<f32, ${HEAD_GROUP * PAGE_TOKENS}>;
 ${code}
 ${
   factors
     ? `fn coefficient(page : u32, row : u32, vector : u32, lane : u32) -> f32 {
-  let i = ${factors.region}u + ((page * ${PAGE}u + row) * ${2 * factors.rank}u + vector) * ${factors.lanes}u + lane;
+  let i = ${factors.region}u + ((page * ${PAGE_TOKENS}u + row) * ${2 * factors.rank}u + vector) * ${factors.lanes}u + lane;
   return load4(i & ~3u)[i & 3u];
 }`
     : ''
@@ -116,9 +115,9 @@ fn main(@builtin(local_invocation_index) lid : u32, @builtin(workgroup_id) id : 
   var table = GROUPS;
   let group = table[id.y];
   let firstPage = part * row.z;
-  let lastPage = min(firstPage + row.z, (row.y + ${PAGE - 1}u) / ${PAGE}u);
+  let lastPage = min(firstPage + row.z, (row.y + ${PAGE_TOKENS - 1}u) / ${PAGE_TOKENS}u);
   // Scores: a thread has one cached token and four heads. Sums: it has one head and every sixteenth quad of columns.
-  let token = lid % ${PAGE}u; let half = lid / ${PAGE}u * 4u;
+  let token = lid % ${PAGE_TOKENS}u; let half = lid / ${PAGE_TOKENS}u * 4u;
   let head = lid / 16u; let quad = lid % 16u;
   let qAt = t * ${shape.queryWidth}u + group.query + half * ${shape.queryStride}u;
   let qrAt = t * ${shape.ropeWidth}u + group.ropeQuery + half * ${shape.ropeStride}u;
@@ -126,9 +125,9 @@ fn main(@builtin(local_invocation_index) lid : u32, @builtin(workgroup_id) id : 
   ${times(perThread, (j) => `var a${j} = vec4<f32>(0.0);`, ' ')}
   for (var p = firstPage; p < lastPage; p++) {
     let page = pages[row.x + p];
-    let valid = min(${PAGE}u, row.y - p * ${PAGE}u);
+    let valid = min(${PAGE_TOKENS}u, row.y - p * ${PAGE_TOKENS}u);
     if (token < valid) {
-      let at = group.region + (page * ${PAGE}u + token) * ${shape.rowWidth}u + ${shape.keyOffset}u;
+      let at = group.region + (page * ${PAGE_TOKENS}u + token) * ${shape.rowWidth}u + ${shape.keyOffset}u;
       var s = vec4<f32>(0.0);
       ${
         factors
@@ -139,22 +138,22 @@ fn main(@builtin(local_invocation_index) lid : u32, @builtin(workgroup_id) id : 
             )
           : scores('q', 'at', keyWidth)
       }
-      ${ropeDim > 0 ? `let ropeAt = ${shape.ropeRegion}u + (page * ${PAGE}u + token) * ${shape.ropeRowWidth}u; ${scores('qr', 'ropeAt', ropeDim)}` : ''}
+      ${ropeDim > 0 ? `let ropeAt = ${shape.ropeRegion}u + (page * ${PAGE_TOKENS}u + token) * ${shape.ropeRowWidth}u; ${scores('qr', 'ropeAt', ropeDim)}` : ''}
       s *= ${shape.scale};
-      ${times(4, (j) => `weights[(half + ${j}u) * ${PAGE}u + token] = s.${'xyzw'[j]};`, ' ')}
+      ${times(4, (j) => `weights[(half + ${j}u) * ${PAGE_TOKENS}u + token] = s.${'xyzw'[j]};`, ' ')}
     }
     workgroupBarrier();
     var most = m;
-    for (var i = 0u; i < valid; i++) { most = max(most, weights[head * ${PAGE}u + i]); }
+    for (var i = 0u; i < valid; i++) { most = max(most, weights[head * ${PAGE_TOKENS}u + i]); }
     workgroupBarrier();
-    for (var i = quad; i < valid; i += 16u) { weights[head * ${PAGE}u + i] = exp(weights[head * ${PAGE}u + i] - most); }
+    for (var i = quad; i < valid; i += 16u) { weights[head * ${PAGE_TOKENS}u + i] = exp(weights[head * ${PAGE_TOKENS}u + i] - most); }
     workgroupBarrier();
     let alpha = exp(m - most);
     m = most; l *= alpha;
     ${times(perThread, (j) => `a${j} *= alpha;`, ' ')}
-    let values = group.region + page * ${PAGE * shape.rowWidth}u + ${shape.valueOffset}u + quad * 4u;
+    let values = group.region + page * ${PAGE_TOKENS * shape.rowWidth}u + ${shape.valueOffset}u + quad * 4u;
     for (var i = 0u; i < valid; i++) {
-      let w = weights[head * ${PAGE}u + i];
+      let w = weights[head * ${PAGE_TOKENS}u + i];
       l += w;
       ${times(factors?.rank ?? 1, (r) => {
         const weight = factors ? `w * ${coefficient('i', `${factors.rank + r}u`, 'head')}` : 'w'

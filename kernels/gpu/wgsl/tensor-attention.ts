@@ -6,7 +6,7 @@
 // workgroup memory, scores = queries x rows, then an online softmax over them, then sums += weights x rows. Subgroups share the work by
 // groups of 16 * headTiles heads and, within these, by columns (`split`). Nothing reads an element of a matrix directly: scores and
 // weights pass through workgroup memory. Maxima lag: sums are rescaled only when a score exceeds the maximum by 2^LAG.
-import { PAGE } from './cache-rows.js'
+import { PAGE_TOKENS } from '../../cache-format.js'
 import { RowLoads } from './tensor-loads.js'
 import { geometry, LANES, packedQueryWidth, pad, SIDE, type TensorShape, type TensorTiling, unitOf } from './tensor-shape.js'
 
@@ -44,10 +44,10 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling): strin
   const V = g.vector
   const scoreRow = g.scoreRow / V
   const weightRow = g.weightRow / V
-  const perPage = PAGE / T
+  const perPage = PAGE_TOKENS / T
   /** First units of a page. */
-  const streamBase = (page: string) => `(group.region + ${page} * ${PAGE * rowWidth}u) / ${unit}u`
-  const ropeBase = (page: string) => `(${shape.ropeRegion}u + ${page} * ${PAGE * ropeRowWidth}u) / ${unit}u`
+  const streamBase = (page: string) => `(group.region + ${page} * ${PAGE_TOKENS * rowWidth}u) / ${unit}u`
+  const ropeBase = (page: string) => `(${shape.ropeRegion}u + ${page} * ${PAGE_TOKENS * ropeRowWidth}u) / ${unit}u`
   /** Reads tile k of a page, of which so many tokens are left. */
   const fetch = (set: number, k: number, page: string) =>
     `${stream.fetch(set, `s_${page}`, `left_${page}`, k * T)} ${ropeDim > 0 ? rope.fetch(set, `r_${page}`, `left_${page}`, k * T) : ''}`
@@ -139,11 +139,11 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
   let group = table[id.y];
   let heads_of = sg / ${split}u; let part_of = sg % ${split}u;
   let h = lid / ${g.perHead}u; let j = lid % ${g.perHead}u;
-  let start = id.x * row.z * ${PAGE}u; let end = min(row.y, start + row.z * ${PAGE}u);
+  let start = id.x * row.z * ${PAGE_TOKENS}u; let end = min(row.y, start + row.z * ${PAGE_TOKENS}u);
   var m = -1.0e30; var l = 0.0; var step = 0u;
   if (lid == 0u) { rescale = vec4<u32>(0u); }
   // Of this page, and of the next: tokens left, first units. The page after it is looked up a page early.
-  var left_here = end - start; var at_page = row.x + start / ${PAGE}u; let last_page = row.x + (end - 1u) / ${PAGE}u;
+  var left_here = end - start; var at_page = row.x + start / ${PAGE_TOKENS}u; let last_page = row.x + (end - 1u) / ${PAGE_TOKENS}u;
   let first_page = pages[at_page];
   var s_here = ${streamBase('first_page')}; ${ropeDim > 0 ? `var r_here = ${ropeBase('first_page')};` : ''}
   var next_page = pages[min(at_page + 1u, last_page)];
@@ -153,7 +153,7 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
   ${times(headTiles, (i) => times(keySteps, (k) => `let q${i}_${k} = subgroupMatrixLoad<Left, row_major>(&q, query + (heads_of * ${headTiles}u + ${i}u) * ${SIDE * (queryWidth / 8)}u + min(part_of * ${keySteps}u + ${k}u, ${g.keySteps - 1}u) * 2u, ${queryWidth / 8}u);`, '\n  '), '\n  ')}
   ${times(headTiles, (i) => times(valueSteps, (d) => `var a${i}_${d} = Sum();`, ' '), ' ')}
   loop {
-    let left_next = select(0u, left_here - ${PAGE}u, left_here > ${PAGE}u);
+    let left_next = select(0u, left_here - ${PAGE_TOKENS}u, left_here > ${PAGE_TOKENS}u);
     let s_next = ${streamBase('next_page')}; ${ropeDim > 0 ? `let r_next = ${ropeBase('next_page')};` : ''}
     at_page++;
     next_page = pages[min(at_page + 1u, last_page)];

@@ -2,9 +2,9 @@
 import { availableParallelism } from 'node:os'
 import { Piscina } from 'piscina'
 import type { SharedMemory } from '../../../kernels/backend.js'
-import { INT8_BLOCK_BYTES, INT8_BLOCK_COLUMNS } from '../../../kernels/int8-packing.js'
 import { bufferOf, prepareBackend } from '../../../kernels/open-backend.js'
 import { TILE_ROWS } from '../../../kernels/packing.js'
+import { WEIGHT_FORMATS } from '../../../kernels/weight-formats.js'
 import type { LoadResult, LoadTask, MemoryName } from '../../../workers/protocol.js'
 import { assetUrl } from '../../assets.js'
 import { endingPool } from '../../engine/ranks/pool-threads.js'
@@ -107,34 +107,34 @@ function memoryOf(memory: MemoryName, memories: Memories): SharedArrayBuffer {
   return bufferOf((memory.kind === 'shard' ? memories.shards : memories.ranks)[memory.index] as SharedMemory)
 }
 
-/** Whole int8 blocks, whole vectors of the other formats. */
-const CHUNK_BYTES = INT8_BLOCK_BYTES * 6912
-
+/** A packed matrix in parts of whole blocks. */
 function chunks({ source, memory, matrix }: DirectPlan, memories: Memories): LoadTask[] {
-  return Array.from({ length: Math.ceil(matrix.bytes / CHUNK_BYTES) }, (_, i) => ({
+  const { blockBytes } = WEIGHT_FORMATS[matrix.format]
+  const chunkBytes = Math.floor(BLOCK_BYTES / blockBytes) * blockBytes
+  return Array.from({ length: Math.ceil(matrix.bytes / chunkBytes) }, (_, i) => ({
     tensor: source.name,
     path: source.path,
     file: source.file,
     dtype: 'u8',
-    offset: source.offset + i * CHUNK_BYTES,
+    offset: source.offset + i * chunkBytes,
     strided: undefined,
     firstRow: 0,
     rows: 1,
-    cols: Math.min(CHUNK_BYTES, matrix.bytes - i * CHUNK_BYTES),
+    cols: Math.min(chunkBytes, matrix.bytes - i * chunkBytes),
     pieces: [],
     vectors: [],
-    direct: { buffer: memoryOf(memory, memories), ptr: matrix.ptr + i * CHUNK_BYTES, format: matrix.format },
+    direct: { buffer: memoryOf(memory, memories), ptr: matrix.ptr + i * chunkBytes, format: matrix.format },
   }))
 }
 
 /**
- * Blocks end where tiles do, so that whole tiles are packed at once; and source rows that become columns of an int8 matrix stay
- * together by blocks of columns, which have one scale.
+ * Blocks end where tiles do, so that whole tiles are packed at once. Source rows that become packed columns stay together by blocks of
+ * columns, which may have one scale (int8).
  */
 function mayCut(plan: TensorPlan, row: number): boolean {
   return plan.pieces.every((p) => {
     if (row <= p.row || row >= p.row + p.rows) return true
-    if (p.transposed) return p.format !== 'int8' || (row - p.row) % INT8_BLOCK_COLUMNS === 0
+    if (p.transposed) return (row - p.row) % WEIGHT_FORMATS[p.format].blockColumns === 0
     return (row - p.row + p.packedRow) % TILE_ROWS === 0
   })
 }

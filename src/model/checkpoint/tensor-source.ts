@@ -1,10 +1,8 @@
 // Where a tensor's elements lie in a file. Plain data: it crosses to the loader threads.
+import { STORED_BYTES, type StoredType } from '../../../workers/protocol.js'
 import type { FileIdentity } from './byte-reader.js'
 
-/** 'u8': a packed matrix of a converted checkpoint. */
-export type StoredType = 'f32' | 'f16' | 'bf16' | 'f64' | 'u8'
-
-export const STORED_BYTES: Readonly<Record<StoredType, number>> = { f64: 8, f32: 4, f16: 2, bf16: 2, u8: 1 }
+export { STORED_BYTES, type StoredType }
 
 export interface TensorSource {
   readonly name: string
