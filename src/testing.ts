@@ -7,9 +7,7 @@ import { type CacheRows, cacheRows } from '../workers/layout/attention-plan.js'
 import type { RankLayout } from '../workers/layout/rank-layout.js'
 import { type DispatchFacts, FAULT_KINDS, type FaultKind, PAGE_TOKENS, SITES, type Site } from '../workers/protocol.js'
 import { type Engine, INTERNALS } from './engine/engine.js'
-import { rankPlans } from './engine/model.js'
 import type { RankCounters } from './engine/ranks/mailbox.js'
-import { exchangeBuffer } from './engine/start-engine.js'
 
 export { type FaultKind, type RankCounters, SITES, type Site }
 
@@ -23,12 +21,6 @@ export function readCounters(engine: Engine): RankCounters[] {
 export function packedBytes(engine: Engine): { shards: number[]; ranks: number[] } {
   const { layout } = engine[INTERNALS]
   return { shards: layout.shards.map((s) => s.weightBytes), ranks: layout.ranks.map((r) => r.weightBytes) }
-}
-
-/** What the plan says of each rank. */
-export function plannedBytes(engine: Engine): { sharded: number; replicated: number }[] {
-  const { plan, layout, model } = engine[INTERNALS]
-  return rankPlans(model, plan, layout).map((r) => ({ sharded: r.shardedWeightBytes, replicated: r.replicatedWeightBytes }))
 }
 
 /** What a rank of the gpu backend dispatches in a step for one row, as it says itself. */
@@ -142,29 +134,4 @@ export function injectFault(engine: Engine, fault: { rank: number; kind: FaultKi
 /** Ends the thread of a rank from outside, as the system might. Threads are in no particular order. */
 export async function terminateThread(engine: Engine, index: number): Promise<void> {
   await engine[INTERNALS].coordinator.group.threads()[index]?.terminate()
-}
-
-/** The bytes of a shard's memory; changing them changes the model. */
-export function shardBytes(engine: Engine, shard: number): Uint8Array {
-  const memory = engine[INTERNALS].memories.shards[shard]
-  if (!memory) throw new RangeError(`no shard ${shard}`)
-  return new Uint8Array(bufferOf(memory))
-}
-
-/** Where a shard's matrices lie, by layer. */
-export function shardLayout(engine: Engine, shard: number) {
-  const layout = engine[INTERNALS].layout.shards[shard]
-  if (!layout) throw new RangeError(`no shard ${shard}`)
-  return layout
-}
-
-export type PartialKind = 'attention' | 'attentionOut' | 'mlp'
-
-/** A copy of the newest partial that each shard left in the exchange memory, first row of the step. */
-export function partials(engine: Engine, kind: PartialKind): Uint8Array[] {
-  const { layout, memories, plan, model } = engine[INTERNALS]
-  const { embed, attention } = model.lowered.shape
-  const width = kind === 'attention' ? attention.heads * attention.valueDim : embed
-  const bytes = new Uint8Array(exchangeBuffer(memories))
-  return layout.exchange[kind].map((ptr) => bytes.slice(ptr, ptr + width * (plan.backend === 'reference' ? 8 : 4)))
 }

@@ -2,6 +2,7 @@ import test from 'ava'
 import { Engine, type EngineOptions, inspect } from '../src/index.js'
 import { recordLogits } from '../src/testing.js'
 import { randomNumbers, TINY } from './support/fixtures.js'
+import { full, quickIf } from './support/tier.js'
 
 const random = randomNumbers(7)
 const PROMPT = Array.from({ length: 150 }, () => Math.floor(random() * 4096))
@@ -17,18 +18,24 @@ async function bits(options: EngineOptions) {
   return { logits: Buffer.from(logits.buffer), tokens, hashes: recorder.rows.map((row) => `${row.position} ${row.hash}`) }
 }
 
-const reference = bits({ ranks: 1 })
+let oneRank: ReturnType<typeof bits> | undefined
+/** Bits of one rank and chunk 64, computed by the first test that asks. */
+const reference = () => {
+  oneRank ??= bits({ ranks: 1 })
+  return oneRank
+}
 
 for (const options of [
   { ranks: 2 },
-  { ranks: 4 },
   { ranks: 1, prefillChunk: 1 },
   { ranks: 2, prefillChunk: 7 },
   { ranks: 4, prefillChunk: 64 },
   { ranks: 2, prefillChunk: 1024 },
+  { ranks: 4, prefillChunk: 7 },
 ] as const) {
-  test(`${JSON.stringify(options)} gives the bits of one rank and chunk 64`, async (t) => {
-    const expected = await reference
+  const declare = quickIf(options.ranks === 4 && 'prefillChunk' in options && options.prefillChunk === 7)
+  declare(`${JSON.stringify(options)} gives the bits of one rank and chunk 64`, async (t) => {
+    const expected = await reference()
     const actual = await bits(options)
     t.true(actual.logits.equals(expected.logits), 'prompt logits')
     t.deepEqual(actual.tokens, expected.tokens)
@@ -37,14 +44,14 @@ for (const options of [
   })
 }
 
-test('a bf16 cache gives the same bits at 1, 2 and 4 ranks and chunks 1 and 64, and other bits than f32', async (t) => {
+full('a bf16 cache gives the same bits at 1, 2 and 4 ranks and chunks 1 and 64, and other bits than f32', async (t) => {
   const one = await bits({ ranks: 1, cache: 'bf16' })
   for (const options of [{ ranks: 2, prefillChunk: 1 }, { ranks: 4 }] as const) {
     const other = await bits({ ...options, cache: 'bf16' })
     t.true(other.logits.equals(one.logits))
     t.deepEqual(other.hashes, one.hashes)
   }
-  t.false(one.logits.equals((await reference).logits))
+  t.false(one.logits.equals((await reference()).logits))
 })
 
 test('sampling with a seed gives the same text at every rank count, and another seed another', async (t) => {
@@ -64,12 +71,12 @@ test('sampling with a seed gives the same text at every rank count, and another 
   t.not(texts[3], texts[0])
 })
 
-test('f32 weights of a bf16 checkpoint are the same numbers, so the same bits', async (t) => {
+full('f32 weights of a bf16 checkpoint are the same numbers, so the same bits', async (t) => {
   const other = await bits({ ranks: 2, weights: 'f32' })
-  t.true(other.logits.equals((await reference).logits))
+  t.true(other.logits.equals((await reference()).logits))
 })
 
-test('plain SIMD kernels give the same bits at 1, 2 and 4 ranks and chunks 1 and 64, under a key of their own', async (t) => {
+full('plain SIMD kernels give the same bits at 1, 2 and 4 ranks and chunks 1 and 64, under a key of their own', async (t) => {
   const one = await bits({ ranks: 1, simd: 'simd128' })
   for (const options of [{ ranks: 2, prefillChunk: 1 }, { ranks: 4 }] as const) {
     const other = await bits({ ...options, simd: 'simd128' })
@@ -79,7 +86,7 @@ test('plain SIMD kernels give the same bits at 1, 2 and 4 ranks and chunks 1 and
   t.regex((await inspect(TINY, { simd: 'simd128' })).determinismKey, /simd128/)
 })
 
-test('int8 weights give the same bits at 1, 2 and 4 ranks, chunks 1, 7 and 64, and with either build of the kernels', async (t) => {
+full('int8 weights give the same bits at 1, 2 and 4 ranks, chunks 1, 7 and 64, and with either build of the kernels', async (t) => {
   const one = await bits({ ranks: 1, weights: 'int8' })
   for (const options of [
     { ranks: 2, prefillChunk: 1 },
@@ -89,7 +96,7 @@ test('int8 weights give the same bits at 1, 2 and 4 ranks, chunks 1, 7 and 64, a
     t.true(other.logits.equals(one.logits))
     t.deepEqual(other.hashes, one.hashes)
   }
-  t.false(one.logits.equals((await reference).logits))
+  t.false(one.logits.equals((await reference()).logits))
   // The products are the same integers in every build; attention is not, so the first token of a sequence is compared.
   const first: Float32Array[] = []
   for (const simd of ['auto', 'simd128'] as const) {

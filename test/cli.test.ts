@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import test from 'ava'
 import { FIXTURES, ROOT, TINY, tinyGolden } from './support/fixtures.js'
 import { temporary } from './support/models.js'
+import { full, inFull } from './support/tier.js'
 
 interface Run {
   code: number | null
@@ -30,6 +31,28 @@ function tetrad(args: string[], onOutput?: (kill: (signal: NodeJS.Signals) => vo
 }
 
 const golden = tinyGolden().greedy[0] as { text: string; ids: number[]; out: number[]; decoded: string }
+
+/** Arguments that are refused, and what is said of them. */
+const WRONG: [string[], RegExp][] = [
+  [
+    ['generate', 'x', '--ranks', '3'],
+    /error OPTION_INVALID: ranks is not supported\n {2}expected: one of auto, 1, 2, 4\n {2}actual: {3}3\n {2}remedy:/,
+  ],
+  [['generate', 'x', '--max-tokens', 'many'], /must be a number/],
+  [['generate', 'x', '--max-tokens', '-1'], /maxTokens is out of range/],
+  [['generate', 'x', '--cache-tokens', '0'], /cacheTokens is out of range/],
+  [['generate', 'x', '--max-running', '999'], /maxRunning is out of range/],
+  [['generate', 'x', '--max-queue', '-1'], /maxQueue is out of range/],
+  [['generate', 'x', '--prefill-chunk', '0'], /prefillChunk is out of range/],
+  [['generate', 'x', '--step-deadline-ms', '1'], /stepDeadlineMs is out of range/],
+  [['generate', 'x', '--max-restarts', '-1'], /maxRestarts is out of range/],
+  [['generate', 'x', '--model', '/nowhere'], /error MODEL_NOT_FOUND/],
+  [['generate', 'x', '--prompt-ids', '1'], /not both/],
+  [['generate', '--prompt-ids', '1,x'], /must be a number/],
+  [['generate', 'x', '--best-of', '4'], /unknown option '--best-of'/],
+  [['frobnicate'], /unknown command 'frobnicate'/],
+  [['inspect', '/nowhere'], /error MODEL_NOT_FOUND/],
+]
 
 test('generate streams the text of the embedded model on stdout and nothing else there', async (t) => {
   const { code, stdout, stderr } = await tetrad(['generate', golden.text, '--max-tokens', '100', '--ignore-eos'])
@@ -76,7 +99,7 @@ test('a model without a tokenizer takes ids and gives ids, its text empty; a tex
   t.regex(refused.stderr, /^error TOKENIZER_MISSING: /m)
 })
 
-test('Ctrl-C stops with the text so far, the JSON still printed, exit status 130', async (t) => {
+full('Ctrl-C stops with the text so far, the JSON still printed, exit status 130', async (t) => {
   const { code, stdout } = await tetrad(['generate', 'Once upon a time', '--max-tokens', '1000', '--ignore-eos', '--ranks', '1'], (kill) =>
     kill('SIGINT'),
   )
@@ -84,34 +107,15 @@ test('Ctrl-C stops with the text so far, the JSON still printed, exit status 130
   t.true(stdout.startsWith('Once upon a time') && stdout.endsWith('\n'))
 })
 
-test('SIGTERM lets the request end, within its time', async (t) => {
+full('SIGTERM lets the request end, within its time', async (t) => {
   const { code, stdout } = await tetrad(['generate', golden.text, '--max-tokens', '100', '--ignore-eos'], (kill) => kill('SIGTERM'))
   t.is(code, 0)
   t.is(stdout, `${golden.text}${golden.decoded}\n`)
 })
 
 test('wrong arguments exit with 1, say what and why on stderr, and print no stack', async (t) => {
-  for (const [args, expected] of [
-    [
-      ['generate', 'x', '--ranks', '3'],
-      /error OPTION_INVALID: ranks is not supported\n {2}expected: one of auto, 1, 2, 4\n {2}actual: {3}3\n {2}remedy:/,
-    ],
-    [['generate', 'x', '--max-tokens', 'many'], /must be a number/],
-    [['generate', 'x', '--max-tokens', '-1'], /maxTokens is out of range/],
-    [['generate', 'x', '--cache-tokens', '0'], /cacheTokens is out of range/],
-    [['generate', 'x', '--max-running', '999'], /maxRunning is out of range/],
-    [['generate', 'x', '--max-queue', '-1'], /maxQueue is out of range/],
-    [['generate', 'x', '--prefill-chunk', '0'], /prefillChunk is out of range/],
-    [['generate', 'x', '--step-deadline-ms', '1'], /stepDeadlineMs is out of range/],
-    [['generate', 'x', '--max-restarts', '-1'], /maxRestarts is out of range/],
-    [['generate', 'x', '--model', '/nowhere'], /error MODEL_NOT_FOUND/],
-    [['generate', 'x', '--prompt-ids', '1'], /not both/],
-    [['generate', '--prompt-ids', '1,x'], /must be a number/],
-    [['generate', 'x', '--best-of', '4'], /unknown option '--best-of'/],
-    [['frobnicate'], /unknown command 'frobnicate'/],
-    [['inspect', '/nowhere'], /error MODEL_NOT_FOUND/],
-  ] as const) {
-    const { code, stdout, stderr } = await tetrad([...args])
+  for (const [args, expected] of WRONG.slice(0, inFull ? WRONG.length : 1)) {
+    const { code, stdout, stderr } = await tetrad(args)
     t.is(code, 1, args.join(' '))
     t.is(stdout, '')
     t.regex(stderr, expected)
@@ -147,7 +151,7 @@ test('inspect shows the plan, as text and as JSON', async (t) => {
   t.regex(text.stdout, /variant {6}mlra_4, 16,131,968 parameters/)
 })
 
-test('inspect --config needs no weights: one variant, or all that the file fits', async (t) => {
+full('inspect --config needs no weights: one variant, or all that the file fits', async (t) => {
   const config = `${FIXTURES}golden/mla/config.json`
   const one = await tetrad(['inspect', '--config', config, '--variant', 'mla', '--json'])
   t.is(one.code, 0)
@@ -162,7 +166,7 @@ test('inspect --config needs no weights: one variant, or all that the file fits'
   t.is(both.code, 1)
 })
 
-test("eval perplexity and multiple-choice print numbers, and JSON with the contract's fields", async (t) => {
+full("eval perplexity and multiple-choice print numbers, and JSON with the contract's fields", async (t) => {
   const text = await tetrad(['eval', 'perplexity', `${FIXTURES}eval/genesis.bin`, '--windows', '2', '--ranks', '2'])
   t.is(text.code, 0)
   t.regex(text.stdout, /^window 0 +loss 3\.827\d\nwindow 1 +loss 3\.617\d\nmean loss 3\.722\d+, perplexity 41\.\d+, 2 windows\n$/)
@@ -179,7 +183,7 @@ test("eval perplexity and multiple-choice print numbers, and JSON with the contr
   t.regex(wrong.stderr, /error EVAL_DATA_INVALID/)
 })
 
-test('synth writes a model that generate runs', async (t) => {
+full('synth writes a model that generate runs', async (t) => {
   const dir = join(temporary(t), 'model')
   const { code, stdout } = await tetrad([
     'synth',
@@ -202,7 +206,7 @@ test('synth writes a model that generate runs', async (t) => {
   t.regex(again.stderr, /error OUTPUT_EXISTS/)
 })
 
-test('convert writes a model that generate runs; --profile prints a table and writes a trace', async (t) => {
+full('convert writes a model that generate runs; --profile prints a table and writes a trace', async (t) => {
   const dir = temporary(t)
   const { code, stdout } = await tetrad(['convert', TINY, join(dir, 'int8'), '--weights', 'int8'])
   t.is(code, 0)

@@ -1,14 +1,17 @@
-import test from 'ava'
 import { Engine } from '../src/index.js'
 import { goldenCases, goldenLogits, largestDifference, TINY, tinyGolden } from './support/fixtures.js'
+import { inFull, quickIf } from './support/tier.js'
 
 const TOLERANCE = 2e-3
 
 for (const golden of goldenCases()) {
   for (const backend of ['wasm', 'reference'] as const) {
-    test(`${golden.name} on ${backend}: golden logits and greedy tokens, the same bits at 1, 2 and 4 ranks`, async (t) => {
+    // The reference backend cuts a model as wasm does: two rank counts show that its sums do not depend on them.
+    const counts = backend === 'reference' || !inFull ? ([1, 4] as const) : ([1, 2, 4] as const)
+    const declare = quickIf(backend === 'wasm')
+    declare(`${golden.name} on ${backend}: golden logits and greedy tokens, the same bits at ${counts.join(', ')} ranks`, async (t) => {
       let first: Float32Array[] | undefined
-      for (const ranks of [1, 2, 4] as const) {
+      for (const ranks of counts) {
         const engine = await Engine.load(golden.dir, { backend, ranks })
         t.is(engine.info.variant, golden.variant)
         const all: Float32Array[] = []
@@ -30,7 +33,8 @@ for (const golden of goldenCases()) {
 }
 
 for (const ranks of [1, 2, 4] as const) {
-  test(`models/tiny at ${ranks} ranks: five golden continuations of 100 tokens, as tokens and as text`, async (t) => {
+  const declare = quickIf(ranks === 4)
+  declare(`models/tiny at ${ranks} ranks: five golden continuations of 100 tokens, as tokens and as text`, async (t) => {
     const engine = await Engine.load(TINY, { ranks })
     for (const { text, ids, out, decoded } of tinyGolden().greedy) {
       t.deepEqual(engine.tokenize(text), ids)

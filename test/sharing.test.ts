@@ -1,12 +1,15 @@
 import test from 'ava'
 import { Engine } from '../src/index.js'
-import { type PartialKind, packedBytes, partials, plannedBytes, type RankCounters, readCounters, shardBytes, shardLayout } from '../src/testing.js'
+import { type PartialKind, partials, plannedBytes, shardBytes, shardLayout } from '../src/internals.js'
+import { packedBytes, type RankCounters, readCounters } from '../src/testing.js'
 import { TINY } from './support/fixtures.js'
+import { quickIf } from './support/tier.js'
 
 const PROMPT = [1843, 360, 661, 259, 566]
 
 for (const ranks of [1, 2, 4] as const) {
-  test(`at ${ranks} ranks each reads its share of the weights and of the cache, and the shares make the whole`, async (t) => {
+  const declare = quickIf(ranks === 4)
+  declare(`at ${ranks} ranks each reads its share of the weights and of the cache, and the shares make the whole`, async (t) => {
     const engine = await Engine.load(TINY, { ranks })
     await engine.generate(PROMPT, { maxTokens: 1 })
     const before = readCounters(engine)

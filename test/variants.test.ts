@@ -8,6 +8,7 @@ import { PRESETS } from '../src/tools/synth/presets.js'
 import { goldenCases, largestDifference, randomNumbers } from './support/fixtures.js'
 import { copyOf, readTensors, safetensors, temporary } from './support/models.js'
 import { type PlainConfig, plainLogits } from './support/plain-model.js'
+import { full, inFull, quickIf } from './support/tier.js'
 
 // Widths that divide by nothing, and heads that don't divide by 4 where the variant allows it.
 const ODD = { n_layer: 2, n_embd: 44, vocab_size: 211, block_size: 128, intermediate_size: 152 }
@@ -38,27 +39,34 @@ const SHAPES: readonly { readonly what: string; readonly variant: string; readon
   { what: '2 heads of 18', variant: 'tpa', config: { n_head: 2, head_dim: 18, rank: 1, q_rank: 2 } },
 ]
 
+/** Of each structure one shape, in the quick tier. */
+const QUICK = ['mlra_2_gated, 6 heads', 'mla, 2 heads', 'gqa, 9 heads in 3 groups', 'gta, 6 heads in 3 groups', 'tpa, 2 heads of 18']
+
 const next = randomNumbers(9)
 const PROMPT = Array.from({ length: 70 }, () => Math.floor(next() * ODD.vocab_size))
 
-test('the table below names every variant', (t) => {
+/** Rank counts, with the chunk that the prompt is cut into. */
+const CUTS = [
+  [1, 64],
+  [2, 7],
+  [4, 1],
+] as const
+
+test('the table above names every variant', (t) => {
   t.deepEqual([...new Set(SHAPES.map((s) => s.variant))].sort(), [...VARIANT_NAMES].sort())
 })
 
 for (const { what, variant, config } of SHAPES) {
-  test(`${variant}, ${what}, odd widths: the logits of plain arithmetic, and the same bits at 1, 2 and 4 ranks and any chunk`, async (t) => {
+  const declare = quickIf(QUICK.includes(`${variant}, ${what}`))
+  declare(`${variant}, ${what}, odd widths: the logits of plain arithmetic, and the same bits at 1, 2 and 4 ranks and any chunk`, async (t) => {
     const dir = temporary(t)
     const all = { ...ODD, ...config }
     await synthesize(dir, { variant, config: all, dtype: 'f32', seed: 3 })
     const plain = plainLogits(variant, all as unknown as PlainConfig, await readTensors(dir), PROMPT)
     const expected = Float32Array.from(plain.flat())
-    for (const backend of ['reference', 'wasm'] as const) {
+    for (const backend of inFull ? (['reference', 'wasm'] as const) : (['wasm'] as const)) {
       let first: Float32Array | undefined
-      for (const [ranks, prefillChunk] of [
-        [1, 64],
-        [2, 7],
-        [4, 1],
-      ] as const) {
+      for (const [ranks, prefillChunk] of CUTS) {
         const engine = await Engine.load(dir, { ranks, backend, prefillChunk })
         t.is(engine.info.variant, variant)
         const logits = await engine.logits(PROMPT)
@@ -77,11 +85,7 @@ for (const { what, variant, config } of SHAPES) {
       await t.throwsAsync(Engine.load(dir, { cache: 'int8' }), { instanceOf: OptionError })
     } else {
       let first: Float32Array | undefined
-      for (const [ranks, prefillChunk] of [
-        [1, 64],
-        [2, 7],
-        [4, 1],
-      ] as const) {
+      for (const [ranks, prefillChunk] of CUTS) {
         const engine = await Engine.load(dir, { ranks, backend: 'wasm', prefillChunk, cache: 'int8' })
         const logits = await engine.logits(PROMPT)
         await engine.close()
@@ -99,44 +103,47 @@ for (const { what, variant, config } of SHAPES) {
 }
 
 for (const name of ['mla', 'gla_2', 'mlra_2'] as const) {
-  test(`${name}_no_scale is ${name} with its norms divided by the factors${name === 'mlra_2' ? ' and c_proj multiplied by the square root of 2' : ''}`, async (t) => {
-    const golden = goldenCases().find((c) => c.name === name)
-    if (!golden) throw new Error(`no golden ${name}`)
-    const {
-      n_embd: E,
-      q_lora_rank: QL,
-      kv_lora_rank: KL,
-    } = JSON.parse(readFileSync(join(golden.dir, 'config.json'), 'utf8')) as Record<string, number>
-    const D = (KL as number) / { mla: 1, gla_2: 2, mlra_2: 4 }[name]
-    const factor = (tensor: string) => {
-      if (tensor.includes('q_a_layernorm')) return 1 / Math.sqrt((E as number) / (QL as number))
-      if (tensor.includes('kv_a_layernorm')) return 1 / Math.sqrt((E as number) / D)
-      return name === 'mlra_2' && tensor.endsWith('attn.c_proj.weight') ? Math.SQRT2 : 1
-    }
-    const changed = (await readTensors(golden.dir)).map((tensor) => ({ ...tensor, values: tensor.values.map((v) => v * factor(tensor.name)) }))
-    const dir = temporary(t)
-    writeFileSync(join(dir, 'config.json'), readFileSync(join(golden.dir, 'config.json')))
-    writeFileSync(join(dir, 'model.safetensors'), safetensors(changed))
-    const prompt = golden.prompts[0] as number[]
-    const logitsOf = async (model: string, variant?: string) => {
-      const engine = await Engine.load(model, { backend: 'reference', ranks: 1, ...(variant && { variant }) })
-      const logits = await engine.logits(prompt)
-      await engine.close()
-      return logits
-    }
-    const original = await logitsOf(golden.dir)
-    t.true(largestDifference(await logitsOf(golden.dir, `${name}_no_scale`), original) > 1e-2)
-    const noScaleOfScaled = (await readTensors(golden.dir)).map((tensor) => ({
-      ...tensor,
-      values: tensor.values.map((v) => v / factor(tensor.name)),
-    }))
-    const back = temporary(t)
-    writeFileSync(join(back, 'config.json'), readFileSync(join(golden.dir, 'config.json')))
-    writeFileSync(join(back, 'model.safetensors'), safetensors(noScaleOfScaled))
-    // Norms times the factors, read without factors: the original. Norms divided by them, read with factors: the no_scale one.
-    t.true(largestDifference(await logitsOf(back, `${name}_no_scale`), original) < 1e-4)
-    t.true(largestDifference(await logitsOf(dir), await logitsOf(golden.dir, `${name}_no_scale`)) < 1e-4)
-  })
+  full(
+    `${name}_no_scale is ${name} with its norms divided by the factors${name === 'mlra_2' ? ' and c_proj multiplied by the square root of 2' : ''}`,
+    async (t) => {
+      const golden = goldenCases().find((c) => c.name === name)
+      if (!golden) throw new Error(`no golden ${name}`)
+      const {
+        n_embd: E,
+        q_lora_rank: QL,
+        kv_lora_rank: KL,
+      } = JSON.parse(readFileSync(join(golden.dir, 'config.json'), 'utf8')) as Record<string, number>
+      const D = (KL as number) / { mla: 1, gla_2: 2, mlra_2: 4 }[name]
+      const factor = (tensor: string) => {
+        if (tensor.includes('q_a_layernorm')) return 1 / Math.sqrt((E as number) / (QL as number))
+        if (tensor.includes('kv_a_layernorm')) return 1 / Math.sqrt((E as number) / D)
+        return name === 'mlra_2' && tensor.endsWith('attn.c_proj.weight') ? Math.SQRT2 : 1
+      }
+      const changed = (await readTensors(golden.dir)).map((tensor) => ({ ...tensor, values: tensor.values.map((v) => v * factor(tensor.name)) }))
+      const dir = temporary(t)
+      writeFileSync(join(dir, 'config.json'), readFileSync(join(golden.dir, 'config.json')))
+      writeFileSync(join(dir, 'model.safetensors'), safetensors(changed))
+      const prompt = golden.prompts[0] as number[]
+      const logitsOf = async (model: string, variant?: string) => {
+        const engine = await Engine.load(model, { backend: 'reference', ranks: 1, ...(variant && { variant }) })
+        const logits = await engine.logits(prompt)
+        await engine.close()
+        return logits
+      }
+      const original = await logitsOf(golden.dir)
+      t.true(largestDifference(await logitsOf(golden.dir, `${name}_no_scale`), original) > 1e-2)
+      const noScaleOfScaled = (await readTensors(golden.dir)).map((tensor) => ({
+        ...tensor,
+        values: tensor.values.map((v) => v / factor(tensor.name)),
+      }))
+      const back = temporary(t)
+      writeFileSync(join(back, 'config.json'), readFileSync(join(golden.dir, 'config.json')))
+      writeFileSync(join(back, 'model.safetensors'), safetensors(noScaleOfScaled))
+      // Norms times the factors, read without factors: the original. Norms divided by them, read with factors: the no_scale one.
+      t.true(largestDifference(await logitsOf(back, `${name}_no_scale`), original) < 1e-4)
+      t.true(largestDifference(await logitsOf(dir), await logitsOf(golden.dir, `${name}_no_scale`)) < 1e-4)
+    },
+  )
 }
 
 test('an explicit variant that the keys do not fit is refused, and says which would; so is an unknown name', async (t) => {
@@ -221,7 +228,8 @@ test('a configuration without a variant lists all that it fits; with one, or wit
 })
 
 for (const golden of goldenCases()) {
-  test(`${golden.name}: every rank reads each cached value of its streams once a token, and no more than inspect says`, async (t) => {
+  const declare = quickIf(['mlra_4', 'gqa', 'tpa'].includes(golden.name))
+  declare(`${golden.name}: every rank reads each cached value of its streams once a token, and no more than inspect says`, async (t) => {
     for (const ranks of [1, 2, 4] as const) {
       const engine = await Engine.load(golden.dir, { ranks })
       const { kvCache } = await inspect(golden.dir, { ranks })

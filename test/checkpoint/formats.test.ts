@@ -7,6 +7,7 @@ import { withFile } from '../../src/model/checkpoint/byte-reader.js'
 import { readTorchBin } from '../../src/model/checkpoint/torch-bin.js'
 import { FIXTURES } from '../support/fixtures.js'
 import { readTensors, safetensors, temporary } from '../support/models.js'
+import { full } from '../support/tier.js'
 import { type SavedTensor, torchEntries, writeSparse, zip, zipParts } from '../support/torch-file.js'
 
 const MODEL = `${FIXTURES}golden/mlra_4`
@@ -128,7 +129,7 @@ test('sharded safetensors, and one tensor of another type than the rest', async 
   t.deepEqual(await logits(mixed), await expected)
 })
 
-test('a zip of more than 4 GiB: offsets beyond 32 bits are found', async (t) => {
+full('a zip of more than 4 GiB: offsets beyond 32 bits are found', async (t) => {
   const path = join(temporary(t), 'large.bin')
   const data = new Float32Array([1, 2, 3, 4, 5, 6])
   const saved: SavedTensor[] = [{ name: 'w', storage: 'FloatStorage', key: '0', elements: 6, offset: 2, shape: [2, 2] }]

@@ -1,10 +1,10 @@
 import { setTimeout } from 'node:timers/promises'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import test from 'ava'
 import { type Completion, Engine, EngineClosedError, OverloadedError, RequestError } from '../../src/index.js'
+import { forgetPrefixes } from '../../src/internals.js'
 import { pages, recordLogits } from '../../src/testing.js'
 import { randomNumbers, TINY } from '../support/fixtures.js'
+import { quickIf } from '../support/tier.js'
 
 interface Case {
   readonly prompt: number[]
@@ -37,46 +37,57 @@ async function run(engine: Engine, c: Case, abort = true): Promise<number[]> {
   return tokens
 }
 
-/** Each request on an engine of its own: tokens, and the hash of every step's logits. */
-const alone = (async () => {
-  const results: { tokens: number[]; hashes: Map<number, string> }[] = []
-  for (const c of CASES) {
+let computedAlone: Promise<{ tokens: number[]; hashes: Map<number, string> }[]> | undefined
+/** Each request alone, with no prefix cached: tokens, and the hash of every step's logits by position. */
+function alone() {
+  computedAlone ??= (async () => {
+    const results = []
     const engine = await Engine.load(TINY, { ranks: 1 })
-    const recorder = recordLogits(engine)
-    const tokens = await run(engine, c, false)
-    results.push({ tokens, hashes: new Map(recorder.rows.map((row) => [row.position, row.hash])) })
+    for (const c of CASES) {
+      forgetPrefixes(engine)
+      const recorder = recordLogits(engine)
+      const tokens = await run(engine, c, false)
+      recorder.stop()
+      results.push({ tokens, hashes: new Map(recorder.rows.map((row) => [row.position, row.hash])) })
+    }
+    if (engine.stats().cachedTokens > 0) throw new Error('a request that should run alone found a cached prefix')
     await engine.close()
-  }
-  return results
-})()
+    return results
+  })()
+  return computedAlone
+}
 
 for (const ranks of [1, 2, 4] as const) {
-  test(`64 requests at once at ${ranks} ranks, with aborts and a cache too small for all: each has the tokens and logit bits it has alone`, async (t) => {
-    const engine = await Engine.load(TINY, { ranks, maxRunning: 12, cacheTokens: 1280, prefillChunk: 48 })
-    const recorder = recordLogits(engine)
-    const outputs = await Promise.all(
-      CASES.map(async (c, i) => {
-        await setTimeout((i % 8) * 20)
-        return run(engine, c)
-      }),
-    )
-    recorder.stop()
-    const expected = await alone
-    for (const [i, tokens] of outputs.entries()) {
-      const whole = (expected[i] as { tokens: number[] }).tokens
-      t.deepEqual(tokens, CASES[i]?.abortAfter === undefined ? whole : whole.slice(0, tokens.length), `request ${i}`)
-    }
-    for (const { seed, position, hash } of recorder.rows) {
-      if (expected[seed]?.hashes.get(position) !== hash) t.fail(`request ${seed}: other logits at position ${position}`)
-    }
-    const stats = engine.stats()
-    t.log(`${stats.preemptions} preemptions, ${stats.cachedTokens} prompt tokens from the prefix cache, ${recorder.rows.length} rows of logits`)
-    t.true(stats.preemptions > 0)
-    t.true(stats.cachedTokens > 0)
-    t.is(stats.running + stats.queued, 0)
-    t.is(pages(engine).free, pages(engine).all)
-    await engine.close()
-  })
+  const declare = quickIf(ranks === 2)
+  declare(
+    `64 requests at once at ${ranks} ranks, with aborts and a cache too small for all: each has the tokens and logit bits it has alone`,
+    async (t) => {
+      const engine = await Engine.load(TINY, { ranks, maxRunning: 12, cacheTokens: 1280, prefillChunk: 48 })
+      const recorder = recordLogits(engine)
+      const outputs = await Promise.all(
+        CASES.map(async (c, i) => {
+          await setTimeout((i % 8) * 20)
+          return run(engine, c)
+        }),
+      )
+      recorder.stop()
+      const expected = await alone()
+      for (const [i, tokens] of outputs.entries()) {
+        const whole = (expected[i] as { tokens: number[] }).tokens
+        t.deepEqual(tokens, CASES[i]?.abortAfter === undefined ? whole : whole.slice(0, tokens.length), `request ${i}`)
+      }
+      for (const { seed, position, hash } of recorder.rows) {
+        if (expected[seed]?.hashes.get(position) !== hash) t.fail(`request ${seed}: other logits at position ${position}`)
+      }
+      const stats = engine.stats()
+      t.log(`${stats.preemptions} preemptions, ${stats.cachedTokens} prompt tokens from the prefix cache, ${recorder.rows.length} rows of logits`)
+      t.true(stats.preemptions > 0)
+      t.true(stats.cachedTokens > 0)
+      t.is(stats.running + stats.queued, 0)
+      t.is(pages(engine).free, pages(engine).all)
+      await engine.close()
+    },
+  )
 }
 
 test('an array of prompts gives an array of completions, and chunks with their index', async (t) => {
@@ -159,13 +170,14 @@ test('a slow reader pauses its own request only, and gets the same tokens', asyn
   const slow = engine.generate('Once upon a time', { maxTokens: 300, ignoreEos: true })
   const iterator = slow[Symbol.asyncIterator]()
   const tokens = [...((await iterator.next()).value?.tokens ?? [])]
-  // Others run to their end meanwhile, and the slow one stops near the bound.
+  // Others run to their end meanwhile, and the slow one stops near the bound: once nobody reads, nothing is generated any more.
   t.deepEqual((await engine.generate('Once upon a time', { maxTokens: 300, ignoreEos: true })).tokens, whole.tokens)
-  await setTimeout(100)
-  const stopped = engine.stats().generatedTokens
-  await setTimeout(100)
-  t.is(engine.stats().generatedTokens, stopped)
-  t.true(stopped < 600 + 90, `${stopped} tokens`)
+  const others = 2 * whole.tokens.length
+  const ahead = engine.stats().generatedTokens - others
+  t.true(ahead < 90, `${ahead} tokens`)
+  const other = await engine.generate('The king', { maxTokens: 100, ignoreEos: true })
+  t.is(engine.stats().generatedTokens - others - other.tokens.length, ahead)
+  t.is(engine.stats().running, 1)
   for (let step = await iterator.next(); !step.done; step = await iterator.next()) tokens.push(...step.value.tokens)
   t.deepEqual(tokens, [...whole.tokens])
   await engine.close()
@@ -200,29 +212,5 @@ test('stats count what was done', async (t) => {
     const parts = [...Object.values(waitMs), ...Object.values(computeMs)].reduce<number>((sum, ms) => sum + (ms ?? 0), 0)
     t.true(parts > 0 && parts < stepMs, `${parts} of ${stepMs} ms`)
   }
-  await engine.close()
-})
-
-test('10,000 short requests leave heap, external memory and pages flat', async (t) => {
-  const engine = await Engine.load(TINY, { ranks: 2 })
-  const wave = async (n: number) => {
-    for (let i = 0; i < n; i += 50) await Promise.all(Array.from({ length: 50 }, (_, k) => engine.generate([1 + ((i + k) % 4000)], { maxTokens: 1 })))
-  }
-  await wave(2000)
-  setFlagsFromString('--expose-gc')
-  const gc = runInNewContext('gc') as () => void
-  const measure = async () => {
-    await setTimeout(50)
-    gc()
-    const { heapUsed, external } = process.memoryUsage()
-    return { heapUsed, external }
-  }
-  const before = await measure()
-  await wave(8000)
-  const after = await measure()
-  t.log(JSON.stringify({ before, after }))
-  t.true(after.external - before.external < 4 << 20)
-  t.true(after.heapUsed - before.heapUsed < 8 << 20)
-  t.is(pages(engine).free, pages(engine).all)
   await engine.close()
 })

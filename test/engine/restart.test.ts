@@ -6,6 +6,7 @@ import { Engine, type EngineOptions, RankError, type RestartEvent } from '../../
 import { type FaultKind, injectFault, pages, recordLogits, type Site, terminateThread } from '../../src/testing.js'
 import { TINY } from '../support/fixtures.js'
 import { copyOf } from '../support/models.js'
+import { full, inFull, quickIf } from '../support/tier.js'
 
 const PROMPTS = ['Once upon a time', 'The king', Array.from({ length: 150 }, (_, i) => (i * 37) % 4096)]
 
@@ -31,7 +32,12 @@ async function undisturbed(options: EngineOptions) {
   return result
 }
 
-const expected = undisturbed({ ranks: 1 })
+let oneRank: ReturnType<typeof undisturbed> | undefined
+/** What one rank gives; computed by the first test that asks. */
+const expected = () => {
+  oneRank ??= undisturbed({ ranks: 1 })
+  return oneRank
+}
 
 /** An engine whose checkpoint is gone, and the restarts it tells of. */
 async function loadAndDelete(t: { teardown(f: () => void): void }, options: EngineOptions): Promise<{ engine: Engine; restarts: RestartEvent[] }> {
@@ -54,18 +60,19 @@ const COLLECTIVES: Site[] = [
 ]
 
 for (const ranks of [1, 2, 4] as const) {
-  test(`${ranks} ranks: each rank throws, exits, hangs, and runs out of memory; no request is lost and no bit changes`, async (t) => {
-    const { engine, restarts } = await loadAndDelete(t, { ranks, stepDeadlineMs: 3000, maxRestarts: 100 })
+  const declare = quickIf(ranks === 2)
+  declare(`${ranks} ranks: each rank throws, exits, runs out of memory, and hangs; no request is lost and no bit changes`, async (t) => {
+    const { engine, restarts } = await loadAndDelete(t, { ranks, maxRestarts: 100 })
+    const faulty = Array.from({ length: ranks }, (_, rank) => rank).slice(inFull ? 0 : -1)
     const wanted: RegExp[] = []
-    for (let rank = 0; rank < ranks; rank++) {
+    for (const rank of faulty) {
       for (const [kind, message] of [
         ['throw', new RegExp(`rank ${rank} failed: injected fault`)],
         ['exit', /a worker thread exited/],
-        ['hang', new RegExp(`rank ${rank} `)],
         ['out-of-memory', /memory|exited/],
       ] as [FaultKind, RegExp][]) {
         const actual = await outputs(engine, () => injectFault(engine, { rank, kind }))
-        t.deepEqual(actual, await expected, `rank ${rank}: ${kind}`)
+        t.deepEqual(actual, await expected(), `rank ${rank}: ${kind}`)
         wanted.push(message)
       }
     }
@@ -75,17 +82,31 @@ for (const ranks of [1, 2, 4] as const) {
     t.is(engine.stats().restarts, wanted.length)
     t.is(pages(engine).free, pages(engine).all)
     await engine.close()
+
+    // A short deadline is this engine's alone: on a busy machine it may pass for a rank that is well, too.
+    const hanging = await loadAndDelete(t, { ranks, stepDeadlineMs: 2000, maxRestarts: 100 })
+    for (const rank of faulty) {
+      const before = hanging.restarts.length
+      const actual = await outputs(hanging.engine, () => injectFault(hanging.engine, { rank, kind: 'hang' }))
+      t.deepEqual(actual, await expected(), `rank ${rank}: hang`)
+      const reasons = hanging.restarts.slice(before).map(({ reason }) => reason.message)
+      t.true(
+        reasons.some((reason) => reason.includes(`rank ${rank} `)),
+        reasons.join('\n'),
+      )
+    }
+    await hanging.engine.close()
   })
 }
 
-test('a rank dies inside each collective, in prefill and in decode', async (t) => {
+full('a rank dies inside each collective, in prefill and in decode', async (t) => {
   const { engine, restarts } = await loadAndDelete(t, { ranks: 2, maxRestarts: 100 })
   let faults = 0
   for (const site of COLLECTIVES) {
     for (const kind of ['throw', 'exit'] as const) {
       const before = restarts.length
       const actual = await outputs(engine, () => injectFault(engine, { rank: 1, kind, site }))
-      t.deepEqual(actual, await expected, `${kind} in ${site}`)
+      t.deepEqual(actual, await expected(), `${kind} in ${site}`)
       // The gathers of queries are left out where the plan computes those projections whole.
       faults += restarts.length - before
     }
@@ -94,7 +115,7 @@ test('a rank dies inside each collective, in prefill and in decode', async (t) =
   await engine.close()
 })
 
-test('a rank dies in the middle of decoding', async (t) => {
+full('a rank dies in the middle of decoding', async (t) => {
   const { engine, restarts } = await loadAndDelete(t, { ranks: 4 })
   const quiet = await engine.generate('Once upon a time', { maxTokens: 60, ignoreEos: true })
   const tokens: number[] = []
@@ -107,24 +128,24 @@ test('a rank dies in the middle of decoding', async (t) => {
   await engine.close()
 })
 
-test('threads ended from outside while idle, and again during the restart', async (t) => {
+full('threads ended from outside while idle, and again during the restart', async (t) => {
   const { engine, restarts } = await loadAndDelete(t, { ranks: 2, maxRestarts: 100 })
   const first = new Promise((resolve) => engine.on('restart', resolve))
   await terminateThread(engine, 0)
   await first
-  t.deepEqual(await outputs(engine), await expected)
+  t.deepEqual(await outputs(engine), await expected())
   const twice = outputs(engine, async () => {
     await terminateThread(engine, 1)
     setTimeout(() => void terminateThread(engine, 0).catch(() => {}), 60)
   })
-  t.deepEqual(await twice, await expected)
+  t.deepEqual(await twice, await expected())
   t.true(restarts.length >= 2)
   await engine.close()
 })
 
 test('a slow rank is waited for, not restarted', async (t) => {
   const { engine, restarts } = await loadAndDelete(t, { ranks: 2 })
-  t.deepEqual(await outputs(engine, () => injectFault(engine, { rank: 1, kind: 'slow' })), await expected)
+  t.deepEqual(await outputs(engine, () => injectFault(engine, { rank: 1, kind: 'slow' })), await expected())
   t.is(restarts.length, 0)
   await engine.close()
 })
@@ -145,14 +166,19 @@ test('after maxRestarts within the window every waiting request gets the error, 
 })
 
 test('a step that takes longer than the deadline is no failure while the ranks get on', async (t) => {
-  const { engine, restarts } = await loadAndDelete(t, { ranks: 1, backend: 'reference', stepDeadlineMs: 300, prefillChunk: 64 })
-  const start = performance.now()
-  await engine.generate(
-    Array.from({ length: 64 }, (_, i) => i),
-    { maxTokens: 1, ignoreEos: true },
-  )
-  // The deadline and its grace are 1.3 s; a chunk of 64 in float64 JavaScript takes several.
-  t.log(`${(performance.now() - start).toFixed(0)} ms`)
-  t.is(restarts.length, 0)
-  await engine.close()
+  const DEADLINE_MS = 1000
+  // The coordinator waits for a step for the deadline and 1 s of grace.
+  const patienceMs = DEADLINE_MS + 1000
+  let longest = 0
+  // A chunk of 64 takes several seconds in float64 JavaScript; where it does not, a larger one does.
+  for (let prefillChunk = 64; longest < patienceMs && prefillChunk <= 1024; prefillChunk *= 2) {
+    const { engine, restarts } = await loadAndDelete(t, { ranks: 1, backend: 'reference', stepDeadlineMs: DEADLINE_MS, prefillChunk })
+    const start = performance.now()
+    const prompt = Array.from({ length: Math.min(prefillChunk, 1023) }, (_, i) => i)
+    await engine.generate(prompt, { maxTokens: 1, ignoreEos: true })
+    longest = performance.now() - start
+    t.is(restarts.length, 0)
+    await engine.close()
+  }
+  t.true(longest > patienceMs, `the longest step took ${longest.toFixed(0)} ms`)
 })

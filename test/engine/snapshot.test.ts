@@ -5,6 +5,7 @@ import { Engine, type EngineOptions, OptionError, RequestError, SnapshotError, T
 import { pages, recordLogits } from '../../src/testing.js'
 import { FIXTURES, randomNumbers, TINY } from '../support/fixtures.js'
 import { temporary } from '../support/models.js'
+import { full, quickIf } from '../support/tier.js'
 
 const golden = (name: string) => `${FIXTURES}golden/${name}`
 /** Two full pages short of a part, and the part. */
@@ -28,7 +29,8 @@ for (const [name, options] of [
   ['tpa', {}],
   ['gta', {}],
 ] as const) {
-  test(`${name} ${JSON.stringify(options)}: a snapshot of 2 ranks goes on at 1, 2 and 4 ranks with the bits of a fresh engine`, async (t) => {
+  const declare = quickIf(name === 'mlra_4' || (name === 'gqa' && 'cache' in options))
+  declare(`${name} ${JSON.stringify(options)}: a snapshot of 2 ranks goes on at 1, 2 and 4 ranks with the bits of a fresh engine`, async (t) => {
     const dir = golden(name)
     const path = join(temporary(t), 'prefix.snapshot')
     const load = (more: EngineOptions) => Engine.load(dir, { ...options, maxContext: 128, maxRunning: 4, ...more })
@@ -74,7 +76,7 @@ test('a snapshot of another model, format or build is refused by name', async (t
   }
 })
 
-test('a damaged snapshot is refused, wherever it is damaged: no page is lost, and nothing of it is found', async (t) => {
+full('a damaged snapshot is refused, wherever it is damaged: no page is lost, and nothing of it is found', async (t) => {
   const dir = temporary(t)
   const path = join(dir, 'prefix.snapshot')
   const engine = await Engine.load(golden('mlra_4'), { ranks: 2, maxRunning: 4 })

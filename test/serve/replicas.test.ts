@@ -9,10 +9,11 @@ import { ReplicaPool } from '../../src/serve/replicas/replica-pool.js'
 import { createServer } from '../../src/serve/server.js'
 import { PLAIN } from '../../src/tokenizer/chat-template.js'
 import { TINY } from '../support/fixtures.js'
+import { full } from '../support/tier.js'
 
 const OPTIONS = { ranks: 1, maxRunning: 4, cacheTokens: 2048 } as const
 
-test('two replicas: the tokens of one engine, streams that go on when a replica is killed, and a new replica', async (t) => {
+full('two replicas: the tokens of one engine, streams that go on when a replica is killed, and a new replica', async (t) => {
   t.timeout(180_000)
   const engine = await Engine.load(TINY, OPTIONS)
   const deaths: string[] = []
@@ -64,7 +65,7 @@ test('two replicas: the tokens of one engine, streams that go on when a replica 
   t.is((await client.completions.create({ model: 'tiny', prompt: 'Once', max_tokens: 3 })).usage?.completion_tokens, 3)
 })
 
-test('errors of a replica come with their class, code and remedy; an abort and a full queue too', async (t) => {
+full('errors of a replica come with their class, code and remedy; an abort and a full queue too', async (t) => {
   const pool = await ReplicaPool.load(TINY, { ...OPTIONS, maxRunning: 1, maxQueue: 0 }, 1)
   t.teardown(() => pool.close())
   const error = await t.throwsAsync(async () => pool.generate(['x'], { n: 1, temperature: -1 }), { instanceOf: OptionError })

@@ -3,16 +3,18 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
-import type { ExecutionContext } from 'ava'
+import test, { type ExecutionContext, type TestFn } from 'ava'
 import { ROOT } from './fixtures.js'
 import { temporary } from './models.js'
 
-/** undefined: there is a nats-server; else why tests with one are left out. TETRAD_NATS_TESTS=require lets them fail instead. */
-export function withoutNats(): string | undefined {
-  if (spawnSync('nats-server', ['--version']).status === 0) return undefined
-  if (process.env.TETRAD_NATS_TESTS === 'require') throw new Error('nats-server is not there, and TETRAD_NATS_TESTS asks for it')
-  return 'nats-server is not there'
+const found = spawnSync('nats-server', ['--version']).status === 0
+if (!found) {
+  if (process.env.TETRAD_NATS_TESTS === 'require') throw new Error('TETRAD_NATS_TESTS=require, but there is no nats-server')
+  console.log('Tests with a NATS server are skipped: there is no nats-server. Install nats-server and openssl.')
 }
+
+/** `test` where there is a nats-server; elsewhere a skipped test, or with TETRAD_NATS_TESTS=require a failure of the file. */
+export const natsTest: TestFn | TestFn['skip'] = found ? test : test.skip
 
 export interface TestServer {
   readonly port: number

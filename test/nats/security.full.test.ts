@@ -3,16 +3,12 @@ import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createAccount, createOperator, createUser, type KeyPair } from '@nats-io/nkeys'
-import test, { type ExecutionContext } from 'ava'
+import type { ExecutionContext } from 'ava'
 import { ClusterError } from '../../src/index.js'
 import { Cluster } from '../../src/serve/nats/cluster.js'
 import { NatsLink, type NatsOptions } from '../../src/serve/nats/connection.js'
 import { temporary } from '../support/models.js'
-import { natsServer, replica, tetrad, withoutNats } from '../support/nats.js'
-
-const skipped = withoutNats()
-const cluster = skipped === undefined ? test : test.skip
-if (skipped !== undefined) test(`tests with a NATS server are left out: ${skipped}`, (t) => t.pass())
+import { natsServer, natsTest, replica, tetrad } from '../support/nats.js'
 
 async function refused(t: ExecutionContext, options: NatsOptions): Promise<void> {
   const error = await t.throwsAsync(
@@ -29,22 +25,25 @@ async function admitted(options: NatsOptions): Promise<void> {
   await link.close()
 }
 
-cluster('a user and a password, or a token, from the address; wrong ones, other protocols, and a server that is not there are refused', async (t) => {
-  t.timeout(60_000)
-  const server = await natsServer(t, ['--user', 'me', '--pass', 's:e/cret'])
-  const address = server.url.replace('nats://', '')
-  await admitted({ url: `nats://me:${encodeURIComponent('s:e/cret')}@${address}` })
-  for (const url of [`nats://me:secret@${address}`, server.url, 'nats://secret@127.0.0.1:1', 'http://127.0.0.1:1', 'nats://:::'])
-    await refused(t, { url })
-  const { ended, output } = tetrad(t, 'serve', '--nats', `nats://me:secret@${address}`)
-  t.is((await ended)[0], 1)
-  t.regex(output.err, /error NATS_UNREACHABLE/)
-  const tokens = await natsServer(t, ['--auth', 'secret'])
-  await admitted({ url: tokens.url.replace('//', '//secret@') })
-  await refused(t, { url: tokens.url.replace('//', '//other-secret@') })
-})
+natsTest(
+  'a user and a password, or a token, from the address; wrong ones, other protocols, and a server that is not there are refused',
+  async (t) => {
+    t.timeout(60_000)
+    const server = await natsServer(t, ['--user', 'me', '--pass', 's:e/cret'])
+    const address = server.url.replace('nats://', '')
+    await admitted({ url: `nats://me:${encodeURIComponent('s:e/cret')}@${address}` })
+    for (const url of [`nats://me:secret@${address}`, server.url, 'nats://secret@127.0.0.1:1', 'http://127.0.0.1:1', 'nats://:::'])
+      await refused(t, { url })
+    const { ended, output } = tetrad(t, 'serve', '--nats', `nats://me:secret@${address}`)
+    t.is((await ended)[0], 1)
+    t.regex(output.err, /error NATS_UNREACHABLE/)
+    const tokens = await natsServer(t, ['--auth', 'secret'])
+    await admitted({ url: tokens.url.replace('//', '//secret@') })
+    await refused(t, { url: tokens.url.replace('//', '//other-secret@') })
+  },
+)
 
-cluster('TLS: the server is known by its authority, and the client by its own certificate', async (t) => {
+natsTest('TLS: the server is known by its authority, and the client by its own certificate', async (t) => {
   t.timeout(60_000)
   const folder = temporary(t)
   const path = (name: string) => join(folder, name)
@@ -79,7 +78,7 @@ cluster('TLS: the server is known by its authority, and the client by its own ce
   await link.close()
 })
 
-cluster('credentials that an operator’s account has signed, with leave for what a front needs and nothing more', async (t) => {
+natsTest('credentials that an operator’s account has signed, with leave for what a front needs and nothing more', async (t) => {
   t.timeout(60_000)
   const [operator, account, system, frontUser, member] = [createOperator(), createAccount(), createAccount(), createUser(), createUser()]
   const folder = temporary(t)

@@ -9,10 +9,7 @@ import { scanBatch } from '../../src/serve/batch/batch-file.js'
 import { NatsLink } from '../../src/serve/nats/connection.js'
 import { type Job, JobStreams } from '../../src/serve/nats/job-streams.js'
 import { temporary } from '../support/models.js'
-import { cuttable, natsServer, replica, type Tetrad, tetrad, withoutNats } from '../support/nats.js'
-
-const skipped = withoutNats()
-const cluster = skipped === undefined ? test : test.skip
+import { cuttable, natsServer, natsTest, replica, type Tetrad, tetrad } from '../support/nats.js'
 
 interface Line {
   readonly custom_id: string
@@ -143,7 +140,7 @@ test('files of requests that cannot be used are refused, with the line', async (
   t.regex(output.err, /BATCH_INVALID: no one here serves the model "other"/)
 })
 
-cluster(
+natsTest(
   'a batch in a cluster: workers are killed and cut off, the server is restarted, the client is killed; each line has its one result',
   async (t) => {
     t.timeout(280_000)
@@ -188,7 +185,7 @@ cluster(
   },
 )
 
-cluster('the first result of a job is the one; a job is in the cluster once; what is no job is thrown away', async (t) => {
+natsTest('the first result of a job is the one; a job is in the cluster once; what is no job is thrown away', async (t) => {
   t.timeout(120_000)
   const server = await natsServer(t)
   const link = await NatsLink.open({ url: server.url }, 'test', () => {})
@@ -223,7 +220,7 @@ cluster('the first result of a job is the one; a job is in the cluster once; wha
   t.true(await streams.isAnswered({ ...job, batch: 'c'.repeat(24) }))
 })
 
-cluster('a batch whose replicas make way for another version ends, and says so', async (t) => {
+natsTest('a batch whose replicas make way for another version ends, and says so', async (t) => {
   t.timeout(120_000)
   const folder = temporary(t)
   const [input, output] = [join(folder, 'in.jsonl'), join(folder, 'out.jsonl')]
@@ -240,7 +237,7 @@ cluster('a batch whose replicas make way for another version ends, and says so',
   t.regex(client.output.err, /BATCH_OUTPUT_MISMATCH: the replicas of tiny are of another version now/)
 })
 
-cluster('a server without streams: replicas serve, and a batch is refused; when it has them, jobs are taken', async (t) => {
+natsTest('a server without streams: replicas serve, and a batch is refused; when it has them, jobs are taken', async (t) => {
   t.timeout(120_000)
   const configuration = join(temporary(t), 'nats.conf')
   const configure = (streams: string) =>

@@ -1,17 +1,12 @@
-// Loading and closing must leave nothing behind. Linux: threads are counted in /proc.
-import { execFile } from 'node:child_process'
-import { promisify } from 'node:util'
+// Loading, generating and closing again and again must leave nothing behind. Linux: threads are counted in /proc.
+import { setTimeout } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import test from 'ava'
 import { Engine } from '../../src/index.js'
-import { FIXTURES, ROOT, TINY } from '../support/fixtures.js'
-
-const run = promisify(execFile)
-const INDEX = JSON.stringify(new URL('../../src/index.js', import.meta.url).href)
-
-async function program(source: string): Promise<string> {
-  const { stdout } = await run(process.execPath, ['--expose-gc', '--input-type=module', '-e', source], { cwd: ROOT, timeout: 200_000 })
-  return stdout.trim()
-}
+import { pages } from '../../src/testing.js'
+import { FIXTURES, TINY } from '../support/fixtures.js'
+import { INDEX, program } from '../support/program.js'
 
 test('50 times load, generate and close leaves heap, external memory, threads and handles flat', async (t) => {
   const out = await program(`
@@ -42,18 +37,26 @@ test('50 times load, generate and close leaves heap, external memory, threads an
   t.true(grown('handles') <= 0, `handles grew by ${grown('handles')}`)
 })
 
-test('an engine that was dropped without close does not keep the process alive, idle or after a request', async (t) => {
-  t.is(await program(`import { Engine } from ${INDEX}; await Engine.load(${JSON.stringify(TINY)}, { ranks: 2 }); console.log('loaded')`), 'loaded')
-})
-
-test('two engines in one process do not disturb each other', async (t) => {
-  const alone = await Engine.load(TINY, { ranks: 2 })
-  const expected = await alone.generate('Once upon a time', { maxTokens: 40 })
-  await alone.close()
-  const [a, b] = await Promise.all([Engine.load(TINY, { ranks: 4 }), Engine.load(TINY, { ranks: 1 })])
-  const both = await Promise.all([a.generate('Once upon a time', { maxTokens: 40 }), b.generate('Once upon a time', { maxTokens: 40 })])
-  for (const { tokens } of both) t.deepEqual(tokens, expected.tokens)
-  await a.close()
-  t.deepEqual((await b.generate('Once upon a time', { maxTokens: 40 })).tokens, expected.tokens)
-  await b.close()
+test('10,000 short requests leave heap, external memory and pages flat', async (t) => {
+  const engine = await Engine.load(TINY, { ranks: 2 })
+  const wave = async (n: number) => {
+    for (let i = 0; i < n; i += 50) await Promise.all(Array.from({ length: 50 }, (_, k) => engine.generate([1 + ((i + k) % 4000)], { maxTokens: 1 })))
+  }
+  await wave(2000)
+  setFlagsFromString('--expose-gc')
+  const gc = runInNewContext('gc') as () => void
+  const measure = async () => {
+    await setTimeout(50)
+    gc()
+    const { heapUsed, external } = process.memoryUsage()
+    return { heapUsed, external }
+  }
+  const before = await measure()
+  await wave(8000)
+  const after = await measure()
+  t.log(JSON.stringify({ before, after }))
+  t.true(after.external - before.external < 4 << 20)
+  t.true(after.heapUsed - before.heapUsed < 8 << 20)
+  t.is(pages(engine).free, pages(engine).all)
+  await engine.close()
 })

@@ -13,11 +13,7 @@ import { decode, encode, type Frame, subjects } from '../../src/serve/nats/messa
 import { createServer } from '../../src/serve/server.js'
 import { TINY } from '../support/fixtures.js'
 import { temporary } from '../support/models.js'
-import { cuttable, natsServer, replica, withoutNats } from '../support/nats.js'
-
-const skipped = withoutNats()
-const cluster = skipped === undefined ? test : test.skip
-if (skipped !== undefined) test(`tests with a NATS server are left out: ${skipped}`, (t) => t.pass())
+import { cuttable, natsServer, natsTest, replica } from '../support/nats.js'
 
 const engine = await Engine.load(TINY, { ranks: 1, maxRunning: 8, cacheTokens: 8192 })
 test.after.always(() => engine.close())
@@ -79,7 +75,7 @@ async function stream(t: ExecutionContext, client: OpenAI, meanwhile: () => void
   }
 }
 
-cluster('two replicas: the engine’s own answers, and streams that go on when one is killed', async (t) => {
+natsTest('two replicas: the engine’s own answers, and streams that go on when one is killed', async (t) => {
   t.timeout(180_000)
   const server = await natsServer(t)
   const [one, two] = await Promise.all([replica(t, server.url), replica(t, server.url)])
@@ -105,7 +101,7 @@ cluster('two replicas: the engine’s own answers, and streams that go on when o
   t.is(chat.usage?.completion_tokens, 3)
 })
 
-cluster('the NATS server is killed and comes back: running streams go on', async (t) => {
+natsTest('the NATS server is killed and comes back: running streams go on', async (t) => {
   t.timeout(180_000)
   const server = await natsServer(t)
   await Promise.all([replica(t, server.url), replica(t, server.url)])
@@ -118,7 +114,7 @@ cluster('the NATS server is killed and comes back: running streams go on', async
   await until(/connected to NATS again/)
 })
 
-cluster('a NATS server that stays away ends requests with NATS_LOST within the deadline; afterwards all is well', async (t) => {
+natsTest('a NATS server that stays away ends requests with NATS_LOST within the deadline; afterwards all is well', async (t) => {
   t.timeout(180_000)
   const server = await natsServer(t)
   await replica(t, server.url)
@@ -139,7 +135,7 @@ cluster('a NATS server that stays away ends requests with NATS_LOST within the d
   t.is((await client.completions.create({ model: 'tiny', prompt: 'Once', max_tokens: 3 })).usage?.completion_tokens, 3)
 })
 
-cluster('a replica whose link is cut: its requests are replayed on the other', async (t) => {
+natsTest('a replica whose link is cut: its requests are replayed on the other', async (t) => {
   t.timeout(240_000)
   const server = await natsServer(t)
   const way = await cuttable(t, server.port)
@@ -154,7 +150,7 @@ cluster('a replica whose link is cut: its requests are replayed on the other', a
   await stream(t, client, () => {})
 })
 
-cluster('a front whose link is cut for a while: its streams go on', async (t) => {
+natsTest('a front whose link is cut for a while: its streams go on', async (t) => {
   t.timeout(240_000)
   const server = await natsServer(t)
   await replica(t, server.url)
@@ -167,7 +163,7 @@ cluster('a front whose link is cut for a while: its streams go on', async (t) =>
   })
 })
 
-cluster('a front whose link is cut for longer than its replica waits: its requests are replayed, and none hangs', async (t) => {
+natsTest('a front whose link is cut for longer than its replica waits: its requests are replayed, and none hangs', async (t) => {
   t.timeout(240_000)
   const server = await natsServer(t)
   await replica(t, server.url)
@@ -185,7 +181,7 @@ cluster('a front whose link is cut for longer than its replica waits: its reques
   t.is(model().stats().running, 0)
 })
 
-cluster('a reader that stops pauses its request in the replica, and one that leaves ends it', async (t) => {
+natsTest('a reader that stops pauses its request in the replica, and one that leaves ends it', async (t) => {
   t.timeout(180_000)
   const server = await natsServer(t)
   await replica(t, server.url)
@@ -207,7 +203,7 @@ cluster('a reader that stops pauses its request in the replica, and one that lea
   t.is(model().stats().running, 0)
 })
 
-cluster('a replica that is told to end lets its requests end, and takes no new ones', async (t) => {
+natsTest('a replica that is told to end lets its requests end, and takes no new ones', async (t) => {
   t.timeout(180_000)
   const server = await natsServer(t)
   const [one, two] = await Promise.all([replica(t, server.url), replica(t, server.url)])
@@ -225,7 +221,7 @@ cluster('a replica that is told to end lets its requests end, and takes no new o
   t.is(two.child.exitCode, null)
 })
 
-cluster('another version of a model never answers for the first, and takes over when that has gone', async (t) => {
+natsTest('another version of a model never answers for the first, and takes over when that has gone', async (t) => {
   t.timeout(240_000)
   const folder = join(temporary(t), 'tiny')
   await cp(TINY, folder, { recursive: true })
@@ -252,7 +248,7 @@ cluster('another version of a model never answers for the first, and takes over 
   t.is((await ask()).by, `fp_${young.group}`, log.join('\n'))
 })
 
-cluster('any client of the cluster may ask the queue group; what is no request is refused, and the replica serves on', async (t) => {
+natsTest('any client of the cluster may ask the queue group; what is no request is refused, and the replica serves on', async (t) => {
   t.timeout(180_000)
   const server = await natsServer(t)
   const { group, instance } = await replica(t, server.url)
@@ -288,7 +284,7 @@ cluster('any client of the cluster may ask the queue group; what is no request i
   )
 })
 
-cluster('a request larger than the server’s messages is refused by its size, and the next one runs', async (t) => {
+natsTest('a request larger than the server’s messages is refused by its size, and the next one runs', async (t) => {
   t.timeout(120_000)
   const server = await natsServer(t)
   await replica(t, server.url)

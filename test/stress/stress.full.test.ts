@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process'
 import test from 'ava'
 import { ROOT } from '../support/fixtures.js'
+import { hasSoftwareGpu, SOFTWARE } from '../support/software-gpu.js'
 
 // A process of its own: what it leaves behind shows in its memory, and what would kill it kills no other test.
 test('a minute of random traffic with faults: nothing lost, nothing different, nothing hung', (t) => {
   t.timeout(300_000)
-  const gpu = process.env.VK_ICD_FILENAMES === undefined ? [] : ['--gpu', 'SwiftShader']
+  const gpu = hasSoftwareGpu ? ['--gpu', SOFTWARE.adapter] : []
   const args = [`${ROOT}dist/test/stress/run.js`, '--minutes', '1', '--seed', '20261125', ...gpu]
   const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', env: { XDG_RUNTIME_DIR: '/tmp', ...process.env } })
   t.is(status, 0, stderr)
