@@ -1,5 +1,5 @@
 // Memory and layout of an engine, for Tetrad's own tests. The package does not export it; tetrad/testing is public.
-import { bufferOf } from '../kernels/open-space.js'
+import { bufferOf } from '../kernels/open-backend.js'
 import { type Engine, INTERNALS } from './engine/engine.js'
 import { rankPlans } from './engine/model.js'
 import { exchangeBuffer } from './engine/start-engine.js'
