@@ -1,4 +1,5 @@
-// What a rank may ask of a backend. One conformance suite (test/kernels/conformance.ts) runs on every implementation.
+// The kernels that a rank calls, and the backends that implement them. One conformance suite (test/kernels/conformance.ts) runs on every
+// implementation.
 import type { CacheFormat, CacheRow } from './cache-format.js'
 import type { PackedMatrix } from './packing.js'
 import type { Rows, Scalars } from './rows.js'
@@ -12,37 +13,37 @@ export type SharedMemory = WasmMemory | SharedArrayBuffer
 
 /** Attention of one unit (a cache stream and the heads it serves) over pages, geometry fixed at load. Pointers in bytes. */
 export interface UnitGeometry {
-  /** Queries of the row at hand, as loadQueries leaves them. */
+  /** Queries of the current row, as loadQueries writes them. */
   readonly query: number
   /** Scratch [PAGE_TOKENS][lanes]. */
   readonly scores: number
-  /** int8: scratch [PAGE_TOKENS][valueWidth]; else unused. */
+  /** Scaled cache formats: scratch [PAGE_TOKENS][valueWidth]. Unused otherwise. */
   readonly values: number
   /** [3][lanes]: running maximum, running sum, scratch. */
   readonly state: number
   readonly heads: number
   /** heads rounded up to 4. */
   readonly lanes: number
-  /** Keys and values are columns of a cached row, keys the first. */
+  /** Keys and values are columns of a cached row; keys begin at column 0. */
   readonly row: CacheRow
   readonly valueOffset: number
   /** A multiple of 4. */
   readonly valueWidth: number
-  /** Second score terms: scalars per token in that array, and of this unit's first head. */
+  /** Second score terms: scalars for each token in their array, and the position of this unit's first head. */
   readonly sharedLanes: number
   readonly sharedOffset: number
   readonly scale: number
   /**
    * Keys and values are sums over `rank` cached vectors with cached coefficients per head: key vector r lies r * keyWidth
    * after the first, value vector r lies r * valueStride after, and a row of coefficients has [2 * rank][lanes] scalars: of keys,
-   * then of values. dots: scratch as large as scores. Undefined: they are the columns themselves. Not with an int8 cache.
+   * then of values. dots: scratch as large as scores. Undefined: keys and values are the columns themselves. Not for scaled cache formats.
    */
   readonly factors?: { readonly rank: number; readonly valueStride: number; readonly row: CacheRow; readonly dots: number } | undefined
 }
 
 /**
- * Kernels bound to one memory. Rows arguments must lie in it. T is the number of rows (tokens) at hand.
- * Methods mutate their destination only; none allocates. Sums run in the order of design rules 1 to 6.
+ * Kernels bound to one memory. Arguments of type Rows must lie in it. T is `tokens`, the number of rows.
+ * Methods change only their destination; none allocates. The order of every sum: docs/determinism.md, rules 1 to 6.
  */
 export interface KernelBackend {
   readonly backend: BackendName
@@ -50,9 +51,9 @@ export interface KernelBackend {
   readonly scalarBytes: number
   /** The whole memory as activation scalars. */
   readonly scalars: Scalars
-  /** Bytes of packed weights passed to matmul so far; each call counts its matrix once. */
+  /** Bytes of packed weights that matmul has read; each call counts its matrix once. */
   weightBytesRead: number
-  /** Bytes of cache rows passed to attention so far. */
+  /** Bytes of cached rows that attention has read. */
   cacheBytesRead: number
 
   rows(ptr: number, width: number, stride?: number): Rows
@@ -80,15 +81,15 @@ export interface KernelBackend {
   /** Copies cached rows within the memory. */
   copyBytes(dst: number, src: number, bytes: number): void
   /**
-   * Queries of row t of src for rows of a format: `heads` vectors of n scalars, `headStride` apart, to [n][lanes] (int8: to integers and
-   * their scales, see queryScalars); idle lanes 0.
+   * Prepares the queries of row t of src for cached rows of a format: `heads` vectors of n scalars, `headStride` apart, to [n][lanes]
+   * (int8: to integers and their scales, see queryScalars). Lanes without a head become 0.
    */
   loadQueries(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number, format: CacheFormat): void
   /** out[t][lane] = query . keys of cached row t; out [tokens][lanes]. */
   dotPage(query: number, page: number, row: CacheRow, out: number, lanes: number, tokens: number): void
   /** Clears a unit's state and row t of z ([heads][valueWidth]). */
   beginAttention(unit: UnitGeometry, z: Rows, t: number): void
-  /** One page of 1..64 tokens. shared: byte offset of the second score terms, or 0 for none; with factors of the page's coefficients. */
+  /** One page of 1..64 tokens. shared: byte offset of the second score terms, 0 for none; with factors, of the page's coefficients. */
   attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void
   /** Divides row t of z by the sums. */
   finishAttention(unit: UnitGeometry, z: Rows, t: number): void
@@ -97,9 +98,12 @@ export interface KernelBackend {
   argmax(logits: Rows, t: number, n: number): number
   /** Logarithm of the softmax of row t at an id, float64; NaN if the logits are not finite. */
   logProbability(logits: Rows, t: number, n: number, id: number): number
-  /** exp((logit - largest) / temperature) of row t at a byte offset, n + 4 scalars of room; the lowest id of the largest, or -1 if not finite. */
+  /**
+   * Writes exp((logit - largest) / temperature) of row t to a byte offset with room for n + 4 scalars. Returns the lowest id of the
+   * largest logit, or -1 if the logits are not finite.
+   */
   softWeights(logits: Rows, t: number, n: number, temperature: number, weights: number): number
-  /** Inverse CDF at u in [0, 1) over ids in ascending order, at temperature > 0; -1 if not finite. scratch: n + 4 scalars. */
+  /** Inverse CDF at u in [0, 1) over ids in ascending order, at temperature > 0; -1 if the logits are not finite. scratch: n + 4 scalars. */
   sample(logits: Rows, t: number, n: number, temperature: number, u: number, scratch: number): number
 }
 

@@ -1,4 +1,4 @@
-// Which class runs a backend. The only place that names them.
+// Opens a backend by its name. The only module that knows the classes.
 import type { BackendName, KernelBackend, SharedMemory } from './backend.js'
 import { ReferenceBackend } from './reference/reference-backend.js'
 import { KERNEL_FILES, type SimdLevel } from './wasm/simd-level.js'
@@ -10,7 +10,7 @@ export function scalarBytes(backend: BackendName): number {
   return backend === 'reference' ? 8 : 4
 }
 
-/** Zeroed shared memory of at least `bytes`. Throws RangeError when there is not that much. */
+/** Zeroed shared memory of at least `bytes`. Throws RangeError if it cannot be allocated. */
 export function createMemory(backend: BackendName, bytes: number): SharedMemory {
   if (backend === 'reference') return new SharedArrayBuffer(Math.ceil(bytes / 8) * 8)
   const pages = Math.max(1, Math.ceil(bytes / 65536))
@@ -21,10 +21,10 @@ export function bufferOf(memory: SharedMemory): SharedArrayBuffer {
   return (memory instanceof SharedArrayBuffer ? memory : memory.buffer) as SharedArrayBuffer
 }
 
-/** Where the builds of the kernels lie when the package is not bundled. */
+/** Directory of the compiled kernels if the package is not bundled. */
 const KERNELS = new URL('./wasm/', import.meta.url)
 
-/** What every thread needs to run the backend; it crosses by postMessage. `folder`: where the compiled kernels lie. */
+/** What every thread needs to run the backend; can be posted to threads. `folder`: directory of the compiled kernels. */
 export function prepareBackend(backend: BackendName, simd: SimdLevel = 'simd128', folder = KERNELS): WasmModule | undefined {
   return backend !== 'reference' ? compileKernels(new URL(KERNEL_FILES[simd], folder)) : undefined
 }
@@ -38,6 +38,6 @@ export function openBackend(module: WasmModule | undefined, memory: SharedMemory
 
 /** The part of a determinism key that names the instructions in use. */
 export function instructionLevel(backend: BackendName, simd: SimdLevel): string {
-  // A GPU rank's adapter is known when it has taken one.
+  // The adapter of a GPU rank is known only when the rank has acquired it.
   return backend === 'wasm' ? simd : backend === 'gpu' ? 'adapter' : 'float64'
 }

@@ -1,23 +1,23 @@
-// GPU adapters as plain data: it crosses threads, and needs no GPU types.
+// GPU adapters as plain data that can be posted between threads. Needs no GPU types.
 
-/** What to acquire. */
+/** The device that a thread acquires. */
 export interface GpuRequest {
   /** Part of the adapter's name; undefined: the first hardware adapter. */
   readonly adapter: string | undefined
-  /** Bounds checks in shaders and validation by Dawn: slower, for finding errors. */
+  /** Bounds checks in shaders and validation in Dawn. Slower; for finding errors. */
   readonly checks: boolean
 }
 
-/** What the ranks of an engine are to acquire and run. */
+/** The devices that the ranks of an engine acquire, and the kernels that they run. */
 export interface GpuSettings {
-  /** Parts of adapter names, or PCI addresses (see isPciAddress): rank i takes the one at i mod n. None: all share the first hardware adapter. */
+  /** Parts of adapter names, or PCI addresses (see isPciAddress): rank i takes the one at i mod n. Empty: all ranks share the first hardware adapter. */
   readonly adapters: readonly string[]
   readonly checks: boolean
-  /** 'gpu.js': no hand-written WGSL; 'auto': only where the adapter lacks what it needs. */
+  /** 'gpu.js': no hand-written WGSL. 'auto': hand-written WGSL unless the adapter lacks what it needs. */
   readonly kernels: 'auto' | 'gpu.js'
 }
 
-/** Of a rank. A device at a PCI address is chosen by the environment, and asked for without a name. */
+/** The request of a rank. A device at a PCI address is selected by the environment, so the request has no name. */
 export function requestOf({ adapters, checks }: GpuSettings, rank: number): GpuRequest {
   const name = adapters[rank % Math.max(1, adapters.length)]
   return { adapter: name === undefined || isPciAddress(name) ? undefined : name, checks }
@@ -29,8 +29,9 @@ export function isPciAddress(name: string): boolean {
 }
 
 /**
- * Environment in which Mesa's device-select layer shows a rank its device alone; undefined: no device is chosen by address. Vulkan reads it when
- * an instance is made, so ranks acquire one after another. Dawn's names can't tell cards of one kind apart.
+ * Environment variables for Mesa's device-select layer, so that a rank sees only its device. Undefined: no device is chosen by address.
+ * Vulkan reads them when an instance is created, so ranks acquire their devices one after another. Dawn's names cannot tell two cards of the
+ * same model apart.
  */
 export function deviceEnvironment({ adapters }: GpuSettings, rank: number): Readonly<Record<string, string>> | undefined {
   const name = adapters[rank % Math.max(1, adapters.length)]
@@ -41,21 +42,21 @@ export interface AdapterFacts {
   readonly vendor: string
   readonly architecture: string
   readonly device: string
-  /** Driver and version, as the driver says them. */
+  /** Name and version of the driver, as the driver reports them. */
   readonly description: string
   readonly software: boolean
-  /** It lists subgroup matrices of 16 x 16 x 16 from f16 to f32 for subgroups of 32: what the tensor-core kernels need. */
+  /** The adapter has subgroup matrices of 16 x 16 x 16, f16 to f32, in subgroups of 32. The tensor-core kernels need them. */
   readonly tensorCores: boolean
-  /** Bytes of workgroup memory, and threads of a workgroup. */
+  /** Maximum bytes of workgroup memory, and maximum threads of a workgroup. */
   readonly workgroupStorage: number
   readonly workgroupThreads: number
   /** Bytes of the largest buffer that a kernel can read. */
   readonly largestBuffer: number
 }
 
-/** What an adapter has. */
+/** An adapter with its name, features and limits. */
 export interface AdapterDescription extends AdapterFacts {
-  /** By which `adapter` can ask for it. */
+  /** The name that the option `adapter` takes. */
   readonly name: string
   /** WebGPU features, Dawn's experimental ones included. */
   readonly features: readonly string[]
@@ -64,22 +65,22 @@ export interface AdapterDescription extends AdapterFacts {
 }
 
 /**
- * Names from the message of Dawn where no adapter has the name that was asked for: ` * backend: 'vulkan', name: 'NVIDIA H100'`. Each
- * once, in order; only of backends that compute on a real device or Vulkan's software ones.
+ * Adapter names from Dawn's message when no adapter has the requested name: ` * backend: 'vulkan', name: 'NVIDIA H100'`. Each name once,
+ * in order; without backends that cannot compute.
  */
 export function adapterNames(message: string): string[] {
   const found = message.matchAll(/backend: '(vulkan|metal|d3d12)', name: '(.*)'$/gim)
   return [...new Set([...found].map(([, , name]) => name as string))]
 }
 
-/** Memory that a device does not have. */
+/** An allocation that a device refused. */
 export interface DeviceShortage {
-  /** For people: what found no room. */
+  /** What could not be allocated, for messages. */
   readonly what: string
-  /** In all, or of one buffer where that alone is too large. */
+  /** Total bytes, or those of the one buffer that is too large. */
   readonly askedBytes: number
-  /** What had been given before, or the largest buffer. */
+  /** Bytes that were allocated before, or the largest possible buffer. */
   readonly hadBytes: number
-  /** Tokens of cache that would fit; undefined: not even without a cache, or it can't be told. */
+  /** Tokens of cache that would fit. Undefined: none would, or it is not known. */
   readonly fitsTokens: number | undefined
 }

@@ -1,31 +1,31 @@
-// A GPU device of this thread, acquired through gpu.js on Dawn. Owns the device and what went wrong on it; knows no kernels.
+// A GPU device of this thread, acquired through gpu.js on Dawn. Owns the device and records its errors; knows no kernels.
 // gpu.js keeps one device per thread (module); it asks for buffer sizes only, so the request is widened here.
 /// <reference types="@webgpu/types" />
 import { type AdapterDescription, type AdapterFacts, adapterNames, type DeviceShortage, type GpuRequest } from './adapter.js'
 import type { GpuJs } from './gpu-js.js'
 
-/** No adapter, or none that was asked for. */
+/** No adapter answers, or none with the requested name. */
 export class NoAdapter extends Error {
   override readonly name = 'NoAdapter'
 }
 
-/** A device has not the memory that was asked for. */
+/** The device does not have the memory that was requested. */
 export class DeviceMemory extends Error {
   override readonly name = 'DeviceMemory'
   readonly shortage: DeviceShortage
 
   constructor(shortage: DeviceShortage) {
-    super(`${shortage.what}: ${shortage.askedBytes} bytes asked for`)
+    super(`${shortage.what}: ${shortage.askedBytes} bytes requested`)
     this.shortage = shortage
   }
 }
 
-/** The device was lost, ran out of memory, or refused what it was told. */
+/** The device was lost, ran out of memory, or refused a command. */
 export class GpuFailure extends Error {
   override readonly name = 'GpuFailure'
 }
 
-/** Asked for as large as the adapter has them: the defaults are small. */
+/** Requested at the adapter's maximum; WebGPU's defaults are small. */
 const LIMITS = [
   'maxBufferSize',
   'maxStorageBufferBindingSize',
@@ -37,10 +37,10 @@ const LIMITS = [
   'minStorageBufferOffsetAlignment',
 ] as const
 
-/** What tensor-core kernels need, then what profiles do. */
+/** Needed by the tensor-core kernels; the last one by profiles. */
 const FEATURES = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix', 'timestamp-query'] as const
 
-/** Without these Dawn hides f16 on NVIDIA, and subgroup matrices; and it rounds times to 0.1 ms. */
+/** Without these flags Dawn hides f16 on NVIDIA and subgroup matrices, and rounds times to 0.1 ms. */
 const EXPERIMENTAL = 'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia'
 const EXACT_TIMES = 'disable-dawn-features=timestamp_quantization'
 const UNCHECKED = 'disable_robustness,skip_validation'
@@ -51,8 +51,8 @@ interface Dawn {
 }
 
 /**
- * Loads Dawn's addon. Threads must do it one after another: its initialization is not safe among several at once, and it crashes
- * (seen on an NVIDIA machine with four). Throws NoAdapter where it can't be loaded.
+ * Loads Dawn's addon. Threads must call it one after another: its initialization is not thread-safe and crashes the process (seen on an
+ * NVIDIA machine with four threads). Throws NoAdapter if it cannot be loaded.
  */
 export async function loadDawn(): Promise<Dawn> {
   try {
@@ -69,7 +69,7 @@ async function openDawn({ adapter, checks }: GpuRequest): Promise<GPU> {
   return dawn.create([checks ? EXPERIMENTAL : `${EXPERIMENTAL},${UNCHECKED}`, EXACT_TIMES, ...(adapter === undefined ? [] : [`adapter=${adapter}`])])
 }
 
-/** Not in the types yet. */
+/** Not in the type package yet. */
 interface SubgroupMatrixConfig {
   readonly M: number
   readonly N: number
@@ -104,18 +104,18 @@ function factsOf(adapter: GPUAdapter): AdapterFacts {
   }
 }
 
-/** The adapter that answers, without taking a device. */
+/** The adapter that answers a request. Acquires no device. */
 export async function findAdapter(request: GpuRequest): Promise<AdapterFacts | undefined> {
   const gpu = await openDawn(request)
   const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' })
   return adapter ? factsOf(adapter) : undefined
 }
 
-/** Names of the adapters that answer, in Dawn's order, each once. Throws NoAdapter where Dawn can't be loaded. */
+/** Names of the adapters that answer, in Dawn's order, each once. Throws NoAdapter if Dawn cannot be loaded. */
 export async function listAdapters(): Promise<string[]> {
   const gpu = await openDawn({ adapter: 'no adapter has this name', checks: true })
   try {
-    // null: there is no adapter of any name.
+    // null: no adapter at all.
     await gpu.requestAdapter()
     return []
   } catch (error) {
@@ -123,7 +123,7 @@ export async function listAdapters(): Promise<string[]> {
   }
 }
 
-/** What the adapter of that name has, without taking a device. Throws NoAdapter if it does not answer. */
+/** Describes the adapter with a name. Acquires no device. Throws NoAdapter if it does not answer. */
 export async function describeAdapter(name: string): Promise<AdapterDescription> {
   const gpu = await openDawn({ adapter: name, checks: true })
   const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' }).catch((cause: unknown) => {
@@ -159,12 +159,12 @@ export class GpuContext {
       this.#error ??= message
       this.#fail(new GpuFailure(this.#error))
     }
-    // In the place of gpu.js's own handler, which only logs.
+    // Replaces gpu.js's own handler, which only logs.
     device.onuncapturederror = (event) => note(`the GPU refused a command: ${event.error.message}`)
     void device.lost.then(({ reason, message }) => note(`the GPU device was lost (${reason || 'unknown'}): ${message}`))
   }
 
-  /** Acquires a device for this thread; a software one only when it is named. Throws NoAdapter. */
+  /** Acquires a device for this thread; a software device only if it is named. Throws NoAdapter. */
   static async acquire(request: GpuRequest): Promise<GpuContext> {
     const gpu = await openDawn(request)
     let facts: AdapterFacts | undefined
@@ -192,16 +192,16 @@ export class GpuContext {
       handle = await gpuJs.WebGPUContext.acquire()
     } catch (cause) {
       const wanted = request.adapter === undefined ? 'no GPU adapter answers' : `no GPU adapter with ${request.adapter} in its name answers`
-      throw new NoAdapter(facts ? `the adapter gave no device: ${cause instanceof Error ? cause.message : cause}` : wanted, { cause })
+      throw new NoAdapter(facts ? `the adapter returned no device: ${cause instanceof Error ? cause.message : cause}` : wanted, { cause })
     }
-    if (!facts) throw new NoAdapter('gpu.js took a device that was not asked for here')
+    if (!facts) throw new NoAdapter('gpu.js acquired a device by itself')
     const context = new GpuContext(gpuJs, handle.device, facts, handle)
     if (!facts.software || request.adapter !== undefined) return context
     await context.destroy()
     throw new NoAdapter(`the only adapter is software (${facts.device || facts.description}): name it to use it`)
   }
 
-  /** What `make` returns, once the device has said that there was memory for it. */
+  /** Result of `make`, after the device has confirmed its allocations. */
   async withMemory<T>(make: () => T, shortage: () => DeviceShortage): Promise<T> {
     this.device.pushErrorScope('out-of-memory')
     const made = make()
@@ -210,14 +210,14 @@ export class GpuContext {
     return made
   }
 
-  /** Throws GpuFailure if anything has gone wrong: results since are not to be trusted. */
+  /** Throws GpuFailure after any error; results since then cannot be trusted. */
   check(): void {
     if (this.#error !== undefined) throw new GpuFailure(this.#error)
   }
 
-  /** Waits for device work; rejects with GpuFailure when the device fails before, or with what `late` rejects with. */
+  /** Waits for device work. Rejects with GpuFailure if the device fails first, or as `late` rejects. */
   async settle<T>(work: Promise<T>, late?: Promise<never>): Promise<T> {
-    // Work goes on when the wait for it has ended: see destroy.
+    // The device may still work after the wait has ended: see destroy.
     this.#underWay.add(work)
     const ended = () => this.#underWay.delete(work)
     work.then(ended, ended)
@@ -227,8 +227,8 @@ export class GpuContext {
   }
 
   /**
-   * Frees the device and all its buffers; when it resolves, nothing of it is under way: Dawn aborts the process when a thread ends
-   * before, say, a mapAsync of it does.
+   * Frees the device and all its buffers. When it resolves, no operation is pending: Dawn aborts the process if a thread ends while, for
+   * example, a mapAsync is pending.
    */
   async destroy(): Promise<void> {
     this.device.destroy()

@@ -1,4 +1,4 @@
-// What gpu.js compiles: everything of a step but matrix products and attention. Arrays are [rows][width]; sizes are constants, so
+// The kernels that gpu.js compiles: everything in a step except matrix products and attention. Arrays are [rows][width]; sizes are constants, so
 // that loops have fixed bounds. gpu.js computes indices in float32 above 2^24 and divides inexactly, so an element's place comes
 // from the thread's own coordinates, never from a quotient or remainder.
 import type { GpuJsSource, KernelArray, KernelThread } from './gpu-js.js'

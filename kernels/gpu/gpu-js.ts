@@ -1,5 +1,5 @@
-// What is used of gpu.js 2.24.1, whose types do not cover its WebGPU mode: compiled kernels, whose pipelines are recorded into
-// encoders of our own (a call of a kernel submits by itself). Pinned: these are its internals.
+// Types of the parts of gpu.js 2.24.1 that are used; its own types do not cover its WebGPU mode. Pipelines of compiled kernels are
+// recorded into command encoders of this project, because calling a kernel submits at once. These are internals: the version is pinned.
 
 export interface GpuJs {
   readonly GPU: new (options: { mode: 'webgpu' }) => GpuJsInstance
@@ -18,10 +18,10 @@ export interface GpuJsInstance {
 }
 
 /** An array argument ([x], [y][x] or [z][y][x]) or the constants of a kernel. */
-// biome-ignore lint/suspicious/noExplicitAny: gpu.js reads the source; how often an argument is indexed is its own affair.
+// biome-ignore lint/suspicious/noExplicitAny: gpu.js compiles the source; the depth of an argument is known only there.
 export type KernelArray = any
 
-/** What `this` is in a kernel's source. */
+/** `this` in a kernel's source. */
 export interface KernelThread {
   readonly thread: { readonly x: number; readonly y: number; readonly z: number }
   readonly constants: KernelArray
@@ -31,7 +31,7 @@ export type GpuJsSource = (this: KernelThread, ...args: KernelArray[]) => number
 
 export interface GpuJsKernel {
   build(...args: readonly BufferHandle[]): Promise<void>
-  /** 'webgpu' when it is really compiled for the device. */
+  /** 'webgpu' if it was compiled for the device; gpu.js may fall back to the CPU without an error. */
   readonly constructor: { readonly mode?: string }
   readonly computePipeline: GPUComputePipeline
   readonly bindGroupLayout: GPUBindGroupLayout

@@ -1,6 +1,6 @@
 // gpu.js versions of the hand-written kernels, for devices that lack what those need: float32 weights and cache, no workgroup memory,
-// one thread a result. Slow, and the same on every device. The rules of elementwise.ts hold; a token's page comes from a division by
-// a power of two, which is exact.
+// one thread for each result. They are slow and run on every device. The rules of elementwise.ts apply. 64 is PAGE_TOKENS: a source has no
+// constants of its own, and a division by a power of two is exact.
 import type { GpuJsSource, KernelArray, KernelThread } from './gpu-js.js'
 
 /** [32, tiles, rows]: products of each tile's rows with x. w: [32, columns]; tiles: [3, n], first column of w, first of x, columns. */
@@ -17,7 +17,7 @@ export const tileProducts: GpuJsSource = function (this: KernelThread, w: Kernel
   return sum
 }
 
-/** [width, rows]: the products where they belong. places: [2, width], tile (or -1: 0) and row of it. */
+/** [width, rows]: each product in its column. places: [2, width], tile (or -1: 0) and row of it. */
 export const placeProducts: GpuJsSource = function (this: KernelThread, products: KernelArray, places: KernelArray) {
   const tile = places[this.thread.x][0]
   let value = 0

@@ -1,5 +1,5 @@
 // The oracle: the same operations in plain float64 JavaScript over the same packed weights and pointers.
-// Written to be read. Activations, exchange slots and cache are float64; a cached row is rounded to its format when it is written,
+// Optimized for readability. Activations, exchange slots and cache are float64; a cached row is rounded to its format when it is written,
 // queries never are.
 import type { CacheFormat, CacheRow, KernelBackend, UnitGeometry } from '../backend.js'
 import { cpuCacheFormat } from '../cache-formats.js'

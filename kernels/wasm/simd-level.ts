@@ -10,10 +10,10 @@ export const SIMD_LEVELS = ['simd128', 'relaxed'] as const
 
 export const KERNEL_FILES: Readonly<Record<SimdLevel, string>> = { simd128: 'tetrad.wasm', relaxed: 'tetrad-relaxed.wasm' }
 
-/** The best level of this engine and processor. `folder`: where the builds lie. */
+/** The best level that this engine and processor support. `folder`: directory of the compiled kernels. */
 export function bestSimdLevel(folder: URL): SimdLevel {
   const bytes = readFileSync(new URL(KERNEL_FILES.relaxed, folder))
-  // Node 20 has it behind a flag, which later versions no longer know as off.
+  // Node 20 needs a flag; later versions have it on.
   if (!WebAssembly.validate(bytes)) setFlagsFromString('--experimental-wasm-relaxed-simd')
   if (!WebAssembly.validate(bytes)) return 'simd128'
   const memory = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true })

@@ -1,5 +1,5 @@
-// The part of the WebAssembly API in use, typed here: Node's types leave it to the DOM library, which would bring a
-// browser's globals, and an ambient declaration would be missing from the package's own types.
+// Types of the WebAssembly API that is used. Node's types leave it to the DOM library, which would declare a browser's globals; an
+// ambient declaration would be missing from the package's published types.
 
 export interface WasmModule {
   readonly __wasmModule?: never

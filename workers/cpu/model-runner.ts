@@ -1,5 +1,5 @@
 // One rank's part of a step, top to bottom: embedding, layers, logits, sampling. Between two collectives it computes from
-// its own shards only; a rank that carries several shards keeps their partials apart (design rule 3).
+// its own shards only; a rank that carries several shards keeps their partials apart (docs/determinism.md, rule 3).
 import type { BackendName, KernelBackend, SharedMemory } from '../../kernels/backend.js'
 import { openBackend } from '../../kernels/open-backend.js'
 import type { PackedMatrix } from '../../kernels/packing.js'

@@ -153,7 +153,7 @@ export class PagedAttention {
   #attendPage(cache: LayerCache, page: number, t: number, valid: number): void {
     const kernels = this.#kernels
     const ropeDim = this.#a.sharedRopeDim
-    // The shared rope key is one stream: its scores are computed once for all units of the rank (design rule 5).
+    // The shared rope key is one stream: its scores are computed once for all units of the rank (docs/determinism.md, rule 5).
     if (ropeDim > 0) kernels.dotPage(this.#ropeQuery, cache.rope.page(page), cache.rope.row, this.#ropeScores, this.#lanes, valid)
     const second = this.#a.factors ? cache.coefficients.page(page) : ropeDim > 0 ? this.#ropeScores : 0
     for (let u = 0; u < this.units.length; u++) {

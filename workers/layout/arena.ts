@@ -1,7 +1,7 @@
-// Addresses in a memory, and how many rows its buffers have.
+// Allocates addresses in a memory; the number of rows of its buffers.
 import type { RunPlan } from '../protocol.js'
 
-/** Hands out 64-byte-aligned addresses. 0 is never given, so that it can mean none. */
+/** Allocates 64-byte-aligned addresses. Address 0 is never used; it means "none". */
 export class Arena {
   bytes: number
   constructor(start = 64) {

@@ -1,5 +1,5 @@
-// Which heads, streams and units a shard or a rank has, and how wide cached rows are: pure functions of the attention's
-// shape. Shards own what only they use; what several shards use lives once in each rank that needs it.
+// Heads, streams and units of a shard or a rank, and widths of cached rows: pure functions of the attention's shape. A shard owns what
+// only it uses; what several shards use is stored once in each rank that needs it.
 import type { CacheRow } from '../../kernels/cache-format.js'
 import { cacheRow } from '../../kernels/cache-formats.js'
 import { type AttentionShape, type AttentionUnit, type RankCount, type RunPlan, SHARDS } from '../protocol.js'
@@ -22,7 +22,7 @@ export function cacheWidth(n: number): number {
 
 export function unitsOf(a: AttentionShape, shard: number): readonly AttentionUnit[] {
   const units = a.units[shard]
-  if (!units) throw new RangeError(`no shard ${shard}`)
+  if (!units) throw new RangeError(`shard ${shard} does not exist`)
   return units
 }
 
@@ -31,7 +31,7 @@ export function segmentHeads(a: AttentionShape, shard: number): HeadRange {
   return { start: a.headCuts[shard] as number, end: a.headCuts[shard + 1] as number }
 }
 
-/** Heads that the shard attends with. */
+/** Heads that attend in the shard. */
 export function shardHeads(a: AttentionShape, shard: number): HeadRange {
   const units = unitsOf(a, shard)
   const first = units[0]
@@ -41,14 +41,14 @@ export function shardHeads(a: AttentionShape, shard: number): HeadRange {
   return { start, end: start }
 }
 
-/** Heads that any of these shards attends with. */
+/** Heads that attend in any of these shards. */
 export function rankHeads(a: AttentionShape, shards: readonly number[]): HeadRange {
   const ranges = shards.map((s) => shardHeads(a, s)).filter((r) => r.end > r.start)
   if (ranges.length === 0) return shardHeads(a, shards[0] as number)
   return { start: Math.min(...ranges.map((r) => r.start)), end: Math.max(...ranges.map((r) => r.end)) }
 }
 
-/** Every head attends in one shard, the one that projects its queries and its output: nothing is exchanged in between. */
+/** Every head attends in the shard that projects its queries and its output, so nothing is exchanged in between. */
 export function isLocal(a: AttentionShape): boolean {
   return a.units.every((_, s) => {
     const attends = shardHeads(a, s)
@@ -67,17 +67,17 @@ export function isShared(a: AttentionShape, stream: number): boolean {
   return a.units.filter((units) => units.some((unit) => unit.stream === stream)).length > 1
 }
 
-/** Streams that only this shard uses: it projects them. */
+/** Streams that only this shard uses; it projects them. */
 export function ownStreams(a: AttentionShape, shard: number): number[] {
   return streamsOf(a, [shard]).filter((stream) => !isShared(a, stream))
 }
 
-/** Streams of these shards that other shards use as well: every rank that needs one projects it itself. */
+/** Streams of these shards that other shards use too; every rank that needs one projects it. */
 export function sharedStreams(a: AttentionShape, shards: readonly number[]): number[] {
   return streamsOf(a, shards).filter((stream) => isShared(a, stream))
 }
 
-/** A rank's units: its shards' units over the same stream are one, so that a cached row is read once. */
+/** Units of a rank: its shards' units over the same stream are merged, so that a cached row is read once. */
 export function rankUnits(a: AttentionShape, shards: readonly number[]): AttentionUnit[] {
   return streamsOf(a, shards).map((stream) => {
     const units = shards.flatMap((s) => unitsOf(a, s).filter((unit) => unit.stream === stream))
@@ -90,7 +90,7 @@ export function contextWidth(a: AttentionShape): number {
   return cacheWidth(a.stream.valueWidth)
 }
 
-/** Scalars of a cached row of a stream: values are read in whole vectors, so the row has room for the last. */
+/** Scalars of a cached row of a stream. Values are read in whole vectors, so the row has room for the last vector. */
 export function streamRowWidth(a: AttentionShape): number {
   const { width, valueOffset, valueWidth } = a.stream
   const last = valueOffset + ((a.factors?.rank ?? 1) - 1) * valueWidth

@@ -1,7 +1,7 @@
-// How n units are cut into four shards.
+// Cuts n units into four shards.
 import { SHARDS } from '../protocol.js'
 
-/** Start of shard i's part of n units: floor(i * n / 4). Design rule 2: cut, then pad. */
+/** Start of shard i's part of n units: floor(i * n / 4). Cut, then pad (docs/determinism.md, rule 2). */
 export function cut(n: number, i: number): number {
   return Math.floor((i * n) / SHARDS)
 }

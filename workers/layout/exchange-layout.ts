@@ -1,11 +1,11 @@
-// Where the slots of the collectives lie.
+// Addresses of the slots of the collectives.
 import { scalarBytes } from '../../kernels/open-backend.js'
 import { type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
 import { Arena, bufferRows } from './arena.js'
 import { queryWidth, segmentHeads } from './attention-plan.js'
 import { part } from './cuts.js'
 
-/** Slots of the collectives: indexed by shard, or by rank where one rank alone writes and reads. Pointers in bytes. */
+/** Slots of the collectives, indexed by shard, or by rank where only one rank writes and reads. Pointers in bytes. */
 export interface ExchangeLayout {
   readonly queryA: readonly number[]
   readonly queryB: readonly number[]
@@ -24,7 +24,7 @@ export interface ExchangeLayout {
   readonly bytes: number
 }
 
-/** Scalars of one row at the sampler, whole vectors. */
+/** Scalars of one row of logits in the sampler, in whole vectors. */
 export function samplingScalars(vocab: number): number {
   return Math.ceil(vocab / 4) * 4 + 4
 }

@@ -1,5 +1,5 @@
-// Where every weight, buffer and cache page lies, as a pure function of the model's shape and the plan: the coordinator
-// sizes memories with it, the loader finds its targets, and each rank opens the same addresses. Knows no tensor names.
+// The address of every weight, buffer and cache page, as a pure function of the model's shape and the plan. The coordinator sizes memories
+// with it, the loader finds its targets, and each rank opens the same addresses. Knows no tensor names.
 
 import { type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
 import { type ExchangeLayout, layoutExchange } from './exchange-layout.js'

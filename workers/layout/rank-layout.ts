@@ -1,4 +1,4 @@
-// Where what a rank holds of its own lies in its memory: norms, replicated rows, activations, its part of the cache.
+// Addresses in a rank's memory: norms, replicated rows, activations, and the rank's part of the cache.
 import { matmulScratchBytes } from '../../kernels/backend.js'
 import { CACHE_FORMATS, queryScalars } from '../../kernels/cache-formats.js'
 import { scalarBytes } from '../../kernels/open-backend.js'
@@ -27,7 +27,7 @@ export interface RankLayer {
   readonly queryNorm: number
   /** [width], indexed as the rank's streams. */
   readonly streamNorms: readonly number[]
-  /** [shared streams * width + sharedRopeDim, embed]: what every rank that needs it projects itself. */
+  /** [shared streams * width + sharedRopeDim, embed]: projection of the streams that several shards use, and of the rope key. */
   readonly shared: PackedMatrix
   /** Byte offset of each cache stream: [pages][PAGE_TOKENS] rows. */
   readonly streams: readonly number[]
@@ -37,13 +37,13 @@ export interface RankLayer {
   readonly coefficientStream: number
 }
 
-/** A cache stream of a rank, and the shard that projects it; undefined: the rank does. */
+/** A cache stream of a rank, and the shard that projects it. Undefined: the rank projects it. */
 export interface RankStream {
   readonly stream: number
   readonly shard: number | undefined
-  /** First row of the projection that makes it. */
+  /** First row of its projection. */
   readonly row: number
-  /** [T, width]; 0 for a stream that the rank projects: it stays where the projection leaves it. */
+  /** [T, width]. 0 for a stream that the rank projects: it stays in the output of the projection. */
   readonly rows: number
 }
 
@@ -69,7 +69,7 @@ export interface RankLayout {
   readonly shards: readonly number[]
   readonly layers: readonly RankLayer[]
   readonly finalNorm: number
-  /** Replicated bytes: what every rank holds of its own. */
+  /** Bytes of weights that every rank holds itself. */
   readonly weightBytes: number
   readonly streams: readonly RankStream[]
   readonly units: readonly UnitBuffers[]
@@ -173,7 +173,7 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
     matmul: arena.take(matmulScratchBytes(rows, embed)),
   }
   const cacheStart = arena.bytes
-  // A GPU rank's cache lies on its device.
+  // The cache of a GPU rank is on its device.
   const pageRows = plan.backend === 'gpu' ? 0 : plan.pages * PAGE_TOKENS
   const cached = cacheRows(a, shards, plan)
   const layers = weights.map(

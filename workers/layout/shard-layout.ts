@@ -1,4 +1,4 @@
-// Where a shard's weights, and each rank's scratch beside them, lie in its memory.
+// Addresses in a shard's memory: its weights, and scratch for each rank.
 import { matmulScratchBytes } from '../../kernels/backend.js'
 import { scalarBytes } from '../../kernels/open-backend.js'
 import { type PackedMatrix, packedBytes, paddedRows } from '../../kernels/packing.js'
@@ -48,7 +48,7 @@ export interface ShardLayout {
   readonly layers: readonly ShardLayer[]
   /** [part(vocab), embed], tied with the token embedding. */
   readonly head: PackedMatrix
-  /** The same rows as floats: `head` itself, but for int8 weights. */
+  /** The same rows in a format that can be gathered: `head` itself, unless its format cannot be. */
   readonly embedding: PackedMatrix
   readonly weightBytes: number
   /** Indexed by rank. */
@@ -56,7 +56,7 @@ export interface ShardLayout {
   readonly bytes: number
 }
 
-/** What queryB makes of a head: its query, or the coefficients of it. */
+/** Outputs of queryB for a head: its query, or the coefficients of its query. */
 function queryRows(a: AttentionShape): number {
   return a.factors ? a.factors.queryRank : queryWidth(a)
 }
@@ -109,7 +109,7 @@ export function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): Sh
     paddedRows(segmentCount * queryRows(a)),
     paddedRows(streamRows),
     paddedRows(coefficientRows),
-    // Heads are written one over the other's padding; the last one's needs room of its own.
+    // Each head is written over the padding of the head before; the padding of the last head needs room.
     heads * keyWidth + paddedRows(keyWidth),
     heads * a.valueDim + paddedRows(a.valueDim),
     paddedRows(segmentCount * a.valueDim),

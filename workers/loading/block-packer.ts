@@ -1,5 +1,5 @@
-// One block of a checkpoint on its way into packed matrices: converted and packed by the kernels in a memory of this thread,
-// whole tiles at a time, then copied to where they belong. Rows that fill no tile go element by element.
+// Packs one block of a checkpoint into matrices. The kernels convert and pack whole tiles in a memory of this thread; the tiles are then
+// copied to their matrix. Rows that do not fill a tile are packed element by element.
 import { packedBytes } from '../../kernels/packing.js'
 import type { WasmExports } from '../../kernels/wasm/exports.js'
 import { type WasmMemory, type WasmModule, WebAssembly } from '../../kernels/wasm/webassembly.js'
@@ -7,7 +7,7 @@ import type { FloatFormat, Rectangle, WeightFormat } from '../../kernels/weight-
 import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 import { type LoadTask, type MatrixPiece, STORED_BYTES, type VectorPiece } from '../protocol.js'
 
-/** Kernels read and write whole vectors past the end. */
+/** Bytes past the end of a buffer that kernels read and write: they use whole vectors. */
 const SLACK = 64
 const WASM_PAGE_BYTES = 65536
 
@@ -29,7 +29,7 @@ export class BlockPacker {
     this.#module = module
   }
 
-  /** Makes room for a task's block; returns where its stored bytes are to be read to. The view is good until the next call. */
+  /** Allocates room for a task's block. Returns the view that its stored bytes are read into; it is valid until the next call. */
   begin(task: LoadTask): Uint8Array {
     const count = task.rows * task.cols
     const rawBytes = count * STORED_BYTES[task.dtype]
@@ -59,18 +59,18 @@ export class BlockPacker {
     if (direct) return WEIGHT_FORMATS[direct.format].nonFinite(k, this.#raw, this.#count)
     if (dtype === 'bf16' || dtype === 'f16') return k.nonFinite16(this.#raw, this.#count, dtype === 'bf16' ? 0x7f80 : 0x7c00)
     if (dtype === 'f32') return k.nonFinite32(this.#raw, this.#count)
-    // Rounds to float32; what overflows becomes infinite.
+    // Rounds to float32; larger values become infinite.
     this.#floats.set(new Float64Array(this.#buffer, this.#raw, this.#count))
     this.#hasWide = true
     return k.nonFinite32(this.#wide, this.#count)
   }
 
-  /** Copies a block that is packed already. */
+  /** Copies a block that is already packed. */
   place(target: SharedArrayBuffer, ptr: number): void {
     this.#copy(target, ptr, this.#raw, this.#count)
   }
 
-  /** Packs what the block holds of a piece. */
+  /** Packs the part of a piece that the block holds. */
   pack(piece: MatrixPiece, target: SharedArrayBuffer): void {
     const task = this.#current
     const first = Math.max(piece.row, task.firstRow)
@@ -82,7 +82,7 @@ export class BlockPacker {
     else this.#packRows(piece, target, area, piece.packedRow + skipped)
   }
 
-  /** Writes a norm weight, times its factor. */
+  /** Writes a norm weight multiplied by its factor. */
   vector({ ptr, factor }: VectorPiece, target: SharedArrayBuffer): void {
     this.#widen()
     const source = this.#floats
@@ -182,7 +182,7 @@ export class BlockPacker {
   }
 }
 
-/** Rows and columns of a piece that one block can hold, as the packed matrix counts them. */
+/** Rows and columns, in the packed matrix, of the part of a piece that one block can hold. */
 function packedExtent(piece: MatrixPiece, task: LoadTask): [rows: number, cols: number] {
   const rows = Math.min(piece.rows, task.rows)
   return piece.transposed ? [piece.cols, rows] : [rows, piece.cols]

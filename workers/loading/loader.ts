@@ -1,12 +1,12 @@
-// The worker of the loader pool: reads a block of rows by offset and has it packed straight into the memories. Nothing is
-// held but one block per thread.
+// The worker of the loader pool: reads a block of rows at its offset and packs it directly into the memories. A thread holds one block
+// at a time.
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { workerData } from 'piscina'
 import type { WasmModule } from '../../kernels/wasm/webassembly.js'
 import { type LoadResult, type LoadTask, STORED_BYTES } from '../protocol.js'
 import { BlockPacker } from './block-packer.js'
 
-// Its memory lives as long as the thread and grows to the largest block, so that a long load leaves no garbage.
+// Its memory is kept for the lifetime of the thread and grows to the largest block, so a long load creates no garbage.
 const packer = new BlockPacker((workerData as { readonly kernels: WasmModule }).kernels)
 
 export default function load(task: LoadTask): LoadResult {
@@ -15,7 +15,7 @@ export default function load(task: LoadTask): LoadResult {
   try {
     const { size, mtimeMs, ino } = fstatSync(file)
     if (size !== task.file.size || mtimeMs !== task.file.mtimeMs || ino !== task.file.ino) {
-      return { problem: 'changed', message: `it was replaced or rewritten while ${task.tensor} was being loaded` }
+      return { problem: 'changed', message: `the file was replaced or rewritten while ${task.tensor} was loaded` }
     }
     const read = task.strided
       ? readStrided(file, bytes, task, task.strided)
@@ -32,7 +32,7 @@ export default function load(task: LoadTask): LoadResult {
   return { bytes: bytes.length }
 }
 
-/** Bytes read: target.length, or fewer at the end of the file. */
+/** Returns the bytes read: target.length, or fewer at the end of the file. */
 function readFully(file: number, target: Uint8Array, position: number): number {
   let done = 0
   while (done < target.length) {
@@ -43,7 +43,7 @@ function readFully(file: number, target: Uint8Array, position: number): number {
   return done
 }
 
-/** Gathers rows whose elements are apart: one read a row, of the span that the row's elements lie in. */
+/** Gathers rows whose elements are not adjacent: one read for each row, of the span that contains its elements. */
 function readStrided(file: number, target: Uint8Array, task: LoadTask, { shape, strides }: NonNullable<LoadTask['strided']>): number {
   const size = STORED_BYTES[task.dtype]
   const step = strides.at(-1) as number

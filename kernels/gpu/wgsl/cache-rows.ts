@@ -1,4 +1,4 @@
-// Writes of rows to the cache, in the cache's format. The cache of a layer is one buffer: regions (streams, rope key,
+// Writes rows to the cache, in the cache's format. The cache of a layer is one buffer: regions (streams, rope key,
 // coefficients) of [pages][64][row width] elements, each a multiple of 4.
 
 import { type GpuCacheFormat, PAGE_TOKENS } from '../../cache-format.js'

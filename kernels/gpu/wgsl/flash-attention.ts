@@ -1,6 +1,6 @@
 // Flash decoding over the paged cache on any adapter: a part of a row's context for a group of heads per workgroup, page by page with
-// an online softmax. What it leaves are unnormalized sums and (maximum, sum of weights); gpu.js combines the parts in ascending
-// order. How a row is cut into parts is a function of its own length alone, so its bits are its own (design rule 7).
+// an online softmax. It outputs unnormalized sums and (maximum, sum of weights); a gpu.js kernel combines the parts in ascending
+// order. How a row is cut into parts depends only on its own length, so its bits do not depend on other rows (docs/determinism.md, rule 7).
 import { type GpuCacheFormat, PAGE_TOKENS } from '../../cache-format.js'
 
 /** Heads of one workgroup. */
@@ -45,7 +45,7 @@ export interface FlashShape {
   readonly scale: number
   /** Heads of a row's output. */
   readonly outHeads: number
-  /** Most parts of a row. */
+  /** Maximum number of parts of a row. */
   readonly parts: number
 }
 

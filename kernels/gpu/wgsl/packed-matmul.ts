@@ -1,7 +1,7 @@
-// Matrix times rows, over the packed tiles that the CPU kernels read (kernels/weight-formats.ts): the stored bytes are
-// read and unpacked here, once for up to ROWS rows. One pipeline per format for every number of rows, so a row has the same
-// bits alone or among others (design rule 7). A sum over k is: each of LANES threads takes every LANES-th column in ascending order,
-// then the lanes' sums are added in a fixed tree.
+// Matrix times rows, over the packed tiles that the CPU kernels read (kernels/weight-formats.ts). The stored bytes are read and unpacked
+// here, once for up to MATMUL_ROWS rows. One pipeline for each format serves every number of rows, so a row has the same bits alone or with
+// others (docs/determinism.md, rule 7). Order of a sum over k: each of 64 lanes takes every 64th column (int8: group of 4 columns) in
+// ascending order, then the sums of the lanes are added in a fixed tree.
 import { packedBytes } from '../../packing.js'
 import type { WeightFormat } from '../../weight-format.js'
 import { WEIGHT_FORMATS } from '../../weight-formats.js'
@@ -20,7 +20,7 @@ export function tileBytes(format: WeightFormat, k: number): number {
   return packedBytes(tileRows(format), k, format)
 }
 
-/** A tile as the kernel takes it: [first 16-byte word of the weights, first column of x, first column of y, k, valid rows, 0, 0, 0]. */
+/** Words of a tile in the table: [first 16-byte word of the weights, first column of x, first column of y, k, valid rows, 0, 0, 0]. */
 export const TILE_WORDS = 8
 
 const times = (n: number, line: (i: number) => string) => Array.from({ length: n }, (_, i) => line(i)).join('\n')
@@ -42,14 +42,14 @@ function loop(format: WeightFormat, normed: boolean): string {
 
 /**
  * bindings: dims uniform [x stride, y stride, 0, 0], count uniform, weights, tiles, x, y, and normed: the norm's weight.
- * epsilon, if given: x is RMS-normed on its way in: products with x * weight, divided by sqrt(mean of x's squares + epsilon) at the end.
+ * epsilon, if given: x is RMS-normed first: products with x * weight, divided by sqrt(mean of x's squares + epsilon) at the end.
  * Workgroups: tiles by groups of MATMUL_ROWS rows.
  */
 export function packedMatmul(format: WeightFormat, epsilon?: number): string {
   const normed = epsilon !== undefined
   const { wgsl } = WEIGHT_FORMATS[format]
   const out = tileRows(format)
-  // Sums of the lanes meet here: [64 lanes][out rows].
+  // Partial sums: [64 lanes][out rows].
   const lanes = 64
   const parts = THREADS / out
   const each = lanes / parts

@@ -1,6 +1,6 @@
 // Flash decoding on tensor cores: what flash-attention.ts does, over an f16 cache, with the subgroup matrices that Dawn offers
 // (16 x 16 x 16, f16 in, f32 out). Three kernels: queries to f16, a part of a row's context for a group of heads per workgroup, and
-// the combining of the parts. Which bits a row gets depends on its own length alone (design rule 7).
+// the combination of the parts. A row's bits depend only on its own length (docs/determinism.md, rule 7).
 //
 // A workgroup holds its heads' queries in registers and walks through its part `tokens` cached rows at a time: the rows go to
 // workgroup memory, scores = queries x rows, then an online softmax over them, then sums += weights x rows. Subgroups share the work by
@@ -32,7 +32,7 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling): strin
   const Z = pad(valueWidth)
   const keySteps = Math.ceil(g.keySteps / split)
   const valueSteps = Math.ceil(g.valueSteps / split)
-  /** Columns that no subgroup's share divides evenly: the last one has fewer. */
+  /** Where the columns do not divide evenly among subgroups, the last one has fewer. */
   const guard = (steps: number, all: number, step: number, body: string) =>
     steps * split === all || step < all - steps * (split - 1) ? body : `if (part_of * ${steps}u + ${step}u < ${all}u) { ${body} }`
   const loading = { tokens: T, threads: g.threads, unit, unitType, rowVectors: g.rowVectors, tileVectors: g.tileVectors }
@@ -48,7 +48,7 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling): strin
   /** First units of a page. */
   const streamBase = (page: string) => `(group.region + ${page} * ${PAGE_TOKENS * rowWidth}u) / ${unit}u`
   const ropeBase = (page: string) => `(${shape.ropeRegion}u + ${page} * ${PAGE_TOKENS * ropeRowWidth}u) / ${unit}u`
-  /** Reads tile k of a page, of which so many tokens are left. */
+  /** Reads tile k of a page with left_<page> tokens. */
   const fetch = (set: number, k: number, page: string) =>
     `${stream.fetch(set, `s_${page}`, `left_${page}`, k * T)} ${ropeDim > 0 ? rope.fetch(set, `r_${page}`, `left_${page}`, k * T) : ''}`
   const stash = (set: number, buffer: number) => `${stream.stash(set, buffer)} ${ropeDim > 0 ? rope.stash(set, buffer) : ''}`
@@ -177,8 +177,8 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
 }
 
 /**
- * From scores to weights, for tile k of a page. The sum of weights goes through a tree over the tile's tokens that is the same however
- * many threads share a head: within words of 4 tokens, then words half of all apart, a quarter, and so on.
+ * Scores to weights, for tile k of a page. The weights are added in a tree over the tile's tokens. The tree is the same whatever number of
+ * threads shares a head: first within words of 4 tokens, then words at half the distance, a quarter, and so on.
  */
 function softmaxOver(shape: TensorShape, { tokens: T, split }: TensorTiling, g: ReturnType<typeof geometry>, k: number): string {
   const { perHead, vector: V, chunks } = g

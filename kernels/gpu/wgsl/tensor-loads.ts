@@ -1,4 +1,4 @@
-// How the threads of a workgroup bring cached rows to a tile in workgroup memory, through registers.
+// Loads cached rows into a tile in workgroup memory, through registers.
 
 const times = (n: number, line: (i: number) => string, separator = '\n') => Array.from({ length: n }, (_, i) => line(i)).join(separator)
 
@@ -12,7 +12,7 @@ export interface Loading {
   readonly tileVectors: number
 }
 
-/** Of the rows of one region: `units` of a row each. */
+/** Loads of one region's rows, `units` for each row. */
 export class RowLoads {
   readonly #l: Loading
   readonly #name: string
@@ -20,10 +20,10 @@ export class RowLoads {
   readonly #rowUnits: number
   readonly #place: (column: string) => string
   readonly #loads: number
-  /** Every thread always has the same column, and rows a fixed step apart. */
+  /** Each thread has one column, and rows at a fixed distance. */
   readonly #even: boolean
 
-  /** place: a tile's column for a column of the region's row. */
+  /** place: the tile's column for a column of the region's row. */
   constructor(l: Loading, name: string, units: number, rowWidth: number, place: (column: string) => string) {
     this.#l = l
     this.#name = name
@@ -60,7 +60,7 @@ export class RowLoads {
   let ${n}_column = ${this.#place(this.#column(0))}; let ${n}_to = ${n}_row * ${rowVectors}u + ${n}_column / 8u; ${registers}`
   }
 
-  /** Into the registers of a set: rows from `first` on of the page whose first unit is `base`; from row `left` of the page on, zeros. */
+  /** Loads rows from `first` on of the page whose first unit is `base` into the registers of a set; zeros from row `left` on. */
   fetch(set: number, base: string, left: string, first: number): string {
     const { threads, unitType } = this.#l
     const n = this.#name
@@ -74,7 +74,7 @@ export class RowLoads {
     })
   }
 
-  /** From the registers of a set to a tile. */
+  /** Stores the registers of a set to a tile. */
   stash(set: number, buffer: number): string {
     const { rowVectors, tileVectors, unit } = this.#l
     const n = this.#name

@@ -1,4 +1,4 @@
-// What stands before and after attention on tensor cores: queries to f16, and the combining of parts.
+// The kernels before and after attention on tensor cores: queries to f16, and the combination of parts.
 import { packedQueryWidth, pad, type TensorShape } from './tensor-shape.js'
 
 /**
@@ -31,7 +31,7 @@ fn main(@builtin(global_invocation_id) id : vec3<u32>) {
 `
 }
 
-/** The slots as packQueries takes them. */
+/** The table of slots that packQueries reads. */
 export function slotTable({ slots }: TensorShape): Uint32Array {
   return new Uint32Array(Int32Array.from(slots.flatMap((slot) => (slot ? [slot.query, slot.rope] : [0, -1]))).buffer)
 }

@@ -1,10 +1,9 @@
-// What attention on tensor cores computes, and how its work is laid out: shapes, tilings, and the sizes that follow from them. Writes no
-// kernel.
+// Shapes and tilings of attention on tensor cores, and the sizes that follow from them. Generates no kernel.
 import type { FlashShape } from './flash-attention.js'
 
-/** Heads of a workgroup, at most. */
+/** Maximum heads of a workgroup. */
 export const MOST_HEADS = 64
-/** Of the card that this was measured on; a multiprocessor has one workgroup of wide heads, or two. */
+/** Multiprocessors of the card that was measured (H100); each runs one workgroup of wide heads, or two. */
 const MULTIPROCESSORS = 132
 /** Side of a subgroup matrix. */
 export const SIDE = 16
@@ -27,7 +26,7 @@ export interface HeadSlot {
   readonly rope: number
 }
 
-/** What of a shape decides how it is computed. */
+/** The widths that determine the tiling. */
 export type TensorWidths = Pick<FlashShape, 'keyWidth' | 'keyOffset' | 'valueOffset' | 'valueWidth' | 'ropeDim' | 'rowWidth' | 'ropeRowWidth'>
 
 export interface TensorShape extends Omit<FlashShape, 'groups' | 'outHeads' | 'factors' | 'format' | 'queryStride' | 'ropeStride'> {
@@ -38,17 +37,17 @@ export interface TensorShape extends Omit<FlashShape, 'groups' | 'outHeads' | 'f
   readonly slots: readonly (HeadSlot | undefined)[]
 }
 
-/** How a workgroup's work is laid out. `tokens` and `split` fix the order of sums; the rest changes speed alone. */
+/** How the work of a workgroup is divided. `tokens` and `split` fix the order of sums; the others change only speed. */
 export interface TensorTiling {
   /** Cached rows at a time: 16 or 32. */
   readonly tokens: number
   /** Subgroups that share the columns of the same heads: 2 or 4. */
   readonly split: number
-  /** Rows of 16 heads that one subgroup has: 1 or 2. */
+  /** Groups of 16 heads of one subgroup: 1 or 2. */
   readonly headTiles: number
-  /** Tiles of cached rows on their way from memory: 1 or 2. */
+  /** Tiles of cached rows that are loaded ahead: 1 or 2. */
   readonly ahead: number
-  /** Tiles in workgroup memory: 2 need a barrier less. */
+  /** Tiles in workgroup memory: 2 save a barrier. */
   readonly buffers: number
 }
 
@@ -77,8 +76,8 @@ function storageOf(shape: TensorWidths, groupHeads: number, tiling: TensorTiling
 }
 
 /**
- * Heads of a group, and the tiling, for streams with `heads` heads each; undefined: these kernels can't do it, flash-attention.ts can.
- * Whether they can, and the order of sums, follow from the widths alone: a model has the same at every rank count.
+ * Heads of a group, and the tiling, for streams with `heads` heads each. Undefined: these kernels do not support the widths, and
+ * flash-attention.ts is used. Support and the order of sums depend only on the widths, so they are the same at every rank count.
  */
 export function planTensorAttention(
   shape: TensorWidths,
@@ -86,13 +85,13 @@ export function planTensorAttention(
   workgroupStorage: number,
 ): { readonly groupHeads: number; readonly tiling: TensorTiling; readonly workgroups: number } | undefined {
   if (unitOf(shape) === undefined) return undefined
-  // Two subgroups share the columns, as long as the registers do for one row of 16 heads.
+  // Two subgroups share the columns if the registers suffice for one group of 16 heads.
   const matrices = (width: number, split: number) => Math.ceil(width / SIDE / split)
   const registers = (split: number) => 8 * matrices(pad(shape.valueWidth), split) + 4 * matrices(packedQueryWidth(shape), split)
   const split = [2, 4].find((n) => registers(n) <= REGISTERS)
   if (split === undefined) return undefined
   const pairs = 2 * registers(split) <= REGISTERS
-  // Two tiles on their way where registers are left for them.
+  // Two tiles are loaded ahead if registers are left for them.
   const ahead = (pairs ? 2 : 1) * registers(split) <= REGISTERS / 2 + 16 ? 2 : 1
   for (let groupHeads = pad(Math.ceil(heads / Math.ceil(heads / MOST_HEADS))); groupHeads > 0; groupHeads -= SIDE) {
     const tiling = { tokens: SIDE, split, headTiles: pairs && groupHeads % (2 * SIDE) === 0 ? 2 : 1, ahead, buffers: 1 }
@@ -102,13 +101,13 @@ export function planTensorAttention(
   return undefined
 }
 
-/** Cached scalars that are read at once: 8, 4 or 2; undefined where rows lie on odd places. */
+/** Cached scalars of one load: 8, 4 or 2. Undefined: rows are not aligned to 2. */
 export function unitOf({ rowWidth, ropeRowWidth, ropeDim, valueOffset, keyWidth, keyOffset }: TensorWidths): number | undefined {
   if (keyOffset !== 0 || (valueOffset !== 0 && valueOffset < keyWidth)) return undefined
   return [8, 4, 2].find((unit) => rowWidth % unit === 0 && valueOffset % unit === 0 && (ropeDim === 0 || ropeRowWidth % unit === 0))
 }
 
-/** Sizes that the kernel is written with. */
+/** Sizes in the generated kernel. */
 export function geometry(shape: TensorWidths, groupHeads: number, { tokens, headTiles, split }: TensorTiling) {
   const columns = columnsOf(shape)
   const headGroups = groupHeads / SIDE / headTiles
@@ -117,7 +116,7 @@ export function geometry(shape: TensorWidths, groupHeads: number, { tokens, head
   /** Threads of one head in the softmax; each takes vectors of up to 4 tokens in turn. */
   const perHead = threads / groupHeads
   const vector = Math.min(4, tokens / perHead)
-  // 16 bytes more than the columns, so that rows do not meet in the same banks; for the same reason scores have rows of 24 or 40.
+  // 16 bytes of padding avoid bank conflicts between rows; for the same reason rows of scores have 24 or 40 elements.
   const rowVectors = columns.all / 8 + 1
   const scoreRow = tokens + 8
   const weightRow = tokens + 8

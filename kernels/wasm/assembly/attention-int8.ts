@@ -5,7 +5,7 @@
 import { accumulate, softmaxPage } from './attention'
 import { dot4, rounded } from './int8'
 
-/** Largest magnitude of n values; NaN if one is. */
+/** Largest magnitude of n values; NaN if a value is NaN. */
 function largest(x: usize, n: usize): f32 {
   let m = f32x4.splat(0)
   let i: usize = 0
@@ -69,14 +69,14 @@ export function quantizeHeads(dst: usize, src: usize, stride: usize, heads: usiz
   return dot4(acc, q, row)
 }
 
-/** The score of a dot product: 64 times the row's sum is taken off, then scaled. meta: of the cached row. */
+/** The score of a dot product: 64 times the row's sum is subtracted, then the result is scaled. meta: of the cached row. */
 // @ts-ignore: decorator
 @inline function score(dot: v128, meta: usize, queryScales: v128): v128 {
   const exact = i32x4.sub(dot, i32x4.splat(load<i32>(meta, 4) << 6))
   return f32x4.mul(f32x4.convert_i32x4_s(exact), f32x4.mul(queryScales, v128.load32_splat(meta)))
 }
 
-/** out[t][h] = query h . cached row t. q: as quantizeHeads leaves it, `groups` of 4 columns; out: [tokens][headLanes]. */
+/** out[t][h] = query h . cached row t. q: as quantizeHeads writes it, `groups` of 4 columns; out: [tokens][headLanes]. */
 export function dotInt8(q: usize, c: usize, cStride: usize, meta: usize, groups: usize, out: usize, headLanes: usize, tokens: usize): void {
   const laneBytes = headLanes << 2
   const scales = q + groups * laneBytes
@@ -161,7 +161,7 @@ function widenValues(c: usize, cStride: usize, scale: usize, n: usize, dst: usiz
 }
 
 /**
- * As attendF32, over an int8 cache. q: as quantizeHeads leaves it, keyWidth / 4 rounded up groups; key: the page's first row; value: its
+ * As attendF32, over an int8 cache. q: as quantizeHeads writes it, keyWidth / 4 rounded up groups; key: the page's first row; value: its
  * first value column; meta: as above; valueMeta: bytes from a row's start to the scale of its values; values: scratch [64][valueWidth] float32.
  */
 export function attendInt8(

@@ -89,7 +89,7 @@ function dot<C>(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLa
 /**
  * scores -> probabilities of one page, in place, and the running state.
  * s = (s + pe) * scale; m' = max(m, page maximum); p = exp(s - m'); sum = sum * exp(m - m') + p0 + p1 + ...
- * scores, pe: [tokens][lanes] (pe may be 0: none); state: [max lanes][sum lanes][alpha lanes].
+ * scores, pe: [tokens][lanes] (pe may be 0: no second terms); state: [max lanes][sum lanes][alpha lanes].
  */
 export function softmaxPage(scores: usize, pe: usize, peStride: usize, scale: f32, state: usize, headLanes: usize, tokens: usize): void {
   const laneBytes = headLanes << 2
@@ -212,7 +212,7 @@ export function attendBf16(
   scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize,
 ): void { attend<u16>(q, key, keyWidth, value, valueWidth, cStride, pe, peStride, scale, scores, state, z, zStride, heads, headLanes, tokens) }
 
-/** scores[t][h] (+)= a[t][h] * dots[t][h]; a: cached coefficients, [tokens][headLanes] at aStride. `first`: no sum to go on from. */
+/** scores[t][h] (+)= a[t][h] * dots[t][h]; a: cached coefficients, [tokens][headLanes] at aStride. `first`: starts the sums. */
 function weighScores<C>(scores: usize, dots: usize, a: usize, aStride: usize, headLanes: usize, tokens: usize, first: bool): void {
   const laneBytes = headLanes << 2
   for (let t: usize = 0; t < tokens; t++) {
@@ -240,7 +240,7 @@ function weighScores<C>(scores: usize, dots: usize, a: usize, aStride: usize, he
   for (let r: usize = 0; r < rank; r++) {
     weighScores<C>(dots, scores, a + (rank + r) * columns, aStride, headLanes, tokens, true)
     accumulate<C>(dots, alpha, value + r * valueBytes, cStride, valueWidth, z, zStride, heads, headLanes, tokens)
-    // What was there before this page has been rescaled once.
+    // The sums of earlier pages have been rescaled once.
     if (r == 0) for (let h: usize = 0; h < headLanes << 2; h += 16) v128.store(alpha + h, f32x4.splat(1))
   }
 }

@@ -5,7 +5,7 @@
 //    64  scales: 16 float32, one a row
 //    32  sums: 16 int16, of each row's weights
 // Activations are quantized per row and block of 32 columns to -63..63 and stored plus 64, so that the second operand of the
-// relaxed dot product is a 7-bit number; 64 times the row's sum is taken off again. The integers of a block are exact in
+// relaxed dot product is a 7-bit number; 64 times the row's sum is subtracted again. The integers of a block are exact in
 // any order; blocks add up in ascending order, by separate multiplies and adds: every build has the same bits.
 
 const BLOCK: usize = 608
@@ -45,7 +45,7 @@ function quantizeRow(x: usize, k: usize, q: usize, scales: usize): void {
 /** acc + the products of 4 columns of 4 rows, exact. w signed, x 0..127; without relaxed SIMD both signed, and x the same in all lanes. */
 // @ts-ignore: decorator
 @inline export function dot4(acc: v128, w: v128, x: v128): v128 {
-  // Not relaxed_dot_i8x16_i7x16_add_s: Node 20's baseline compiler gets it wrong where its result replaces its last operand.
+  // Not relaxed_dot_i8x16_i7x16_add_s: Node 20's baseline compiler miscompiles it if its result replaces its last operand.
   if (ASC_FEATURE_RELAXED_SIMD) return i32x4.add(acc, i32x4.extadd_pairwise_i16x8_s(i16x8.relaxed_dot_i8x16_i7x16_s(w, x)))
   const xe = i16x8.extend_low_i8x16_s(x)
   const low = i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_s(w), xe), high = i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_s(w), xe)
@@ -55,7 +55,7 @@ function quantizeRow(x: usize, k: usize, q: usize, scales: usize): void {
   ))
 }
 
-/** What a block's 4 rows add to their outputs: (dot - 64 sum) times (activation scale times weight scale). j: rows 4j.. */
+/** Contribution of a block to the outputs of its 4 rows: (dot - 64 sum) times (activation scale times weight scale). j: rows 4j.. */
 // @ts-ignore: decorator
 @inline function scaled(dot: v128, block: usize, j: usize, xScale: v128): v128 {
   const exact = i32x4.sub(dot, i32x4.shl(v128.load16x4_s(block + 576 + (j << 3)), 6))
@@ -137,10 +137,10 @@ export function matmulInt8(
   const rows = <usize>max(groups << 2, tokens)
   const scales = scratch + rows * qStride
   for (let b = 0; b < batch; b++) {
-    // Matrices over the same input share what is made of it.
+    // Matrices with the same input share the quantized activations.
     if (b == 0 || xBatch != 0) {
       for (let t = 0; t < tokens; t++) quantizeRow(x + <usize>t * xStride, k, scratch + <usize>t * qStride, scales + <usize>t * sStride)
-      // Rows of a group past the last token: any numbers do, their outputs are nobody's.
+      // Rows of a group past the last token: their values do not matter, their outputs are not used.
       for (let t = <usize>tokens; t < rows; t++) { memory.fill(scratch + t * qStride, 64, qStride); memory.fill(scales + t * sStride, 0, sStride) }
     }
     for (let tile: usize = 0; tile < tiles; tile++) {

@@ -1,4 +1,4 @@
-// Multiply-add as the build has it: one rounding with relaxed SIMD, two without. Every kernel's dot products and weighted
+// Multiply-add of this build: one rounding with relaxed SIMD, two without. Every kernel's dot products and weighted
 // sums go through it, in all of their paths, so that one build has one result.
 
 // @ts-ignore: decorator

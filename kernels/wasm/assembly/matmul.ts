@@ -12,7 +12,7 @@ import { madd } from './madd'
 // @ts-ignore: decorator
 @inline function blockColumns<T>(): usize { return sizeof<T>() == 2 ? 256 : 128 }
 
-/** y[32] of one tile for one token. w: [k][32] packed, x: [k], y: [32]. Columns k0..k1; k0 > 0 goes on from y. */
+/** y[32] of one tile for one token. w: [k][32] packed, x: [k], y: [32]. */
 function tileOneToken<T>(w: usize, x: usize, y: usize, columns: usize): void {
   let p = w
   const end = x + (columns << 2)
@@ -45,7 +45,7 @@ function tileOneToken<T>(w: usize, x: usize, y: usize, columns: usize): void {
 
 /**
  * 8 rows of a tile for 4 tokens over a block of columns. w: first column's 8 rows; x: [columns][4 tokens].
- * y: token t's 8 outputs at y + t * yStride; when `resume`, their sums go on from what is stored there.
+ * y: token t's 8 outputs at y + t * yStride; if `resume`, the sums continue from the stored values.
  */
 function stripFourTokens<T>(w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void {
   const y1 = y + yStride, y2 = y1 + yStride, y3 = y2 + yStride
@@ -89,7 +89,7 @@ function interleave(dst: usize, x: usize, xStride: usize, k: usize, tokens: i32)
   }
 }
 
-// Four tokens cost as much as 2.7 single ones, so three are worth a group and two are not.
+// Four tokens together cost as much as 2.7 single tokens. So three tokens are computed as a group, two are not.
 function matmul<T>(
   w: usize, tiles: usize, k: usize, x: usize, xStride: usize, y: usize, yStride: usize, tokens: i32,
   batch: i32, wBatch: usize, xBatch: usize, yBatch: usize, scratch: usize,

@@ -1,5 +1,5 @@
-// Packing of weights at load: row-major blocks of a checkpoint to the tiles that the kernels read. The layouts are drawn in
-// matmul.ts and int8.ts; kernels/packing.ts is the same in JavaScript, for rows that fill no tile.
+// Packs weights at load: row-major blocks of a checkpoint to the tiles that the kernels read. The layouts are described in
+// matmul.ts and int8.ts; the records of kernels/weight-formats.ts pack single elements in JavaScript, for rows that do not fill a tile.
 
 /** Index of the first of n 16-bit values whose exponent (the bits of mask) is all ones, or -1. */
 export function nonFinite16(p: usize, n: i32, mask: i32): i32 {
@@ -138,7 +138,7 @@ export function packColumns32(src: usize, stride: usize, tiles: usize, rows: usi
 
 /**
  * Whole tiles of 16 packed rows of float32 to int8 blocks [tiles][ceil(cols / 32)]. Element (row, col) lies at
- * src + row * rowStep + col * colStep. Scale and integers as packInt8 of kernels/int8-packing.ts computes them, in float64.
+ * src + row * rowStep + col * colStep. Scales and integers as packElements of kernels/int8-weights.ts computes them, in float64.
  */
 export function quantizeTiles(src: usize, rowStep: usize, colStep: usize, tiles: usize, cols: usize, dst: usize): void {
   const blocks = (cols + 31) >> 5

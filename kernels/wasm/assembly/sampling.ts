@@ -1,4 +1,4 @@
-// Choosing a token from one row of logits. -1 means that the row is not finite.
+// Chooses a token from one row of logits. -1 means that the row is not finite.
 import { exp4 } from './math'
 
 /** The lowest id with the largest logit; -1 if any logit is NaN or the largest is infinite. */
