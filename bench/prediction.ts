@@ -1,5 +1,5 @@
-// How long would a step take where this machine can't go: longer contexts, more devices? Calibrated on one rank up to 16 K tokens, checked on
-// the other cells that scaling measured, then used. It measures nothing itself.
+// Predicts the time of a step at longer contexts and on more devices than this machine has. The model is calibrated on one rank up to
+// 16 K tokens and checked on the other cells that `scaling` measured. This benchmark measures nothing itself.
 import { OptionError } from '../src/index.js'
 import type { AttentionShape, RankCount } from '../workers/protocol.js'
 import type { Benchmark, Outcome, Row } from './harness/benchmark.js'
@@ -186,7 +186,7 @@ function predictions(rows: readonly ScalingRow[], rates: Rates, effectOf: Effect
     pictures: [
       {
         name: '',
-        title: 'Time of a decode step: filled is measured, hollow is predicted',
+        title: 'Time of a decode step, measured and predicted',
         kind: 'lines',
         x: { title: 'cached tokens', log: true, ticks: [1024, 16384, 131072, 2097152] },
         y: { title: 'ms a token', log: true },

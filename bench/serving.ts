@@ -1,4 +1,4 @@
-// How does the server behave under load, beside llama.cpp behind a minimal server? Connections that each send one request after another.
+// The server under load, beside llama.cpp behind a minimal server. Each connection sends one request after another.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createRequire } from 'node:module'
@@ -30,8 +30,8 @@ interface Cell {
 }
 
 const TOKENS_OUT = 16
-/** Requests that Tetrad takes beyond those that run; more get 429. */
-const MOST_WAITING = 100
+/** Waiting requests that Tetrad accepts. It answers more with 429. */
+const MAX_WAITING = 100
 
 export const serving: Benchmark = {
   name: 'serving',
@@ -45,7 +45,7 @@ export const serving: Benchmark = {
     const llama = spawn(process.execPath, [fileURLToPath(new URL('./peers/llama-server.js', import.meta.url)), folder, gguf, '8', '1'], {
       stdio: ['ignore', 'pipe', 'ignore'],
     })
-    const ours = spawn(process.execPath, [fileURLToPath(new URL('./serving-process.js', import.meta.url)), TINY, '2', String(MOST_WAITING)], {
+    const ours = spawn(process.execPath, [fileURLToPath(new URL('./serving-process.js', import.meta.url)), TINY, '2', String(MAX_WAITING)], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     try {
@@ -89,13 +89,14 @@ export const serving: Benchmark = {
         }))
       const rateOf = (server: string, connections: number) => rows.find((r) => r.server === server && r.connections === connections)?.rate.median
       const failures = rows.filter((r) => r.server === 'tetrad').reduce((sum, r) => sum + (r.failed as number), 0)
+      const refusals = rows.filter((r) => r.server === 'tetrad').reduce((sum, r) => sum + (r.refused as number), 0)
       return {
-        floor: 'none is known for a whole server; the throughput benchmark has the engine’s',
-        method: `models/tiny (bf16, 2 ranks) and a Llama of as many parameters (f16, 8 sequences, one thread: with two it was many times slower on two cores): 16 tokens in that nobody shares, ${TOKENS_OUT} out, greedy. Tetrad runs 32 requests and lets ${MOST_WAITING} wait; what comes beyond is answered 429 at once and not counted as answered.`,
+        floor: 'none is known for a whole server; the throughput benchmark has the limit of the engine',
+        method: `models/tiny (bf16, 2 ranks) and a Llama of as many parameters (f16, 8 sequences, one thread: with two it was many times slower on two cores): prompts of 16 tokens without a common prefix, ${TOKENS_OUT} out, greedy. Tetrad runs 32 requests and queues ${MAX_WAITING}. It answers more with 429 at once, which does not count as answered.`,
         columns: [
           { key: 'connections', label: 'connections' },
           { key: 'server', label: 'server' },
-          { key: 'rate', label: 'answered a second' },
+          { key: 'rate', label: 'answers', unit: '1/s' },
           { key: 'p99', label: 'p99 of all answers', unit: 'ms', digits: 0 },
           { key: 'refused', label: '429s' },
           { key: 'failed', label: 'errors and timeouts' },
@@ -108,6 +109,9 @@ export const serving: Benchmark = {
             kind: 'lines',
             x: { title: 'connections', log: true, ticks: counts },
             y: { title: 'requests a second' },
+            ...(refusals > 0 && {
+              note: `Tetrad refuses requests beyond ${MAX_WAITING} waiting ones: ${refusals} answers were 429, and were sent again at once. They take time, and are not counted.`,
+            }),
             points: rows.map(({ server, connections, rate }) => ({
               x: connections as number,
               ...plotted(rate),
@@ -124,7 +128,7 @@ export const serving: Benchmark = {
                 ]
               : []
           }),
-          failures === 0 ? 'No request of Tetrad’s failed.' : `${failures} requests of Tetrad’s failed.`,
+          failures === 0 ? 'No request to Tetrad failed.' : `${failures} requests to Tetrad failed.`,
         ],
       }
     } finally {

@@ -78,6 +78,7 @@ export const throughput: Benchmark = {
             ...plotted(rate),
             series: model as string,
           })),
+          bound: 'limit',
           floor: rows.map(({ model, concurrent, limit }) => ({ x: concurrent as number, y: limit as number, series: model as string })),
         },
       ],

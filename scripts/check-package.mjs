@@ -36,6 +36,10 @@ function pack() {
   if (packed.size > MAX_PACKED) throw new Error(`the tarball has ${megabytes(packed.size)}; at most ${megabytes(MAX_PACKED)} are allowed`)
   const surplus = packed.files.filter(({ path }) => !EXPECTED_FILES.test(path) || path.startsWith('dist/bench/diagnostics/'))
   if (surplus.length > 0) throw new Error(`not needed in the package: ${surplus.map((f) => f.path).join(', ')}`)
+  // tsc does not remove the output of a source that is gone.
+  const sourceOf = (path) => path.replace(/^dist\//, '').replace(/(\.d\.ts|\.js)$/, '.ts')
+  const stale = packed.files.filter(({ path }) => /^dist\/.*\.(js|d\.ts)$/.test(path) && !existsSync(join(root, sourceOf(path))))
+  if (stale.length > 0) throw new Error(`remove dist and build again: no sources of ${stale.map((f) => f.path).join(', ')}`)
   const tarball = join(dir, packed.filename)
   run(tool('publint'), [tarball, '--strict'], root)
   run(tool('attw'), [tarball, '--profile', 'esm-only'], root)

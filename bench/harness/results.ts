@@ -1,4 +1,4 @@
-// What a run leaves behind: JSON, CSV and pictures in the machine's folder, and a table for people.
+// The files of a run: JSON, CSV and pictures in the machine's folder; and its table as text.
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { stringify } from 'csv-stringify/sync'
@@ -18,14 +18,14 @@ export interface BenchResult extends Outcome {
   readonly quick: boolean
   readonly date: string
   readonly seconds: number
-  /** Share of the cores that other processes used meanwhile. */
+  /** Share of the cores that other processes used during the run, 0..1; undefined: the system does not tell. */
   readonly othersShare: number | undefined
-  /** Ctrl-C came before the end. */
+  /** Ctrl-C ended it: the rows are incomplete. */
   readonly interrupted: boolean
 }
 
-/** Others on the machine that make a run worth a warning. */
-const BUSY = 0.1
+/** Share of the cores used by other processes above which a run has a warning. */
+const MAX_OTHERS = 0.1
 
 export async function writeResult(result: BenchResult, out: string): Promise<string[]> {
   await mkdir(out, { recursive: true })
@@ -35,7 +35,7 @@ export async function writeResult(result: BenchResult, out: string): Promise<str
   return [`${path}.json`, `${path}.csv`, ...(await drawAll(result, out))]
 }
 
-/** Draws a result's pictures in a folder. Returns those that could be drawn. */
+/** Draws a result's pictures into a folder. Returns the files that were drawn. */
 export async function drawAll({ benchmark, pictures }: BenchResult, folder: string): Promise<string[]> {
   const drawn: string[] = []
   for (const picture of pictures.filter(({ points }) => points.length > 0)) {
@@ -75,15 +75,17 @@ export function cells({ columns, rows }: Pick<Outcome, 'columns' | 'rows'>): str
   return [columns.map(label), ...rows.map((row) => columns.map(({ key, digits }) => text(row[key], digits)))]
 }
 
-/** What must be known to read the numbers, a line each. */
+/** Warnings that the numbers need. */
 export function remarks({ rows, othersShare, interrupted }: BenchResult): string[] {
   const untrusted = rows.some((row) => Object.values(row).some((cell) => isSample(cell) && !isTrusted(cell)))
   return [
-    ...(untrusted ? [`* spread above ${SPREAD_BOUND * 100} % of the median: not to be trusted`] : []),
-    ...(othersShare !== undefined && othersShare > BUSY
-      ? [`the machine was busy: other processes used ${(othersShare * 100).toFixed(0)} % of its cores meanwhile`]
+    ...(untrusted
+      ? [`a star in tables, a hollow mark in pictures: p10 to p90 is more than ${SPREAD_BOUND * 100} % of the median, not to be trusted`]
       : []),
-    ...(interrupted ? ['interrupted: only what was measured until then'] : []),
+    ...(othersShare !== undefined && othersShare > MAX_OTHERS
+      ? [`the machine was busy: other processes used ${(othersShare * 100).toFixed(0)} % of its cores during the run`]
+      : []),
+    ...(interrupted ? ['interrupted: the rows are incomplete'] : []),
   ]
 }
 

@@ -7,8 +7,10 @@ import test from 'ava'
 import fc from 'fast-check'
 import { floorMs, rateText, reachedRates } from '../../bench/harness/floor.js'
 import { machineFacts, machineSlug } from '../../bench/harness/machine.js'
+import type { BenchResult } from '../../bench/harness/results.js'
 import { resultsFolder } from '../../bench/harness/run.js'
-import type { Sample } from '../../bench/harness/sample.js'
+import { isSample, type Sample } from '../../bench/harness/sample.js'
+import { caption } from '../../bench/harness/vega-lite.js'
 import { temporary } from '../support/models.js'
 
 const positive = (max: number) => fc.double({ min: 1e-3, max, noNaN: true })
@@ -49,6 +51,32 @@ test('a floor is the longer of reading and multiplying; what does not count is l
   t.is(floorMs(work, { read: 1, multiply: 100 }), 10)
   t.is(floorMs(work, { read: 10 }), 1)
   t.deepEqual(reachedRates({ read: 10 }, [{ operations: 1e9, bytes: 1, ms: [1] }]), { read: 10 })
+})
+
+test('the committed results have no floor above a measured time, and no limit below a measured rate', (t) => {
+  let checked = 0
+  for (const machine of readdirSync('bench/results').filter((name) => name !== 'quick')) {
+    for (const file of readdirSync(join('bench/results', machine)).filter((name) => name.endsWith('.json'))) {
+      const { rows } = JSON.parse(readFileSync(join('bench/results', machine, file), 'utf8')) as BenchResult
+      for (const row of rows) {
+        const time = [row.ms, row.us, row.short].find(isSample)
+        const rate = [row.rate, row.ours].find(isSample)
+        if (typeof row.floor === 'number' && time) t.true(row.floor <= time.p10 * (1 + 1e-9), `${machine}/${file}: ${JSON.stringify(row)}`)
+        if (typeof row.limit === 'number' && rate) t.true(row.limit >= rate.p90 * (1 - 1e-9), `${machine}/${file}: ${JSON.stringify(row)}`)
+        if (time || rate) checked++
+      }
+    }
+  }
+  t.true(checked > 0)
+})
+
+test('the caption of a picture explains the marks that it has, and no others', (t) => {
+  const picture = { name: '', title: '', kind: 'lines', x: { title: '' }, y: { title: '' } } as const
+  const point = { x: 1, y: 1, series: 'a' }
+  t.is(caption({ ...picture, points: [point] }), '')
+  t.regex(caption({ ...picture, points: [{ ...point, trusted: false }] }), /^Hollow: [^.]*\.$/)
+  t.regex(caption({ ...picture, points: [{ ...point, predicted: true }] }), /^Pale: [^.]*\.$/)
+  t.regex(caption({ ...picture, points: [point], floor: [point], note: 'A note.' }), /^Dashed: the floor [^.]*\. A note\.$/)
 })
 
 test('--quick leaves a full result of the same benchmark as it is', async (t) => {

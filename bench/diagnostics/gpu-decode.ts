@@ -1,13 +1,13 @@
-// How long does the gpu backend take for a token of a large model, at 1 K and at a long context, and what share of that is reading
-// weights and cache? The long context is random values, not computed.
-// Usage: node dist/bench/gpu-decode.js dir [long context] [rounds] [ranks] [adapter]
-import { Engine, inspect } from '../src/index.js'
-import { packedBytes, pretendCached } from '../src/testing.js'
-import { gpuLine, gpuReadRate, openGpu } from './gpu-measure.js'
-import { median, spread, table } from './measure.js'
+// Time of a token of a large model on the gpu backend, at 1 K and at a long context, beside the time of reading its weights and
+// cache. The long context is random values, not computed.
+// Usage: node dist/bench/diagnostics/gpu-decode.js dir [long context] [rounds] [ranks] [adapter]
+import { Engine, inspect } from '../../src/index.js'
+import { packedBytes, pretendCached } from '../../src/testing.js'
+import { gpuLine, gpuReadRate, openGpu } from '../gpu-measure.js'
+import { median, spread, table } from '../measure.js'
 
 const [dir, long = '131072', roundsText = '5', ranksText = '1', adapter] = process.argv.slice(2)
-if (dir === undefined) throw new Error('usage: node dist/bench/gpu-decode.js dir [long context] [rounds] [ranks] [adapter]')
+if (dir === undefined) throw new Error('usage: node dist/bench/diagnostics/gpu-decode.js dir [long context] [rounds] [ranks] [adapter]')
 const rounds = Number(roundsText)
 const ranks = Number(ranksText) as 1 | 2 | 4
 const TOKENS = 64

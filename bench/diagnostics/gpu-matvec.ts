@@ -1,10 +1,10 @@
-// At which share of the card's bandwidth do packed weights stream through the matrix-vector kernel? Matrices of the 2.9 B model, one
-// after another as in a step: a pass has as many of them, from different places of 1 GiB, as hold 400 MB, or 128.
-// Usage: node dist/bench/gpu-matvec.js [runs] [adapter]
+// Share of the card's bandwidth at which packed weights stream through the matrix-vector kernel. Matrices of the 2.9 B model, one
+// after another as in a step: a pass has as many of them, from different places of 1 GiB, as hold 400 MB, at most 128.
+// Usage: node dist/bench/diagnostics/gpu-matvec.js [runs] [adapter]
 /// <reference types="@webgpu/types" />
-import { packedMatmul, TILE_WORDS, tileBytes, tileRows } from '../kernels/gpu/wgsl/packed-matmul.js'
-import { fillRandom, gpuLine, openGpu, readOnly, timePasses } from './gpu-measure.js'
-import { median, spread, table } from './measure.js'
+import { packedMatmul, TILE_WORDS, tileBytes, tileRows } from '../../kernels/gpu/wgsl/packed-matmul.js'
+import { fillRandom, gpuLine, openGpu, readOnly, timePasses } from '../gpu-measure.js'
+import { median, spread, table } from '../measure.js'
 
 const runs = Number(process.argv[2] ?? 20)
 const BYTES = 2 ** 30

@@ -1,20 +1,20 @@
-// What does the determinism contract cost? Its fixed orders beside free ones, one thread: a product over one accumulator a row and ascending
-// columns, a product cut in four shards whose partials are added in order, attention rescaled at every page.
-// Usage: node dist/bench/contract.js [rounds]
+// The cost of the determinism contract, in one thread: its fixed orders of sums beside free ones. A product with one accumulator for
+// each row and ascending columns; a product in four shards whose partials are added in order; attention rescaled at every page.
+// Usage: node dist/bench/diagnostics/contract.js [rounds]
 import { readFileSync } from 'node:fs'
-import { matmulScratchBytes } from '../kernels/backend.js'
-import { cacheRow, queryScalars } from '../kernels/cache-formats.js'
-import { bufferOf, createMemory, openBackend, prepareBackend } from '../kernels/open-backend.js'
-import { packedBytes } from '../kernels/packing.js'
-import { bestSimdLevel } from '../kernels/wasm/simd-level.js'
-import { type WasmMemory, type WasmModule, WebAssembly } from '../kernels/wasm/webassembly.js'
-import { inTurn, machine, median, spread, table } from './measure.js'
+import { matmulScratchBytes } from '../../kernels/backend.js'
+import { cacheRow, queryScalars } from '../../kernels/cache-formats.js'
+import { bufferOf, createMemory, openBackend, prepareBackend } from '../../kernels/open-backend.js'
+import { packedBytes } from '../../kernels/packing.js'
+import { bestSimdLevel } from '../../kernels/wasm/simd-level.js'
+import { type WasmMemory, type WasmModule, WebAssembly } from '../../kernels/wasm/webassembly.js'
+import { inTurn, machine, median, spread, table } from '../measure.js'
 
 const rounds = Number(process.argv[2] ?? 11)
-const level = bestSimdLevel(new URL('../kernels/wasm/', import.meta.url))
+const level = bestSimdLevel(new URL('../../kernels/wasm/', import.meta.url))
 const memory = createMemory('wasm', 700e6) as WasmMemory
 const kernels = openBackend(prepareBackend('wasm', level) as WasmModule, memory)
-const code = readFileSync(new URL(level === 'relaxed' ? './probe-relaxed.wasm' : './probe.wasm', import.meta.url))
+const code = readFileSync(new URL(level === 'relaxed' ? '../probe-relaxed.wasm' : '../probe.wasm', import.meta.url))
 const { matvecFree } = new WebAssembly.Instance(new WebAssembly.Module(code), { env: { memory, abort: () => {} } }).exports as {
   matvecFree: (w: number, rows: number, k: number, x: number, y: number) => void
 }

@@ -1,10 +1,10 @@
-// At which share of the machine's bandwidth do weights stream while decoding? The same bytes are read by the same number of threads
-// in turn with it: by a WebAssembly loop, and natively (memchr). Also: how much of a step is no kernel, and what a second rank gains.
-// Usage: node dist/bench/bandwidth.js [rounds]
-import { Engine } from '../src/index.js'
-import { packedBytes } from '../src/testing.js'
-import { inTurn, machine, median, midModel, spread, table, temporaryFolder } from './measure.js'
-import { Probe } from './probe.js'
+// Share of the machine's memory bandwidth at which weights stream while decoding. In turn with it, as many threads read the same
+// bytes: in a WebAssembly loop, and natively (memchr).
+// Usage: node dist/bench/diagnostics/bandwidth.js [rounds]
+import { Engine } from '../../src/index.js'
+import { packedBytes } from '../../src/testing.js'
+import { inTurn, machine, median, midModel, spread, table, temporaryFolder } from '../measure.js'
+import { Probe } from '../probe.js'
 
 const rounds = Number(process.argv[2] ?? 7)
 const TOKENS = 48
