@@ -56,7 +56,7 @@ test('every benchmark but those beside peers or a NATS server, quick: a table, C
 
   const { stdout: path } = await run(process.execPath, [CLI, 'bench', 'report', '--out', join(out, 'quick')])
   const report = readFileSync(path.trim(), 'utf8')
-  for (const name of names) t.true(report.includes(`## ${name}: `))
+  for (const name of names) t.true(report.includes(`\n## ${name}\n`))
   for (const [, image] of report.matchAll(/!\[[^\]]*\]\(([^)]+)\)/g)) t.true(readFileSync(join(path.trim(), '..', image as string)).length > 0)
 })
 
