@@ -88,6 +88,8 @@ export interface ModelShape {
   /** Added to the mean square in the norms before attention, the MLP and the head. */
   readonly normEps: number
   readonly rope: RopeShape
+  /** One matrix is the token embedding and the output projection. */
+  readonly tiedHead: boolean
   readonly attention: AttentionShape
 }
 

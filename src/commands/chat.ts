@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline/promises'
 import { type Command, InvalidArgumentError } from 'commander'
 import type { Engine } from '../engine/engine.js'
 import { TetradError } from '../errors.js'
+import { withoutByteOrderMark } from '../json.js'
 import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
 import { type EngineFlags, given, number, withModelFlag } from './flags.js'
 import { interruption, loadEngine } from './progress.js'
@@ -133,7 +134,7 @@ class Conversation {
 
   async #load(path: string): Promise<void> {
     try {
-      const messages: unknown = JSON.parse(await readFile(path, 'utf8'))
+      const messages: unknown = JSON.parse(withoutByteOrderMark(await readFile(path, 'utf8')))
       if (!Array.isArray(messages) || !messages.every(isMessage)) throw new Error('it is no list of messages with role and content')
       this.#messages = messages.map(({ role, content }) => ({ role, content }))
       console.error(`${this.#messages.length} messages from ${path}`)

@@ -73,6 +73,8 @@ export interface EngineInternals {
 /** All that an engine holds. */
 export interface EngineParts extends EngineInternals {
   readonly tokenizer: Tokenizer | undefined
+  /** Ids that end a text. */
+  readonly endIds: readonly number[]
   readonly scheduler: Scheduler
   readonly statistics: Statistics
   readonly profiler: Profiler | undefined

@@ -14,6 +14,7 @@ import {
 import { type PerplexityOptions, type PerplexityResult, perplexity } from '../evaluation/perplexity.js'
 import { limiter, type Scorer, type TokenScores } from '../evaluation/scoring.js'
 import { loadWeights } from '../model/checkpoint/load-weights.js'
+import { readEndIds } from '../model/end-ids.js'
 import { checkInteger, checkNames } from '../options/check.js'
 import { type EngineOptions, resolveOptions } from '../options/engine-options.js'
 import { type GenerateParams, type ManyParams, resolveParams } from '../options/generate-params.js'
@@ -50,10 +51,9 @@ export class Engine implements AsyncDisposable {
   readonly info: EngineInfo
 
   private constructor(parts: EngineParts) {
-    const { model, tokenizer } = parts
+    const { tokenizer } = parts
     this.#parts = parts
-    const fromTokenizer = tokenizer?.endOfText === undefined ? [] : [tokenizer.endOfText]
-    this.#endOfText = new Set(model.config.eosTokenIds ?? fromTokenizer)
+    this.#endOfText = new Set(parts.endIds)
     this.info = engineInfo(parts)
     this.#prompts = new PromptReader(tokenizer, this.info)
   }
@@ -73,6 +73,7 @@ export class Engine implements AsyncDisposable {
     const layout = layoutModel(model.lowered.shape, plan)
     const plans = planModel(model, layout)
     const tokenizer = await loadTokenizer(dir, model.config.vocab_size)
+    const endIds = await readEndIds(dir, { eosTokenIds: model.config.eosTokenIds, vocab: model.config.vocab_size }, tokenizer)
     throwIfAborted(resolved.signal)
     checkMemory(model, resolved, plan, layout, available)
     const memories = allocateMemories(plan, layout)
@@ -95,7 +96,19 @@ export class Engine implements AsyncDisposable {
         code: 'CONTEXT_CUT',
       })
     }
-    return new Engine({ model, plan, layout, tokenizer, memories, events, maxWaiting, backendReason, ...started, loadMs: performance.now() - start })
+    return new Engine({
+      model,
+      plan,
+      layout,
+      tokenizer,
+      endIds,
+      memories,
+      events,
+      maxWaiting,
+      backendReason,
+      ...started,
+      loadMs: performance.now() - start,
+    })
   }
 
   /**

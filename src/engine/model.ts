@@ -16,6 +16,7 @@ import { elements, type StoredType } from '../model/checkpoint/tensor-source.js'
 import { detectVariant } from '../model/detect-variant.js'
 import { type LoweredModel, lowerModel } from '../model/lower-model.js'
 import { type ModelConfig, type PackedFormat, readModelConfig } from '../model/model-config.js'
+import { isHeadTied } from '../model/tied-head.js'
 import type { ResolvedOptions } from '../options/engine-options.js'
 import { describeTensors } from '../tools/synth/describe-tensors.js'
 import { VERSION } from '../version.js'
@@ -45,14 +46,14 @@ export async function openModel(dir: string, chosen?: string): Promise<OpenModel
   const variant = detectVariant(config, shapeOf, chosen ?? config.variant)
   const tensors = [...checkpoint.tensors.values()]
   const matrices = tensors.filter((t) => t.shape.length > 1)
-  const tied = checkpoint.tensors.has('lm_head.weight') && checkpoint.tensors.has('transformer.wte.weight')
-  const counted = tied ? tensors.filter((t) => t.name !== 'transformer.wte.weight') : tensors
+  const isTied = await isHeadTied(checkpoint.tensors, { head: 'lm_head.weight', embedding: 'transformer.wte.weight' }, config.tieWordEmbeddings)
+  const counted = isTied && checkpoint.tensors.has('lm_head.weight') ? tensors.filter((t) => t.name !== 'transformer.wte.weight') : tensors
   return {
     dir,
     config,
     checkpoint,
     variant,
-    lowered: lowerModel(config, variant, shapeOf),
+    lowered: lowerModel(config, variant, shapeOf, isTied),
     storedTypes: [...new Set(matrices.map((t) => t.dtype))].sort(),
     parameters: counted.reduce((sum, t) => sum + elements(t.shape), 0),
   }

@@ -3,6 +3,7 @@
 import { createReadStream } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { TetradError } from '../errors.js'
+import { parseJson } from '../json.js'
 import { show } from '../options/check.js'
 import { mapLimited } from './scoring.js'
 import { invalid } from './token-file.js'
@@ -103,7 +104,7 @@ async function readItems(path: string): Promise<MultipleChoiceItem[]> {
       const fail = (p: Problem) => problem(path, `line ${line}: ${p.what}`, p)
       let parsed: unknown
       try {
-        parsed = JSON.parse(text)
+        parsed = parseJson(text)
       } catch (error) {
         throw fail({ what: 'not JSON', expected: 'a JSON object', actual: (error as Error).message })
       }

@@ -18,10 +18,16 @@ export interface LoweredModel {
 type Lowered = { readonly attention: AttentionShape; readonly queryNormFactor?: number; readonly streamNormFactor?: number }
 
 /**
- * Lowers a variant to streams and units. `shapeOf` is asked only for what config.json leaves open.
+ * Lowers a variant to streams and units. `shapeOf` is asked only for what config.json leaves open. `tiedHead`: by default as
+ * config.json says.
  * Throws CheckpointError CONFIG_INVALID where the configuration can't be cut.
  */
-export function lowerModel(config: ModelConfig, variant: Variant, shapeOf: ShapeOf = () => undefined): LoweredModel {
+export function lowerModel(
+  config: ModelConfig,
+  variant: Variant,
+  shapeOf: ShapeOf = () => undefined,
+  tiedHead = config.tieWordEmbeddings !== false,
+): LoweredModel {
   const { attention, queryNormFactor = 1, streamNormFactor = 1 } = lowerAttention(config, variant, shapeOf)
   const values = attention.heads * Math.max(attention.valueDim, attention.nopeDim + attention.ropeDim)
   if (values > LIMITS.width) throw invalidConfig('n_head times the width of a head is too large', `at most ${LIMITS.width}`, String(values))
@@ -32,6 +38,7 @@ export function lowerModel(config: ModelConfig, variant: Variant, shapeOf: Shape
       vocab: config.vocab_size,
       intermediate: config.intermediate_size,
       normEps: config.normEps,
+      tiedHead,
       rope: ropeShape(config.rope, attention.ropeDim),
       attention,
     },

@@ -1,11 +1,12 @@
 // config.json of a checkpoint: the fields that Tetrad uses, checked once and frozen. Knows no tensors.
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CheckpointError } from '../errors.js'
-import { checkInteger, checkOneOf, type Fail, show } from '../options/check.js'
+import { checkBoolean, checkInteger, checkOneOf, type Fail, show } from '../options/check.js'
 import { LIMITS } from '../options/limits.js'
 import { VARIANT_NAMES } from './attention-variants.js'
 import { PACKED_VERSION } from './checkpoint/packed-version.js'
+import { endIdsOf } from './end-ids.js'
+import { cannotRead, readJsonFile } from './read-json.js'
 import { type RopeConfig, readRope } from './rope.js'
 import { refuseUnsupported } from './unsupported-fields.js'
 
@@ -34,7 +35,9 @@ export interface ModelConfig {
   readonly variant: string | undefined
   /** The weights are packed, as `tetrad convert` writes them. */
   readonly packed: PackedFormat | undefined
-  /** Ids that end a text. Undefined: the tokenizer may know. */
+  /** Whether the output projection is the token embedding. Undefined: the file does not say. */
+  readonly tieWordEmbeddings: boolean | undefined
+  /** Ids that end a text. Undefined: other files may say. */
   readonly eosTokenIds: readonly number[] | undefined
 }
 
@@ -56,23 +59,9 @@ export async function readModelConfig(dir: string): Promise<ModelConfig> {
 
 /** The JSON of a configuration file, unchecked. Throws as readModelConfig. */
 export async function readConfigFile(path: string): Promise<unknown> {
-  let text: string
-  try {
-    text = await readFile(path, 'utf8')
-  } catch (cause) {
-    throw new CheckpointError('MODEL_NOT_FOUND', {
-      what: `cannot read ${path}`,
-      expected: 'a model directory with config.json and weight files',
-      actual: cause instanceof Error ? cause.message : String(cause),
-      remedy: 'Check the path and its permissions.',
-      cause,
-    })
-  }
-  try {
-    return JSON.parse(text)
-  } catch (cause) {
-    throw fail({ what: 'not JSON', expected: 'a JSON object', actual: (cause as Error).message, remedy: 'Fetch the file again.', cause })
-  }
+  const value = await readJsonFile(path, fail)
+  if (value === undefined) throw cannotRead(path)
+  return value
 }
 
 export function parseModelConfig(value: unknown): ModelConfig {
@@ -106,8 +95,15 @@ export function parseModelConfig(value: unknown): ModelConfig {
     rope: readRope(c, context, fail),
     variant: typeof c.variant === 'string' ? checkOneOf('variant', c.variant, VARIANT_NAMES, fail) : undefined,
     packed: c.packed === undefined ? undefined : packedFormat(c.packed),
-    eosTokenIds: endOfText(c.eos_token_id, vocab),
+    tieWordEmbeddings: optionalBoolean(c, 'tie_word_embeddings'),
+    eosTokenIds: endIdsOf(c.eos_token_id, vocab, fail),
   })
+}
+
+function optionalBoolean(c: Record<string, unknown>, name: string): boolean | undefined {
+  const value = c[name]
+  if (value === undefined || value === null) return undefined
+  return checkBoolean(name, value, fail)
 }
 
 function epsilon(value: unknown): number {
@@ -122,10 +118,4 @@ function packedFormat(value: unknown): PackedFormat {
     weights: checkOneOf('packed.weights', p.weights as string, ['f32', 'bf16', 'int8'] as const, fail),
     embedding: checkOneOf('packed.embedding', p.embedding as string, ['f32', 'bf16'] as const, fail),
   })
-}
-
-function endOfText(value: unknown, vocab: number): number[] | undefined {
-  if (value === undefined || value === null) return undefined
-  const ids = Array.isArray(value) ? value : [value]
-  return ids.map((id) => checkInteger('eos_token_id', id, 0, vocab - 1, fail))
 }

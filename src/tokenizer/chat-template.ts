@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Template } from '@huggingface/jinja'
 import { CheckpointError } from '../errors.js'
+import { parseJson } from '../json.js'
 
 export interface ChatMessage {
   readonly role: 'system' | 'developer' | 'user' | 'assistant'
@@ -82,7 +83,7 @@ async function readJson(path: string): Promise<Record<string, unknown> | undefin
   const text = await readText(path)
   if (text === undefined) return undefined
   try {
-    return JSON.parse(text) as Record<string, unknown>
+    return parseJson(text) as Record<string, unknown>
   } catch (cause) {
     throw new CheckpointError('TOKENIZER_INVALID', {
       what: `${path} is no JSON`,

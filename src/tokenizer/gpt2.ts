@@ -14,5 +14,6 @@ export async function gpt2Tokenizer(): Promise<Tokenizer> {
     encode: (text) => tiktoken.encode(text, [], []),
     decode: (ids) => tiktoken.decode(ids.filter((id) => id < END_OF_TEXT)),
     endOfText: END_OF_TEXT,
+    idOf: (token) => (token === '<|endoftext|>' ? END_OF_TEXT : undefined),
   }
 }

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
 import { CheckpointError } from '../errors.js'
+import { parseJson } from '../json.js'
 import { show } from '../options/check.js'
 import { GPT2_IDS, gpt2Tokenizer } from './gpt2.js'
 
@@ -13,6 +14,8 @@ export interface Tokenizer {
   decode(ids: readonly number[]): string
   /** Id of `<|endoftext|>`, if the vocabulary has it. */
   readonly endOfText: number | undefined
+  /** Id of a token by its text; undefined: the vocabulary does not have it. */
+  idOf(token: string): number | undefined
 }
 
 /** The tokenizer of `dir`/tokenizer.json, else GPT-2's if vocab is 50257 or more, else undefined. Throws CheckpointError TOKENIZER_INVALID. */
@@ -26,7 +29,7 @@ export async function loadTokenizer(dir: string, vocab: number): Promise<Tokeniz
     throw invalid(path, error)
   }
   try {
-    const parsed: unknown = JSON.parse(text)
+    const parsed: unknown = parseJson(text)
     checkIds(parsed, vocab)
     const tokenizer = new HuggingFaceTokenizer(parsed as object, { clean_up_tokenization_spaces: false })
     return {
@@ -34,6 +37,7 @@ export async function loadTokenizer(dir: string, vocab: number): Promise<Tokeniz
       // The library refuses to decode nothing.
       decode: (ids) => (ids.length === 0 ? '' : tokenizer.decode([...ids], { skip_special_tokens: true, clean_up_tokenization_spaces: false })),
       endOfText: tokenizer.token_to_id('<|endoftext|>'),
+      idOf: (token) => tokenizer.token_to_id(token),
     }
   } catch (error) {
     throw invalid(path, error)

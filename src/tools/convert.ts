@@ -1,5 +1,5 @@
 // tetrad convert: loads a checkpoint into packed memories as Engine.load would, and writes those to disk.
-import { copyFile, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { copyFile, open, rename, rm, writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { bufferOf } from '../../kernels/open-backend.js'
@@ -14,6 +14,7 @@ import { packedMatrices, rankPlans } from '../model/checkpoint/packed-checkpoint
 import { PACKED_VERSION } from '../model/checkpoint/packed-version.js'
 import { safetensorsHeader } from '../model/checkpoint/safetensors-header.js'
 import { elements, STORED_BYTES, type TensorSource } from '../model/checkpoint/tensor-source.js'
+import { readConfigFile } from '../model/model-config.js'
 import { checkNames, checkOneOf, type Fail } from '../options/check.js'
 import { checkInstance, type LoadProgress, resolveOptions } from '../options/engine-options.js'
 import { checkOutput, outputFailed } from './synth/output-directory.js'
@@ -116,9 +117,11 @@ export async function convert(dir: string, out: string, options: ConvertOptions)
         if (error.code !== 'ENOENT') throw error
       })
     }
-    const config = JSON.parse(await readFile(join(dir, 'config.json'), 'utf8')) as Record<string, unknown>
+    const config = (await readConfigFile(join(dir, 'config.json'))) as Record<string, unknown>
+    // As the tensors were, whatever the original file says: a packed file holds one matrix or two.
+    const stated = { tie_word_embeddings: model.lowered.shape.tiedHead }
     const packed = { version: PACKED_VERSION, weights, embedding: plan.embedding }
-    await writeFile(join(out, 'config.json'), `${JSON.stringify({ ...config, variant: model.variant.name, packed }, null, 2)}\n`)
+    await writeFile(join(out, 'config.json'), `${JSON.stringify({ ...config, variant: model.variant.name, ...stated, packed }, null, 2)}\n`)
   } catch (error) {
     await rm(partial, { force: true })
     if (error instanceof TetradError) throw error
@@ -128,7 +131,7 @@ export async function convert(dir: string, out: string, options: ConvertOptions)
 }
 
 /** What belongs to a model beside its weights, where it is there. */
-const BESIDE = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja']
+const BESIDE = ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'generation_config.json', 'chat_template.jinja']
 
 /** What is kept as it is stored is copied byte for byte, which a view of other elements would not survive. */
 function refuseView(source: TensorSource | undefined): void {

@@ -28,9 +28,16 @@ export function formatInspection(i: Inspection): string {
     'KV cache of the fullest rank',
     'ranks  values per token and layer  bytes per token',
     ...i.kvCache.map((k) => `${String(k.ranks).padEnd(5)}  ${String(k.valuesPerTokenPerLayer).padEnd(26)}  ${k.bytesPerToken}`),
+    ...skippedLines(i),
     ...gpuLines(i),
   ]
   return lines.join('\n')
+}
+
+function skippedLines({ skipped }: Inspection): string[] {
+  return skipped.length === 0
+    ? []
+    : ['', 'not loaded: buffers that no model needs, and values that are no tensors', ...skipped.map((name) => `  ${name}`)]
 }
 
 function gpuLines({ gpu, layers }: Inspection): string[] {

@@ -45,6 +45,8 @@ export interface Inspection {
   /** Tokens that the cache holds, all requests together. */
   readonly cacheTokens: number
   readonly determinismKey: string
+  /** What the files hold and no model needs: rotary tables, masks, counters. By name, with type and shape. */
+  readonly skipped: readonly string[]
   /** On the gpu backend: the adapter of each rank, and what rank 0 dispatches for a token. */
   readonly gpu: (DispatchList & { readonly adapters: readonly AdapterFacts[] }) | undefined
 }
@@ -58,7 +60,9 @@ export async function inspect(dir: string, options: EngineOptions = {}): Promise
   const plan = planRun(model, resolved, availableParallelism(), availableMemory())
   const layout = layoutModel(model.lowered.shape, plan)
   planModel(model, layout)
-  const inspection = describe(dir, model, plan, layout, model.config.packed ? 'packed' : model.checkpoint.format)
+  const { skipped, format } = model.checkpoint
+  const described = describe(dir, model, plan, layout, model.config.packed ? 'packed' : format)
+  const inspection = { ...described, skipped: skipped.map(({ name, type, shape }) => `${name} (${type} [${shape.join(', ')}])`) }
   return plan.gpu ? { ...inspection, gpu: await inspectGpu(model.lowered.shape, plan, plan.gpu, layout) } : inspection
 }
 
@@ -135,6 +139,7 @@ function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLay
     memoryBytes: memoryNeed(plan, layout).totalBytes,
     cacheTokens: plan.pages * PAGE_TOKENS,
     determinismKey: determinismKey(plan),
+    skipped: [],
     gpu: undefined,
   }
 }

@@ -284,7 +284,7 @@ const CASES: readonly (readonly [string, string, ErrorCode, RegExp, Spoil])[] = 
     'a tensor in two parts',
     SHARDED,
     'CHECKPOINT_INVALID',
-    /in another file too/,
+    /is in pytorch_model-00002-of-00003\.bin, which does not hold it/,
     (dir) => writeFileSync(join(dir, 'pytorch_model-00002-of-00003.bin'), readFileSync(join(dir, 'pytorch_model-00001-of-00003.bin'))),
   ],
   ['a garbage tokenizer', MODEL, 'TOKENIZER_INVALID', /cannot be used/, (dir) => writeFileSync(join(dir, 'tokenizer.json'), '{"model":')],

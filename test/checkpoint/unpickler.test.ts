@@ -50,7 +50,6 @@ for (const [module, name] of [
   ['os', 'system'],
   ['builtins', 'eval'],
   ['torch', 'load'],
-  ['torch._utils', '_rebuild_tensor_v3'],
   ['collections', 'defaultdict'],
   ['posix', 'system'],
 ] as const) {

@@ -176,7 +176,8 @@ export function plainLogits(variant: string, config: PlainConfig, tensors: reado
     return x.map((v, i) => v * r * (w.values[i] as number))
   }
   const head = find('lm_head.weight')
-  let xs = ids.map((id) => Array.from(head.values.subarray(id * c.n_embd, (id + 1) * c.n_embd)))
+  const embedding = byName.get('transformer.wte.weight') ?? head
+  let xs = ids.map((id) => Array.from(embedding.values.subarray(id * c.n_embd, (id + 1) * c.n_embd)))
   for (let i = 0; i < c.n_layer; i++) {
     const block = `transformer.h.${i}.`
     const layer: Layer = {

@@ -9,6 +9,7 @@ const shape: ModelShape = {
   vocab: 211,
   intermediate: 150,
   normEps: 1e-6,
+  tiedHead: true,
   rope: { frequencies: [1, 0.1, 0.01, 0.001, 0.0001, 0.00001], amplitude: 1 },
   attention: {
     heads: 7,

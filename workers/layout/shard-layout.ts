@@ -46,9 +46,9 @@ export interface ShardScratch {
 
 export interface ShardLayout {
   readonly layers: readonly ShardLayer[]
-  /** [part(vocab), embed], tied with the token embedding. */
+  /** [part(vocab), embed] */
   readonly head: PackedMatrix
-  /** The same rows in a format that can be gathered: `head` itself, unless its format cannot be. */
+  /** Token embedding, [part(vocab), embed], in a format that can be gathered: `head` itself if both are one matrix and its format can be. */
   readonly embedding: PackedMatrix
   readonly weightBytes: number
   /** Indexed by rank. */
@@ -100,7 +100,9 @@ export function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): Sh
     }),
   )
   const head = matrix(part(shape.vocab, shard), embed)
-  const embedding = WEIGHT_FORMATS[plan.weights].gatherRow ? head : matrix(head.rows, embed, 1, 0, 0, plan.embedding)
+  const canGather = WEIGHT_FORMATS[plan.weights].gatherRow
+  const ownFormat = canGather ? plan.weights : plan.embedding
+  const embedding = canGather && shape.tiedHead ? head : matrix(head.rows, embed, 1, 0, 0, ownFormat)
   const weightBytes = layers.reduce((sum, layer) => sum + matrixBytes(layer), head.bytes)
 
   const inputWidth = Math.max(embed, a.queryRank, a.heads * queryWidth(a), heads * contextWidth(a), cacheWidth(segmentCount * a.valueDim))

@@ -108,7 +108,9 @@ export const SLOT = {
 
 /** Most entries of a request's logitBias, end ids, and logprobs. */
 export const MOST_BIASES = 1024
-export const MOST_END_IDS = 64
+/** Of a model. A request may name 32 more as stopTokenIds. */
+export const MAX_MODEL_END_IDS = 64
+export const MAX_END_IDS = MAX_MODEL_END_IDS + 32
 export const MOST_LOGPROBS = 20
 /** Float64 values that a row with the flag `logprobs` leaves: its token's, then pairs of id and logarithm. */
 export const LOGPROB_VALUES = 1 + 2 * MOST_LOGPROBS
@@ -139,7 +141,7 @@ export interface MailboxLayout {
   /** Float64 offset of the slots' parameters: [slots][SLOT.values]; and of their biases: [slots][MOST_BIASES]. */
   readonly slotParams: number
   readonly biasValues: number
-  /** Int32 offsets of the slots' bias ids, [slots][MOST_BIASES], end ids, [slots][MOST_END_IDS], and tokens, [slots][contextTokens]. */
+  /** Int32 offsets of the slots' bias ids, [slots][MOST_BIASES], end ids, [slots][MAX_END_IDS], and tokens, [slots][contextTokens]. */
   readonly biasIds: number
   readonly endIds: number
   readonly history: number
@@ -163,7 +165,7 @@ export function layoutMailbox(stepRows: number, slots: number, pagesPerSlot: num
   const counters = (biasValues + slots * MOST_BIASES) * 8
   const biasIds = counters / 4 + SHARDS * COUNTERS.values * 2
   const endIds = biasIds + slots * MOST_BIASES
-  const history = endIds + slots * MOST_END_IDS
+  const history = endIds + slots * MAX_END_IDS
   const bytes = (history + slots * contextTokens) * 4
   return {
     stepInts,

@@ -4,9 +4,9 @@ import {
   COPY,
   LOGPROB_VALUES,
   layoutMailbox,
+  MAX_END_IDS,
   type MailboxLayout,
   MOST_BIASES,
-  MOST_END_IDS,
   ROW,
   SLOT,
   STEP_HEADER,
@@ -82,7 +82,7 @@ export class StepView {
   }
 
   endId(slot: number, i: number): number {
-    return this.#ints[this.#layout.endIds + slot * MOST_END_IDS + i] as number
+    return this.#ints[this.#layout.endIds + slot * MAX_END_IDS + i] as number
   }
 
   /** Token of a slot's sequence at a position that the coordinator knows; of slots with penalties only. */

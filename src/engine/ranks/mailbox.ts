@@ -4,9 +4,9 @@ import {
   COUNTERS,
   LOGPROB_VALUES,
   layoutMailbox,
+  MAX_END_IDS,
   type MailboxLayout,
   MOST_BIASES,
-  MOST_END_IDS,
   ROW,
   SLOT,
   STEP_HEADER,
@@ -94,7 +94,7 @@ export class Mailbox {
     const put = (field: number, value: number) => {
       this.#doubles[at + field] = value
     }
-    const endIds = [...sequence.barred].slice(0, MOST_END_IDS)
+    const endIds = [...sequence.barred]
     const barring = (a?.minTokens ?? 0) > 0 && endIds.length > 0
     const filtering = a !== undefined && (a.topK > 0 || a.topP < 1 || a.minP > 0 || a.typicalP < 1)
     put(SLOT.adjusted, Number(filtering || barring || isPenalized(sequence) || (a?.logitBias.length ?? 0) > 0))
@@ -112,7 +112,7 @@ export class Mailbox {
     put(SLOT.logprobs, Math.max(a?.logprobs ?? 0, a?.promptLogprobs ?? 0))
     put(SLOT.forbidden, barring ? endIds.length : 0)
     put(SLOT.biases, a?.logitBias.length ?? 0)
-    this.#ints.set(endIds, this.#layout.endIds + slot * MOST_END_IDS)
+    this.#ints.set(endIds, this.#layout.endIds + slot * MAX_END_IDS)
     for (const [i, [id, bias]] of (a?.logitBias ?? []).entries()) {
       this.#ints[this.#layout.biasIds + slot * MOST_BIASES + i] = id
       this.#doubles[this.#layout.biasValues + slot * MOST_BIASES + i] = bias

@@ -62,6 +62,13 @@ export function planTensors(finder: TensorFinder, model: LoweredModel, variant: 
     layout.ranks.map((rank, r) => ({ memory: rankMemory(r), ptr: rank.finalNorm, factor: 1 })),
   )
 
+  if (!shape.tiedHead) {
+    const rows = (pick: 'head' | 'embedding') =>
+      eachShard((s) => [rowsOf(shardMemory(s), (layout.shards[s] as ModelLayout['shards'][number])[pick], cut(shape.vocab, s))])
+    planner.matrix('lm_head.weight', [shape.vocab, embed], rows('head'))
+    planner.matrix('transformer.wte.weight', [shape.vocab, embed], rows('embedding'))
+    return planner.plans
+  }
   // Tied: either name or both; the first is loaded.
   const tied = ['lm_head.weight', 'transformer.wte.weight'].filter((name) => finder.has(name))
   const head = eachShard((s) => {

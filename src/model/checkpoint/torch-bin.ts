@@ -1,8 +1,14 @@
 // pytorch_model.bin: a zip of stored entries, data.pkl beside data/<key>. Reads the pickle and finds each tensor's bytes;
 // the bytes themselves are read by the loader. Zip reading (zip64 too) is yauzl's.
+import { basename } from 'node:path'
 import { type Entry, fromRandomAccessReader, RandomAccessReader, type ZipFile } from 'yauzl'
 import { CheckpointError } from '../../errors.js'
+import { isBuffer, type SkippedEntry } from './buffers.js'
 import type { ByteReader } from './byte-reader.js'
+import { refuseOtherKinds } from './file-kinds.js'
+import { refusedGlobal } from './pickle-globals.js'
+import { PYTHON } from './python-lines.js'
+import { modelName } from './state-dict.js'
 import { elements, STORED_BYTES, type StoredType, type TensorSource } from './tensor-source.js'
 import { type PickledTensor, unpickleStateDict } from './unpickler.js'
 
@@ -31,8 +37,8 @@ class YauzlReader extends RandomAccessReader {
   }
 }
 
-/** Tensors of one .bin file. Throws CheckpointError. */
-export async function readTorchBin(reader: ByteReader, path: string): Promise<TensorSource[]> {
+/** Tensors of one .bin file; those that no model needs go to `onSkipped`. Throws CheckpointError. */
+export async function readTorchBin(reader: ByteReader, path: string, onSkipped: (entry: SkippedEntry) => void = () => {}): Promise<TensorSource[]> {
   const { size } = reader.identity
   const entries = await placeEntries(reader, path)
   const pickle = [...entries.keys()].find((name) => name.endsWith('/data.pkl'))
@@ -47,11 +53,18 @@ export async function readTorchBin(reader: ByteReader, path: string): Promise<Te
   if (order && order.entry.uncompressedSize < 16 && (await read(order)).toString() !== 'little') {
     throw invalid(path, 'its byte order is not little', 'little')
   }
-  const tensors = unpickleStateDict(await read(entries.get(pickle) as Placed), path)
-  return Array.from(tensors, ([name, tensor]) => ({ ...locate(name, tensor, root, entries, path), file: { ...reader.identity, size } }))
+  if (entries.has(`${root}constants.pkl`)) throw refusedGlobal('torch.jit.ScriptModule', path, new Uint8Array())
+  const sources: TensorSource[] = []
+  for (const [name, tensor] of unpickleStateDict(await read(entries.get(pickle) as Placed), path, onSkipped)) {
+    const inModel = modelName(name)
+    if (isBuffer(inModel, tensor.shape)) onSkipped({ name: inModel, type: tensor.storage.type, shape: tensor.shape })
+    else sources.push({ ...locate(name, tensor, root, entries, path), file: { ...reader.identity, size } })
+  }
+  return sources
 }
 
 async function placeEntries(reader: ByteReader, path: string): Promise<Map<string, Placed>> {
+  await refuseOtherKinds(reader, path)
   const { zip, entries } = await readDirectory(reader, path)
   const placed = new Map<string, Placed>()
   const spans: [number, number, string][] = []
@@ -128,7 +141,7 @@ function locate(name: string, tensor: PickledTensor, root: string, entries: Map<
       what: `${path}: ${name} has the type ${storage.type}`,
       expected: Object.keys(STORAGE_TYPES).join(', '),
       actual: storage.type,
-      remedy: 'Convert the checkpoint to float32, float16 or bfloat16.',
+      remedy: `Convert the checkpoint to float32, float16 or bfloat16: ${PYTHON.bfloat16(basename(path))}`,
     })
   }
   const placed = entries.get(`${root}data/${storage.key}`)

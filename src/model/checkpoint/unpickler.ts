@@ -1,8 +1,13 @@
 // Reads the pickle of a PyTorch state dict without running anything: an allow-listed stack machine that knows the few
 // functions and types that a state dict needs, and refuses every other name. Work is bounded by the bytes of the pickle.
 
+import { basename } from 'node:path'
 import { CheckpointError } from '../../errors.js'
 import { show } from '../../options/check.js'
+import type { SkippedEntry } from './buffers.js'
+import { isAllowed, REBUILD, refusedGlobal, STORAGES, TENSOR_TYPES } from './pickle-globals.js'
+import { PYTHON } from './python-lines.js'
+import { findStateDict } from './state-dict.js'
 
 /** A tensor as the pickle describes it; sizes in elements. */
 export interface PickledTensor {
@@ -27,41 +32,54 @@ interface Callable {
   readonly name: string
 }
 
-type Value = undefined | boolean | number | string | Value[] | Map<Value, Value> | PickledTensor | PickledStorage | Callable
+/** A value that is looked at no further: a numpy scalar, a set, bytes. */
+interface Opaque {
+  readonly kind: 'opaque'
+  readonly type: string
+}
 
-const STORAGES = [
-  'FloatStorage',
-  'HalfStorage',
-  'BFloat16Storage',
-  'DoubleStorage',
-  'LongStorage',
-  'IntStorage',
-  'ShortStorage',
-  'CharStorage',
-  'ByteStorage',
-  'BoolStorage',
-]
-const ALLOWED = new Set([
-  'torch._utils._rebuild_tensor_v2',
-  'torch._utils._rebuild_parameter',
-  'collections.OrderedDict',
-  ...STORAGES.map((s) => `torch.${s}`),
-])
+type Value = undefined | boolean | number | string | Value[] | Map<Value, Value> | PickledTensor | PickledStorage | Callable | Opaque
 
 const MARK = Symbol('mark')
-const MOST_BYTES = 64 << 20
+const MAX_BYTES = 64 << 20
 
-/** Tensors of the state dict by name. Throws CheckpointError CHECKPOINT_UNSAFE or CHECKPOINT_INVALID. */
-export function unpickleStateDict(bytes: Uint8Array, path: string): Map<string, PickledTensor> {
-  if (bytes.length > MOST_BYTES) throw damaged(path, `its pickle has ${bytes.length} bytes`, `at most ${MOST_BYTES}`)
+/**
+ * Tensors of the state dict by name. It may lie under a key, as in {'model': ...}. What is beside the tensors goes to `onSkipped`.
+ * Throws CheckpointError CHECKPOINT_UNSAFE, CHECKPOINT_INVALID or TENSOR_DTYPE.
+ */
+export function unpickleStateDict(bytes: Uint8Array, path: string, onSkipped?: (entry: SkippedEntry) => void): Map<string, PickledTensor> {
+  if (bytes.length > MAX_BYTES) throw damaged(path, `its pickle has ${bytes.length} bytes`, `at most ${MAX_BYTES}`)
   const value = new Unpickler(bytes, path).run()
-  if (!(value instanceof Map)) throw damaged(path, 'its pickle holds no dict', 'a state dict: names to tensors')
+  if (!(value instanceof Map)) throw damaged(path, `its pickle holds ${describe(value)}, not a dict`, 'a state dict: names to tensors')
+  const found = findStateDict(value, isTensor)
+  if (found && 'candidates' in found) {
+    const keys = found.candidates.map((key) => `['${key.slice(0, 40)}']`).join(', ')
+    throw new CheckpointError('CHECKPOINT_INVALID', {
+      what: `${path}: it holds several state dicts: ${keys}`,
+      expected: 'one state dict',
+      actual: `${found.candidates.length}`,
+      remedy: `Keep one: ${PYTHON.only(basename(path), found.candidates[0] ?? 'model')}`,
+    })
+  }
+  if (!found && value.size > 0) {
+    const keys = [...value.keys()].slice(0, 8).map(show).join(', ')
+    throw damaged(path, `its dict holds no tensors, nor a state dict of tensors; its keys are ${keys}`, 'a state dict: names to tensors')
+  }
   const tensors = new Map<string, PickledTensor>()
-  for (const [name, tensor] of value) {
-    if (typeof name !== 'string' || !isTensor(tensor)) throw damaged(path, `its entry ${show(name)} is no tensor`, 'names to tensors')
-    tensors.set(name, tensor)
+  for (const [name, tensor] of found?.entries ?? []) {
+    if (typeof name !== 'string') throw damaged(path, `its state dict has the key ${show(name)}`, 'names to tensors')
+    if (isTensor(tensor)) tensors.set(name, tensor)
+    else onSkipped?.({ name, type: describe(tensor), shape: [] })
   }
   return tensors
+}
+
+function describe(value: unknown): string {
+  if (value === undefined) return 'None'
+  if (Array.isArray(value)) return 'a list'
+  if (value instanceof Map) return 'a dict'
+  if (typeof value === 'object' && value !== null) return 'type' in value ? String(value.type) : 'an object'
+  return typeof value
 }
 
 function isTensor(value: unknown): value is PickledTensor {
@@ -130,6 +148,26 @@ class Unpickler {
         return this.#push(this.#text(this.#view.getUint32(this.#take(4), true)))
       case 0x8c: // SHORT_BINUNICODE
         return this.#push(this.#text(this.#byte()))
+      case 0x8d: // BINUNICODE8
+        return this.#push(this.#text(this.#length8()))
+      case 0x43: // SHORT_BINBYTES
+        this.#take(this.#byte())
+        return this.#push({ kind: 'opaque', type: 'bytes' })
+      case 0x42: // BINBYTES
+        this.#take(this.#view.getUint32(this.#take(4), true))
+        return this.#push({ kind: 'opaque', type: 'bytes' })
+      case 0x8e: // BINBYTES8, BYTEARRAY8
+      case 0x96:
+        this.#take(this.#length8())
+        return this.#push({ kind: 'opaque', type: 'bytes' })
+      case 0x8f: // EMPTY_SET
+        return this.#push({ kind: 'opaque', type: 'set' })
+      case 0x90: // ADDITEMS
+        this.#popToMark()
+        return
+      case 0x91: // FROZENSET
+        this.#popToMark()
+        return this.#push({ kind: 'opaque', type: 'frozenset' })
       case 0x29: // EMPTY_TUPLE
       case 0x5d: // EMPTY_LIST
         return this.#push([])
@@ -174,10 +212,13 @@ class Unpickler {
         const [callable, args] = this.#popMany(2)
         return this.#push(this.#call(callable, args))
       }
-      case 0x62: // BUILD: an OrderedDict's attributes (_metadata); they are dropped
+      case 0x62: {
+        // BUILD: an OrderedDict's attributes (_metadata), or a numpy value's state; they are dropped
         this.#pop()
-        if (!(this.#top() instanceof Map)) throw this.#unsafe('sets the state of an object')
+        const target = this.#top()
+        if (!(target instanceof Map) && !isKind(target, 'opaque')) throw this.#unsafe('sets the state of an object')
         return
+      }
       default:
         throw this.#unsafe(`uses the opcode 0x${op.toString(16)} at byte ${this.#at - 1}`)
     }
@@ -193,6 +234,12 @@ class Unpickler {
     if (n > this.#bytes.length - at) throw damaged(this.#path, `its pickle ends inside a value at byte ${at}`, 'a whole pickle')
     this.#at = at + n
     return at
+  }
+
+  #length8(): number {
+    const length = this.#view.getBigUint64(this.#take(8), true)
+    if (length > BigInt(this.#bytes.length)) throw damaged(this.#path, `its pickle holds a value of ${length} bytes`, 'a value inside the pickle')
+    return Number(length)
   }
 
   #text(length: number): string {
@@ -266,33 +313,75 @@ class Unpickler {
 
   #global(module: string, name: string): void {
     const full = `${module}.${name}`
-    if (!ALLOWED.has(full)) throw this.#unsafe(`names ${full.slice(0, 120)}`)
+    if (!isAllowed(full)) throw refusedGlobal(full, this.#path, this.#bytes)
     this.#push({ kind: 'global', name: full })
   }
 
   #storage(id: Value): PickledStorage {
     if (Array.isArray(id)) {
       const [tag, type, key, , count] = id
-      const torchType = isGlobal(type) && type.name.startsWith('torch.') ? type.name.slice(6) : undefined
+      const torchType = isKind(type, 'global') && type.name.startsWith('torch.') ? type.name.slice(6) : undefined
       if (tag === 'storage' && torchType && STORAGES.includes(torchType) && typeof key === 'string' && isSize(count)) {
         return { kind: 'storage', type: torchType, key, elements: count }
       }
     }
-    throw damaged(this.#path, 'its pickle refers to a storage that is none', "('storage', type, key, device, elements)")
+    throw damaged(this.#path, 'its pickle references an invalid storage', "('storage', type, key, device, elements)")
   }
 
   #call(callable: Value, args: Value): Value {
-    if (!isGlobal(callable) || !Array.isArray(args)) throw this.#unsafe('calls what is no function')
-    if (callable.name === 'collections.OrderedDict' && args.length === 0) return new Map()
-    if (callable.name === 'torch._utils._rebuild_parameter') {
-      if (isTensor(args[0])) return args[0]
-    } else if (callable.name === 'torch._utils._rebuild_tensor_v2') {
-      const [storage, offset, shape, strides] = args
-      if (isStorage(storage) && isSize(offset) && isSizes(shape) && isSizes(strides) && shape.length === strides.length) {
-        return { kind: 'tensor', storage, offset, shape, strides }
+    if (!isKind(callable, 'global') || !Array.isArray(args)) throw this.#unsafe('calls what is no function')
+    switch (callable.name) {
+      case REBUILD.orderedDict:
+        if (args.length === 0) return new Map()
+        break
+      case REBUILD.parameter:
+      case REBUILD.parameterWithState:
+        if (isTensor(args[0])) return args[0]
+        break
+      case REBUILD.fromType: {
+        const [rebuild, type, inner] = args
+        if (!isKind(type, 'global') || !TENSOR_TYPES.includes(type.name)) break
+        if (!isKind(rebuild, 'global') || rebuild.name === REBUILD.fromType) break
+        const tensor = this.#call(rebuild, inner)
+        if (isTensor(tensor)) return tensor
+        break
       }
+      case REBUILD.tensor:
+        return this.#tensor(args)
+      case 'torch.Size':
+        if (args.length === 1 && Array.isArray(args[0])) return args[0]
+        break
+      default:
+        if (!TENSOR_TYPES.includes(callable.name) && !callable.name.endsWith('Storage')) return { kind: 'opaque', type: callable.name }
     }
     throw damaged(this.#path, `its pickle calls ${callable.name} with other arguments than torch writes`, 'a state dict')
+  }
+
+  /** (storage, offset, shape, strides, requires_grad, backward_hooks, metadata): the last says which bits a view sets. */
+  #tensor(args: readonly Value[]): PickledTensor {
+    const [storage, offset, shape, strides, , , metadata] = args
+    if (args.length > 7 || (metadata !== undefined && !(metadata instanceof Map))) {
+      throw damaged(
+        this.#path,
+        `a tensor of its pickle has an argument that is not known: ${describe(args[7] ?? metadata)}`,
+        'at most 7 arguments, the last a dict',
+      )
+    }
+    const bits = [...((metadata as Map<Value, Value> | undefined) ?? [])]
+      .filter(([, isSet]) => isSet !== false)
+      .map(([bit]) => String(bit).slice(0, 40))
+    if (bits.length > 0) {
+      throw new CheckpointError('CHECKPOINT_INVALID', {
+        what: `${this.#path}: a tensor is stored as a view with the bit ${bits.join(', ')} set (torch._neg_view, conj or the like)`,
+        expected: 'tensors whose values are those stored',
+        actual: `${bits.join(', ')}: True`,
+        remedy: `Save copies without it: ${PYTHON.resolve(basename(this.#path))}`,
+      })
+    }
+    if (isKind(storage, 'storage') && isSize(offset) && isSizes(shape) && isSizes(strides) && shape.length === strides.length) {
+      return { kind: 'tensor', storage, offset, shape, strides }
+    }
+    throw damaged(this.#path, `its pickle calls ${REBUILD.tensor} with other arguments than torch writes`, 'a state dict')
   }
 
   #unsafe(does: string): CheckpointError {
@@ -305,12 +394,10 @@ class Unpickler {
   }
 }
 
-function isGlobal(value: Value): value is Callable {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) && 'kind' in value && value.kind === 'global'
-}
+type Kind = Extract<Value, { kind: string }>['kind']
 
-function isStorage(value: Value): value is PickledStorage {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) && 'kind' in value && value.kind === 'storage'
+function isKind<K extends Kind>(value: Value, kind: K): value is Extract<Value, { kind: K }> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Map) && value.kind === kind
 }
 
 function isSize(value: Value): value is number {

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { Ajv } from 'ajv'
 import { BatchError } from '../../errors.js'
+import { withoutByteOrderMark } from '../../json.js'
 
 export interface BatchLine {
   /** From 1 on. */
@@ -58,7 +59,7 @@ export async function* readBatch(path: string): AsyncGenerator<BatchLine, void, 
     if (text.trim() === '') continue
     let parsed: unknown
     try {
-      parsed = JSON.parse(text)
+      parsed = JSON.parse(withoutByteOrderMark(text))
     } catch (error) {
       throw invalid(path, number, 'JSON', (error as Error).message)
     }

@@ -45,7 +45,7 @@ function deviationOf(name: string, shape: readonly number[], model: LoweredModel
   if (shape.length === 1) return 0
   const { layers, embed } = model.shape
   // Tied with the embedding: logits of deviation 1, and no token much likelier after itself.
-  if (name === 'lm_head.weight') return 1 / Math.sqrt(embed)
+  if (name === 'lm_head.weight' || name === 'transformer.wte.weight') return 1 / Math.sqrt(embed)
   const stacked = shape.length === 3
   const fanIn = shape[stacked ? 1 : shape.length - 1] as number
   // 2 * layers blocks add to the residual.
