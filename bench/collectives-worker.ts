@@ -31,7 +31,7 @@ export interface CollectivesRun {
 }
 
 const { module, exchange, control, rank, ranks, spins } = workerData as CollectivesTask
-const collectives = new Collectives(new Int32Array(control), rank, ranks, spins, 60_000)
+const collectives = new Collectives({ control: new Int32Array(control), rank, ranks }, { spins, deadlineMs: 60_000 })
 const kernels = openBackend(module, exchange)
 /** Bytes between what ranks leave in the exchange memory, and of its second half: slots alternate, so that one barrier is enough. */
 const SLOT = 4 << 20

@@ -7,7 +7,7 @@ import { tensorAttention } from '../kernels/gpu/wgsl/tensor-attention.js'
 import { combineGroups, combineTensorParts, packQueries, slotTable } from '../kernels/gpu/wgsl/tensor-parts.js'
 import { packedQueryWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../kernels/gpu/wgsl/tensor-shape.js'
 import type { AttentionWidths } from './attention-case.js'
-import { fillRandom, type GpuBench, randomF16, readBack, readOnly } from './gpu-measure.js'
+import { fillRandom, type GpuBench, ONE_ROW, randomF16, readBack, readOnly } from './gpu-measure.js'
 
 function shuffled(n: number): Uint32Array {
   const order = Uint32Array.from({ length: n }, (_, i) => i)
@@ -148,7 +148,7 @@ export class AttentionCase {
     context.device.queue.writeBuffer(this.#buffers.out, 0, poison)
     context.device.queue.writeBuffer(this.#buffers.z, 0, poison)
     const encoder = context.device.createCommandEncoder()
-    program.encode(encoder, dispatches)
+    program.encode(encoder, dispatches, ONE_ROW)
     context.device.queue.submit([encoder.finish()])
     const out = await readBack(this.#gpu, this.#buffers.out, heads * latent)
     const checked = tokens > 20_000 ? [0, heads - 1] : Array.from({ length: heads }, (_, h) => h)

@@ -2,8 +2,11 @@
 /// <reference types="@webgpu/types" />
 import { GpuContext } from '../kernels/gpu/context.js'
 import { GpuTimer } from '../kernels/gpu/gpu-timer.js'
-import { type Dispatch, Program } from '../kernels/gpu/program.js'
+import { type Dispatch, Program, type StepSize } from '../kernels/gpu/program.js'
 import { machine, median } from './measure.js'
+
+/** Every pass is for one row. */
+export const ONE_ROW: StepSize = { rows: 1, selected: 1, parts: 1 }
 
 export interface GpuBench {
   readonly context: GpuContext
@@ -15,7 +18,6 @@ export interface GpuBench {
 export async function openGpu(name?: string): Promise<GpuBench> {
   const context = await GpuContext.acquire({ adapter: name, checks: false })
   const program = new Program(context)
-  program.setRows('step', 1)
   return { context, program, timer: new GpuTimer(context.device) }
 }
 
@@ -25,18 +27,19 @@ export function gpuLine({ context }: GpuBench): string {
 }
 
 /** Microseconds of each run of `passes[i % passes.length]`; a pass is one list of dispatches, timed from its first to its last. */
-export async function timePasses({ context, timer }: GpuBench, passes: readonly (readonly Dispatch[])[], runs: number): Promise<number[]> {
+export async function timePasses({ context, program, timer }: GpuBench, passes: readonly (readonly Dispatch[])[], runs: number): Promise<number[]> {
   const encode = (encoder: GPUCommandEncoder, i: number, timed: boolean) => {
     const pass = encoder.beginComputePass(timed ? timer.pass('run') : {})
     for (const { pipeline, bindGroup, groups } of passes[i % passes.length] as readonly Dispatch[]) {
       pass.setPipeline(pipeline)
       pass.setBindGroup(0, bindGroup)
-      pass.dispatchWorkgroups(...groups(1))
+      pass.dispatchWorkgroups(...groups(ONE_ROW))
     }
     pass.end()
   }
   const submit = async (timed: boolean) => {
     const encoder = context.device.createCommandEncoder()
+    program.encode(encoder, [], ONE_ROW)
     for (let i = 0; i < runs; i++) encode(encoder, i, timed)
     timer.resolve(encoder)
     context.device.queue.submit([encoder.finish()])
@@ -75,7 +78,7 @@ fn main(@builtin(global_invocation_id) id : vec3<u32>, @builtin(num_workgroups) 
 }`
   const fill = await program.wgsl('fill', code, [buffer], () => [8192, 1, 1])
   const encoder = context.device.createCommandEncoder()
-  program.encode(encoder, [fill])
+  program.encode(encoder, [fill], ONE_ROW)
   context.device.queue.submit([encoder.finish()])
   await context.settle(context.device.queue.onSubmittedWorkDone())
 }

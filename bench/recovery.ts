@@ -38,7 +38,7 @@ export const recovery: Benchmark = {
       const engine = engines.get(ranks) as Engine
       const start = performance.now()
       const running = Promise.all(Array.from({ length: 4 }, () => engine.generate(prompt(32), { maxTokens: 48, ignoreEos: true })))
-      if (kind !== 'none') injectFault(engine, { rank: ranks - 1, kind, site: 'all-reduce of the MLP' })
+      if (kind !== 'none') injectFault(engine, { rank: ranks - 1, kind, stage: 'all-reduce of the MLP' })
       await running
       const ms = performance.now() - start
       if (warmUp) return

@@ -12,7 +12,7 @@ export function plannedBytes(engine: Engine): { sharded: number; replicated: num
 
 /** Makes the engine forget every cached prefix, so that the next prompt is computed from its first token. Call while nothing runs. */
 export function forgetPrefixes(engine: Engine): void {
-  engine[INTERNALS].blocks.forgetAll()
+  engine[INTERNALS].allocator.evictAll()
 }
 
 /** The bytes of a shard's memory. Writing to them changes the model. */

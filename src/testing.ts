@@ -5,11 +5,11 @@ import { cpuCacheFormat } from '../kernels/cache-formats.js'
 import { bufferOf } from '../kernels/open-backend.js'
 import { type CacheRows, cacheRows } from '../workers/layout/attention-plan.js'
 import type { RankLayout } from '../workers/layout/rank-layout.js'
-import { type DispatchFacts, FAULT_KINDS, type FaultKind, PAGE_TOKENS, SITES, type Site } from '../workers/protocol.js'
+import { type DispatchFacts, FAULT_KINDS, type FaultKind, PAGE_TOKENS, STAGES, type Stage } from '../workers/protocol.js'
 import { type Engine, INTERNALS } from './engine/engine.js'
 import type { RankCounters } from './engine/ranks/mailbox.js'
 
-export { type FaultKind, type RankCounters, SITES, type Site }
+export { type FaultKind, type RankCounters, STAGES, type Stage }
 
 /** Bytes that each rank has read since it was loaded, counted in the kernel wrappers. */
 export function readCounters(engine: Engine): RankCounters[] {
@@ -30,8 +30,8 @@ export function dispatches(engine: Engine, rank: number): readonly DispatchFacts
 
 /** Pages of the cache that no sequence holds, and all. */
 export function pages(engine: Engine): { free: number; all: number } {
-  const { blocks } = engine[INTERNALS]
-  return { free: blocks.freePages, all: blocks.pages }
+  const { allocator } = engine[INTERNALS]
+  return { free: allocator.freePages, all: allocator.pages }
 }
 
 /**
@@ -39,15 +39,15 @@ export function pages(engine: Engine): { free: number; all: number } {
  * compute. Only whole pages, and while nothing runs. On the gpu backend every other cached row is overwritten too.
  */
 export async function pretendCached(engine: Engine, tokens: readonly number[]): Promise<void> {
-  const { blocks, coordinator, layout, memories, model, plan } = engine[INTERNALS]
+  const { allocator, coordinator, layout, memories, model, plan } = engine[INTERNALS]
   if (plan.backend === 'reference') throw new RangeError('the cache of the reference backend is not filled')
   const held: number[] = []
   let chain = 0
   for (let from = 0; from + PAGE_TOKENS <= tokens.length; from += PAGE_TOKENS) {
-    const page = blocks.take()
-    if (page === undefined) throw new RangeError(`the cache holds ${blocks.pages} pages`)
+    const page = allocator.allocate()
+    if (page === undefined) throw new RangeError(`the cache holds ${allocator.pages} pages`)
     held.push(page)
-    chain = blocks.learn(page, chain, tokens.slice(from, from + PAGE_TOKENS))
+    chain = allocator.cacheFullPage(page, chain, tokens.slice(from, from + PAGE_TOKENS))
   }
   if (plan.backend === 'gpu') await coordinator.group.fillCaches()
   else {
@@ -56,7 +56,7 @@ export async function pretendCached(engine: Engine, tokens: readonly number[]): 
       fillPages(new Uint8Array(bufferOf(memories.ranks[rank] as SharedMemory)), mine, held, cacheRows(attention, mine.shards, plan))
     }
   }
-  blocks.release(held)
+  allocator.release(held)
 }
 
 function fillPages(memory: Uint8Array, { layers }: RankLayout, pages: readonly number[], rows: CacheRows): void {
@@ -119,16 +119,16 @@ export function recordLogits(engine: Engine): { readonly rows: readonly Recorded
 /**
  * Makes a rank fail: 'throw' an error, 'exit' its thread, 'hang' for good, run 'out-of-memory', be 'slow' once (250 ms), lose its GPU
  * ('device-lost'), or send it an 'invalid-command' (with gpuChecks: else nobody validates it);
- * at the start of its next step, or when it next comes to `site`.
+ * at the start of its next step, or when it next comes to `stage`.
  */
-export function injectFault(engine: Engine, fault: { rank: number; kind: FaultKind; site?: Site }): void {
+export function injectFault(engine: Engine, fault: { rank: number; kind: FaultKind; stage?: Stage }): void {
   const { coordinator, plan } = engine[INTERNALS]
-  const { rank, kind, site = 'start of step' } = fault
+  const { rank, kind, stage = 'start of step' } = fault
   if (kind === 'device-lost' && plan.backend !== 'gpu') throw new RangeError('only a GPU rank has a device to lose')
   if (kind === 'invalid-command' && !plan.gpu?.checks) throw new RangeError('only with gpuChecks is a command found invalid')
-  if (!(rank >= 0 && rank < plan.ranks) || !FAULT_KINDS.includes(kind) || !SITES.includes(site))
+  if (!(rank >= 0 && rank < plan.ranks) || !FAULT_KINDS.includes(kind) || !STAGES.includes(stage))
     throw new RangeError(`no such fault: ${JSON.stringify(fault)}`)
-  coordinator.injectFault(rank, kind, site)
+  coordinator.injectFault(rank, kind, stage)
 }
 
 /** Ends the thread of a rank from outside, as the system might. Threads are in no particular order. */

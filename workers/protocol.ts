@@ -1,4 +1,4 @@
-// What crosses between the coordinator and its worker threads: types, error codes, collective names. No logic.
+// What crosses between the coordinator and its worker threads: types, error codes, names of stages. No logic.
 
 import type { BackendName, CacheFormat, SharedMemory } from '../kernels/backend.js'
 import { PAGE_TOKENS } from '../kernels/cache-format.js'
@@ -79,7 +79,7 @@ export interface RopeShape {
   readonly amplitude: number
 }
 
-/** All that a rank must know of a model. */
+/** What a rank must know of a model. */
 export interface ModelShape {
   readonly layers: number
   readonly embed: number
@@ -105,28 +105,28 @@ export interface RunPlan {
   /** Of the token embedding's own copy, which int8 weights need. */
   readonly embedding: FloatFormat
   readonly cache: CacheFormat
-  /** Most rows (tokens) of one step. */
+  /** Maximum rows (tokens) of one step. */
   readonly stepRows: number
   /** Pages of the cache, shared by all sequences. */
   readonly pages: number
-  /** Most tokens of one sequence. */
+  /** Maximum tokens of one sequence. */
   readonly contextTokens: number
-  /** Most sequences at once. */
+  /** Maximum sequences at once. */
   readonly slots: number
-  /** Most pages of one sequence. */
+  /** Maximum pages of one sequence. */
   readonly pagesPerSlot: number
   readonly replicate: Replication
 }
 
-/** Projections that every rank computes whole because that costs less than a collective. It never changes a bit. */
+/** Projections that every rank computes whole because that costs less than a collective. This changes no bit. */
 export interface Replication {
   readonly queryA: boolean
   /** Only with queryA. */
   readonly queryB: boolean
 }
 
-/** Where a rank is; a missed deadline names it. Slot values are indices. */
-export const SITES = [
+/** Where in a step a rank is; a missed deadline names it. Slot values are indices. */
+export const STAGES = [
   'idle',
   'start of step',
   'embedding',
@@ -138,9 +138,9 @@ export const SITES = [
   'gather of logits',
   'sampling',
 ] as const
-export type Site = (typeof SITES)[number]
+export type Stage = (typeof STAGES)[number]
 
-/** Parts of a step whose computing is timed; norms, sums and copies are the rest. */
+/** Parts of a step whose computing is timed. Norms, sums and copies are not. */
 export const PHASES = ['projections', 'attention', 'MLP', 'logits and sampling'] as const
 export type Phase = (typeof PHASES)[number]
 
@@ -162,9 +162,9 @@ export interface RankInit {
   readonly exchange: SharedMemory | undefined
   readonly mailbox: SharedArrayBuffer
   readonly deadlineMs: number
-  /** Where events are noted, if a profile is wanted. */
+  /** Where events are recorded, if a profile is wanted. */
   readonly profile: SharedArrayBuffer | undefined
-  /** Most times to look before parking at a collective; 0 unless every rank has a core. */
+  /** How often a rank polls at a collective before it parks; 0 unless every rank has a core. */
   readonly spins: number
 }
 
@@ -176,13 +176,13 @@ export interface RankFailure {
 export const FAULT_KINDS = ['throw', 'hang', 'exit', 'slow', 'out-of-memory', 'device-lost', 'invalid-command'] as const
 export type FaultKind = (typeof FAULT_KINDS)[number]
 
-/** What a rank really runs on, as it says itself. */
+/** What a rank really runs on, as it reports. */
 export interface RankReport {
   readonly backend: BackendName
   /** The part of the determinism key that names instructions, or adapter and driver. */
   readonly instructions: string
   readonly adapter: AdapterFacts | undefined
-  /** Of a step, in order; of the gpu backend. */
+  /** Of a step, in order; empty on CPU backends. */
   readonly dispatches: readonly DispatchFacts[]
 }
 
@@ -207,11 +207,11 @@ export interface RankApi {
   acquireGpu(request: GpuRequest): Promise<void>
   /** Opens the memories and builds the runner; returns what the rank really runs on. */
   load(init: RankInit): Promise<RankReport | DeviceShortage>
-  /** Fills the whole cache of a GPU rank with random values: for timing long contexts. */
+  /** Fills the whole cache of a GPU rank with random values: for timing long contexts. This and the next two reject on a CPU rank. */
   fillCache(): Promise<void>
-  /** Whole pages of a layer of a GPU rank's cache: of each of its streams, of the rope keys, of the coefficients, page after page. */
+  /** Whole pages of a layer of a GPU rank's cache, in the order of layoutPages. */
   readCache(layer: number, pages: readonly number[]): Promise<Uint8Array>
-  /** The way back. */
+  /** Writes pages that readCache returned. */
   writeCache(layer: number, pages: readonly number[], bytes: Uint8Array): Promise<void>
   /** The failure of the last aborted step, if it was this rank's own; clears it. */
   takeFailure(): RankFailure | undefined
@@ -275,5 +275,5 @@ export interface LoadTask {
   readonly direct: { readonly buffer: SharedArrayBuffer; readonly ptr: number; readonly format: WeightFormat } | undefined
 }
 
-/** A loader's answer: bytes read, or what is wrong with the data. */
+/** A loader's result: bytes read, or what is wrong with the data. */
 export type LoadResult = { readonly bytes: number } | { readonly problem: 'truncated' | 'changed' | 'non-finite'; readonly message: string }

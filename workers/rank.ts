@@ -5,21 +5,20 @@ import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import type { DeviceShortage, GpuRequest } from '../kernels/gpu/adapter.js'
 import type { GpuContext } from '../kernels/gpu/context.js'
-import { instructionLevel } from '../kernels/open-backend.js'
 import { Collectives, RankLate, StepAborted } from './collectives/collectives.js'
 import { ModelRunner } from './cpu/model-runner.js'
-import type { GpuRunner } from './gpu/runner.js'
-import { CONTROL, RANK, rankSlot } from './mailbox/mailbox-layout.js'
+import { FaultInjector } from './fault-injector.js'
+import { CONTROL, RANK, rankSlot } from './mailbox/control.js'
 import { ProfileRecorder } from './profile/profile-recorder.js'
-import { type AttachTask, FAULT_KINDS, type RankApi, type RankFailure, type RankInit, type RankReport } from './protocol.js'
+import type { AttachTask, RankApi, RankFailure, RankInit, RankReport } from './protocol.js'
+import type { DeviceCache, RankRunner } from './rank-runner.js'
 
 class Rank implements RankApi {
   readonly #rank: number
   readonly #ranks: number
   readonly #control: Int32Array
   #device: GpuContext | undefined
-  #gpu: GpuRunner | undefined
-  #collectives: Collectives | undefined
+  #runner: RankRunner | undefined
   #failure: RankFailure | undefined
   #running: Promise<void> | undefined
 
@@ -31,54 +30,60 @@ class Rank implements RankApi {
 
   async load(init: RankInit): Promise<RankReport | DeviceShortage> {
     const recorder = init.profile && new ProfileRecorder(init.profile)
-    const onFault = (fault: number, at: number) => this.#actOnFault(fault, at)
-    this.#collectives = new Collectives(this.#control, this.#rank, this.#ranks, init.spins, init.deadlineMs, onFault, recorder)
-    if (init.plan.backend === 'gpu') {
-      const { GpuRunner } = await import('./gpu/runner.js')
-      const { DeviceMemory } = await import('../kernels/gpu/context.js')
-      const made = GpuRunner.create(this.#rank, init, this.#collectives, this.#device as GpuContext, recorder)
-      const runner = await made.catch((error: unknown) => {
-        if (error instanceof DeviceMemory) return error.shortage
-        throw error
-      })
-      if (!(runner instanceof GpuRunner)) return runner
-      this.#gpu = runner
-      void this.#serve(runner, this.#collectives)
-      const dispatches = runner.dispatches
-      return { backend: 'gpu', instructions: runner.instructions, adapter: runner.adapter, dispatches }
+    let faults: FaultInjector | undefined
+    const onFault = (fault: number, stage: number) => {
+      faults ??= new FaultInjector(this.#control, this.#rank, this.#device)
+      faults.act(fault, stage)
     }
-    const runner = new ModelRunner(this.#rank, init, this.#collectives, recorder)
-    void this.#serve(runner, this.#collectives)
-    const instructions = instructionLevel(runner.backend, init.plan.simd)
-    return { backend: runner.backend, instructions, adapter: undefined, dispatches: [] }
+    const { spins, deadlineMs } = init
+    const place = { control: this.#control, rank: this.#rank, ranks: this.#ranks }
+    const collectives = new Collectives(place, { spins, deadlineMs, onFault, recorder })
+    const runner = await this.#open(init, collectives, recorder)
+    if ('what' in runner) return runner
+    this.#runner = runner
+    void this.#serve(runner, collectives)
+    return runner.report
+  }
+
+  async #open(init: RankInit, collectives: Collectives, recorder: ProfileRecorder | undefined): Promise<RankRunner | DeviceShortage> {
+    if (init.plan.backend !== 'gpu') return new ModelRunner(this.#rank, init, collectives, recorder)
+    if (!this.#device) throw new Error('acquireGpu must come before load')
+    // Loaded here only: CPU ranks do not need them.
+    const { GpuRunner } = await import('./gpu/runner.js')
+    const { DeviceMemory } = await import('../kernels/gpu/context.js')
+    return GpuRunner.create(this.#rank, init, collectives, this.#device, recorder).catch((error: unknown) => {
+      if (error instanceof DeviceMemory) return error.shortage
+      throw error
+    })
   }
 
   async acquireGpu(request: GpuRequest): Promise<void> {
-    // Loaded here only: without a GPU nobody needs it.
+    // Loaded here only: CPU ranks do not need it.
     const { GpuContext } = await import('../kernels/gpu/context.js')
     this.#device = await GpuContext.acquire(request)
   }
 
   async fillCache(): Promise<void> {
-    await this.#gpu?.fillCache()
+    await this.#deviceCache().fill()
   }
 
   async readCache(layer: number, pages: readonly number[]): Promise<Uint8Array> {
-    const bytes = await this.#onGpu().readCache(layer, pages)
+    const bytes = await this.#deviceCache().read(layer, pages)
     return Comlink.transfer(bytes, [bytes.buffer as ArrayBuffer])
   }
 
   async writeCache(layer: number, pages: readonly number[], bytes: Uint8Array): Promise<void> {
-    await this.#onGpu().writeCache(layer, pages, bytes)
+    await this.#deviceCache().write(layer, pages, bytes)
   }
 
-  #onGpu(): GpuRunner {
-    if (!this.#gpu) throw new Error('this rank has no device')
-    return this.#gpu
+  #deviceCache(): DeviceCache {
+    const cache = this.#runner?.cache
+    if (!cache) throw new Error('the cache of this rank is not on a device')
+    return cache
   }
 
   async close(): Promise<void> {
-    // Dawn aborts the process when a device goes while something is read back from it.
+    // Dawn aborts the process when a device is destroyed while something is read back from it.
     await this.#running
     await this.#device?.destroy()
   }
@@ -89,20 +94,20 @@ class Rank implements RankApi {
     return failure
   }
 
-  async #serve(runner: ModelRunner | GpuRunner, collectives: Collectives): Promise<void> {
+  async #serve(runner: RankRunner, collectives: Collectives): Promise<void> {
     const c = this.#control
     let epoch = Atomics.load(c, CONTROL.doneEpoch)
     for (;;) {
       const published = Atomics.load(c, CONTROL.stepEpoch)
       if (published === epoch) {
-        collectives.at('idle')
-        // waitAsync, not wait: the port must be served while there is nothing to do.
+        collectives.enter('idle')
+        // waitAsync, not wait: the port must be served while the rank is idle.
         const wait = Atomics.waitAsync(c, CONTROL.stepEpoch, published)
         if (wait.async) await wait.value
         continue
       }
       epoch = (epoch + 1) | 0
-      // After a failure the steps already published are ended unrun, until the coordinator has cleared the abort word.
+      // After a failure, steps that are already published end without running, until the coordinator clears the abort word.
       if (!collectives.aborted) {
         const running = this.#runStep(runner, collectives, epoch)
         this.#running = running
@@ -113,8 +118,8 @@ class Rank implements RankApi {
     }
   }
 
-  /** A promise of a GPU rank's step; a CPU rank's has ended when it returns. */
-  #runStep(runner: ModelRunner | GpuRunner, collectives: Collectives, epoch: number): Promise<void> | undefined {
+  /** See RankRunner.run; a failure aborts the step for all ranks. */
+  #runStep(runner: RankRunner, collectives: Collectives, epoch: number): Promise<void> | undefined {
     try {
       return runner.run(epoch)?.catch((error: unknown) => this.#failed(error, collectives))
     } catch (error) {
@@ -128,20 +133,6 @@ class Rank implements RankApi {
     if (collectives.abort()) this.#failure = describe(error)
   }
 
-  #actOnFault(fault: number, at: number): void {
-    if (at !== fault >> 4) return
-    Atomics.store(this.#control, rankSlot(this.#rank, RANK.fault), 0)
-    const kind = FAULT_KINDS[(fault & 15) - 1]
-    const park = (ms: number) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
-    if (kind === 'throw') throw new Error('injected fault')
-    if (kind === 'exit') process.exit(1)
-    if (kind === 'device-lost') this.#gpu?.loseDevice()
-    if (kind === 'invalid-command') this.#gpu?.sendInvalidCommand()
-    if (kind === 'slow') park(250)
-    if (kind === 'hang') park(Number.POSITIVE_INFINITY)
-    if (kind === 'out-of-memory') for (const kept: unknown[] = []; ; ) kept.push(new Array(1 << 20).fill(kept.length))
-  }
-
   /** Marks the step as ended here; the last rank tells the coordinator. */
   #end(epoch: number): void {
     const c = this.#control
@@ -151,8 +142,8 @@ class Rank implements RankApi {
     }
     // Two ranks may both see that all have ended: storing the same epoch twice does no harm.
     Atomics.store(c, CONTROL.doneEpoch, epoch)
-    Atomics.add(c, CONTROL.attention, 1)
-    Atomics.notify(c, CONTROL.attention)
+    Atomics.add(c, CONTROL.coordinatorWake, 1)
+    Atomics.notify(c, CONTROL.coordinatorWake)
   }
 }
 

@@ -1,13 +1,14 @@
 // How long dispatches take on the device, by timestamps around each: for profiles and benchmarks. Owns the query set; a pass with
 // timestamps is a pass of its own, so timing costs some speed.
 /// <reference types="@webgpu/types" />
+import { BUFFER_USAGE } from './buffer-usage.js'
 
-/** What WebGPU allows in one query set. */
-const MOST_QUERIES = 4096
+/** WebGPU's limit for one query set. */
+const MAX_QUERIES = 4096
 
 export interface TimedDispatch {
   readonly name: string
-  /** Milliseconds of the device's clock, whose zero means nothing. */
+  /** Milliseconds of the device's clock; its zero is arbitrary. */
   readonly start: number
   readonly end: number
 }
@@ -17,21 +18,20 @@ export class GpuTimer {
   readonly #resolved: GPUBuffer
   readonly #staging: GPUBuffer
   #names: string[] = []
-  /** Dispatches that found no room; the reader may set it back. */
+  /** Dispatches that were not timed for lack of room; the reader may reset it. */
   dropped = 0
 
   /** The device must have the feature timestamp-query. */
   constructor(device: GPUDevice) {
-    this.#queries = device.createQuerySet({ type: 'timestamp', count: MOST_QUERIES })
-    // QUERY_RESOLVE | COPY_SRC, MAP_READ | COPY_DST
-    this.#resolved = device.createBuffer({ size: MOST_QUERIES * 8, usage: 0x200 | 4 })
-    this.#staging = device.createBuffer({ size: MOST_QUERIES * 8, usage: 1 | 8 })
+    this.#queries = device.createQuerySet({ type: 'timestamp', count: MAX_QUERIES })
+    this.#resolved = device.createBuffer({ size: MAX_QUERIES * 8, usage: BUFFER_USAGE.queryResolve | BUFFER_USAGE.copySrc })
+    this.#staging = device.createBuffer({ size: MAX_QUERIES * 8, usage: BUFFER_USAGE.mapRead | BUFFER_USAGE.copyDst })
   }
 
   /** Describes the pass that is to be timed. */
   pass(name: string): GPUComputePassDescriptor {
     const at = 2 * this.#names.length
-    if (at + 2 > MOST_QUERIES) {
+    if (at + 2 > MAX_QUERIES) {
       this.dropped++
       return {}
     }

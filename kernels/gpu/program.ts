@@ -1,29 +1,43 @@
 // Dispatches recorded once and encoded every step: gpu.js kernels and hand-written WGSL over resident buffers, in one encoder.
 // Owns pipelines, bind groups and parameter buffers; knows no models.
+import { BUFFER_USAGE } from './buffer-usage.js'
 import type { GpuContext } from './context.js'
 import type { BufferHandle, GpuJsInstance, GpuJsKernel, GpuJsSource } from './gpu-js.js'
 import type { GpuTimer } from './gpu-timer.js'
 
-/** Rows that a dispatch is for: those of the step, or those whose logits are wanted. */
+/** What the workgroups of a step's dispatches follow from. */
+export interface StepSize {
+  /** Rows of the step. */
+  readonly rows: number
+  /** Rows whose logits are wanted. */
+  readonly selected: number
+  /** Parts of the row with the longest context. */
+  readonly parts: number
+}
+
+/** The rows that a dispatch computes: all rows of the step, or those whose logits are wanted. */
 export type RowSet = 'step' | 'selected'
 
-/** One entry of a step's list. */
+function countOf(step: StepSize, rowSet: RowSet): number {
+  return rowSet === 'step' ? step.rows : step.selected
+}
+
+/** One kernel with its buffers: recorded once, encoded in every step. */
 export interface Dispatch {
-  readonly name: string
+  /** What people and profiles call it; several kernels may share a label. */
+  readonly label: string
   readonly origin: 'gpu.js' | 'WGSL'
   readonly pipeline: GPUComputePipeline
   readonly bindGroup: GPUBindGroup
-  /** Workgroups for a number of rows. */
-  readonly groups: (rows: number) => readonly [number, number, number]
-  readonly rowSet: RowSet
+  /** Workgroups in a step of this size. A 0 skips the dispatch. */
+  readonly groups: (step: StepSize) => readonly [number, number, number]
 }
 
-/** Copies of rows between buffers, as positions of the step's rows have them. */
+/** Copies between buffers whose places depend on the positions of the step's rows: encoded for one step only. */
 export interface RowCopies {
-  readonly name: string
+  readonly label: string
   readonly origin: 'copy'
-  readonly record: (encoder: GPUCommandEncoder, rows: number) => void
-  readonly rowSet: RowSet
+  readonly record: (encoder: GPUCommandEncoder, step: StepSize) => void
 }
 
 export type Command = Dispatch | RowCopies
@@ -36,11 +50,10 @@ export interface Shaped {
   readonly offset?: number
 }
 
-/** STORAGE | COPY_DST | COPY_SRC. */
-const RESIDENT = 0x80 | 8 | 4
-const UNIFORM = 0x40 | 8
+const RESIDENT = BUFFER_USAGE.storage | BUFFER_USAGE.copyDst | BUFFER_USAGE.copySrc
+const UNIFORM = BUFFER_USAGE.uniform | BUFFER_USAGE.copyDst
 
-/** What makes buffers and dispatches. */
+/** Makes buffers and dispatches: on a device (Program), or only as a list of labels (DryProgram). */
 export interface ProgramParts {
   buffer(bytes: number): GPUBuffer
   tensor(...dims: number[]): Shaped
@@ -48,7 +61,7 @@ export interface ProgramParts {
   uniform(values: Uint32Array): GPUBuffer
   count(rowSet: RowSet): GPUBuffer
   gpuJs(
-    name: string,
+    label: string,
     source: GpuJsSource,
     constants: Readonly<Record<string, number>>,
     args: readonly Shaped[],
@@ -56,20 +69,23 @@ export interface ProgramParts {
     output: readonly (number | 'rows')[],
     rowSet?: RowSet,
   ): Promise<Dispatch>
-  wgsl(name: string, code: string, buffers: readonly (GPUBuffer | undefined)[], groups: Dispatch['groups'], rowSet?: RowSet): Promise<Dispatch>
+  wgsl(label: string, code: string, buffers: readonly (GPUBuffer | undefined)[], groups: Dispatch['groups'], rowSet?: RowSet): Promise<Dispatch>
 }
 
 export class Program implements ProgramParts {
   readonly context: GpuContext
   readonly device: GPUDevice
   readonly #gpu: GpuJsInstance
-  /** Of all buffers asked for. */
+  /** Bytes of all resident buffers. */
   bytes = 0
+  /** Source of each gpu.js kernel by its id. */
+  readonly #sources = new Map<string, GpuJsSource>()
   readonly #kernels = new Map<string, Promise<GpuJsKernel>>()
   readonly #pipelines = new Map<string, Promise<GPUComputePipeline>>()
-  /** Parameters of gpu.js kernels by what they hold: layers share them. `write` puts a number of rows in. */
+  /** Parameter buffers of gpu.js kernels by their contents: layers share them. `write` stores a number of rows in one. */
   readonly #params = new Map<string, { readonly buffer: GPUBuffer; readonly rowSet: RowSet; readonly write: (rows: number) => void }>()
-  readonly #rows: Record<RowSet, number> = { step: 0, selected: 0 }
+  /** Numbers of rows that the parameter buffers hold. */
+  readonly #written: Record<RowSet, number> = { step: 0, selected: 0 }
   /** [rows, 0, 0, 0] for WGSL. */
   readonly #counts: Readonly<Record<RowSet, GPUBuffer>>
 
@@ -111,11 +127,12 @@ export class Program implements ProgramParts {
   }
 
   /**
-   * A gpu.js kernel over resident buffers. output: dims, of which the last is the number of rows if it is 'rows'.
-   * Throws when gpu.js compiled it for anything but the device.
+   * A gpu.js kernel over resident buffers. output: dims, of which the last is the number of rows if it is 'rows'. A kernel is
+   * compiled once for the name of its source function, its constants and its arities: see kernelKey.
+   * Throws when gpu.js compiled it for anything but the device, and for two sources of one name.
    */
   async gpuJs(
-    name: string,
+    label: string,
     source: GpuJsSource,
     constants: Readonly<Record<string, number>>,
     args: readonly Shaped[],
@@ -123,8 +140,9 @@ export class Program implements ProgramParts {
     output: readonly (number | 'rows')[],
     rowSet: RowSet = 'step',
   ): Promise<Dispatch> {
-    const kernel = await this.#compile(name, source, constants, args, output)
-    const params = this.#paramsOf(name, kernel, constants, args, output, rowSet)
+    const key = kernelKey(this.#sources, source, [constants, args.map((a) => a.dims.length), output.length])
+    const kernel = await this.#once(this.#kernels, key, () => this.#build(source, constants, args, output))
+    const params = this.#paramsOf(`${key} ${JSON.stringify([args.map((a) => a.dims), output, rowSet])}`, kernel, args, output, rowSet)
     const entries = [
       { binding: 0, resource: { buffer: params } },
       ...args.map(({ buffer, offset = 0 }, i) => ({ binding: 1 + i, resource: { buffer, offset } })),
@@ -136,36 +154,37 @@ export class Program implements ProgramParts {
       return d === 'rows' ? rows : d
     }
     return {
-      name,
+      label,
       origin: 'gpu.js',
       pipeline: kernel.computePipeline,
       bindGroup: this.device.createBindGroup({ layout: kernel.bindGroupLayout, entries }),
-      groups: (rows) => [Math.ceil(at(0, rows) / wx), Math.ceil(at(1, rows) / wy), Math.ceil(at(2, rows) / wz)],
-      rowSet,
+      groups: (step) => {
+        const rows = countOf(step, rowSet)
+        return [Math.ceil(at(0, rows) / wx), Math.ceil(at(1, rows) / wy), Math.ceil(at(2, rows) / wz)]
+      },
     }
   }
 
-  #compile(name: string, source: GpuJsSource, constants: Readonly<Record<string, number>>, args: readonly Shaped[], output: readonly unknown[]) {
-    const key = `${name} ${JSON.stringify(constants)} ${args.map((a) => a.dims.length).join()} ${output.length}`
-    const made = this.#kernels.get(key)
-    if (made) return made
-    const compiled = this.#build(name, source, constants, args, output)
-    this.#kernels.set(key, compiled)
-    return compiled
+  #once<T>(made: Map<string, Promise<T>>, key: string, make: () => Promise<T>): Promise<T> {
+    const known = made.get(key)
+    if (known) return known
+    const promise = make()
+    made.set(key, promise)
+    return promise
   }
 
-  async #build(name: string, source: GpuJsSource, constants: Readonly<Record<string, number>>, args: readonly Shaped[], output: readonly unknown[]) {
+  async #build(source: GpuJsSource, constants: Readonly<Record<string, number>>, args: readonly Shaped[], output: readonly unknown[]) {
     const { kernel } = this.#gpu.createKernel(source, {
       output: output.map(() => 8),
       constants,
       constantTypes: Object.fromEntries(Object.entries(constants).map(([key, value]) => [key, Number.isInteger(value) ? 'Integer' : 'Float'])),
       argumentTypes: args.map(() => 'WebGPUBuffer'),
-      // The default of 1000 cuts loops off without a word.
+      // The default of 1000 truncates longer loops without an error.
       loopMaxIterations: 1 << 20,
     })
-    if (kernel.constructor.mode !== 'webgpu') throw new Error(`gpu.js compiled ${name} for ${kernel.constructor.mode}, not for the GPU`)
+    if (kernel.constructor.mode !== 'webgpu') throw new Error(`gpu.js compiled ${source.name} for ${kernel.constructor.mode}, not for the GPU`)
     await kernel.build(...args.map((a) => this.#handle(a)))
-    // It comes with an output of its own, which is not used.
+    // gpu.js allocates an output buffer of its own, which is not used.
     kernel.outputBuffer?.destroy()
     kernel.outputBuffer = null
     return kernel
@@ -175,15 +194,7 @@ export class Program implements ProgramParts {
     return new this.context.gpuJs.WebGPUBufferResult({ buffer, output: [...dims], context: this.context.handle, kernel: null })
   }
 
-  #paramsOf(
-    name: string,
-    kernel: GpuJsKernel,
-    constants: object,
-    args: readonly Shaped[],
-    output: readonly (number | 'rows')[],
-    rowSet: RowSet,
-  ): GPUBuffer {
-    const key = `${name} ${JSON.stringify([constants, args.map((a) => a.dims), output, rowSet])}`
+  #paramsOf(key: string, kernel: GpuJsKernel, args: readonly Shaped[], output: readonly (number | 'rows')[], rowSet: RowSet): GPUBuffer {
     const made = this.#params.get(key)
     if (made) return made.buffer
     const { byteLength, arrayArgs } = kernel.paramsLayout
@@ -200,18 +211,14 @@ export class Program implements ProgramParts {
       }
       this.device.queue.writeBuffer(buffer, 0, values as Uint32Array<ArrayBuffer>)
     }
-    write(this.#rows[rowSet])
+    write(this.#written[rowSet])
     this.#params.set(key, { buffer, rowSet, write })
     return buffer
   }
 
   /** A compute pipeline from WGSL, made once for a source. Throws with the compiler's message and the line. */
   pipeline(code: string): Promise<GPUComputePipeline> {
-    const made = this.#pipelines.get(code)
-    if (made) return made
-    const created = this.#createPipeline(code)
-    this.#pipelines.set(code, created)
-    return created
+    return this.#once(this.#pipelines, code, () => this.#createPipeline(code))
   }
 
   async #createPipeline(code: string): Promise<GPUComputePipeline> {
@@ -222,51 +229,35 @@ export class Program implements ProgramParts {
     return this.device.createComputePipelineAsync({ layout: 'auto', compute: { module, entryPoint: 'main' } })
   }
 
-  /** A hand-written kernel; buffers in the order of its bindings, undefined where it has none. */
-  async wgsl(
-    name: string,
-    code: string,
-    buffers: readonly (GPUBuffer | undefined)[],
-    groups: Dispatch['groups'],
-    rowSet: RowSet = 'step',
-  ): Promise<Dispatch> {
+  /** A hand-written kernel; buffers in the order of its bindings, undefined where a binding is not used. */
+  async wgsl(label: string, code: string, buffers: readonly (GPUBuffer | undefined)[], groups: Dispatch['groups']): Promise<Dispatch> {
     const pipeline = await this.pipeline(code)
     const entries = buffers.flatMap((buffer, binding) => (buffer ? [{ binding, resource: { buffer } }] : []))
-    return {
-      name,
-      origin: 'WGSL',
-      pipeline,
-      bindGroup: this.device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }),
-      groups,
-      rowSet,
-    }
+    return { label, origin: 'WGSL', pipeline, bindGroup: this.device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }), groups }
   }
 
-  /** Tells kernels how many rows the next dispatches are for. */
-  setRows(rowSet: RowSet, rows: number): void {
-    if (this.#rows[rowSet] === rows) return
-    this.#rows[rowSet] = rows
-    this.device.queue.writeBuffer(this.#counts[rowSet], 0, Uint32Array.of(rows, 0, 0, 0))
-    for (const params of this.#params.values()) if (params.rowSet === rowSet) params.write(rows)
-  }
-
-  /** Encodes dispatches, in one pass; each in its own when they are timed. */
-  encode(encoder: GPUCommandEncoder, commands: readonly Command[], timer?: GpuTimer): void {
+  /**
+   * Encodes commands for a step of this size, in one pass; each in a pass of its own when they are timed. Writes the step's numbers
+   * of rows to the device at once: what was encoded for a step of another size must have been submitted by now, or be dropped.
+   */
+  encode(encoder: GPUCommandEncoder, commands: readonly Command[], step: StepSize, timer?: GpuTimer): void {
+    this.#writeRows('step', step.rows)
+    // A step without logits encodes no command over the selected rows.
+    if (step.selected > 0) this.#writeRows('selected', step.selected)
     let pass: GPUComputePassEncoder | undefined
     const endPass = () => {
       pass?.end()
       pass = undefined
     }
     for (const command of commands) {
-      const rows = this.#rows[command.rowSet]
       if (command.origin === 'copy') {
         endPass()
-        command.record(encoder, rows)
+        command.record(encoder, step)
         continue
       }
-      const [x, y, z] = command.groups(rows)
+      const [x, y, z] = command.groups(step)
       if (x * y * z === 0) continue
-      pass ??= encoder.beginComputePass(timer?.pass(command.name))
+      pass ??= encoder.beginComputePass(timer?.pass(command.label))
       pass.setPipeline(command.pipeline)
       pass.setBindGroup(0, command.bindGroup)
       pass.dispatchWorkgroups(x, y, z)
@@ -274,4 +265,24 @@ export class Program implements ProgramParts {
     }
     endPass()
   }
+
+  #writeRows(rowSet: RowSet, rows: number): void {
+    if (this.#written[rowSet] === rows) return
+    this.#written[rowSet] = rows
+    this.device.queue.writeBuffer(this.#counts[rowSet], 0, Uint32Array.of(rows, 0, 0, 0))
+    for (const params of this.#params.values()) if (params.rowSet === rowSet) params.write(rows)
+  }
+}
+
+/**
+ * What a gpu.js kernel is compiled for: the name of its source function, and what the code depends on. `sources` remembers which
+ * function has which name. Throws Error for a function without a name, and for another function of a name that is known.
+ */
+export function kernelKey(sources: Map<string, GpuJsSource>, source: GpuJsSource, compiledFor: unknown): string {
+  const id = source.name
+  if (id === '') throw new Error('a gpu.js kernel must be a function with a name')
+  const known = sources.get(id) ?? source
+  if (known !== source) throw new Error(`two gpu.js kernels have the name ${id}`)
+  sources.set(id, source)
+  return `${id} ${JSON.stringify(compiledFor)}`
 }

@@ -10,7 +10,7 @@ import type { Coordinator, RestartEvent } from './ranks/coordinator.js'
 import type { RankCounters } from './ranks/mailbox.js'
 import type { Profiler } from './ranks/profile.js'
 import type { HistogramData, Statistics } from './ranks/statistics.js'
-import type { BlockManager } from './scheduling/block-manager.js'
+import type { PageAllocator } from './scheduling/page-allocator.js'
 import type { Scheduler } from './scheduling/scheduler.js'
 import type { EngineMemories } from './start-engine.js'
 
@@ -66,7 +66,7 @@ export interface EngineInternals {
   readonly plan: RunPlan
   readonly layout: ModelLayout
   readonly coordinator: Coordinator
-  readonly blocks: BlockManager
+  readonly allocator: PageAllocator
   readonly memories: EngineMemories
 }
 
@@ -106,7 +106,7 @@ export function engineInfo(parts: EngineParts): EngineInfo {
   })
 }
 
-export function engineStats({ scheduler, statistics, blocks, coordinator, plan }: EngineParts): EngineStats {
+export function engineStats({ scheduler, statistics, allocator, coordinator, plan }: EngineParts): EngineStats {
   return {
     queued: scheduler.waiting,
     running: scheduler.running,
@@ -119,7 +119,7 @@ export function engineStats({ scheduler, statistics, blocks, coordinator, plan }
     timePerToken: statistics.timePerToken.data(),
     requestTime: statistics.requestTime.data(),
     scheduling: statistics.scheduling.data(),
-    pages: { all: blocks.pages, inUse: blocks.pages - blocks.freePages, cached: blocks.cachedPages },
+    pages: { all: allocator.pages, inUse: allocator.pages - allocator.freePages, cached: allocator.cachedPages },
     preemptions: scheduler.preemptions,
     restarts: statistics.restarts,
     ranks: Array.from({ length: plan.ranks }, (_, rank) => coordinator.counters(rank)),

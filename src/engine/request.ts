@@ -69,7 +69,7 @@ export class Request {
       seed: params.seed,
       endOfText: new Set([...(params.ignoreEos ? [] : context.endOfText), ...params.stopTokenIds]),
       everyLogits: false,
-      adjustments: { ...params, choice },
+      sampling: { ...params, choice },
       sharesPrompt: (params.n ?? 1) > 1,
       drafts: this.#drafts,
       priority: params.priority,

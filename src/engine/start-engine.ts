@@ -3,7 +3,9 @@ import { availableParallelism } from 'node:os'
 import type { SharedMemory } from '../../kernels/backend.js'
 import { bufferOf, createMemory, prepareBackend, scalarBytes } from '../../kernels/open-backend.js'
 import type { ModelLayout } from '../../workers/layout/model-layout.js'
-import { CONTROL_BYTES, layoutMailbox, STEP_RING } from '../../workers/mailbox/mailbox-layout.js'
+import { CONTROL_BYTES } from '../../workers/mailbox/control.js'
+import { STEP_RING } from '../../workers/mailbox/mailbox-layout.js'
+import { StepBuffer } from '../../workers/mailbox/step-buffer.js'
 import type { RankInit, RunPlan } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
 import { MemoryError, RankError } from '../errors.js'
@@ -14,7 +16,7 @@ import { Coordinator, type RestartEvent } from './ranks/coordinator.js'
 import { Profiler } from './ranks/profile.js'
 import { RankGroup } from './ranks/rank-group.js'
 import { Statistics } from './ranks/statistics.js'
-import { BlockManager } from './scheduling/block-manager.js'
+import { PageAllocator } from './scheduling/page-allocator.js'
 import { Scheduler } from './scheduling/scheduler.js'
 
 export interface EngineMemories {
@@ -58,9 +60,9 @@ export async function startEngine(
   memories: EngineMemories,
   options: ResolvedOptions,
   onRestart: (event: RestartEvent) => void,
-): Promise<{ coordinator: Coordinator; scheduler: Scheduler; blocks: BlockManager; statistics: Statistics; profiler: Profiler | undefined }> {
+): Promise<{ coordinator: Coordinator; scheduler: Scheduler; allocator: PageAllocator; statistics: Statistics; profiler: Profiler | undefined }> {
   const control = new SharedArrayBuffer(CONTROL_BYTES)
-  const mailbox = new SharedArrayBuffer(layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot).bytes)
+  const mailbox = StepBuffer.allocate(plan)
   const module = prepareBackend(plan.backend, plan.simd, assetUrl('dist/kernels/wasm/'))
   const profiler = options.profile ? new Profiler(plan.ranks) : undefined
   const inits = memories.ranks.map(
@@ -78,9 +80,9 @@ export async function startEngine(
     }),
   )
   const { vocab_size: vocab } = model.config
-  const blocks = new BlockManager(plan.pages)
+  const allocator = new PageAllocator(plan.pages)
   const prefillChunk = plan.stepRows - plan.slots
-  const scheduler = new Scheduler({ prefillChunk, slots: plan.slots, contextTokens: plan.contextTokens }, blocks)
+  const scheduler = new Scheduler({ prefillChunk, slots: plan.slots, contextTokens: plan.contextTokens }, allocator)
   const statistics = new Statistics()
   const exchange = exchangeBuffer(memories)
   const length = plan.stepRows * vocab
@@ -90,10 +92,7 @@ export async function startEngine(
     {
       control,
       mailbox,
-      ranks: plan.ranks,
-      stepRows: plan.stepRows,
-      slots: plan.slots,
-      pagesPerSlot: plan.pagesPerSlot,
+      plan,
       deadlineMs: options.stepDeadlineMs,
       logits: layout.exchange.logits.slice(0, STEP_RING).map(logitsAt),
       vocab,
@@ -108,7 +107,7 @@ export async function startEngine(
     statistics,
   )
   await coordinator.start()
-  return { coordinator, scheduler, blocks, statistics, profiler }
+  return { coordinator, scheduler, allocator, statistics, profiler }
 }
 
 /** Starts the threads, and makes sure that each has what was asked for. */

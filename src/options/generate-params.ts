@@ -1,8 +1,8 @@
 // Parameters of generate(), checked once. The sampler itself runs in the ranks.
 import { randomBytes } from 'node:crypto'
-import { MOST_BIASES, MOST_LOGPROBS } from '../../workers/mailbox/mailbox-layout.js'
+import { MAX_BIASES, MAX_LOGPROBS } from '../../workers/mailbox/mailbox-layout.js'
 import type { Speculation } from '../engine/scheduling/ngram-drafts.js'
-import { MOST_PRIORITY } from '../engine/scheduling/scheduler.js'
+import { MAX_PRIORITY } from '../engine/scheduling/priority.js'
 import { OptionError } from '../errors.js'
 import { checkBoolean, checkInteger, checkNames, type Fail, show } from './check.js'
 import { checkInstance } from './engine-options.js'
@@ -159,13 +159,13 @@ export function resolveParams(params: GenerateParams | ManyParams, vocab: number
     stop: stops(p.stop ?? []),
     stopTokenIds: tokenIds(p.stopTokenIds ?? [], vocab),
     n: optional('n', p.n, 1, MOST_CHOICES),
-    logprobs: optional('logprobs', p.logprobs, 0, MOST_LOGPROBS),
-    promptLogprobs: optional('promptLogprobs', p.promptLogprobs, 0, MOST_LOGPROBS),
+    logprobs: optional('logprobs', p.logprobs, 0, MAX_LOGPROBS),
+    promptLogprobs: optional('promptLogprobs', p.promptLogprobs, 0, MAX_LOGPROBS),
     seed: checkInteger('seed', p.seed ?? randomBytes(6).readUIntBE(0, 6), 0, Number.MAX_SAFE_INTEGER, fail),
     ignoreEos: checkBoolean('ignoreEos', p.ignoreEos, fail),
     bos: checkBoolean('bos', p.bos, fail),
     speculate: p.speculate === undefined ? undefined : speculation(p.speculate),
-    priority: checkInteger('priority', p.priority ?? 0, 0, MOST_PRIORITY, fail),
+    priority: checkInteger('priority', p.priority ?? 0, 0, MAX_PRIORITY, fail),
     timeoutMs: timeout('timeoutMs', p.timeoutMs),
     queueTimeoutMs: timeout('queueTimeoutMs', p.queueTimeoutMs),
     signal: checkInstance('signal', p.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal'),
@@ -188,10 +188,10 @@ function biases(value: unknown, vocab: number): readonly (readonly [number, numb
     throw fail({ what: 'logitBias is of the wrong type', expected: 'an object of token ids', actual: show(value), remedy: 'Pass { id: bias }.' })
   }
   const entries = Object.entries(value)
-  if (entries.length > MOST_BIASES) {
+  if (entries.length > MAX_BIASES) {
     throw fail({
       what: 'logitBias is too long',
-      expected: `at most ${MOST_BIASES} entries`,
+      expected: `at most ${MAX_BIASES} entries`,
       actual: String(entries.length),
       remedy: 'Leave some out.',
     })

@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
 import test from 'ava'
 import { Engine, type EngineOptions, RankError, type RestartEvent } from '../../src/index.js'
-import { type FaultKind, injectFault, pages, recordLogits, type Site, terminateThread } from '../../src/testing.js'
+import { type FaultKind, injectFault, pages, recordLogits, type Stage, terminateThread } from '../../src/testing.js'
 import { TINY } from '../support/fixtures.js'
 import { copyOf } from '../support/models.js'
 import { full, inFull, quickIf } from '../support/tier.js'
@@ -49,7 +49,7 @@ async function loadAndDelete(t: { teardown(f: () => void): void }, options: Engi
   return { engine, restarts }
 }
 
-const COLLECTIVES: Site[] = [
+const COLLECTIVES: Stage[] = [
   'gather of query latents',
   'gather of queries',
   'reduce-scatter of attention outputs',
@@ -102,11 +102,11 @@ for (const ranks of [1, 2, 4] as const) {
 full('a rank dies inside each collective, in prefill and in decode', async (t) => {
   const { engine, restarts } = await loadAndDelete(t, { ranks: 2, maxRestarts: 100 })
   let faults = 0
-  for (const site of COLLECTIVES) {
+  for (const stage of COLLECTIVES) {
     for (const kind of ['throw', 'exit'] as const) {
       const before = restarts.length
-      const actual = await outputs(engine, () => injectFault(engine, { rank: 1, kind, site }))
-      t.deepEqual(actual, await expected(), `${kind} in ${site}`)
+      const actual = await outputs(engine, () => injectFault(engine, { rank: 1, kind, stage }))
+      t.deepEqual(actual, await expected(), `${kind} in ${stage}`)
       // The gathers of queries are left out where the plan computes those projections whole.
       faults += restarts.length - before
     }

@@ -1,9 +1,12 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { BlockManager } from '../../src/engine/scheduling/block-manager.js'
 import { NgramDrafts } from '../../src/engine/scheduling/ngram-drafts.js'
-import { type PageCopy, PRIORITY_STEP, Scheduler, type StepRow } from '../../src/engine/scheduling/scheduler.js'
+import { PageAllocator } from '../../src/engine/scheduling/page-allocator.js'
+import type { PageCopy } from '../../src/engine/scheduling/prefix-cache.js'
+import { PRIORITY_STEP } from '../../src/engine/scheduling/priority.js'
+import { Scheduler, type StepRow } from '../../src/engine/scheduling/scheduler.js'
 import { Sequence, type SequenceSink } from '../../src/engine/scheduling/sequence.js'
+import type { StepOutcome } from '../../src/engine/scheduling/step-outcome.js'
 import { LAST_SAMPLED, ROW_FLAGS } from '../../workers/mailbox/mailbox-layout.js'
 import { PAGE_TOKENS } from '../../workers/protocol.js'
 import { inFull } from '../support/tier.js'
@@ -16,36 +19,92 @@ function sequence(prompt: number | number[], maxTokens: number, priority = 0, dr
 }
 
 function setup(pages = 4, prefillChunk = 8, slots = 2) {
-  const blocks = new BlockManager(pages)
-  return { blocks, scheduler: new Scheduler({ prefillChunk, slots, contextTokens: Math.min(1024, pages * PAGE_TOKENS) }, blocks) }
+  const allocator = new PageAllocator(pages)
+  return { allocator, scheduler: new Scheduler({ prefillChunk, slots, contextTokens: Math.min(1024, pages * PAGE_TOKENS) }, allocator) }
 }
 
 /** A token that depends on everything before it, so that a wrong order or a wrong page shows. */
 function nextToken(tokens: readonly number[]): number {
-  return tokens.reduce((h, v) => (Math.imul(h, 31) + v + 7) >>> 0, 1) % 3
+  return tokens.reduce(hashToken, 1) % 3
 }
 
-/** What the coordinator does with a completed step. */
-function complete(scheduler: Scheduler, rows: readonly StepRow[], before: (row: StepRow) => void = () => {}): void {
-  for (const row of rows) {
-    const { sequence, flags } = row
-    if (sequence.ended) continue
-    before(row)
-    if (!scheduler.computed(row)) {
-      if ((flags & ROW_FLAGS.sample) !== 0) sequence.pendingSamples--
-      continue
-    }
-    if ((flags & ROW_FLAGS.sample) === 0) continue
-    sequence.pendingSamples--
-    sequence.tokens.push(nextToken(sequence.tokens))
-    if (scheduler.finishReason(sequence)) scheduler.end(sequence)
+function hashToken(hash: number, token: number): number {
+  return (Math.imul(hash, 31) + token + 7) >>> 0
+}
+
+/** Results of a step whose rows sample these tokens. */
+function outcome(sampled: (t: number) => number): StepOutcome {
+  return { sampled, score: () => -1, logprobs: () => ({ logprob: -1, top: [] }), logits: () => new Float32Array() }
+}
+
+/** Commits a step: what a row samples follows from the tokens of its sequence at that moment. */
+function complete(scheduler: Scheduler, rows: readonly StepRow[]): void {
+  scheduler.commit(
+    rows,
+    outcome((t) => nextToken((rows[t] as StepRow).sequence.tokens)),
+  )
+}
+
+/** The tokens up to a cached row: what a rank that computed the row has read. The same tokens are the same object. */
+class Past {
+  readonly parent: Past | undefined
+  readonly token: number
+  readonly hash: number
+  readonly #next = new Map<number, Past>()
+
+  constructor(parent?: Past, token = -1) {
+    this.parent = parent
+    this.token = token
+    this.hash = parent ? hashToken(parent.hash, token) : 1
   }
-  for (const sequence of new Set(rows.map((r) => r.sequence))) scheduler.completed(sequence)
+
+  with(token: number): Past {
+    const past = this.#next.get(token) ?? new Past(this, token)
+    this.#next.set(token, past)
+    return past
+  }
 }
 
-function drain(scheduler: Scheduler, mostSteps: number): number {
+/** Ranks with a cache of pages, as the real ones: a row reads the rows before it and writes its own; nothing but rows reaches them. */
+class FakeRanks {
+  readonly #cache: (Past | undefined)[][]
+  readonly #lastSampled = new Map<number, number>()
+  readonly #start = new Past()
+
+  constructor(pages: number) {
+    this.#cache = Array.from({ length: pages }, () => Array.from({ length: PAGE_TOKENS }))
+  }
+
+  /** Throws Error for a row that would read another past than its own. */
+  run(rows: readonly StepRow[], copies: readonly PageCopy[]): StepOutcome {
+    for (const { from, to, rows: n } of copies) this.#page(to).splice(0, n, ...this.#page(from).slice(0, n))
+    const sampled = rows.map(({ sequence, position, token, flags }) => {
+      const own = token === LAST_SAMPLED ? (this.#lastSampled.get(sequence.slot) as number) : token
+      const parent = position === 0 ? this.#start : this.at(sequence, position - 1)
+      if (!parent) throw new Error(`position ${position} would read nothing at ${position - 1}`)
+      for (let p = position - 1, past: Past | undefined = parent; p >= 0; p--, past = past?.parent) {
+        if (this.at(sequence, p) !== past) throw new Error(`position ${position} would read another past at ${p}`)
+      }
+      const past = parent.with(own)
+      this.#page(sequence.pages[Math.floor(position / PAGE_TOKENS)] as number)[position % PAGE_TOKENS] = past
+      if ((flags & ROW_FLAGS.sample) !== 0) this.#lastSampled.set(sequence.slot, past.hash % 3)
+      return past.hash % 3
+    })
+    return outcome((t) => sampled[t] as number)
+  }
+
+  at({ pages }: Sequence, position: number): Past | undefined {
+    return this.#page(pages[Math.floor(position / PAGE_TOKENS)] as number)[position % PAGE_TOKENS]
+  }
+
+  #page(page: number): (Past | undefined)[] {
+    return this.#cache[page] as (Past | undefined)[]
+  }
+}
+
+function drain(scheduler: Scheduler, maxSteps: number): number {
   let steps = 0
-  for (; !scheduler.idle && steps < mostSteps; steps++) complete(scheduler, scheduler.next())
+  for (; !scheduler.idle && steps < maxSteps; steps++) complete(scheduler, scheduler.next())
   return steps
 }
 
@@ -72,7 +131,7 @@ test('a prompt is cut into chunks; its last row samples; then one step ahead and
 })
 
 test('run-ahead stops at maxTokens: no row beyond the last token wanted', (t) => {
-  const { scheduler, blocks } = setup()
+  const { scheduler, allocator } = setup()
   const s = sequence(3, 2)
   scheduler.add(s)
   const prefill = scheduler.next()
@@ -84,21 +143,21 @@ test('run-ahead stops at maxTokens: no row beyond the last token wanted', (t) =>
   complete(scheduler, ahead)
   t.is(s.generated, 2)
   t.true(s.ended && scheduler.idle)
-  t.is(blocks.freePages, 4)
+  t.is(allocator.freePages, 4)
 })
 
 test('pages of an ended sequence return when its last step in flight has completed', (t) => {
-  const { scheduler, blocks } = setup()
+  const { scheduler, allocator } = setup()
   const s = sequence(3, 100)
   scheduler.add(s)
   const first = scheduler.next()
   const second = scheduler.next()
   scheduler.end(s)
-  t.is(blocks.freePages, 3)
+  t.is(allocator.freePages, 3)
   complete(scheduler, first)
-  t.is(blocks.freePages, 3)
+  t.is(allocator.freePages, 3)
   complete(scheduler, second)
-  t.is(blocks.freePages, 4)
+  t.is(allocator.freePages, 4)
   t.true(scheduler.idle)
 })
 
@@ -142,7 +201,7 @@ test('a request of the highest priority overtakes 640 earlier ones and no more: 
 })
 
 test('when pages run out the newest gives way, and ends with the tokens it would have had', (t) => {
-  const { scheduler, blocks } = setup(4, 64, 4)
+  const { scheduler, allocator } = setup(4, 64, 4)
   const all = [1, 2, 3].map((first) => sequence([first, ...Array.from({ length: 60 }, (_, i) => i % 5)], 120))
   for (const s of all) scheduler.add(s)
   drain(scheduler, 5000)
@@ -153,16 +212,16 @@ test('when pages run out the newest gives way, and ends with the tokens it would
     t.deepEqual(s.tokens, alone)
     t.is(s.generated, 120)
   }
-  t.is(blocks.freePages, 4)
+  t.is(allocator.freePages, 4)
 })
 
 test('a prefix is found again: full pages are shared, rows of the next one copied, and at least one token is left to compute', (t) => {
-  const { scheduler, blocks } = setup(8, 64, 3)
+  const { scheduler, allocator } = setup(8, 64, 3)
   const prompt = Array.from({ length: 2 * PAGE_TOKENS }, (_, i) => i)
   const first = sequence(prompt, 1)
   scheduler.add(first)
   drain(scheduler, 100)
-  t.is(blocks.cachedPages, 2)
+  t.is(allocator.cachedPages, 2)
   const second = sequence(prompt, 1)
   scheduler.add(second)
   const rows = scheduler.next()
@@ -221,9 +280,8 @@ test('a sequence that scores keeps the rows that it is asked about, and ends wit
     rows.map((r) => first.target(r.position)),
     tokens.slice(1),
   )
-  for (const row of rows) scheduler.computed(row)
-  scheduler.end(first)
-  scheduler.completed(first)
+  complete(scheduler, rows)
+  t.true(first.ended)
   const second = scoring(30)
   scheduler.add(second)
   t.is(scheduler.next()[0]?.position, 29)
@@ -279,10 +337,10 @@ test('a step has rows for drafts; those that are wrong count for nothing, and no
   scheduler.add(s)
   const prompt = scheduler.next()
   t.deepEqual(scheduler.next(), [])
-  for (const row of prompt) scheduler.computed(row)
-  s.pendingSamples--
-  s.tokens.push(5)
-  scheduler.completed(s)
+  scheduler.commit(
+    prompt,
+    outcome(() => 5),
+  )
   const rows = scheduler.next()
   t.deepEqual(
     rows.map((r) => [r.position, r.token]),
@@ -295,16 +353,12 @@ test('a step has rows for drafts; those that are wrong count for nothing, and no
   )
   t.deepEqual(scheduler.next(), [])
   // 6 comes, as the first draft said; then 9, which makes the next draft wrong.
-  t.deepEqual(
-    rows.map((row, i) => {
-      const counts = scheduler.computed(row)
-      s.pendingSamples--
-      if (counts) s.tokens.push([6, 9, 1, 1][i] as number)
-      return counts
-    }),
-    [true, true, false, false],
+  scheduler.commit(
+    rows,
+    outcome((t) => [6, 9, 1, 1][t] as number),
   )
-  scheduler.completed(s)
+  t.deepEqual(s.tokens, [5, 6, 7, 5, 6, 9])
+  t.deepEqual([drafts.drafted, drafts.accepted], [3, 1])
   t.deepEqual([s.computed, s.scheduled, s.pendingSamples], [5, 5, 0])
   t.is(scheduler.next()[0]?.position, 5)
 })
@@ -318,33 +372,23 @@ test('any order of arrivals, steps, aborts, pauses and restarts: every row finds
         fc.integer({ min: 1, max: 5 }),
         fc.constantFrom(1, 7, 64),
         (commands, pages, slots, chunk) => {
-          const { blocks, scheduler } = setup(pages, chunk, slots)
+          const { allocator, scheduler } = setup(pages, chunk, slots)
           const all: Sequence[] = []
           const published: { readonly rows: StepRow[]; readonly copies: PageCopy[] }[] = []
           const publish = () => ({ rows: scheduler.next(), copies: scheduler.takeCopies() })
-          // What each cached row holds: the tokens up to its position, as the ranks would have written it.
-          const cache = Array.from({ length: pages }, () => new Array<string>(PAGE_TOKENS).fill('nothing'))
-          const execute = (row: StepRow) => {
-            const { sequence, position, token } = row
-            const known = sequence.tokens[position]
-            const wrongDraft = sequence.drafts !== undefined && token !== LAST_SAMPLED && token !== known
-            if (!wrongDraft && token !== LAST_SAMPLED && token !== known)
-              throw new Error(`a row has the token ${token} for position ${position}, which is ${known}`)
-            const page = (p: number) => cache[sequence.pages[Math.floor(p / PAGE_TOKENS)] as number] as string[]
-            ;(page(position)[position % PAGE_TOKENS] as string) = wrongDraft ? 'a wrong draft' : sequence.tokens.slice(0, position + 1).join()
-            if (wrongDraft) return
-            for (let p = 0; p <= position; p++) {
-              if (page(p)[p % PAGE_TOKENS] !== sequence.tokens.slice(0, p + 1).join())
-                throw new Error(`position ${position} would read another past at ${p}`)
-            }
-          }
+          const ranks = new FakeRanks(pages)
           const run = ({ rows, copies }: { readonly rows: StepRow[]; readonly copies: PageCopy[] }) => {
-            for (const { from, to, rows: n } of copies) (cache[to] as string[]).splice(0, n, ...(cache[from] as string[]).slice(0, n))
-            complete(scheduler, rows, execute)
+            scheduler.commit(rows, ranks.run(rows, copies))
+            for (const s of new Set(rows.map((row) => row.sequence))) {
+              if (s.computed === 0) continue
+              for (let p = s.computed - 1, past = ranks.at(s, p); p >= 0; p--, past = past?.parent) {
+                if (past?.token !== s.tokens[p]) throw new Error(`position ${p} counts as computed and holds ${past?.token}, not ${s.tokens[p]}`)
+              }
+            }
           }
           const check = () => {
             const held = new Set(all.flatMap((s) => s.pages))
-            if (held.size + blocks.freePages !== pages) throw new Error(`${held.size} pages held, ${blocks.freePages} free, ${pages} in all`)
+            if (held.size + allocator.freePages !== pages) throw new Error(`${held.size} pages held, ${allocator.freePages} free, ${pages} in all`)
             const running = all.filter((s) => s.slot >= 0)
             if (new Set(running.map((s) => s.slot)).size !== running.length || running.length > slots) throw new Error('two sequences in one slot')
           }
@@ -391,7 +435,7 @@ test('any order of arrivals, steps, aborts, pauses and restarts: every row finds
             const most = Math.min(s.maxTokens, pages * PAGE_TOKENS - s.promptLength)
             if (!aborted.has(s) && s.generated !== most) throw new Error(`${s.generated} tokens of ${most}`)
           }
-          if (blocks.freePages !== pages) throw new Error('pages leaked')
+          if (allocator.freePages !== pages) throw new Error('pages leaked')
         },
       ),
       { numRuns: Number(process.env.SCHEDULER_RUNS ?? (inFull ? 300 : 60)), ...(process.env.SCHEDULER_RUNS ? {} : { seed: 20261124 }) },

@@ -57,7 +57,7 @@ test('speculating requests among others, with a cache too small for all, and a r
   const params = (i: number): GenerateParams => ({ maxTokens: 90, ignoreEos: true, seed: i, temperature: i % 3 === 0 ? 0 : 0.8 })
   const alone = []
   for (const [i, prompt] of prompts.entries()) alone.push((await engine.generate(prompt, params(i))).tokens)
-  injectFault(engine, { rank: 1, kind: 'throw', site: 'gather of logits' })
+  injectFault(engine, { rank: 1, kind: 'throw', stage: 'gather of logits' })
   const together = await Promise.all(
     prompts.map((prompt, i) => engine.generate(prompt, { ...params(i), ...(i % 4 < 3 && { speculate: { ngram: 1, maxTokens: 8 } }) })),
   )

@@ -53,7 +53,7 @@ test('perplexity: the same bits for an array, other ranks and a rank that dies m
   const first = await engine.perplexity(GENESIS, options)
   const tokens = Array.from(new Uint16Array(Uint8Array.from(readFileSync(GENESIS)).buffer))
   t.deepEqual(await engine.perplexity(tokens, options), first)
-  injectFault(engine, { rank: 1, kind: 'throw', site: 'all-reduce of the MLP' })
+  injectFault(engine, { rank: 1, kind: 'throw', stage: 'all-reduce of the MLP' })
   t.deepEqual(await engine.perplexity(GENESIS, options), first)
   t.is(engine.stats().restarts, 1)
   await engine.close()

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Packr } from 'msgpackr/pack'
 import { openModel, planRun } from '../../src/engine/model.js'
-import { BlockManager } from '../../src/engine/scheduling/block-manager.js'
+import { PageAllocator } from '../../src/engine/scheduling/page-allocator.js'
 import { MemoryRows } from '../../src/engine/snapshot/cached-rows.js'
 import { loadSnapshot, type SnapshotCache, saveSnapshot } from '../../src/engine/snapshot/snapshot.js'
 import { allocateMemories } from '../../src/engine/start-engine.js'
@@ -23,7 +23,7 @@ const options = resolveOptions({ backend: 'wasm', ranks: 1, cacheTokens: PAGES *
 const plan = planRun(model, options, 1, 2 ** 30)
 const layout = layoutModel(model.lowered.shape, plan)
 const cache: SnapshotCache = {
-  blocks: new BlockManager(PAGES),
+  allocator: new PageAllocator(PAGES),
   rows: new MemoryRows(model.lowered.shape.attention, plan, layout, allocateMemories(plan, layout)),
   identity: { model: 'm', variant: 'mlra_4', weights: 'f32', cache: 'f32', determinismKey: 'k', layers: model.lowered.shape.layers },
   vocab: 160,
@@ -33,12 +33,12 @@ const cache: SnapshotCache = {
 /** A snapshot of a page and a part of one. */
 export const realSnapshot: Uint8Array = await (async () => {
   const tokens = Array.from({ length: 70 }, (_, i) => i)
-  const pages = [cache.blocks.take() as number, cache.blocks.take() as number]
-  const chain = cache.blocks.learn(pages[0] as number, 0, tokens.slice(0, 64))
-  cache.blocks.learnPartial(pages[1] as number, chain, tokens.slice(64))
+  const pages = [cache.allocator.allocate() as number, cache.allocator.allocate() as number]
+  const chain = cache.allocator.cacheFullPage(pages[0] as number, 0, tokens.slice(0, 64))
+  cache.allocator.cachePartialPage(pages[1] as number, chain, tokens.slice(64))
   await saveSnapshot(cache, tokens, path)
-  cache.blocks.release(pages)
-  cache.blocks.forgetAll()
+  cache.allocator.release(pages)
+  cache.allocator.evictAll()
   return readFileSync(path)
 })()
 
@@ -60,6 +60,6 @@ export function withChecksum(body: Uint8Array): Uint8Array {
 export async function readSnapshot(bytes: Uint8Array): Promise<void> {
   writeFileSync(path, bytes)
   const [loaded] = await Promise.allSettled([loadSnapshot(cache, path)])
-  if (cache.blocks.freePages !== PAGES) throw new Error(`${PAGES - cache.blocks.freePages} pages were lost`)
+  if (cache.allocator.freePages !== PAGES) throw new Error(`${PAGES - cache.allocator.freePages} pages were lost`)
   if (loaded?.status === 'rejected') throw loaded.reason
 }

@@ -54,7 +54,7 @@ gpuTest('a rank that throws, exits, hangs or loses its device: the request goes 
   const engine = await Engine.load(MODEL, { ...SOFTWARE, ranks: 2, maxRunning: 4, stepDeadlineMs: 10_000 })
   const expected = await engine.generate(PROMPT, { maxTokens: 12, ignoreEos: true })
   for (const kind of ['throw', 'exit', 'device-lost', 'hang'] as const) {
-    injectFault(engine, { rank: 1, kind, site: 'all-reduce of the MLP' })
+    injectFault(engine, { rank: 1, kind, stage: 'all-reduce of the MLP' })
     const { tokens } = await engine.generate(PROMPT, { maxTokens: 12, ignoreEos: true })
     t.deepEqual([...tokens], [...expected.tokens], kind)
   }
@@ -67,7 +67,7 @@ gpuTest('a command that the device refuses fails the step, not the request', asy
   const expected = await engine.generate(PROMPT, { maxTokens: 6, ignoreEos: true })
   const reasons: string[] = []
   engine.on('restart', ({ reason }) => reasons.push(reason.message))
-  injectFault(engine, { rank: 1, kind: 'invalid-command', site: 'all-reduce of the MLP' })
+  injectFault(engine, { rank: 1, kind: 'invalid-command', stage: 'all-reduce of the MLP' })
   const { tokens } = await engine.generate(PROMPT, { maxTokens: 6, ignoreEos: true })
   t.deepEqual([...tokens], [...expected.tokens])
   t.regex(reasons.join(), /rank 1 failed: the GPU refused a command/)

@@ -1,5 +1,4 @@
 import test from 'ava'
-import type { SharedMemory } from '../../kernels/backend.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import { planTensorAttention } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { type ModelPlan, openModel, planRun } from '../../src/engine/model.js'
@@ -24,9 +23,6 @@ const ADAPTER: AdapterFacts = {
   largestBuffer: 2 ** 31,
 }
 
-const nothing = {} as SharedMemory
-const memories = { shards: [nothing, nothing, nothing, nothing], rank: nothing }
-
 /** The goldens, which are narrow, and models of the paper's size. */
 const MODELS: Record<string, () => Promise<ModelPlan>> = {
   ...Object.fromEntries(goldenCases().map(({ name, dir }) => [name, () => openModel(dir, undefined)])),
@@ -50,7 +46,7 @@ for (const [name, open] of Object.entries(MODELS)) {
         const run = planRun(model, resolveOptions({ backend: 'gpu', ranks, cache, maxContext: 300_000, cacheTokens: 300_032 }), 4, 2 ** 33)
         const layout = layoutModel(model.lowered.shape, run)
         return Array.from({ length: ranks }, (_, rank) => {
-          const plan = new GpuPlan(model.lowered.shape, run, layout, rank, memories, ADAPTER)
+          const plan = new GpuPlan(model.lowered.shape, run, layout, rank, ADAPTER)
           const parts = [1, 64, 65, 5000, 131_072, 300_000].map((length) => JSON.stringify(plan.partsOf(length)))
           return [plan.tensor?.tiling.tokens, plan.tensor?.tiling.split, ...parts].join()
         })

@@ -108,7 +108,7 @@ test('the same seed gives the same tokens and logprobs, whatever the ranks, the 
     runs.push(own(await engine.generate(PROMPT, { ...ALL, seed: 9 })))
     await Promise.all(others)
     runs.push(own(await engine.generate(PROMPT, { ...ALL, seed: 9, speculate: { ngram: 1, maxTokens: 4 } })))
-    injectFault(engine, { rank: ranks - 1, kind: 'exit', site: 'sampling' })
+    injectFault(engine, { rank: ranks - 1, kind: 'exit', stage: 'sampling' })
     runs.push(own(await engine.generate(PROMPT, { ...ALL, seed: 9 })))
     await engine.close()
   }

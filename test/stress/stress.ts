@@ -137,10 +137,10 @@ class RoundRun {
     {
       rank,
       fault,
-      site,
-    }: { rank: number; fault: Parameters<typeof injectFault>[1]['kind']; site: Parameters<typeof injectFault>[1]['site'] & string },
+      stage,
+    }: { rank: number; fault: Parameters<typeof injectFault>[1]['kind']; stage: Parameters<typeof injectFault>[1]['stage'] & string },
   ): void {
-    injectFault(engine, { rank, kind: fault, site })
+    injectFault(engine, { rank, kind: fault, stage })
     this.#summary.faults++
   }
 

@@ -1,6 +1,6 @@
 // Random traffic of one round: what requests come when, and what goes wrong meanwhile. A function of the seed alone.
 import type { EngineOptions, GenerateParams } from '../../src/index.js'
-import type { FaultKind, Site } from '../../src/testing.js'
+import type { FaultKind, Stage } from '../../src/testing.js'
 
 export type Random = () => number
 
@@ -34,7 +34,7 @@ export interface PlannedRequest {
 /** What happens next: some requests at once, a fault, a snapshot, or a call that is wrong. Then a pause. */
 export type Step = { readonly pauseMs: number } & (
   | { readonly kind: 'requests'; readonly requests: readonly PlannedRequest[] }
-  | { readonly kind: 'fault'; readonly rank: number; readonly fault: FaultKind; readonly site: Site }
+  | { readonly kind: 'fault'; readonly rank: number; readonly fault: FaultKind; readonly stage: Stage }
   | { readonly kind: 'snapshot'; readonly prompt: readonly number[]; readonly corrupt: number | undefined }
   | { readonly kind: 'malformed'; readonly prompt: unknown; readonly params: unknown }
 )
@@ -44,7 +44,7 @@ const VOCAB = 160
 const CONTEXT = 128
 const FAULTS: readonly FaultKind[] = ['throw', 'exit', 'exit', 'throw', 'slow', 'hang', 'out-of-memory']
 const GPU_FAULTS: readonly FaultKind[] = ['throw', 'exit', 'device-lost', 'slow', 'invalid-command']
-const SITES: readonly Site[] = [
+const STAGES: readonly Stage[] = [
   'start of step',
   'embedding',
   'all-reduce of the attention projection',
@@ -116,7 +116,7 @@ export function planRound(seed: number, round: number, gpu: EngineOptions | unde
     if (kind < 0.7)
       return { kind: 'requests', requests: Array.from({ length: onGpu ? int(1, 2) : chance(0.1) ? 40 : int(1, 8) }, request), pauseMs: pauseMs() }
     if (kind < 0.86)
-      return { kind: 'fault', rank: int(0, ranks - 1), fault: pick(onGpu ? GPU_FAULTS : FAULTS), site: pick(SITES), pauseMs: pauseMs() }
+      return { kind: 'fault', rank: int(0, ranks - 1), fault: pick(onGpu ? GPU_FAULTS : FAULTS), stage: pick(STAGES), pauseMs: pauseMs() }
     if (kind < 0.92)
       return { kind: 'snapshot', prompt: prompt().slice(0, onGpu ? 12 : CONTEXT), corrupt: chance(0.5) ? random() : undefined, pauseMs: pauseMs() }
     return { kind: 'malformed', ...pick(MALFORMED), pauseMs: pauseMs() }

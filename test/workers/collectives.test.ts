@@ -1,9 +1,9 @@
 // Real threads through real barriers. The worker writes its rank to a slot, passes a barrier, and reads all slots.
 import { Worker } from 'node:worker_threads'
 import test from 'ava'
-import { CONTROL_BYTES } from '../../workers/mailbox/mailbox-layout.js'
+import { CONTROL_BYTES } from '../../workers/mailbox/control.js'
 
-const COLLECTIVES = new URL('../../workers/collectives.js', import.meta.url).href
+const COLLECTIVES = new URL('../../workers/collectives/collectives.js', import.meta.url).href
 
 function threads(count: number, spins: number, body: string, deadlineMs = 10_000): Promise<unknown[]> {
   const control = new SharedArrayBuffer(CONTROL_BYTES)
@@ -13,7 +13,7 @@ function threads(count: number, spins: number, body: string, deadlineMs = 10_000
     import { Collectives } from ${JSON.stringify(COLLECTIVES)}
     const { control, slots, rank, count, spins, deadlineMs } = workerData
     const values = new Int32Array(slots)
-    const c = new Collectives(new Int32Array(control), rank, count, spins, deadlineMs)
+    const c = new Collectives({ control: new Int32Array(control), rank, ranks: count }, { spins, deadlineMs })
     const result = (() => { ${body} })()
     parentPort.postMessage(result)`
   const url = new URL(`data:text/javascript,${encodeURIComponent(source)}`)
@@ -57,7 +57,7 @@ test('a missing thread is named by the waiting ones, with where it was', async (
   const messages = (await threads(
     3,
     0,
-    `if (rank === 1) { c.at('sampling'); return 'away' }
+    `if (rank === 1) { c.enter('sampling'); return 'away' }
      try { c.barrier('gather of logits') } catch (e) { return e.name + ': ' + e.message }`,
     2000,
   )) as string[]

@@ -1,6 +1,7 @@
 // The attention of one layer as a rank runs it: projections, cache, attention, and the output's partial sums. Which of
 // these a model has follows from its shape; between two collectives a rank computes from its own shards only.
 import type { KernelBackend } from '../../kernels/backend.js'
+import { paddedRows } from '../../kernels/packing.js'
 import { copyRows, type Rows } from '../../kernels/rows.js'
 import type { Collectives } from '../collectives/collectives.js'
 import { type Exchange, type PartialSum, perShard } from '../collectives/exchange.js'
@@ -17,7 +18,7 @@ import {
 } from '../layout/attention-plan.js'
 import { cut, part } from '../layout/cuts.js'
 import type { RankLayout } from '../layout/rank-layout.js'
-import type { StepView } from '../mailbox/step-view.js'
+import type { StepReader } from '../mailbox/step-buffer.js'
 import type { PhaseClock } from '../profile/phase-clock.js'
 import { type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
 import { PagedAttention, type UnitWork } from './paged-attention.js'
@@ -34,7 +35,7 @@ export interface RankContext {
   readonly exchange: Exchange
   readonly collectives: Collectives
   readonly clock: PhaseClock
-  readonly step: StepView
+  readonly step: StepReader
   /** [T, embed]: the block's input after its norm. */
   readonly normed: Rows
   /** [T, ropeDim]: cos half, sin half */
@@ -102,7 +103,7 @@ export class AttentionBlock {
     this.#ownQueries = this.#queries.columns(first, this.#queries.width - first)
     this.#ropeQueries = this.#queries.columns(first + a.nopeDim, this.#queries.width - first - a.nopeDim)
     const sharedRows = layout.layers[0]?.shared.rows ?? 0
-    this.#shared = kernels.rows(layout.shared, sharedRows, Math.ceil(sharedRows / 32) * 32)
+    this.#shared = kernels.rows(layout.shared, sharedRows, paddedRows(sharedRows))
     this.#streams = layout.streams.map(({ shard, row, rows }) =>
       shard === undefined ? this.#shared.columns(row, a.stream.width) : kernels.rows(rows, a.stream.width),
     )
@@ -119,7 +120,7 @@ export class AttentionBlock {
     this.#paged.copyPages(this.#c.step)
   }
 
-  /** Adds nothing to the residual: leaves each shard's partial of the projected output in the exchange memory. */
+  /** Leaves each shard's partial of the projected output in the exchange memory; the residual stays as it is. */
   run(layer: number, tokens: number): void {
     const { shape, kernels, collectives, layout, step, clock } = this.#c
     const a = shape.attention

@@ -1,25 +1,28 @@
 // One rank's part of a step, top to bottom: embedding, layers, logits, sampling. Between two collectives it computes from
 // its own shards only; a rank that carries several shards keeps their partials apart (docs/determinism.md, rule 3).
-import type { BackendName, KernelBackend, SharedMemory } from '../../kernels/backend.js'
-import { openBackend } from '../../kernels/open-backend.js'
+import type { KernelBackend, SharedMemory } from '../../kernels/backend.js'
+import { instructionLevel, openBackend } from '../../kernels/open-backend.js'
 import type { PackedMatrix } from '../../kernels/packing.js'
 import { copyRows, type Rows } from '../../kernels/rows.js'
+import type { SimdLevel } from '../../kernels/wasm/simd-level.js'
 import type { Collectives } from '../collectives/collectives.js'
-import { type Exchange, openExchange } from '../collectives/exchange.js'
-import { layoutModel, type ModelLayout } from '../layout/model-layout.js'
+import type { Exchange } from '../collectives/exchange.js'
+import type { ModelLayout } from '../layout/model-layout.js'
 import type { RankLayout } from '../layout/rank-layout.js'
-import { COUNTERS, layoutMailbox, ROW } from '../mailbox/mailbox-layout.js'
-import { StepView } from '../mailbox/step-view.js'
+import { COUNTERS, ROW } from '../mailbox/mailbox-layout.js'
+import type { RankCounterSlots, StepReader } from '../mailbox/step-buffer.js'
 import { PhaseClock } from '../profile/phase-clock.js'
 import { type EventName, eventId, type ProfileRecorder } from '../profile/profile-recorder.js'
 import { profiledBackend } from '../profile/profiled-backend.js'
-import { type ModelShape, type RankInit, SHARDS } from '../protocol.js'
-import { StepResults } from '../sampling/step-results.js'
-import { TokenInputs } from '../token-inputs.js'
+import { type ModelShape, type RankInit, type RankReport, SHARDS } from '../protocol.js'
+import { openRank } from '../rank-parts.js'
+import type { RankRunner } from '../rank-runner.js'
+import type { StepResults } from '../sampling/step-results.js'
+import type { TokenInputs } from '../token-inputs.js'
 import { AttentionBlock } from './attention-block.js'
-import { ShardWork } from './shard-work.js'
+import type { ShardWork } from './shard-work.js'
 
-export class ModelRunner {
+export class ModelRunner implements RankRunner {
   readonly #shape: ModelShape
   readonly #kernels: KernelBackend
   readonly #layout: RankLayout
@@ -28,10 +31,11 @@ export class ModelRunner {
   readonly #exchange: Exchange
   readonly #attention: AttentionBlock
   readonly #collectives: Collectives
-  readonly #step: StepView
+  readonly #step: StepReader
   readonly #recorder: ProfileRecorder | undefined
+  readonly #simd: SimdLevel
   readonly #results: StepResults
-  readonly #counters: Float64Array
+  readonly #counters: RankCounterSlots
   readonly #clock: PhaseClock
   readonly #inputs: TokenInputs
 
@@ -44,54 +48,38 @@ export class ModelRunner {
   readonly #ropeTable: Rows
 
   constructor(rank: number, init: RankInit, collectives: Collectives, recorder?: ProfileRecorder) {
+    const parts = openRank(rank, init, collectives, recorder, (memory, model) => openProfiled(init, memory, model, recorder))
+    const { layout, kernels } = parts
     const { shape, plan } = init
-    const layout = layoutModel(shape, plan)
-    const mine = layout.ranks[rank]
-    if (!mine) throw new RangeError(`no rank ${rank} in a plan for ${plan.ranks}`)
-    const open = (memory: SharedMemory) => openNoted(init, memory, layout, recorder)
-    const kernels = open(init.rankMemory)
     this.#recorder = recorder
+    this.#simd = plan.simd
     this.#shape = shape
     this.#kernels = kernels
-    this.#layout = mine
-    this.#own = mine.shards
+    this.#layout = layout
+    this.#own = layout.shards
     this.#collectives = collectives
-    this.#shards = layout.shards.map((shard, s) => {
-      const memory = init.shards[s]
-      if (!memory) throw new RangeError(`no memory for shard ${s}`)
-      return new ShardWork(open(memory), shard, shape, s, rank)
-    })
-    this.#exchange = openExchange(shape, layout.exchange, init.exchange ? open(init.exchange) : kernels, rank, mine.shards)
+    this.#shards = parts.shards
+    this.#exchange = parts.exchange
+    this.#step = parts.step
+    this.#results = parts.results
+    this.#counters = parts.counters
+    this.#inputs = parts.inputs
     const perRow = (rows: Rows) => Array.from({ length: plan.stepRows }, (_, t) => rows.from(t))
-    this.#residual = kernels.rows(mine.residual, shape.embed)
+    this.#residual = kernels.rows(layout.residual, shape.embed)
     this.#residualAt = perRow(this.#residual)
-    this.#normed = kernels.rows(mine.normed, shape.embed)
+    this.#normed = kernels.rows(layout.normed, shape.embed)
     this.#normedAt = perRow(this.#normed)
-    this.#delta = kernels.rows(mine.delta, shape.embed)
-    this.#ropeTable = kernels.rows(mine.ropeTable, shape.attention.ropeDim)
-    this.#step = new StepView(init.mailbox, plan.stepRows, plan.slots, plan.pagesPerSlot)
+    this.#delta = kernels.rows(layout.delta, shape.embed)
+    this.#ropeTable = kernels.rows(layout.ropeTable, shape.attention.ropeDim)
     this.#clock = new PhaseClock(() => collectives.waitedMs)
-    this.#attention = new AttentionBlock({
-      shape,
-      plan,
-      layout: mine,
-      kernels,
-      shards: this.#shards,
-      exchange: this.#exchange,
-      collectives,
-      clock: this.#clock,
-      step: this.#step,
-      normed: this.#normed,
-      ropeTable: this.#ropeTable,
-    })
-    this.#results = new StepResults(rank, plan.ranks, shape.vocab, plan.slots, this.#step, this.#exchange)
-    const mailbox = layoutMailbox(plan.stepRows, plan.slots, plan.pagesPerSlot)
-    this.#counters = new Float64Array(init.mailbox, mailbox.counters + rank * COUNTERS.values * 8, COUNTERS.values)
-    this.#inputs = new TokenInputs(shape, this.#shards)
+    const { shards, exchange, step } = parts
+    const rows = { normed: this.#normed, ropeTable: this.#ropeTable }
+    this.#attention = new AttentionBlock({ shape, plan, layout, kernels, shards, exchange, collectives, step, clock: this.#clock, ...rows })
   }
 
-  get backend(): BackendName {
-    return this.#kernels.backend
+  get report(): RankReport {
+    const { backend } = this.#kernels
+    return { backend, instructions: instructionLevel(backend, this.#simd), adapter: undefined, dispatches: [] }
   }
 
   /** Runs the published step of this epoch. Mutates the cache, the exchange slots and the mailbox's results. */
@@ -100,8 +88,8 @@ export class ModelRunner {
     step.open(epoch)
     const tokens = step.rows
     const start = performance.now()
-    const noted = this.#recorder?.now()
-    this.#collectives.at('start of step')
+    const recordedAt = this.#recorder?.now()
+    this.#collectives.enter('start of step')
     this.#attention.copyPages()
     this.#embed(tokens)
     for (let layer = 0; layer < this.#shape.layers; layer++) {
@@ -111,13 +99,13 @@ export class ModelRunner {
     this.#clock.enter('logits and sampling')
     this.#logits(tokens)
     this.#clock.enter(undefined)
-    if (noted !== undefined) this.#recorder?.add(STEP, noted)
+    if (recordedAt !== undefined) this.#recorder?.add(STEP, recordedAt)
     this.#count(performance.now() - start)
     return undefined
   }
 
   #embed(tokens: number): void {
-    this.#collectives.at('embedding')
+    this.#collectives.enter('embedding')
     for (let t = 0; t < tokens; t++) {
       copyRows(this.#residualAt[t] as Rows, this.#inputs.embedding(this.#results.token(t)), 1)
       this.#inputs.rope(this.#step.int(t, ROW.position), this.#ropeTable.row(t))
@@ -180,7 +168,7 @@ export class ModelRunner {
       copyRows(columns[s] as Rows, shard.logits, selected)
     }
     this.#collectives.barrier('gather of logits')
-    this.#collectives.at('sampling')
+    this.#collectives.enter('sampling')
     this.#results.take(tokens)
   }
 
@@ -192,13 +180,10 @@ export class ModelRunner {
       if (this.#own.includes(s)) sharded += read
       else replicated += read
     }
-    this.#counters[COUNTERS.shardedWeightBytes] = sharded
-    this.#counters[COUNTERS.replicatedWeightBytes] = replicated
-    this.#counters[COUNTERS.cacheBytes] = this.#kernels.cacheBytesRead
-    this.#counters[COUNTERS.steps] = (this.#counters[COUNTERS.steps] as number) + 1
-    this.#counters[COUNTERS.stepMs] = (this.#counters[COUNTERS.stepMs] as number) + ms
-    this.#counters.set(this.#collectives.waitMs, COUNTERS.waitMs)
-    this.#counters.set(this.#clock.ms, COUNTERS.computeMs)
+    this.#counters.set(COUNTERS.shardedWeightBytes, sharded)
+    this.#counters.set(COUNTERS.replicatedWeightBytes, replicated)
+    this.#counters.set(COUNTERS.cacheBytes, this.#kernels.cacheBytesRead)
+    this.#counters.endStep(ms, this.#collectives.waitMs, this.#clock.ms)
   }
 
   #shard(s: number): ShardWork {
@@ -209,7 +194,7 @@ export class ModelRunner {
 const STEP = eventId('step')
 
 /** Opens the kernels over a memory; with a recorder, every call is timed. */
-function openNoted(init: RankInit, memory: SharedMemory, layout: ModelLayout, recorder: ProfileRecorder | undefined): KernelBackend {
+function openProfiled(init: RankInit, memory: SharedMemory, layout: ModelLayout, recorder: ProfileRecorder | undefined): KernelBackend {
   const kernels = openBackend(init.module, memory)
   if (!recorder) return kernels
   const matrices = new Map<PackedMatrix, EventName>()

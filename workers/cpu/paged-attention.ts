@@ -5,7 +5,7 @@ import type { Rows } from '../../kernels/rows.js'
 import { type CacheRows, cacheWidth, contextWidth } from '../layout/attention-plan.js'
 import type { RankLayout } from '../layout/rank-layout.js'
 import { COPY, ROW } from '../mailbox/mailbox-layout.js'
-import type { StepView } from '../mailbox/step-view.js'
+import type { StepReader } from '../mailbox/step-buffer.js'
 import { type AttentionShape, PAGE_TOKENS } from '../protocol.js'
 import { CacheStream } from './kv-cache.js'
 
@@ -100,7 +100,7 @@ export class PagedAttention {
   }
 
   /** Makes the step's copies of cached rows, in all layers, before any row is written. */
-  copyPages(step: StepView): void {
+  copyPages(step: StepReader): void {
     for (let i = 0; i < step.copies; i++) {
       const from = step.copy(i, COPY.from)
       const to = step.copy(i, COPY.to)
@@ -115,7 +115,7 @@ export class PagedAttention {
   }
 
   /** Writes the step's inputs to the cache of a layer, before any row attends. */
-  writeCache(layer: number, step: StepView, tokens: number): void {
+  writeCache(layer: number, step: StepReader, tokens: number): void {
     const cache = this.#layer(layer)
     const { streams, ropeKey, coefficients } = this.#inputs
     for (let t = 0; t < tokens; t++) {
@@ -128,7 +128,7 @@ export class PagedAttention {
   }
 
   /** Every row attends to the positions up to its own; results in each unit's context. */
-  attend(layer: number, step: StepView, tokens: number): void {
+  attend(layer: number, step: StepReader, tokens: number): void {
     const cache = this.#layer(layer)
     const kernels = this.#kernels
     const ropeDim = this.#a.sharedRopeDim

@@ -1,6 +1,5 @@
-// Attention of a rank on its device, as numbers: groups of heads for each kernel, how contexts are cut into parts, and where every
-// head's result lies. A function of the model's shape, the plan and the rank.
-
+// Attention of a rank on its device, as numbers: groups of heads for each kernel, how contexts are cut into parts, and where each
+// head's result lies. A pure function of the model's shape, the plan and the rank.
 import { gpuCacheFormat } from '../../kernels/cache-formats.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import { type FlashShape, HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
@@ -10,16 +9,20 @@ import { type AttentionShape, type AttentionUnit, type RunPlan, SHARDS } from '.
 
 /** Workgroups of attention that keep a large device busy. */
 const WORKGROUPS = 264
-/** Of a row: gpu.js combines them one after another. */
-const MOST_PARTS = 64
+/** Parts of a row: gpu.js combines them one after another. */
+const MAX_PARTS = 64
 /** Bytes of the parts of one group of rows. */
 const PART_BYTES = 128 << 20
 
-/** Elements: of a stream's region and row, and first ones of the others. */
+/** Regions of a layer's cache, in elements. */
 export interface CacheRegions {
+  /** Elements of the region of one stream; streams begin at 0. */
   readonly stream: number
+  /** Elements of a row of a stream. */
   readonly streamRow: number
+  /** First element of the rope keys. */
   readonly rope: number
+  /** First element of the coefficients. */
   readonly coefficients: number
   readonly all: number
 }
@@ -28,7 +31,7 @@ export interface AttentionPlan {
   /** Units of the rank, and the first head of each in the output. */
   readonly placed: readonly (AttentionUnit & { readonly out: number })[]
   readonly flash: FlashShape
-  /** Attention on tensor cores; undefined: the device has none that fit, or the cache is not f16, or keys are sums of vectors. */
+  /** Attention on tensor cores. Undefined: the device has none that fit, the cache is not f16, or keys are sums of vectors. */
   readonly tensor: { readonly shape: TensorShape; readonly tiling: TensorTiling } | undefined
   /** Scalars from one head's weighted sum to the next. */
   readonly contextWidth: number
@@ -47,11 +50,10 @@ export function planAttention(
   heads: { readonly start: number; readonly count: number; readonly lanes: number },
 ): AttentionPlan {
   const streams = streamsOf(a, own)
-  // Query heads by unit: first column of absorbed queries, first head of the output.
   const units = rankUnits(a, own)
   const queryStride = a.absorbed ? cacheWidth(a.stream.keyWidth) : cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
   const paddedWidth = cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
-  const mostHeads = Math.max(1, ...units.map((unit) => unit.headEnd - unit.headStart))
+  const maxHeads = Math.max(1, ...units.map((unit) => unit.headEnd - unit.headStart))
   const widths = {
     keyWidth: a.stream.keyWidth,
     keyOffset: 0,
@@ -62,7 +64,7 @@ export function planAttention(
   }
   const onTensorCores =
     adapter.tensorCores && gpuCacheFormat(run.cache).tensorCores && !a.factors
-      ? planTensorAttention({ ...widths, valueWidth: a.stream.valueWidth }, mostHeads, adapter.workgroupStorage)
+      ? planTensorAttention({ ...widths, valueWidth: a.stream.valueWidth }, maxHeads, adapter.workgroupStorage)
       : undefined
   const groupHeads = onTensorCores?.groupHeads ?? 1
   let unitHeads = 0
@@ -88,9 +90,9 @@ export function planAttention(
   )
   // As many parts as keep the device of a rank with one shard busy: the same at every rank count, for a row's bits depend on it.
   const groupsOf = (s: number, size: number) => unitsOf(a, s).reduce((sum, u) => sum + Math.ceil((u.headEnd - u.headStart) / size), 0)
-  const partsFor = (size: number, most: number) => {
+  const partsFor = (size: number, max: number) => {
     const shardGroups = Math.max(1, ...Array.from({ length: SHARDS }, (_, s) => groupsOf(s, size)))
-    return Math.max(1, Math.min(most, Math.ceil(WORKGROUPS / shardGroups), run.pagesPerSlot))
+    return Math.max(1, Math.min(max, Math.ceil(WORKGROUPS / shardGroups), run.pagesPerSlot))
   }
   const flash: FlashShape = {
     format: gpuCacheFormat(run.cache),
@@ -105,7 +107,7 @@ export function planAttention(
     factors: a.factors && { rank: a.factors.rank, valueStride: a.stream.valueWidth, region: regions.coefficients, lanes: heads.lanes },
     scale: a.scale,
     outHeads: Math.max(1, unitHeads),
-    parts: partsFor(HEAD_GROUP, MOST_PARTS),
+    parts: partsFor(HEAD_GROUP, MAX_PARTS),
   }
   const tensorShape: TensorShape = {
     ...flash,

@@ -1,4 +1,4 @@
-// The activations of a rank on its device: made once, for the most rows of a step. Shapes are [width, rows] or [width, rows, planes].
+// The activations of a rank on its device: made once, for the largest step. Shapes are [width, rows] or [width, rows, planes].
 import type { ProgramParts, Shaped } from '../../kernels/gpu/program.js'
 import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
@@ -9,14 +9,16 @@ import { SHARDS } from '../protocol.js'
 import type { GpuPlan } from './plan.js'
 
 export class GpuBuffers {
-  /** Of each row: first entry of its block table, length, pages a part, parts. */
+  /** [4, rows]: first entry of the row's block table, its length, pages of a part, parts. */
   readonly rows: GPUBuffer
   /** Block tables: [slots][pagesPerSlot]. */
   readonly pages: GPUBuffer
   /** [rows]: parts of each row, for gpu.js. */
   readonly parts: Shaped
   readonly residual: Shaped
-  readonly middle: Shaped
+  /** The residual after attention was added. */
+  readonly postAttention: Shaped
+  /** The projections of the normed input: see InputColumns. */
   readonly inputs: Shaped
   readonly latent: Shaped
   readonly rawQueries: Shaped
@@ -26,8 +28,9 @@ export class GpuBuffers {
   readonly ropeKey: Shaped
   readonly coefficients: Shaped
   readonly coefficientPlaces: Shaped
-  /** For tensor cores: [rows][slots][packedQueryWidth] f16, and where each slot's query is. */
+  /** For tensor cores: [rows][slots][packedQueryWidth] f16. */
   readonly packedQueries: GPUBuffer
+  /** Where each slot's query is. */
   readonly slots: GPUBuffer
   readonly partSums: Shaped
   readonly partStates: Shaped
@@ -46,10 +49,8 @@ export class GpuBuffers {
   readonly rope: Shaped
   readonly selected: Shaped
   readonly logits: Shaped
-  /** By layer: regions as the plan has them. */
+  /** By layer; regions as in the plan. */
   readonly caches: readonly GPUBuffer[]
-  /** Parts of the longest row of the step at hand. */
-  mostParts = 1
 
   constructor(program: ProgramParts, plan: GpuPlan, tables: number) {
     const { a, shape, stepRows: T, own } = plan
@@ -63,7 +64,7 @@ export class GpuBuffers {
     this.pages = program.buffer(tables * 4)
     this.parts = tensor(T)
     this.residual = tensor(shape.embed, T)
-    this.middle = tensor(shape.embed, T)
+    this.postAttention = tensor(shape.embed, T)
     this.inputs = tensor(plan.columns.width, T)
     this.latent = tensor(Math.max(1, a.queryRank), T)
     this.rawQueries = tensor(a.heads * (a.nopeDim + a.ropeDim), T)

@@ -1,10 +1,10 @@
-// Copies of cached rows from page to page, which a step begins with where sequences share part of a page.
+// Copies of cached rows from page to page, before a step, for sequences that share part of a page.
 /// <reference types="@webgpu/types" />
 import type { Program } from '../../kernels/gpu/program.js'
 import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { cacheWidth } from '../layout/attention-plan.js'
 import { COPY } from '../mailbox/mailbox-layout.js'
-import type { StepView } from '../mailbox/step-view.js'
+import type { StepReader } from '../mailbox/step-buffer.js'
 import { PAGE_TOKENS } from '../protocol.js'
 import type { GpuBuffers } from './buffers.js'
 import type { GpuPlan } from './plan.js'
@@ -12,7 +12,7 @@ import type { GpuPlan } from './plan.js'
 export class CacheCopies {
   readonly #plan: GpuPlan
   readonly #b: GpuBuffers
-  /** On their way: a buffer can't be copied to itself. */
+  /** Rows on their way: a buffer cannot be copied to itself. */
   readonly #between: GPUBuffer
 
   constructor(program: Program, plan: GpuPlan, buffers: GpuBuffers) {
@@ -22,7 +22,7 @@ export class CacheCopies {
     this.#between = program.buffer(PAGE_TOKENS * 4 * Math.max(regions.streamRow, cacheWidth(a.sharedRopeDim), 2 * (a.factors?.rank ?? 0) * lanes))
   }
 
-  record(encoder: GPUCommandEncoder, step: StepView): void {
+  record(encoder: GPUCommandEncoder, step: StepReader): void {
     const { a, regions, streamCount, format, lanes } = this.#plan
     const scalar = cacheBytes(format)
     for (let i = 0; i < step.copies; i++) {

@@ -1,40 +1,40 @@
-// A program that records names only: which dispatches a rank would have, without a device.
+// A program without a device: records the labels of dispatches, to list what a rank would run.
 /// <reference types="@webgpu/types" />
-import type { Dispatch, ProgramParts, RowSet, Shaped } from '../../kernels/gpu/program.js'
+import type { Dispatch, ProgramParts, Shaped } from '../../kernels/gpu/program.js'
 
-/** No buffer is ever touched. */
-const NOTHING = { size: 0 } as GPUBuffer
+/** Stands for every buffer; none is read or written. */
+const NO_BUFFER = { size: 0 } as GPUBuffer
 
 export class DryProgram implements ProgramParts {
   buffer(): GPUBuffer {
-    return NOTHING
+    return NO_BUFFER
   }
 
   tensor(...dims: number[]): Shaped {
-    return { buffer: NOTHING, dims }
+    return { buffer: NO_BUFFER, dims }
   }
 
   upload(): GPUBuffer {
-    return NOTHING
+    return NO_BUFFER
   }
 
   uniform(): GPUBuffer {
-    return NOTHING
+    return NO_BUFFER
   }
 
   count(): GPUBuffer {
-    return NOTHING
+    return NO_BUFFER
   }
 
-  async gpuJs(name: string, _source: unknown, _constants: unknown, _args: unknown, _out: unknown, _output: unknown, rowSet: RowSet = 'step') {
-    return this.#dispatch(name, 'gpu.js', rowSet, (rows) => [1, 1, rows])
+  async gpuJs(label: string): Promise<Dispatch> {
+    return dispatch(label, 'gpu.js', (step) => [1, 1, step.rows])
   }
 
-  async wgsl(name: string, _code: string, _buffers: unknown, groups: Dispatch['groups'], rowSet: RowSet = 'step') {
-    return this.#dispatch(name, 'WGSL', rowSet, groups)
+  async wgsl(label: string, _code: string, _buffers: unknown, groups: Dispatch['groups']): Promise<Dispatch> {
+    return dispatch(label, 'WGSL', groups)
   }
+}
 
-  #dispatch(name: string, origin: Dispatch['origin'], rowSet: RowSet, groups: Dispatch['groups']): Dispatch {
-    return { name, origin, rowSet, groups, pipeline: {} as GPUComputePipeline, bindGroup: {} as GPUBindGroup }
-  }
+function dispatch(label: string, origin: Dispatch['origin'], groups: Dispatch['groups']): Dispatch {
+  return { label, origin, groups, pipeline: {} as GPUComputePipeline, bindGroup: {} as GPUBindGroup }
 }

@@ -1,9 +1,9 @@
-// How partials leave a rank's device and the other ranks' come to it, through the exchange memory.
+// Exchanges partials between ranks: own ones from the device to the exchange memory, the others' from there to the device.
 /// <reference types="@webgpu/types" />
 import type { Shaped } from '../../kernels/gpu/program.js'
 import type { Rows } from '../../kernels/rows.js'
 import type { Collectives } from '../collectives/collectives.js'
-import { SHARDS } from '../protocol.js'
+import { SHARDS, type Stage } from '../protocol.js'
 import type { GpuQueue } from './queue.js'
 
 export class GpuGather {
@@ -24,13 +24,7 @@ export class GpuGather {
   }
 
   /** Submits what was encoded; own planes to the exchange slots, a barrier, and the other shards' planes to the device. */
-  async run(
-    encoder: GPUCommandEncoder,
-    planes: Shaped,
-    slots: readonly Rows[],
-    tokens: number,
-    site: Parameters<Collectives['at']>[0],
-  ): Promise<void> {
+  async run(encoder: GPUCommandEncoder, planes: Shaped, slots: readonly Rows[], tokens: number, stage: Stage): Promise<void> {
     const [width = 0, rows = 0] = planes.dims
     const bytes = tokens * width * 4
     for (const [i, s] of this.#own.entries()) encoder.copyBufferToBuffer(planes.buffer, s * rows * width * 4, this.#queue.staging, i * bytes, bytes)
@@ -40,7 +34,7 @@ export class GpuGather {
         for (let t = 0; t < tokens; t++) slot.row(t).set(data.subarray((i * tokens + t) * width, (i * tokens + t) * width + slot.width))
       }
     })
-    await this.#collectives.barrierAsync(site)
+    await this.#collectives.barrierAsync(stage)
     for (let s = 0; s < SHARDS; s++) {
       if (this.#own.includes(s)) continue
       const slot = slots[s] as Rows

@@ -1,5 +1,5 @@
-// The kernel set in gpu.js: for devices that lack what the WGSL one needs, or on request. Weights and cache are float32; tokens are
-// written to the cache by copies, since a gpu.js kernel writes its whole output and nothing else.
+// The kernel set in gpu.js: for devices that cannot run the WGSL one, or on request. Weights and cache are float32. Tokens are written
+// to the cache by copies, since a gpu.js kernel always writes its whole output.
 /// <reference types="@webgpu/types" />
 import { normalize, normalizeGroups, sumSquares } from '../../kernels/gpu/elementwise.js'
 import {
@@ -12,13 +12,14 @@ import {
   sumValues,
   tileProducts,
 } from '../../kernels/gpu/portable-kernels.js'
-import type { Command, Dispatch, ProgramParts, RowCopies, RowSet, Shaped } from '../../kernels/gpu/program.js'
+import type { Command, Dispatch, ProgramParts, RowCopies, RowSet, Shaped, StepSize } from '../../kernels/gpu/program.js'
 import { TILE_ROWS } from '../../kernels/packing.js'
 import { cacheWidth } from '../layout/attention-plan.js'
 import { PAGE_TOKENS } from '../protocol.js'
 import type { GpuBuffers } from './buffers.js'
-import type { CacheWrite, KernelSet, Product, RmsNorm } from './kernel-set.js'
+import type { CacheWrite, KernelSet, Product, RmsNorm, StepTables } from './kernel-set.js'
 import type { GpuPlan } from './plan.js'
+import type { Tile } from './weights.js'
 
 /** Norms up to this width are one dispatch; longer ones sum squares in so many parts first. */
 const SHORT_NORM = 256
@@ -26,18 +27,11 @@ const CHUNKS = 32
 /** Bytes of the scores of one group of rows. */
 const SCORE_BYTES = 128 << 20
 
-/** What gpu-inputs.ts has of a step. */
-export interface StepPlaces {
-  readonly pageTable: Shaped
-  readonly rowTable: Shaped
-  cacheRow(t: number): number
-}
-
 export class GpuJsKernels implements KernelSet {
   readonly #program: ProgramParts
   readonly #plan: GpuPlan
   readonly #b: GpuBuffers
-  readonly #inputs: StepPlaces
+  readonly #tables: StepTables
   readonly #squares: Shaped
   /** By width: layers share them. */
   readonly #normed = new Map<number, Shaped>()
@@ -48,11 +42,11 @@ export class GpuJsKernels implements KernelSet {
   readonly #scores: Shaped
   readonly #states: Shaped
 
-  constructor(program: ProgramParts, plan: GpuPlan, buffers: GpuBuffers, inputs: StepPlaces, contextTokens: number) {
+  constructor(program: ProgramParts, plan: GpuPlan, buffers: GpuBuffers, tables: StepTables, contextTokens: number) {
     this.#program = program
     this.#plan = plan
     this.#b = buffers
-    this.#inputs = inputs
+    this.#tables = tables
     this.#squares = program.tensor(CHUNKS, plan.stepRows)
     this.#heads = { buffer: program.upload(headTable(plan)), dims: [4, plan.flash.outHeads] }
     this.#tokens = Math.ceil(contextTokens / PAGE_TOKENS) * PAGE_TOKENS
@@ -63,7 +57,7 @@ export class GpuJsKernels implements KernelSet {
     this.#states = program.tensor(2, plan.flash.outHeads, this.#rowGroup)
   }
 
-  async product({ name, weights, tiles, x, y, rowSet = 'step', norm }: Product): Promise<Dispatch[]> {
+  async product({ label, weights, tiles, x, y, rowSet = 'step', norm }: Product): Promise<Dispatch[]> {
     if (tiles.length === 0) return []
     const program = this.#program
     const { stepRows } = this.#plan
@@ -73,12 +67,12 @@ export class GpuJsKernels implements KernelSet {
       input = this.#shared(this.#normed, norm.weight.dims[0] as number)
       dispatches.push(...(await this.#norm(x, norm, input, rowSet)))
     }
-    const columns = tiles.flatMap(([word = 0, from = 0, , k = 0]) => [word / this.#plan.wordsPerColumn, from, k])
+    const columns = tiles.flatMap(({ word, x: first, k }) => [word / this.#plan.wordsPerColumn, first, k])
     const table = { buffer: program.upload(Float32Array.from(columns)), dims: [3, tiles.length] }
     const w = { buffer: weights, dims: [TILE_ROWS, Math.floor(weights.size / (TILE_ROWS * 4))] }
     const products = { ...this.#shared(this.#products, TILE_ROWS * tiles.length), dims: [TILE_ROWS, tiles.length, stepRows] }
-    const k = Math.max(...tiles.map((tile) => tile[3] ?? 0))
-    dispatches.push(await program.gpuJs(name, tileProducts, { k }, [w, table, input], products, [TILE_ROWS, tiles.length, 'rows'], rowSet))
+    const k = Math.max(...tiles.map((tile) => tile.k))
+    dispatches.push(await program.gpuJs(label, tileProducts, { k }, [w, table, input], products, [TILE_ROWS, tiles.length, 'rows'], rowSet))
     const [width = 0, rows = 0] = y.dims
     for (const [plane, places] of placesOf(tiles, width, rows)) {
       const map = { buffer: program.upload(places), dims: [2, width] }
@@ -109,9 +103,9 @@ export class GpuJsKernels implements KernelSet {
   }
 
   async writeCache(cache: GPUBuffer, writes: readonly CacheWrite[]): Promise<RowCopies[]> {
-    const record = (encoder: GPUCommandEncoder, rows: number) => {
-      for (let t = 0; t < rows; t++) {
-        const row = this.#inputs.cacheRow(t)
+    const record = (encoder: GPUCommandEncoder, step: StepSize) => {
+      for (let t = 0; t < step.rows; t++) {
+        const row = this.#tables.cacheRow(t)
         for (const { x, rows: w } of writes) {
           for (let plane = 0; plane < w.planes; plane++) {
             const from = (t * w.xStride + plane * w.width) * 4
@@ -121,7 +115,7 @@ export class GpuJsKernels implements KernelSet {
         }
       }
     }
-    return [{ name: 'write to cache', origin: 'copy', record, rowSet: 'step' }]
+    return [{ label: 'write to cache', origin: 'copy', record }]
   }
 
   async attend(cache: GPUBuffer): Promise<Command[]> {
@@ -134,11 +128,11 @@ export class GpuJsKernels implements KernelSet {
     const stream = { buffer: cache, dims: [regions.streamRow, Math.max(1, this.#plan.streamCount) * (regions.stream / regions.streamRow)] }
     const ropes = cached(regions.rope, cacheWidth(a.sharedRopeDim))
     const factors = cached(regions.coefficients, 2 * (a.factors?.rank ?? 0) * lanes)
-    const places = [this.#inputs.pageTable, this.#inputs.rowTable, this.#heads]
+    const places = [this.#tables.pageTable, this.#tables.rowTable, this.#heads]
     const dispatches: Dispatch[] = []
     for (let first = 0; first < stepRows; first += this.#rowGroup) {
       const rowsOf = (n: number) => Math.max(0, Math.min(this.#rowGroup, n - first))
-      const add = (dispatch: Dispatch) => dispatches.push({ ...dispatch, groups: (n) => dispatch.groups(rowsOf(n)) })
+      const add = (dispatch: Dispatch) => dispatches.push({ ...dispatch, groups: (step) => dispatch.groups({ ...step, rows: rowsOf(step.rows) }) })
       const common = { firstRow: first, tokens: this.#tokens }
       const keys = { ...common, keyWidth: flash.keyWidth, scale: flash.scale }
       const vectors = a.factors && { rank: a.factors.rank, lanes }
@@ -151,7 +145,7 @@ export class GpuJsKernels implements KernelSet {
         const args = [queries, stream, ...places, b.queries, ropes]
         add(await program.gpuJs('attention', scoreTokensWithRope, { ...keys, ropeDim: a.sharedRopeDim }, args, this.#scores, tokensByHeads))
       } else add(await program.gpuJs('attention', scoreTokens, keys, [queries, stream, ...places], this.#scores, tokensByHeads))
-      add(await program.gpuJs('softmax', softmaxStates, common, [this.#scores, this.#inputs.rowTable], this.#states, [2, flash.outHeads, 'rows']))
+      add(await program.gpuJs('softmax', softmaxStates, common, [this.#scores, this.#tables.rowTable], this.#states, [2, flash.outHeads, 'rows']))
       const out = { ...b.context, offset: first * flash.outHeads * flash.valueWidth * 4 }
       const values = { ...common, valueWidth: a.stream.valueWidth, valueOffset: flash.valueOffset }
       const args = [this.#scores, this.#states, stream, ...places]
@@ -177,10 +171,10 @@ function headTable({ flash, regions }: GpuPlan): Float32Array {
   return table
 }
 
-/** By plane of y: for each column, which tile and which of its rows it comes from; -1: none. */
-function placesOf(tiles: readonly (readonly number[])[], width: number, rows: number): Map<number, Float32Array> {
+/** By plane of y: for each column its tile and the row of the tile; -1: no tile writes the column. */
+function placesOf(tiles: readonly Tile[], width: number, rows: number): Map<number, Float32Array> {
   const planes = new Map<number, Float32Array>()
-  for (const [tile, [, , y = 0, , valid = 0]] of tiles.entries()) {
+  for (const [tile, { y, rows: valid }] of tiles.entries()) {
     for (let i = 0; i < valid; i++) {
       const plane = Math.floor((y + i) / (width * rows))
       const places = planes.get(plane) ?? Float32Array.from({ length: 2 * width }, () => -1)

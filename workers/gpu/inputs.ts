@@ -1,21 +1,28 @@
-// What a step needs on a rank's device, written there from the mailbox: embeddings, rope tables, block tables, lengths. Owns the host's
-// copies, made once; knows no kernels.
+// Writes what a step needs to a rank's device: embeddings, rope tables, block tables, lengths. Owns the host's copies, made once; knows
+// no kernels.
 /// <reference types="@webgpu/types" />
 
 import type { Program, Shaped } from '../../kernels/gpu/program.js'
 import { ROW } from '../mailbox/mailbox-layout.js'
-import type { StepView } from '../mailbox/step-view.js'
+import type { StepReader } from '../mailbox/step-buffer.js'
 import { PAGE_TOKENS } from '../protocol.js'
 import type { StepResults } from '../sampling/step-results.js'
 import type { TokenInputs } from '../token-inputs.js'
 import type { GpuBuffers } from './buffers.js'
+import type { StepTables } from './kernel-set.js'
 import type { GpuPlan } from './plan.js'
 
-export class GpuInputs {
+/** Parts of the longest row: of the step, and of the same rows one token later. */
+export interface StepParts {
+  readonly parts: number
+  readonly nextParts: number
+}
+
+export class GpuInputs implements StepTables {
   readonly #queue: GPUQueue
   readonly #plan: GpuPlan
   readonly #b: GpuBuffers
-  readonly #step: StepView
+  readonly #step: StepReader
   readonly #results: StepResults
   readonly #tokens: TokenInputs
   readonly #pagesPerSlot: number
@@ -24,24 +31,20 @@ export class GpuInputs {
   readonly #rope: Float32Array<ArrayBuffer>
   readonly #rows: Uint32Array<ArrayBuffer>
   readonly #parts: Float32Array<ArrayBuffer>
-  /** Block tables as the device has them. */
+  /** Block tables as they are on the device. */
   readonly #tables: Uint32Array<ArrayBuffer>
-  /** For gpu.js kernels, which read floats: block tables, and [2, rows], first entry of the block table and length. */
   readonly pageTable: Shaped
   readonly rowTable: Shaped
   readonly #pageFloats: Float32Array<ArrayBuffer>
   readonly #rowFloats: Float32Array<ArrayBuffer>
-  /** Of the cache, by all steps. */
+  /** Bytes of the cache that all steps have read. */
   cacheBytesRead = 0
-  /** Parts of the longest row of the step, and of the same rows a token later. */
-  mostParts = 1
-  nextParts = 1
 
   constructor(
     program: Program,
     plan: GpuPlan,
     buffers: GpuBuffers,
-    step: StepView,
+    step: StepReader,
     results: StepResults,
     tokens: TokenInputs,
     tables: { readonly slots: number; readonly pagesPerSlot: number },
@@ -58,23 +61,25 @@ export class GpuInputs {
     this.#rows = new Uint32Array(plan.stepRows * 4)
     this.#parts = new Float32Array(plan.stepRows)
     this.#tables = new Uint32Array(tables.slots * tables.pagesPerSlot)
-    this.#pageFloats = new Float32Array(plan.portable ? this.#tables.length : 0)
-    this.#rowFloats = new Float32Array(plan.portable ? plan.stepRows * 2 : 0)
+    this.#pageFloats = new Float32Array(plan.kernels.floats ? this.#tables.length : 0)
+    this.#rowFloats = new Float32Array(plan.kernels.floats ? plan.stepRows * 2 : 0)
     this.pageTable = program.tensor(this.#pageFloats.length)
     this.rowTable = program.tensor(2, this.#rowFloats.length / 2)
   }
 
   /** Writes what the rows of the open step need. */
-  write(rows: number): void {
+  write(rows: number): StepParts {
     const { embed } = this.#plan.shape
     const { ropeDim } = this.#plan.a
-    this.mostParts = 1
-    this.nextParts = 1
+    let parts = 1
+    let nextParts = 1
     for (let t = 0; t < rows; t++) {
       const position = this.#step.int(t, ROW.position)
       this.#residual.set(this.#tokens.embedding(this.#results.token(t)).row(0), t * embed)
       this.#tokens.rope(position, this.#rope.subarray(t * ropeDim))
-      this.#writeRow(t, this.#step.int(t, ROW.slot), position + 1)
+      const own = this.#writeRow(t, this.#step.int(t, ROW.slot), position + 1)
+      parts = Math.max(parts, own)
+      nextParts = Math.max(nextParts, own, this.#plan.partsOf(position + 2).parts)
     }
     const queue = this.#queue
     queue.writeBuffer(this.#b.residual.buffer, 0, this.#residual, 0, rows * embed)
@@ -82,6 +87,7 @@ export class GpuInputs {
     queue.writeBuffer(this.#b.rows, 0, this.#rows, 0, rows * 4)
     queue.writeBuffer(this.#b.parts.buffer, 0, this.#parts, 0, rows)
     if (this.#rowFloats.length > 0) queue.writeBuffer(this.rowTable.buffer, 0, this.#rowFloats, 0, 2 * rows)
+    return { parts, nextParts }
   }
 
   /** Row of the cache that row t of the step writes. */
@@ -91,7 +97,8 @@ export class GpuInputs {
     return page * PAGE_TOKENS + (position % PAGE_TOKENS)
   }
 
-  #writeRow(t: number, slot: number, length: number): void {
+  /** Returns the row's parts. */
+  #writeRow(t: number, slot: number, length: number): number {
     const { pages, parts } = this.#plan.partsOf(length)
     const at = t * 4
     this.#rows[at] = slot * this.#pagesPerSlot
@@ -99,14 +106,13 @@ export class GpuInputs {
     this.#rows[at + 2] = pages
     this.#rows[at + 3] = parts
     this.#parts[t] = parts
-    if (this.#plan.portable) {
+    if (this.#plan.kernels.floats) {
       this.#rowFloats[2 * t] = this.#rows[at] as number
       this.#rowFloats[2 * t + 1] = length
     }
-    this.mostParts = Math.max(this.mostParts, parts)
-    this.nextParts = Math.max(this.nextParts, parts, this.#plan.partsOf(length + 1).parts)
     this.#updateTable(slot, Math.ceil(length / PAGE_TOKENS))
     this.cacheBytesRead += length * this.#plan.cacheBytesPerToken
+    return parts
   }
 
   #updateTable(slot: number, pages: number): void {
@@ -122,7 +128,7 @@ export class GpuInputs {
     }
     if (from < 0) return
     this.#queue.writeBuffer(this.#b.pages, (first + from) * 4, this.#tables, first + from, to - from)
-    if (!this.#plan.portable) return
+    if (!this.#plan.kernels.floats) return
     this.#pageFloats.set(this.#tables.subarray(first + from, first + to), first + from)
     this.#queue.writeBuffer(this.pageTable.buffer, (first + from) * 4, this.#pageFloats, first + from, to - from)
   }

@@ -1,8 +1,9 @@
-// The kernels that a layer is made of and that there are two of: hand-written WGSL, and gpu.js versions for devices that lack what
-// those need. Everything else is compiled by gpu.js in either case.
+// The kernels of a layer that exist twice: hand-written WGSL, and gpu.js versions for devices that cannot run it. gpu.js compiles
+// everything else in either case.
 /// <reference types="@webgpu/types" />
 import type { Command, RowSet, Shaped } from '../../kernels/gpu/program.js'
 import type { RowWrite } from '../../kernels/gpu/wgsl/cache-rows.js'
+import type { Tile } from './weights.js'
 
 /** An RMS norm: its weight, [n], and what is added to the mean square. */
 export interface RmsNorm {
@@ -10,11 +11,11 @@ export interface RmsNorm {
   readonly epsilon: number
 }
 
-/** Products of tiles with rows of x, which are normed first if there is a norm; y may have planes, at places that the tiles say. */
+/** Products of tiles with rows of x, which are normed first if there is a norm. y may have planes: tiles say where. */
 export interface Product {
-  readonly name: string
+  readonly label: string
   readonly weights: GPUBuffer
-  readonly tiles: readonly (readonly number[])[]
+  readonly tiles: readonly Tile[]
   readonly x: Shaped
   readonly y: Shaped
   readonly rowSet?: RowSet
@@ -25,6 +26,16 @@ export interface Product {
 export interface CacheWrite {
   readonly x: Shaped
   readonly rows: RowWrite
+}
+
+/** What gpu.js kernels read of a step beside the buffers. */
+export interface StepTables {
+  /** Block tables as floats. */
+  readonly pageTable: Shaped
+  /** [2, rows] as floats: first entry of the block table, and length. */
+  readonly rowTable: Shaped
+  /** Row of the cache that row t of the step writes. */
+  cacheRow(t: number): number
 }
 
 export interface KernelSet {

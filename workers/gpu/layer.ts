@@ -16,8 +16,10 @@ import type { Command, Dispatch, ProgramParts, Shaped } from '../../kernels/gpu/
 import { cacheWidth } from '../layout/attention-plan.js'
 import { SHARDS } from '../protocol.js'
 import type { GpuBuffers } from './buffers.js'
+import { queriesFromLatent } from './input-columns.js'
 import type { CacheWrite, KernelSet } from './kernel-set.js'
 import type { GpuPlan } from './plan.js'
+import type { Tile } from './weights.js'
 
 export interface LayerSegments {
   /** From the residual to the heads' outputs of each own shard. */
@@ -30,11 +32,19 @@ export interface LayerSegments {
   readonly end: readonly Command[]
 }
 
+/** Weights of a layer's norms. */
+export interface LayerNorms {
+  readonly input: Shaped
+  readonly mlp: Shaped
+  readonly query: Shaped
+  /** [width, streams] */
+  readonly streams: Shaped
+}
+
 export class LayerBuilder {
   readonly #program: ProgramParts
   readonly #plan: GpuPlan
   readonly #b: GpuBuffers
-
   readonly #kernels: KernelSet
 
   constructor(program: ProgramParts, plan: GpuPlan, buffers: GpuBuffers, kernels: KernelSet) {
@@ -44,7 +54,7 @@ export class LayerBuilder {
     this.#b = buffers
   }
 
-  async build(index: number, weights: GPUBuffer, norms: { input: Shaped; mlp: Shaped; query: Shaped; streams: Shaped }): Promise<LayerSegments> {
+  async build(index: number, weights: GPUBuffer, norms: LayerNorms): Promise<LayerSegments> {
     const { a, own, shape } = this.#plan
     const b = this.#b
     const layer = this.#plan.layers[index] as GpuPlan['layers'][number]
@@ -52,56 +62,42 @@ export class LayerBuilder {
     const cache = b.caches[index] as GPUBuffer
     const kernels = this.#kernels
     const heads = a.gated ? b.gated : b.segments
+    const normed = (weight: Shaped) => ({ weight, epsilon: shape.normEps })
     return {
       attention: [
-        ...(await kernels.product({
-          name: 'inputs',
-          weights,
-          tiles: tiles.inputs,
-          x: b.residual,
-          y: b.inputs,
-          norm: { weight: norms.input, epsilon: shape.normEps },
-        })),
+        ...(await kernels.product({ label: 'inputs', weights, tiles: tiles.inputs, x: b.residual, y: b.inputs, norm: normed(norms.input) })),
         ...(await this.#queries(weights, tiles.queryB, norms.query)),
         ...(await this.#cacheRows(cache, norms.streams)),
-        ...(a.absorbed ? await kernels.product({ name: 'keyUp', weights, tiles: tiles.keyUp, x: b.queries, y: b.absorbed }) : []),
+        ...(a.absorbed ? await kernels.product({ label: 'keyUp', weights, tiles: tiles.keyUp, x: b.queries, y: b.absorbed }) : []),
         ...(await kernels.attend(cache)),
-        ...(a.absorbed ? await kernels.product({ name: 'valueUp', weights, tiles: tiles.valueUp, x: b.context, y: b.values }) : []),
+        ...(a.absorbed ? await kernels.product({ label: 'valueUp', weights, tiles: tiles.valueUp, x: b.context, y: b.values }) : []),
       ],
       output: [
         ...(await this.#segments()),
-        ...(await kernels.product({ name: 'attentionOut', weights, tiles: tiles.attentionOut, x: heads, y: b.attentionOut })),
+        ...(await kernels.product({ label: 'attentionOut', weights, tiles: tiles.attentionOut, x: heads, y: b.attentionOut })),
       ],
       mlp: [
-        await this.#program.gpuJs('add attention', addPartials, {}, [b.residual, b.attentionOut], b.middle, [shape.embed, 'rows']),
-        ...(await kernels.product({
-          name: 'gateUp',
-          weights,
-          tiles: tiles.gateUp,
-          x: b.middle,
-          y: b.gateUp,
-          norm: { weight: norms.mlp, epsilon: shape.normEps },
-        })),
+        await this.#program.gpuJs('add attention', addPartials, {}, [b.residual, b.attentionOut], b.postAttention, [shape.embed, 'rows']),
+        ...(await kernels.product({ label: 'gateUp', weights, tiles: tiles.gateUp, x: b.postAttention, y: b.gateUp, norm: normed(norms.mlp) })),
         await this.#program.gpuJs('swiglu', swiglu, { width: this.#plan.mlpWidth }, [b.gateUp], b.activated, [
           this.#plan.mlpWidth,
           own.length,
           'rows',
         ]),
-        ...(await kernels.product({ name: 'down', weights, tiles: tiles.down, x: b.activated, y: b.mlp })),
+        ...(await kernels.product({ label: 'down', weights, tiles: tiles.down, x: b.activated, y: b.mlp })),
       ],
-      end: [await this.#program.gpuJs('add MLP', addPartials, {}, [b.middle, b.mlp], b.residual, [shape.embed, 'rows'])],
+      end: [await this.#program.gpuJs('add MLP', addPartials, {}, [b.postAttention, b.mlp], b.residual, [shape.embed, 'rows'])],
     }
   }
 
   /** Queries of this rank's heads, rotated: [heads][nope padded, rope padded]. */
-  async #queries(weights: GPUBuffer, tiles: readonly (readonly number[])[], norm: Shaped): Promise<Command[]> {
+  async #queries(weights: GPUBuffer, tiles: readonly Tile[], norm: Shaped): Promise<Command[]> {
     const { a, columns, heads, headStart } = this.#plan
     const b = this.#b
     const program = this.#program
     const width = a.nopeDim + a.ropeDim
     const paddedNope = cacheWidth(a.nopeDim)
     const paddedWidth = paddedNope + cacheWidth(a.ropeDim)
-    const fromLatent = a.queryRank > 0 && !a.factors
     const dispatches: Command[] = []
     if (a.factors) {
       const { queryRank } = a.factors
@@ -115,15 +111,9 @@ export class LayerBuilder {
     }
     let source = b.inputs
     let offset = columns.queryB
-    if (fromLatent) {
-      const product = {
-        name: 'queryB',
-        weights,
-        tiles,
-        x: b.inputs,
-        y: b.rawQueries,
-        norm: a.queryNormed ? { weight: norm, epsilon: a.normEps } : undefined,
-      }
+    if (queriesFromLatent(a)) {
+      const normed = a.queryNormed ? { weight: norm, epsilon: a.normEps } : undefined
+      const product = { label: 'queryB', weights, tiles, x: b.inputs, y: b.rawQueries, norm: normed }
       dispatches.push(...(await this.#kernels.product(product)))
       source = b.rawQueries
       offset = 0

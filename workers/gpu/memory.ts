@@ -1,27 +1,26 @@
-// What a plan asks of a device's memory, and what to say when it is not there.
+// What a plan needs of a device's memory, and how much of it is missing when an allocation fails.
 import type { DeviceShortage } from '../../kernels/gpu/adapter.js'
 import { DeviceMemory } from '../../kernels/gpu/context.js'
 import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
-import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 import { PAGE_TOKENS } from '../protocol.js'
 import type { GpuPlan } from './plan.js'
+import { deviceBytes } from './weights.js'
 
 /** Throws DeviceMemory for a layer whose cache or weights are more than the largest buffer. */
 export function checkBuffers(plan: GpuPlan, largest: number): void {
   const cache = plan.regions.all * cacheBytes(plan.format)
   const fitsTokens = Math.floor(largest / layerBytesPerToken(plan) / PAGE_TOKENS) * PAGE_TOKENS
   if (cache > largest) throw new DeviceMemory({ what: 'the cache of a layer is one buffer', askedBytes: cache, hadBytes: largest, fitsTokens })
-  const weights = Math.max(plan.head.buffer.bytes, ...plan.layers.map((layer) => layer.buffer.bytes))
-  const askedBytes = plan.portable ? weights * (WEIGHT_FORMATS[plan.weights].floatTiles?.scale ?? 1) : weights
+  const askedBytes = Math.max(...[plan.head, ...plan.layers].map(({ weights }) => deviceBytes(weights, plan.kernels.floats)))
   if (askedBytes > largest)
     throw new DeviceMemory({ what: 'the weights of a layer are one buffer', askedBytes, hadBytes: largest, fitsTokens: undefined })
 }
 
-/** What a device lacks that had room for so many bytes of buffers (0: it is not known), when what comes next did not fit. */
+/** The shortage of a device that held hadBytes of buffers (0: not known) when the allocation of `what` failed. */
 export function shortage(plan: GpuPlan, what: string, hadBytes: number): DeviceShortage {
   const cache = plan.layers.length * plan.regions.all * cacheBytes(plan.format)
-  const weights = plan.layers.reduce((sum, layer) => sum + layer.buffer.bytes, plan.head.buffer.bytes)
-  // Weights come after the cache: what they lack, the cache would have to give.
+  const weights = plan.layers.reduce((sum, layer) => sum + layer.weights.bytes, plan.head.weights.bytes)
+  // Weights are allocated after the cache: a smaller cache would leave room for them.
   const left = hadBytes === 0 ? 0 : hadBytes - weights
   const fits = Math.floor(left / plan.layers.length / layerBytesPerToken(plan) / PAGE_TOKENS) * PAGE_TOKENS
   return { what: `no room for the ${what}`, askedBytes: cache + weights, hadBytes, fitsTokens: fits > 0 ? fits : undefined }

@@ -1,6 +1,5 @@
 // What a rank computes on its device, as numbers: where columns, regions of the cache, heads and tiles are. A pure function of the
-// model's shape, the plan and the rank; no device is needed to know it.
-import type { SharedMemory } from '../../kernels/backend.js'
+// model's shape, the plan, the rank and the adapter's facts; it needs no device and no memory.
 import type { GpuCacheFormat } from '../../kernels/cache-format.js'
 import { gpuCacheFormat } from '../../kernels/cache-formats.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
@@ -9,15 +8,14 @@ import { CACHE_SLACK, type FlashShape } from '../../kernels/gpu/wgsl/flash-atten
 import { tileBytes } from '../../kernels/gpu/wgsl/packed-matmul.js'
 import type { TensorShape, TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import type { WeightFormat } from '../../kernels/weight-format.js'
-import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 import {
+  type CacheRows,
+  cacheRows,
   cacheWidth,
   isLocal,
-  ownStreams,
   rankUnits,
   segmentHeads,
   shardHeads,
-  sharedStreams,
   streamRowWidth,
   streamsOf,
 } from '../layout/attention-plan.js'
@@ -26,19 +24,16 @@ import type { ModelLayout } from '../layout/model-layout.js'
 import type { RankLayout } from '../layout/rank-layout.js'
 import { type AttentionShape, type ModelShape, PAGE_TOKENS, type RunPlan, SHARDS } from '../protocol.js'
 import { type CacheRegions, planAttention } from './attention-plan.js'
+import { type InputColumns, planInputColumns } from './input-columns.js'
+import { chooseKernels, type KernelChoice } from './kernel-choice.js'
 import { type GpuLayerPlan, planTiles, type TilePlan } from './tiles.js'
-
-/** What the WGSL kernels need of a workgroup: threads, and bytes of memory. */
-const WGSL_THREADS = 256
-const WGSL_STORAGE = 16_384
 
 export class GpuPlan {
   readonly shape: ModelShape
   readonly a: AttentionShape
   readonly own: readonly number[]
   readonly weights: WeightFormat
-  /** gpu.js versions in the place of WGSL kernels. */
-  readonly portable: boolean
+  readonly kernels: KernelChoice
   /** 16-byte words of a column of packed weights. */
   readonly wordsPerColumn: number
   readonly format: GpuCacheFormat
@@ -54,19 +49,12 @@ export class GpuPlan {
   readonly segmentStart: number
   readonly mlpWidth: number
   readonly vocab: number
-  /** First columns in `inputs`, what is made of the normed residual; and its width. */
-  readonly columns: {
-    readonly queryA: number
-    readonly streams: number
-    readonly ropeKey: number
-    readonly gate: number
-    readonly queryB: number
-    readonly coefficients: readonly number[]
-    readonly width: number
-  }
+  readonly columns: InputColumns
   readonly regions: CacheRegions
+  /** Rows of the cache as the coordinator knows them. */
+  readonly cacheRows: CacheRows
   readonly flash: FlashShape
-  /** Attention on tensor cores; undefined: the device has none that fit, or the cache is not f16, or keys are sums of vectors. */
+  /** Attention on tensor cores. Undefined: the device has none that fit, the cache is not f16, or keys are sums of vectors. */
   readonly tensor: { readonly shape: TensorShape; readonly tiling: TensorTiling } | undefined
   /** Scalars from one head's weighted sum to the next. */
   readonly contextWidth: number
@@ -84,14 +72,7 @@ export class GpuPlan {
   /** Bytes of the cache that a row of a length reads, all layers. */
   readonly cacheBytesPerToken: number
 
-  constructor(
-    shape: ModelShape,
-    plan: RunPlan,
-    layout: ModelLayout,
-    rank: number,
-    memories: { shards: readonly SharedMemory[]; rank: SharedMemory },
-    adapter: AdapterFacts,
-  ) {
+  constructor(shape: ModelShape, plan: RunPlan, layout: ModelLayout, rank: number, adapter: AdapterFacts) {
     const mine = layout.ranks[rank] as RankLayout
     const a = shape.attention
     const own = mine.shards
@@ -100,12 +81,7 @@ export class GpuPlan {
     this.own = own
     this.weights = plan.weights
     this.wordsPerColumn = tileBytes(plan.weights, 1) / 16
-    this.portable = plan.gpu?.kernels === 'gpu.js' || adapter.workgroupThreads < WGSL_THREADS || adapter.workgroupStorage < WGSL_STORAGE
     this.format = gpuCacheFormat(plan.cache)
-    if (this.portable && !(this.format.gpuJs && WEIGHT_FORMATS[plan.weights].floatTiles)) {
-      const lacks = `${adapter.workgroupThreads} threads and ${adapter.workgroupStorage} bytes a workgroup`
-      throw new Error(`gpu.js kernels (this adapter has ${lacks}) need an f32 cache and f32 or bf16 weights, not ${plan.cache} and ${plan.weights}`)
-    }
     // Planes of a buffer begin at multiples of 256 bytes, as offsets must.
     this.stepRows = Math.ceil(plan.stepRows / 64) * 64
     this.local = isLocal(a)
@@ -121,26 +97,9 @@ export class GpuPlan {
     this.mlpWidth = Math.max(...own.map((s) => part(shape.intermediate, s)))
     this.vocab = cut(shape.vocab, last + 1) - cut(shape.vocab, first)
 
-    const shared = sharedStreams(a, own)
-    const ownCount = own.reduce((sum, s) => sum + ownStreams(a, s).length, 0)
-    if (ownCount > 0 && shared.length > 0) throw new RangeError('streams that are partly shared')
-    const { width } = a.stream
-    const fromLatent = a.queryRank > 0 && !a.factors
-    const queryRows = a.factors ? a.factors.queryRank : a.nopeDim + a.ropeDim
-    let end = a.queryRank
-    const take = (n: number) => {
-      const at = end
-      end += n
-      return at
-    }
-    const streamsAt = take(streams.length * width)
-    const ropeKey = take(a.sharedRopeDim)
-    const gate = take(a.gated ? this.segmentHeads * a.valueDim : 0)
-    const queryBAt = take(fromLatent ? 0 : a.heads * queryRows)
-    const headsOf = (s: number) => shardHeads(a, s).end - shardHeads(a, s).start
-    const coefficients = own.map((s) => take(a.factors ? 2 * a.factors.rank * headsOf(s) : 0))
-    this.columns = { queryA: 0, streams: streamsAt, ropeKey, gate, queryB: queryBAt, coefficients, width: end }
+    this.columns = planInputColumns(a, own)
 
+    this.cacheRows = cacheRows(a, own, plan)
     const rows = plan.pages * PAGE_TOKENS
     const streamRow = streamRowWidth(a)
     const rope = streams.length * rows * streamRow
@@ -162,7 +121,10 @@ export class GpuPlan {
     this.absorbedWidth = attention.absorbedWidth
     this.rowGroup = attention.rowGroup
     const { placed } = attention
-    const tiles = planTiles(this, placed, layout, mine, memories)
+    this.kernels = chooseKernels(plan, adapter, attention.tensor !== undefined)
+    const { columns, contextWidth, stepRows, headStart, segmentStart, mlpWidth } = this
+    const geometry = { shape, own, columns, contextWidth, stepRows, headStart, segmentStart, mlpWidth }
+    const tiles = planTiles(geometry, placed, layout, mine)
     this.layers = tiles.layers
     this.head = tiles.head
     this.shardedBytes = tiles.shardedBytes
@@ -208,7 +170,7 @@ export class GpuPlan {
     return places
   }
 
-  /** Most parts of a row. */
+  /** The largest number of parts of a row. */
   get parts(): number {
     return this.tensor?.shape.parts ?? this.flash.parts
   }

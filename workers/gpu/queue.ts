@@ -1,9 +1,10 @@
 // The queue of a rank's device: encodes dispatches, submits, and reads back within a deadline. Notes times when a profile is wanted.
 // Knows no model.
 /// <reference types="@webgpu/types" />
+import { BUFFER_USAGE } from '../../kernels/gpu/buffer-usage.js'
 import type { GpuContext } from '../../kernels/gpu/context.js'
 import { GpuTimer } from '../../kernels/gpu/gpu-timer.js'
-import type { Command, Program } from '../../kernels/gpu/program.js'
+import type { Command, Program, StepSize } from '../../kernels/gpu/program.js'
 import { dispatchId, eventId, type ProfileRecorder } from '../profile/profile-recorder.js'
 
 const ENCODE = eventId('encode')
@@ -16,7 +17,7 @@ export class GpuQueue {
   readonly #deadlineMs: number
   readonly #recorder: ProfileRecorder | undefined
   readonly #timer: GpuTimer | undefined
-  /** What is read back goes through it. */
+  /** Results are copied here to be read back. */
   readonly staging: GPUBuffer
   #encodingSince = 0
 
@@ -27,8 +28,7 @@ export class GpuQueue {
     this.#recorder = recorder
     if (recorder && !context.device.features.has('timestamp-query')) throw new Error('the adapter has no timestamp-query, which a profile needs')
     this.#timer = recorder && new GpuTimer(context.device)
-    // MAP_READ | COPY_DST
-    this.staging = context.device.createBuffer({ size: stagingBytes, usage: 1 | 8 })
+    this.staging = context.device.createBuffer({ size: stagingBytes, usage: BUFFER_USAGE.mapRead | BUFFER_USAGE.copyDst })
   }
 
   encoder(): GPUCommandEncoder {
@@ -36,8 +36,8 @@ export class GpuQueue {
     return this.#context.device.createCommandEncoder()
   }
 
-  encode(encoder: GPUCommandEncoder, commands: readonly Command[]): void {
-    this.#program.encode(encoder, commands, this.#timer)
+  encode(encoder: GPUCommandEncoder, commands: readonly Command[], step: StepSize): void {
+    this.#program.encode(encoder, commands, step, this.#timer)
   }
 
   /** Ends what was encoded, for `read` or `finish`. */
@@ -53,7 +53,7 @@ export class GpuQueue {
     this.#submit(commands)
     const since = this.#recorder?.now() ?? 0
     const mapped = this.#inTime(this.staging.mapAsync(1, 0, bytes))
-    // Heard below, also when `meanwhile` throws.
+    // Awaited below; this keeps a rejection from being unhandled when `meanwhile` throws.
     mapped.catch(() => {})
     meanwhile?.()
     await mapped
@@ -76,7 +76,7 @@ export class GpuQueue {
     this.#recorder?.add(SUBMIT, since)
   }
 
-  /** The dispatches as events; their last end is taken for the moment the host woke at. */
+  /** Records the dispatches as events. The clocks differ: the last dispatch is taken to have ended when the host woke. */
   async #note(since: number): Promise<void> {
     const recorder = this.#recorder
     if (recorder) {
@@ -86,7 +86,7 @@ export class GpuQueue {
       recorder.drop(timer.dropped)
       timer.dropped = 0
       const offset = woke - (timed.at(-1)?.end ?? 0)
-      // What the device does not explain of the wait.
+      // The part of the wait before the first dispatch began.
       const first = timed[0] ? timed[0].start + offset : woke
       recorder.add(READBACK, since, Math.max(since, first))
       for (const { name, start, end } of timed) recorder.add(dispatchId(name), start + offset, end + offset)
@@ -94,7 +94,7 @@ export class GpuQueue {
     this.#context.check()
   }
 
-  /** Waits for the device, not longer than the deadline. */
+  /** Waits for the device, at most until the deadline. */
   async #inTime<T>(work: Promise<T>): Promise<T> {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_, reject) => {

@@ -1,7 +1,7 @@
-// The kernel set in WGSL: packed products, cache writes, and flash decoding, on tensor cores where the plan has them.
+// The kernel set in WGSL: packed products, cache writes, and flash decoding (on tensor cores if the plan says so).
 /// <reference types="@webgpu/types" />
 import { combineParts } from '../../kernels/gpu/elementwise.js'
-import type { Dispatch, ProgramParts } from '../../kernels/gpu/program.js'
+import type { Dispatch, ProgramParts, StepSize } from '../../kernels/gpu/program.js'
 import { writeRows, writeWords } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { flashAttention } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { MATMUL_ROWS, packedMatmul } from '../../kernels/gpu/wgsl/packed-matmul.js'
@@ -24,23 +24,24 @@ export class WgslKernels implements KernelSet {
     this.#b = buffers
   }
 
-  async product({ name, weights, tiles, x, y, rowSet = 'step', norm }: Product): Promise<Dispatch[]> {
+  async product({ label, weights, tiles, x, y, rowSet = 'step', norm }: Product): Promise<Dispatch[]> {
     if (tiles.length === 0) return []
     const program = this.#program
     const [xStride = 1, yStride = 1] = [x.dims[0], y.dims[0]]
     const dims = program.uniform(Uint32Array.of(xStride, yStride, 0, 0))
     const buffers = [dims, program.count(rowSet), weights, uploadTiles(program, tiles), x.buffer, y.buffer, norm?.weight.buffer]
     const code = packedMatmul(this.#plan.weights, norm?.epsilon)
-    return [await program.wgsl(name, code, buffers, (rows) => [tiles.length, Math.ceil(rows / MATMUL_ROWS), 1], rowSet)]
+    const rowsOf = (step: StepSize) => (rowSet === 'selected' ? step.selected : step.rows)
+    return [await program.wgsl(label, code, buffers, (step) => [tiles.length, Math.ceil(rowsOf(step) / MATMUL_ROWS), 1])]
   }
 
   async writeCache(cache: GPUBuffer, writes: readonly CacheWrite[]): Promise<Dispatch[]> {
     const { format } = this.#plan
-    const rows = writes.map((write) => write.rows)
-    const planes = rows.reduce((sum, { planes }) => sum + planes, 0)
+    const layouts = writes.map((write) => write.rows)
+    const planes = layouts.reduce((sum, { planes }) => sum + planes, 0)
     const buffers = [this.#program.count('step'), this.#b.rows, this.#b.pages, cache, ...writes.map(({ x }) => x.buffer)]
-    const words = Math.max(...rows.map((row) => writeWords(row, format)))
-    return [await this.#program.wgsl('write to cache', writeRows(rows, format), buffers, (n) => [Math.ceil(words / 64), planes, n])]
+    const words = Math.max(...layouts.map((row) => writeWords(row, format)))
+    return [await this.#program.wgsl('write to cache', writeRows(layouts, format), buffers, ({ rows }) => [Math.ceil(words / 64), planes, rows])]
   }
 
   /** In groups of rows, so that the parts of one group fit. */
@@ -58,12 +59,12 @@ export class WgslKernels implements KernelSet {
       const rowsOf = (n: number) => Math.max(0, Math.min(rowGroup, n - first))
       const start = program.uniform(Uint32Array.of(first, 0, 0, 0))
       const buffers = [b.rows, b.pages, queries.buffer, ropeQueries, cache, b.partSums.buffer, b.partStates.buffer, start]
-      dispatches.push(await program.wgsl('attention', code, buffers, (n) => [b.mostParts, flash.groups.length, rowsOf(n)]))
+      dispatches.push(await program.wgsl('attention', code, buffers, ({ parts, rows }) => [parts, flash.groups.length, rowsOf(rows)]))
       const constants = { parts: flash.parts, heads: flash.outHeads, firstRow: first }
       const out = { ...b.context, offset: first * flash.outHeads * flash.valueWidth * 4 }
       const size = [flash.valueWidth, flash.outHeads, 'rows'] as const
       const combine = await program.gpuJs('combine parts', combineParts, constants, [b.partSums, b.partStates, b.parts], out, size)
-      dispatches.push({ ...combine, groups: (n) => combine.groups(rowsOf(n)) })
+      dispatches.push({ ...combine, groups: (step) => combine.groups({ ...step, rows: rowsOf(step.rows) }) })
     }
     return dispatches
   }
@@ -80,16 +81,16 @@ export class WgslKernels implements KernelSet {
     const slots = shape.slots.length
     const words = packedQueryWidth(shape) / 2
     const packing = [program.count('step'), b.slots, queries, ropeQueries, b.packedQueries]
-    const dispatches = [await program.wgsl('pack queries', packQueries(shape), packing, (n) => [Math.ceil(words / 64), slots, n])]
+    const dispatches = [await program.wgsl('pack queries', packQueries(shape), packing, ({ rows }) => [Math.ceil(words / 64), slots, rows])]
     for (let first = 0; first < stepRows; first += rowGroup) {
       const rowsOf = (n: number) => Math.max(0, Math.min(rowGroup, n - first))
       const start = program.uniform(Uint32Array.of(first, 0, 0, 0))
       const buffers = [b.rows, b.pages, b.packedQueries, cache, b.partSums.buffer, b.partStates.buffer, start]
       const code = tensorAttention(shape, tiling)
-      dispatches.push(await program.wgsl('attention', code, buffers, (n) => [b.mostParts, shape.groups.length, rowsOf(n)]))
+      dispatches.push(await program.wgsl('attention', code, buffers, ({ parts, rows }) => [parts, shape.groups.length, rowsOf(rows)]))
       const combined = [b.rows, b.partSums.buffer, b.partStates.buffer, b.context.buffer, start]
       const columns = combineGroups(shape.valueWidth)
-      dispatches.push(await program.wgsl('combine parts', combineTensorParts(shape), combined, (n) => [slots, columns, rowsOf(n)]))
+      dispatches.push(await program.wgsl('combine parts', combineTensorParts(shape), combined, ({ rows }) => [slots, columns, rowsOf(rows)]))
     }
     return dispatches
   }

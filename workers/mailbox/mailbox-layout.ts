@@ -1,50 +1,13 @@
-// Named slots of the control and mailbox buffers. Everything that two threads read of each other has its place here.
-import { PAGE_TOKENS, SHARDS } from '../protocol.js'
+// Fields of the mailbox, through which the coordinator gives steps to the ranks and takes their results, and where they lie.
+// Only step-buffer.ts reads and writes them.
+import { PAGE_TOKENS, type RunPlan, SHARDS } from '../protocol.js'
 
-// Control: Int32 slots. Those that are written by different threads lie on different cache lines (16 slots).
-export const CONTROL = {
-  /** Epoch of the newest published step. Coordinator writes, ranks wait on it. */
-  stepEpoch: 0,
-  /** Epoch of the newest step that all ranks ended. The last rank writes it. */
-  doneEpoch: 16,
-  /** Bumped after doneEpoch or abort has changed; the coordinator waits on it. */
-  attention: 17,
-  /** 0, or 1 + the rank whose failure ended the step. Set once by compare-exchange; the coordinator clears it. */
-  abort: 32,
-  /** Ranks inside the current barrier. */
-  arrived: 48,
-  /** Bumped by the last arrival; ranks wait on it. */
-  generation: 64,
-  /** Ranks that have taken their attach task. */
-  attached: 80,
-  /** Per rank: rankSlots slots from here. */
-  ranks: 96,
-} as const
+/** What the layout follows from. */
+export type MailboxSize = Pick<RunPlan, 'stepRows' | 'slots' | 'pagesPerSlot'>
 
-export const RANK_SLOTS = 16
-/** Within a rank's slots. */
-export const RANK = {
-  /** Barriers entered since attaching: a rank with a smaller count than another is the late one. */
-  barriers: 0,
-  /** Index into SITES. */
-  site: 1,
-  /** Epoch of the newest step that this rank ended, well or not. */
-  done: 2,
-  /** 0, or a fault to act on: 1 + its kind, plus 16 times its site (tetrad/testing). A busy rank does not serve its port. */
-  fault: 3,
-  /** Sites that this rank has come to: it grows as long as the rank gets on. */
-  progress: 4,
-} as const
-
-export const CONTROL_BYTES = (CONTROL.ranks + SHARDS * RANK_SLOTS) * 4
-
-export function rankSlot(rank: number, slot: number): number {
-  return CONTROL.ranks + rank * RANK_SLOTS + slot
-}
-
-// Mailbox: two steps in turn (epoch & 1), so that step n + 1 can be published while n runs.
+/** Steps lie in turn (epoch & 1), so that step n + 1 can be published while n runs. */
 export const STEP_RING = 2
-/** A step: header, rows, then copies of cached rows that come before them. */
+/** A step: header, rows, then copies of cached rows that are made before them. */
 export const STEP_HEADER = { rows: 0, copies: 1, ints: 16 } as const
 
 /** Fields of a copy: the first `rows` cached rows of a page, in every stream and layer. */
@@ -57,12 +20,8 @@ export const ROW = {
   /** Token id, or LAST_SAMPLED: what the previous step sampled for this slot. */
   token: 2,
   flags: 3,
-  /** float32 bits. */
-  temperature: 4,
-  seedLow: 5,
-  seedHigh: 6,
-  /** Token id whose probability the row asks for. */
-  target: 7,
+  /** Token id whose probability the row reports. */
+  target: 4,
   ints: 8,
 } as const
 
@@ -72,15 +31,15 @@ export const ROW_FLAGS = {
   logits: 1,
   /** Sample the next token from this row's logits. */
   sample: 2,
-  /** Leave the logarithm of the target's probability, and the most likely token, in the mailbox. */
+  /** Leave the log-probability of the target, and the most likely token, in the mailbox. */
   score: 4,
-  /** Leave the logarithms of the probabilities of the sampled token (or, of a row that does not sample, the target) and the slot's most likely ones. */
+  /** Leave the log-probabilities of the sampled token (of a row that does not sample: the target) and of the most likely ones. */
   logprobs: 8,
 } as const
 
 /** Sampling parameters of a slot: Float64 values, written before the first step of its sequence. */
 export const SLOT = {
-  /** 0: none of them (but `choice` and `logprobs`) is in use. */
+  /** 0: only temperature, seed, `choice` and `logprobs` are in use. */
   adjusted: 0,
   /** 0: off. */
   topK: 1,
@@ -92,30 +51,37 @@ export const SLOT = {
   repetitionPenalty: 5,
   presencePenalty: 6,
   frequencyPenalty: 7,
-  /** Below this position no id of the slot's `forbidden` is sampled. */
-  firstEnd: 8,
+  /** Below this position none of the slot's suppressed ids is sampled. */
+  suppressBefore: 8,
   promptLength: 9,
+  /** Numbers of entries of logitBias and of suppressed ids. */
   biases: 10,
-  forbidden: 11,
-  /** Of the random numbers: which of several completions of one prompt. */
+  suppressed: 11,
+  /** Which of several completions of one prompt: selects the random numbers. */
   choice: 12,
-  /** Most likely tokens that a row with the flag leaves. */
+  /** How many of the most likely tokens a row with the flag leaves. */
   logprobs: 13,
   /** Penalties are in use: the slot's tokens are in the history. */
   penalized: 14,
-  values: 16,
+  temperature: 15,
+  /** Low and high 32 bits, as signed integers. */
+  seedLow: 16,
+  seedHigh: 17,
+  /** A number that no other sequence has had: what is counted for the slot starts anew with it. */
+  serial: 18,
+  values: 20,
 } as const
 
-/** Most entries of a request's logitBias, end ids, and logprobs. */
-export const MOST_BIASES = 1024
-/** Of a model. A request may name 32 more as stopTokenIds. */
+export const MAX_BIASES = 1024
+/** End ids of a model. */
 export const MAX_MODEL_END_IDS = 64
-export const MAX_END_IDS = MAX_MODEL_END_IDS + 32
-export const MOST_LOGPROBS = 20
-/** Float64 values that a row with the flag `logprobs` leaves: its token's, then pairs of id and logarithm. */
-export const LOGPROB_VALUES = 1 + 2 * MOST_LOGPROBS
+/** End ids of a request: those of the model, and 32 as stopTokenIds. */
+export const MAX_SUPPRESSED_IDS = MAX_MODEL_END_IDS + 32
+export const MAX_LOGPROBS = 20
+/** Float64 values that a row with the flag `logprobs` leaves: its token's, then pairs of id and log-probability. */
+export const LOGPROB_VALUES = 1 + 2 * MAX_LOGPROBS
 
-/** Per-rank counters: Float64 values, written by the rank at the end of a step; waitMs has one value per site, computeMs one per phase. */
+/** Per-rank counters: Float64 values. waitMs has one value per stage, computeMs one per phase. */
 export const COUNTERS = {
   shardedWeightBytes: 0,
   replicatedWeightBytes: 1,
@@ -132,18 +98,18 @@ export interface MailboxLayout {
   readonly stepInts: number
   /** Int32 offset of a step's copies, from its first int. */
   readonly copies: number
-  /** Int32 offset of the sampled (or, for a score, most likely) tokens: [STEP_RING][stepRows]. */
+  /** Int32 offset of the sampled (of a score: most likely) tokens: [STEP_RING][stepRows]. */
   readonly sampled: number
   /** Float64 offset of the scores: [STEP_RING][stepRows]. */
   readonly scores: number
   /** Float64 offset of the logprobs: [STEP_RING][stepRows][LOGPROB_VALUES]. */
   readonly logprobs: number
-  /** Float64 offset of the slots' parameters: [slots][SLOT.values]; and of their biases: [slots][MOST_BIASES]. */
+  /** Float64 offsets of the slots' parameters, [slots][SLOT.values], and biases, [slots][MAX_BIASES]. */
   readonly slotParams: number
   readonly biasValues: number
-  /** Int32 offsets of the slots' bias ids, [slots][MOST_BIASES], end ids, [slots][MAX_END_IDS], and tokens, [slots][contextTokens]. */
+  /** Int32 offsets of the slots' bias ids, [slots][MAX_BIASES], suppressed ids, [slots][MAX_SUPPRESSED_IDS], tokens, [slots][contextTokens]. */
   readonly biasIds: number
-  readonly endIds: number
+  readonly suppressedIds: number
   readonly history: number
   readonly contextTokens: number
   /** Int32 offset of the block tables: [slots][pagesPerSlot] page numbers. */
@@ -152,7 +118,7 @@ export interface MailboxLayout {
   readonly counters: number
 }
 
-export function layoutMailbox(stepRows: number, slots: number, pagesPerSlot: number): MailboxLayout {
+export function layoutMailbox({ stepRows, slots, pagesPerSlot }: MailboxSize): MailboxLayout {
   const contextTokens = pagesPerSlot * PAGE_TOKENS
   const copies = STEP_HEADER.ints + stepRows * ROW.ints
   const stepInts = copies + slots * COPY.ints
@@ -162,10 +128,10 @@ export function layoutMailbox(stepRows: number, slots: number, pagesPerSlot: num
   const logprobs = scores + STEP_RING * stepRows
   const slotParams = logprobs + STEP_RING * stepRows * LOGPROB_VALUES
   const biasValues = slotParams + slots * SLOT.values
-  const counters = (biasValues + slots * MOST_BIASES) * 8
+  const counters = (biasValues + slots * MAX_BIASES) * 8
   const biasIds = counters / 4 + SHARDS * COUNTERS.values * 2
-  const endIds = biasIds + slots * MOST_BIASES
-  const history = endIds + slots * MAX_END_IDS
+  const suppressedIds = biasIds + slots * MAX_BIASES
+  const history = suppressedIds + slots * MAX_SUPPRESSED_IDS
   const bytes = (history + slots * contextTokens) * 4
   return {
     stepInts,
@@ -178,7 +144,7 @@ export function layoutMailbox(stepRows: number, slots: number, pagesPerSlot: num
     biasValues,
     counters,
     biasIds,
-    endIds,
+    suppressedIds,
     history,
     contextTokens,
     bytes,

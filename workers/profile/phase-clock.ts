@@ -1,11 +1,11 @@
-// How long a rank computes in each part of its steps, without its waits at collectives. Two reads of the clock a part and layer: it is
-// always on, where a profile is not.
+// How long a rank computes in each phase of its steps, without its waits at collectives. It reads the clock twice for each phase and
+// layer, so it is always on, unlike a profile.
 import { PHASES, type Phase } from '../protocol.js'
 
 export class PhaseClock {
   /** Milliseconds of each phase since attaching. */
   readonly ms = new Float64Array(PHASES.length)
-  /** Milliseconds that the rank has waited in all. */
+  /** Milliseconds that the rank has waited since attaching. */
   readonly #waited: () => number
   #phase = -1
   #since = 0
@@ -15,7 +15,7 @@ export class PhaseClock {
     this.#waited = waited
   }
 
-  /** undefined: what is none of them. */
+  /** undefined: time outside of all phases. */
   enter(phase: Phase | undefined): void {
     const now = performance.now()
     const waited = this.#waited()

@@ -1,6 +1,6 @@
 // Timed events of one thread in a shared buffer, for a profile. Written by its thread only, read by the coordinator between
-// steps. Knows what names there are; decides nothing. Nothing is allocated per event; what does not fit is counted.
-import { SITES } from '../protocol.js'
+// steps. Defines the names of events. Allocates nothing per event; events that do not fit are counted.
+import { STAGES } from '../protocol.js'
 
 /** Matrices of a layer by name, then kernels, then waits at collectives, then the coordinator's own work. */
 export const EVENTS = [
@@ -36,7 +36,7 @@ export const EVENTS = [
   'sampling',
   'schedule',
   'results',
-  // Dispatches of a GPU that have no name above, then the host's part of its steps.
+  // Dispatches of a GPU with names of their own, then the host's part of its steps.
   'inputs',
   'norm',
   'sum of squares',
@@ -60,7 +60,7 @@ export const EVENTS = [
   'encode',
   'submit',
   'readback',
-  ...SITES.map((site) => `wait: ${site}` as const),
+  ...STAGES.map((stage) => `wait: ${stage}` as const),
 ] as const
 
 export type EventName = (typeof EVENTS)[number]
@@ -71,7 +71,7 @@ export function eventId(name: EventName): number {
   return IDS.get(name) as number
 }
 
-/** The event of a dispatch's name. Throws RangeError for one that has none. */
+/** The event of a dispatch's label. Throws RangeError for an unknown one. */
 export function dispatchId(name: string): number {
   const id = IDS.get(name)
   if (id === undefined) throw new RangeError(`no event is named ${name}`)
@@ -82,7 +82,7 @@ const HEADER_BYTES = 16
 const VALUES = 3
 
 export class ProfileRecorder {
-  /** Events written, events that found no room. */
+  /** Events written, events dropped for lack of room. */
   readonly #counts: Int32Array
   /** [capacity]: id, start, end; milliseconds since the epoch. */
   readonly #events: Float64Array
@@ -117,7 +117,7 @@ export class ProfileRecorder {
     this.#counts[0] = n + 1
   }
 
-  /** Counts events that could not even be timed. */
+  /** Counts events that were dropped before they were timed. */
   drop(count: number): void {
     this.#counts[1] = (this.#counts[1] as number) + count
   }

@@ -1,12 +1,12 @@
-// Which tokens may be sampled: weights of the others become 0. Over weights whose largest is 1, in float64, sums in a fixed order; ties go to
-// the lowest id. Buffers are made once.
+// Filters of what may be sampled: the weights of excluded tokens become 0. The largest weight is 1. Sums are in float64 and in a fixed
+// order; ties go to the lowest id. Buffers are made once.
 import { log } from '../../kernels/portable-math.js'
 import type { Scalars } from '../../kernels/rows.js'
 
 export class TokenFilters {
   readonly #n: number
   readonly #ids: Int32Array
-  /** What ids are ordered by: descending for weights, ascending for surprise. */
+  /** Sort keys of ids: negative weights, or distances of surprise. */
   readonly #keys: Float64Array
   readonly #kept: Uint8Array
   readonly #byKey = (a: number, b: number) => (this.#keys[a] as number) - (this.#keys[b] as number) || a - b
@@ -19,8 +19,8 @@ export class TokenFilters {
   }
 
   /**
-   * Of the largest weights: topK of them (0: all); of these the most likely until their share reaches topP (1: all); of these those of at
-   * least minP times the largest.
+   * Keeps the topK largest weights (0: all); of these the most likely ones until their share reaches topP (1: all); of these the ones
+   * of at least minP times the largest.
    */
   keepMostLikely(weights: Scalars, topK: number, topP: number, minP: number): void {
     if (topK > 0 && topK < this.#n) this.#keepFirst(weights, topK, Number.POSITIVE_INFINITY)
@@ -28,7 +28,7 @@ export class TokenFilters {
     if (minP > 0) for (let i = 0; i < this.#n; i++) if ((weights[i] as number) < minP) weights[i] = 0
   }
 
-  /** Those whose surprise is nearest to the expected one, until their share reaches `share` (1: all). logits: what the weights are of. */
+  /** Keeps tokens in the order of how near their surprise is to the entropy, until their share reaches `share` (1: all). */
   keepTypical(weights: Scalars, logits: Scalars, temperature: number, share: number): void {
     if (share >= 1) return
     const total = this.#total(weights)
@@ -58,11 +58,11 @@ export class TokenFilters {
     return total
   }
 
-  /** Keeps the largest weights: at most `most`, and no more than it takes for their sum to reach `mass`. */
-  #keepFirst(weights: Scalars, most: number, mass: number): void {
+  /** Keeps the largest weights: at most `max` of them, and only as many as it takes for their sum to reach `mass`. */
+  #keepFirst(weights: Scalars, max: number, mass: number): void {
     const keys = this.#keys
     for (let i = 0; i < this.#n; i++) keys[i] = -(weights[i] as number)
-    // Sorting few is fast, and few are enough as a rule: those above a bound that is lowered until they are.
+    // Sorting few ids is fast and usually enough: those above a bound, which is lowered until there are enough of them.
     for (let bound = 1 / 16; ; bound = bound < 1e-12 ? 0 : bound / 256) {
       let count = 0
       let sum = 0
@@ -72,19 +72,19 @@ export class TokenFilters {
         this.#ids[count++] = i
         sum += w
       }
-      // The sum in order may round to less than this one: a margin, and at last all.
-      if (bound > 0 && count < most && sum < mass * (1 + 1e-9)) continue
-      this.#keep(weights, count, most, mass)
+      // The sum in sorted order may round to less than this one: hence the margin, and at last a bound of 0.
+      if (bound > 0 && count < max && sum < mass * (1 + 1e-9)) continue
+      this.#keep(weights, count, max, mass)
       return
     }
   }
 
-  /** Of the first `count` ids, in ascending order of their keys. */
-  #keep(weights: Scalars, count: number, most: number, mass: number): void {
+  /** The same among the first `count` ids, in ascending order of their keys. */
+  #keep(weights: Scalars, count: number, max: number, mass: number): void {
     const ids = this.#ids.subarray(0, count).sort(this.#byKey)
     this.#kept.fill(0)
     let sum = 0
-    for (let i = 0; i < count && i < most; i++) {
+    for (let i = 0; i < count && i < max; i++) {
       const id = ids[i] as number
       this.#kept[id] = 1
       sum += weights[id] as number

@@ -1,35 +1,35 @@
-// Logarithms of probabilities, of one token and of the most likely ones: of the model's own distribution, before any adjustment.
+// Log-probabilities of one token and of the most likely ones, in the model's own distribution, before any adjustment.
 import type { KernelBackend } from '../../kernels/backend.js'
 import type { Rows } from '../../kernels/rows.js'
-import { MOST_LOGPROBS } from '../mailbox/mailbox-layout.js'
-import type { StepView } from '../mailbox/step-view.js'
+import { MAX_LOGPROBS } from '../mailbox/mailbox-layout.js'
+import type { StepReader } from '../mailbox/step-buffer.js'
 
 export class Logprobs {
   readonly #kernels: KernelBackend
-  readonly #step: StepView
+  readonly #step: StepReader
   readonly #vocab: number
   /** The most likely ids so far, in descending order; ties in ascending order of ids. */
-  readonly #ids = new Int32Array(MOST_LOGPROBS)
-  readonly #values = new Float64Array(MOST_LOGPROBS)
+  readonly #ids = new Int32Array(MAX_LOGPROBS)
+  readonly #values = new Float64Array(MAX_LOGPROBS)
 
-  constructor(kernels: KernelBackend, step: StepView, vocab: number) {
+  constructor(kernels: KernelBackend, step: StepReader, vocab: number) {
     this.#kernels = kernels
     this.#step = step
     this.#vocab = vocab
   }
 
-  /** Leaves those of token `id` and of the `k` most likely tokens for row t; row `at` of logits. NaN where they are not finite. */
+  /** Writes those of token `id` and of the `k` most likely tokens as row t's; row `at` of logits. NaN where logits are not finite. */
   leave(t: number, logits: Rows, at: number, id: number, k: number): void {
     const row = logits.row(at)
-    const most = Math.min(k, this.#vocab)
-    // The logarithm of the sum is the same for all.
+    const count = Math.min(k, this.#vocab)
+    // logit - shift is the log-probability of every token.
     const shift = (row[id] as number) - this.#kernels.logProbability(logits, at, this.#vocab, id)
     this.#step.setLogprob(t, 0, (row[id] as number) - shift)
     let found = 0
     for (let i = 0; i < this.#vocab; i++) {
       const value = row[i] as number
-      if (found === most && !(value > (this.#values[most - 1] as number))) continue
-      let place = found < most ? found++ : most - 1
+      if (found === count && !(value > (this.#values[count - 1] as number))) continue
+      let place = found < count ? found++ : count - 1
       while (place > 0 && value > (this.#values[place - 1] as number)) {
         this.#values[place] = this.#values[place - 1] as number
         this.#ids[place] = this.#ids[place - 1] as number
@@ -38,7 +38,7 @@ export class Logprobs {
       this.#values[place] = value
       this.#ids[place] = i
     }
-    for (let i = 0; i < most; i++) {
+    for (let i = 0; i < count; i++) {
       this.#step.setLogprob(t, 1 + 2 * i, this.#ids[i] as number)
       this.#step.setLogprob(t, 2 + 2 * i, (this.#values[i] as number) - shift)
     }

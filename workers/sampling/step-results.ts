@@ -1,10 +1,11 @@
-// What a rank makes of gathered logits: sampled tokens, and scores. The same for every backend: it runs on the CPU over the exchange
-// memory, so that all ranks know every token without another collective.
+// Samples tokens and computes scores from gathered logits. The same for every backend: it runs on the CPU over the exchange memory, so
+// that all ranks know every token without another collective.
 import type { KernelBackend } from '../../kernels/backend.js'
 import type { Rows } from '../../kernels/rows.js'
 import type { Exchange } from '../collectives/exchange.js'
 import { LAST_SAMPLED, ROW, ROW_FLAGS, SLOT } from '../mailbox/mailbox-layout.js'
-import type { StepView } from '../mailbox/step-view.js'
+import type { StepReader } from '../mailbox/step-buffer.js'
+import type { RunPlan } from '../protocol.js'
 import { Logprobs } from './logprobs.js'
 import { Sampler } from './sampler.js'
 
@@ -14,20 +15,20 @@ export class StepResults {
   readonly #rank: number
   readonly #ranks: number
   readonly #vocab: number
-  readonly #step: StepView
+  readonly #step: StepReader
   readonly #exchange: Exchange
   readonly #lastSampled: Int32Array
   readonly #sampler: Sampler
   readonly #logprobs: Logprobs
 
-  constructor(rank: number, ranks: number, vocab: number, slots: number, step: StepView, exchange: Exchange) {
+  constructor(rank: number, { ranks, slots }: Pick<RunPlan, 'ranks' | 'slots'>, vocab: number, step: StepReader, exchange: Exchange) {
     this.#rank = rank
     this.#ranks = ranks
     this.#vocab = vocab
     this.#step = step
     this.#exchange = exchange
     this.#lastSampled = new Int32Array(slots)
-    this.#sampler = new Sampler(exchange.kernels, step, vocab, exchange.sampling)
+    this.#sampler = new Sampler(exchange.kernels, step, vocab, slots, exchange.sampling)
     this.#logprobs = new Logprobs(exchange.kernels, step, vocab)
   }
 
@@ -36,13 +37,13 @@ export class StepResults {
     return (this.#step.int(t, ROW.flags) & WANTED) !== 0
   }
 
-  /** The token of row t, given or sampled for its slot by the previous step. */
+  /** The token of row t: given, or sampled for its slot by the previous step. */
   token(t: number): number {
     const given = this.#step.int(t, ROW.token)
     return given === LAST_SAMPLED ? (this.#lastSampled[this.#step.int(t, ROW.slot)] as number) : given
   }
 
-  /** After the gather: samples and scores what the rows of the step ask for. */
+  /** Call after the gather: samples and scores the rows of the step that want it. */
   take(tokens: number): void {
     const step = this.#step
     const logits = this.#exchange.logits[step.ring] as Rows
@@ -50,13 +51,13 @@ export class StepResults {
       const flags = step.int(t, ROW.flags)
       if ((flags & WANTED) === 0) continue
       if ((flags & ROW_FLAGS.sample) !== 0) {
-        // -1: not finite. The coordinator ends that request; a row that was scheduled ahead of it computes from token 0.
+        // -1: not finite. The coordinator ends that request; a row of it that was scheduled ahead computes token 0.
         const slot = step.int(t, ROW.slot)
         const token = this.#sampler.sample(t, logits, at, this.#lastSampled[slot] as number)
         this.#lastSampled[slot] = Math.max(0, token)
         if (this.#rank === 0) step.setSampled(t, token)
       }
-      // Nothing in the ranks depends on a score, so they share the work.
+      // No rank needs another's scores, so they share the work.
       if (at % this.#ranks === this.#rank) {
         if ((flags & ROW_FLAGS.score) !== 0) this.#score(t, logits, at)
         if ((flags & ROW_FLAGS.logprobs) !== 0) this.#leaveLogprobs(t, flags, logits, at)

@@ -1,47 +1,53 @@
-// The step loop: asks the scheduler for rows, publishes them to the mailbox, takes the results, and restarts the ranks when
+// The step loop: asks the scheduler for rows, publishes them to the mailbox, commits the results, and restarts the ranks when
 // one fails. At most two steps are published at once, so the ranks never wait for this thread. It never blocks the event loop.
 import { setImmediate, setTimeout } from 'node:timers/promises'
-import { CONTROL, RANK, rankSlot, STEP_RING } from '../../../workers/mailbox/mailbox-layout.js'
+import { encodeFault } from '../../../workers/fault-injector.js'
+import { CONTROL, RANK, rankSlot } from '../../../workers/mailbox/control.js'
+import { STEP_RING } from '../../../workers/mailbox/mailbox-layout.js'
 import { eventId, type ProfileRecorder } from '../../../workers/profile/profile-recorder.js'
-import { FAULT_KINDS, type FaultKind, type RankCount, SITES, type Site } from '../../../workers/protocol.js'
+import type { FaultKind, RunPlan, Stage } from '../../../workers/protocol.js'
 import { EngineClosedError, RankError, TetradError } from '../../errors.js'
-import type { Scheduler } from '../scheduling/scheduler.js'
-import type { FinishReason, Sequence } from '../scheduling/sequence.js'
+import type { PageCopy } from '../scheduling/prefix-cache.js'
+import type { Scheduler, StepRow } from '../scheduling/scheduler.js'
+import type { Sequence } from '../scheduling/sequence.js'
+import type { LogitsObserver, LogitsRow } from '../scheduling/step-outcome.js'
 import { Mailbox, type RankCounters } from './mailbox.js'
 import { explainFailure, lateRanks, progressOf, resetControl } from './rank-failures.js'
 import type { RankGroup } from './rank-group.js'
 import type { Statistics } from './statistics.js'
-import { type LogitsObserver, type PublishedStep, StepOutcomes } from './step-outcomes.js'
 
 export interface CoordinatorInit {
   readonly control: SharedArrayBuffer
   readonly mailbox: SharedArrayBuffer
-  readonly ranks: RankCount
-  readonly stepRows: number
-  readonly slots: number
-  readonly pagesPerSlot: number
+  readonly plan: RunPlan
   readonly deadlineMs: number
   /** Logits rows of a step: by ring index, [stepRows][vocab]. */
-  readonly logits: readonly (Float32Array | Float64Array)[]
+  readonly logits: readonly LogitsRow[]
   readonly vocab: number
   /** Starts the ranks over the memories, which outlive them. */
   readonly startRanks: (onExit: (detail: string) => void) => Promise<RankGroup>
   readonly maxRestarts: number
   readonly restartWindowMs: number
-  /** The cache lies in the ranks, and is lost with them. */
+  /** The cache lies on the ranks' devices, and is lost with them. */
   readonly cacheInRanks: boolean
   readonly onRestart: (event: RestartEvent) => void
-  /** Where its own work is noted, if a profile is wanted. */
+  /** Where the coordinator's own work is recorded, if a profile is wanted. */
   readonly recorder: ProfileRecorder | undefined
 }
 
-/** The ranks were started anew after a failure. */
+/** The ranks were restarted after a failure. */
 export interface RestartEvent {
   readonly reason: TetradError
   /** From noticing the failure to the ranks being ready. */
   readonly recoveryMs: number
   /** Requests whose running steps were computed again. */
   readonly replayed: number
+}
+
+interface PublishedStep {
+  readonly epoch: number
+  readonly rows: readonly StepRow[]
+  readonly copies: readonly PageCopy[]
 }
 
 /** Extra time for the ranks to name the late one before this thread gives up on all of them. */
@@ -57,35 +63,26 @@ export class Coordinator {
   readonly #mailbox: Mailbox
   readonly #scheduler: Scheduler
   readonly #statistics: Statistics
-  readonly #outcomes: StepOutcomes
   readonly #published: PublishedStep[] = []
   readonly #restartTimes: number[] = []
   #group: RankGroup | undefined
-  /** Tells a thread of the current group from one that was replaced. */
-  #generation = 0
+  /** Of the current group: tells its threads from those of a group that was replaced. */
+  #groupId = 0
   #epoch = 0
   #looping: Promise<void> | undefined
+  /** Sees each row of logits that a step leaves (tetrad/testing). */
+  observer: LogitsObserver | undefined
   /** The ranks must be restarted before the next step. */
   #down: TetradError | undefined
-  /** Nothing is served any more. */
+  /** Set once: no request is served any more. */
   #fatal: TetradError | undefined
 
   constructor(init: CoordinatorInit, scheduler: Scheduler, statistics: Statistics) {
     this.#init = init
     this.#control = new Int32Array(init.control)
-    this.#mailbox = new Mailbox(init.mailbox, init.stepRows, init.slots, init.pagesPerSlot)
+    this.#mailbox = new Mailbox(init.mailbox, init.plan, init.logits, init.vocab)
     this.#scheduler = scheduler
     this.#statistics = statistics
-    const ends = {
-      finish: (sequence: Sequence, reason: FinishReason, by?: number) => this.#finish(sequence, reason, by),
-      reject: (sequence: Sequence, error: TetradError) => this.reject(sequence, error),
-    }
-    this.#outcomes = new StepOutcomes(this.#mailbox, init.logits, init.vocab, scheduler, statistics, ends)
-  }
-
-  /** Sees each row of logits that a step leaves (tetrad/testing). */
-  set observer(observer: LogitsObserver | undefined) {
-    this.#outcomes.observer = observer
   }
 
   /** Starts the ranks for the first time; throws what starting them throws. */
@@ -98,7 +95,7 @@ export class Coordinator {
     return this.#group
   }
 
-  /** Queues a sequence. Its sink hears everything else, the engine's failure included. */
+  /** Queues a sequence. Everything else goes to its sink, the engine's failure included. */
   submit(sequence: Sequence): void {
     if (this.#fatal) {
       sequence.sink.onError(this.#fatal)
@@ -113,23 +110,19 @@ export class Coordinator {
     this.#looping ??= this.#loop()
   }
 
-  /** Ends a sequence now; what is in flight for it is dropped. */
+  /** Ends a sequence now; its results in flight are dropped. */
   abort(sequence: Sequence): void {
-    if (sequence.ended) return
-    this.#scheduler.end(sequence)
-    sequence.sink.onFinish('abort')
+    this.#scheduler.finish(sequence, 'abort')
   }
 
   /** Ends a sequence whose text has come to a stop string. */
   stop(sequence: Sequence): void {
-    this.#finish(sequence, 'stop')
+    this.#scheduler.finish(sequence, 'stop')
   }
 
   /** Ends a sequence with an error. */
   reject(sequence: Sequence, error: TetradError): void {
-    if (sequence.ended) return
-    this.#scheduler.end(sequence)
-    sequence.sink.onError(error)
+    this.#scheduler.reject(sequence, error)
   }
 
   /** Lets what was submitted run for up to drainMs, fails the rest, and ends the threads. */
@@ -137,7 +130,7 @@ export class Coordinator {
     const end = performance.now() + drainMs
     while (!this.#scheduler.idle && !this.#fatal && performance.now() < end) await setTimeout(Math.min(10, Math.max(1, end - performance.now())))
     this.#fatal ??= new EngineClosedError('ENGINE_CLOSED', { what: 'the engine was closed', remedy: 'Load another one.' })
-    Atomics.notify(this.#control, CONTROL.attention)
+    Atomics.notify(this.#control, CONTROL.coordinatorWake)
     await this.#looping
     this.#failAll(this.#fatal)
     await this.#closeGroup()
@@ -151,20 +144,20 @@ export class Coordinator {
     return this.#mailbox.counters(rank)
   }
 
-  /** Arms a fault in a rank, for when it next comes to the site. */
-  injectFault(rank: number, kind: FaultKind, site: Site): void {
-    Atomics.store(this.#control, rankSlot(rank, RANK.fault), 1 + FAULT_KINDS.indexOf(kind) + 16 * SITES.indexOf(site))
+  /** Arms a fault in a rank: it happens when the rank next enters the stage. */
+  injectFault(rank: number, kind: FaultKind, stage: Stage): void {
+    Atomics.store(this.#control, rankSlot(rank, RANK.fault), encodeFault(kind, stage))
   }
 
   async #loop(): Promise<void> {
     // A pending waitAsync does not keep Node alive; a timer does while there is work.
     const alive = setInterval(() => {}, 0x7fffffff)
     try {
-      // Submitting must return before any sink is called.
+      // submit must return before any sink is called.
       await Promise.resolve()
       let yielded = performance.now()
       while (!this.#fatal) {
-        // When the ranks are always ahead no wait ever gives the event loop a turn: take one now and then.
+        // When the ranks are always ahead, no wait below yields to the event loop: yield now and then.
         if (performance.now() - yielded > YIELD_MS) {
           await setImmediate()
           yielded = performance.now()
@@ -178,10 +171,10 @@ export class Coordinator {
         if (!step) break
         this.#down ??= await this.#completion(step.epoch)
         if (this.#down || this.#fatal) continue
-        const noted = this.#init.recorder?.now()
+        const startedAt = this.#init.recorder?.now()
         this.#published.shift()
-        this.#outcomes.take(step)
-        if (noted !== undefined) this.#init.recorder?.add(RESULTS, noted)
+        this.#commit(step)
+        if (startedAt !== undefined) this.#init.recorder?.add(RESULTS, startedAt)
       }
       if (this.#fatal) this.#failAll(this.#fatal)
     } finally {
@@ -190,9 +183,16 @@ export class Coordinator {
     }
   }
 
+  #commit({ epoch, rows }: PublishedStep): void {
+    const tokens = this.#scheduler.commit(rows, this.#mailbox.outcome(epoch, this.observer))
+    const now = performance.now()
+    for (let i = 0; i < tokens; i++) this.#statistics.token(now)
+  }
+
+  /** False: there is nothing to run now. */
   #publish(): boolean {
     const start = performance.now()
-    const noted = this.#init.recorder?.now()
+    const startedAt = this.#init.recorder?.now()
     const rows = this.#scheduler.next()
     if (rows.length === 0) return false
     const epoch = (this.#epoch + 1) | 0
@@ -203,45 +203,39 @@ export class Coordinator {
     Atomics.store(this.#control, CONTROL.stepEpoch, epoch)
     Atomics.notify(this.#control, CONTROL.stepEpoch)
     this.#statistics.scheduling.add(performance.now() - start)
-    if (noted !== undefined) this.#init.recorder?.add(SCHEDULE, noted)
+    if (startedAt !== undefined) this.#init.recorder?.add(SCHEDULE, startedAt)
     return true
   }
 
-  /** Resolves when every rank has ended the step, or with why they never will. */
+  /** Resolves when every rank has ended the step (undefined), or with the reason why they will not. */
   async #completion(epoch: number): Promise<TetradError | undefined> {
     const c = this.#control
-    let progress = progressOf(this.#control, this.#init.ranks)
+    let progress = progressOf(this.#control, this.#init.plan.ranks)
     let end = performance.now() + this.#init.deadlineMs + GRACE_MS
     for (;;) {
-      // Read before what it announces: a change after this makes the wait return at once.
-      const attention = Atomics.load(c, CONTROL.attention)
+      // Read before the words that it announces: a change after this makes the wait return at once.
+      const wake = Atomics.load(c, CONTROL.coordinatorWake)
       const done = Atomics.load(c, CONTROL.doneEpoch)
       if (this.#down || this.#fatal) return this.#down
       if (Atomics.load(c, CONTROL.abort) !== 0) return explainFailure(this.#control, this.#group)
       if (((done - epoch) | 0) >= 0) return undefined
       const left = end - performance.now()
       if (left <= 0) {
-        // A long step is not late as long as some rank gets on: the deadline is for what they wait for, not for the work.
-        const now = progressOf(this.#control, this.#init.ranks)
-        if (now === progress) return lateRanks(this.#control, this.#init.ranks, epoch, this.#init.deadlineMs)
+        // A long step is not late as long as some rank makes progress: the deadline limits waits, not work.
+        const now = progressOf(this.#control, this.#init.plan.ranks)
+        if (now === progress) return lateRanks(this.#control, this.#init.plan.ranks, epoch, this.#init.deadlineMs)
         progress = now
         end = performance.now() + this.#init.deadlineMs + GRACE_MS
         continue
       }
-      const wait = Atomics.waitAsync(c, CONTROL.attention, attention, left)
+      const wait = Atomics.waitAsync(c, CONTROL.coordinatorWake, wake, left)
       if (wait.async) await wait.value
     }
   }
 
-  #finish(sequence: Sequence, reason: FinishReason, by?: number): void {
-    if (sequence.ended) return
-    this.#scheduler.end(sequence)
-    sequence.sink.onFinish(reason, by)
-  }
-
   /**
-   * Ends the threads and starts others over the same memories. Weights and completed cache rows are still there; what was
-   * in flight is scheduled again, and by the determinism contract gives the same bits.
+   * Ends the threads and starts others over the same memories. Weights and completed cache rows survive; rows in flight are
+   * scheduled again, and by the determinism contract give the same bits.
    */
   async #restart(reason: TetradError): Promise<void> {
     const start = performance.now()
@@ -256,11 +250,11 @@ export class Coordinator {
       return
     }
     await this.#closeGroup()
-    resetControl(this.#control, this.#init.ranks, this.#epoch)
+    resetControl(this.#control, this.#init.plan.ranks, this.#epoch)
     const steps = this.#published.splice(0)
     const replayed = new Set(steps.flatMap((step) => [...step.rows, ...step.copies].map(({ sequence }) => sequence)))
     for (const sequence of replayed) this.#scheduler.rollBack(sequence)
-    // On a GPU the cache went with the device.
+    // On a GPU the cache is lost with the device.
     if (this.#init.cacheInRanks) this.#scheduler.loseCache()
     this.#down = undefined
     try {
@@ -275,12 +269,12 @@ export class Coordinator {
   }
 
   async #startGroup(): Promise<RankGroup> {
-    const generation = ++this.#generation
+    const id = ++this.#groupId
     return this.#init.startRanks((detail) => {
-      if (generation !== this.#generation || this.#fatal) return
+      if (id !== this.#groupId || this.#fatal) return
       this.#down ??= new RankError('RANK_EXITED', { what: detail, remedy: 'The engine restarts its ranks.' })
-      // Wakes the wait for the step; if there is none, the loop starts in order to restart the ranks at once.
-      Atomics.notify(this.#control, CONTROL.attention)
+      // Wakes the wait for the step; if there is none, the loop starts, to restart the ranks at once.
+      Atomics.notify(this.#control, CONTROL.coordinatorWake)
       this.wake()
     })
   }
@@ -288,15 +282,12 @@ export class Coordinator {
   async #closeGroup(): Promise<void> {
     const group = this.#group
     this.#group = undefined
-    this.#generation++
+    this.#groupId++
     await group?.close()
   }
 
   #failAll(error: TetradError): void {
     this.#published.length = 0
-    for (const sequence of this.#scheduler.sequences) {
-      this.#scheduler.end(sequence)
-      sequence.sink.onError(error)
-    }
+    for (const sequence of this.#scheduler.sequences) this.#scheduler.reject(sequence, error)
   }
 }

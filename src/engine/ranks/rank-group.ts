@@ -12,7 +12,7 @@ import { assetUrl } from '../../assets.js'
 import { MemoryError, RankError } from '../../errors.js'
 import { endingPool } from './pool-threads.js'
 
-/** For ranks to free their devices. */
+/** How long a rank may take to free its device. */
 const CLOSE_MS = 2000
 
 function ofRank(rank: number) {
@@ -26,7 +26,7 @@ function reportOf(answer: RankReport | DeviceShortage, rank: number): RankReport
   const { what, askedBytes, hadBytes, fitsTokens } = answer
   const mib = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`
   throw new MemoryError('MEMORY_EXHAUSTED', {
-    what: `the GPU of rank ${rank} has not the memory: ${what}`,
+    what: `the GPU of rank ${rank} ran out of device memory: ${what}`,
     expected: `${mib(askedBytes)} for it`,
     actual: hadBytes > 0 ? mib(hadBytes) : 'less',
     remedy:
@@ -46,7 +46,7 @@ export class RankGroup {
   readonly #end: () => Promise<void>
   readonly #ranks: readonly RankHandle[]
   #closing = false
-  /** What each rank really runs on, as it said itself. */
+  /** What each rank really runs on, as it reported. */
   readonly reports: readonly RankReport[]
 
   private constructor(pool: Piscina, end: () => Promise<void>, ranks: readonly RankHandle[], reports: readonly RankReport[]) {
@@ -67,14 +67,14 @@ export class RankGroup {
       // With atomics piscina's own idle wait would block the thread, and our port with it.
       atomics: 'disabled',
       idleTimeout: Number.POSITIVE_INFINITY,
-      // A rank's JavaScript holds views and counters; one that grows beyond this is broken, and is better restarted.
+      // A rank's JavaScript heap holds views and counters only; one that exceeds this is broken, and is restarted.
       resourceLimits: { maxOldGenerationSizeMb: 256 },
     })
     const end = endingPool(pool)
     let ended = (_detail: string) => {}
-    // Piscina emits an error when a thread fails between tasks; unheard, it would end the process.
+    // Piscina emits an error when a thread fails between tasks; without a listener it would end the process.
     pool.on('error', (error: Error) => ended(`a worker thread failed: ${error.message}`))
-    // While starting, a thread's end rejects `died`: a call to it would never be answered.
+    // While starting, a thread's exit rejects `died`: a call to it would never be answered.
     const died = new Promise<never>((_, reject) => {
       ended = (detail) => reject(new Error(detail))
     })
@@ -90,7 +90,7 @@ export class RankGroup {
       await Promise.race([Promise.all(attached), died])
       const settings = inits[0]?.plan.gpu
       if (settings) {
-        // Here as well: else the addon is unloaded with the last rank's thread, under threads of its own.
+        // In this thread too: otherwise the addon is unloaded with the last rank's thread, while threads of its own still run.
         await loadDawn()
         for (const [rank, { api }] of ranks.entries()) {
           await within(deviceEnvironment(settings, rank), () => Promise.race([api.acquireGpu(requestOf(settings, rank)).catch(ofRank(rank)), died]))
@@ -168,7 +168,7 @@ export class RankGroup {
     }
   }
 
-  /** A call with its port held, so that the process waits for the answer. */
+  /** A call with its port referenced, so that the process waits for the answer. */
   async #call<T>(rank: number, call: (api: Comlink.Remote<RankApi>) => Promise<T>): Promise<T> {
     const handle = this.#ranks[rank]
     if (!handle) throw new RangeError(`no rank ${rank} of ${this.#ranks.length}`)
@@ -181,30 +181,37 @@ export class RankGroup {
   }
 }
 
+/** The environment belongs to the whole process: engines that load at the same time change it one after another. */
+let environmentFree: Promise<unknown> = Promise.resolve()
+
 /** Runs `work` with variables of the process's environment set, which native code of all threads sees. */
-async function within<T>(environment: Readonly<Record<string, string>> | undefined, work: () => Promise<T>): Promise<T> {
-  const before = Object.keys(environment ?? {}).map((name) => [name, process.env[name]] as const)
-  Object.assign(process.env, environment)
-  try {
-    return await work()
-  } finally {
-    for (const [name, value] of before) {
-      if (value === undefined) delete process.env[name]
-      else process.env[name] = value
+function within<T>(environment: Readonly<Record<string, string>> | undefined, work: () => Promise<T>): Promise<T> {
+  const turn = environmentFree.then(async () => {
+    const before = Object.keys(environment ?? {}).map((name) => [name, process.env[name]] as const)
+    Object.assign(process.env, environment)
+    try {
+      return await work()
+    } finally {
+      for (const [name, value] of before) {
+        if (value === undefined) delete process.env[name]
+        else process.env[name] = value
+      }
     }
-  }
+  })
+  environmentFree = turn.catch(() => {})
+  return turn
 }
 
-/** Milliseconds for pages from or to a device. */
+/** Deadline for reading or writing pages of a device. */
 const PAGES_MS = 30_000
 
-/** A thread that is dead never answers. */
+/** Rejects with RankError at the deadline: a dead thread never answers. */
 async function inTime<T>(rank: number, work: Promise<T>): Promise<T> {
   const done = new AbortController()
   const late = setTimeout(PAGES_MS, undefined, { signal: done.signal }).then(
     () => {
       throw new RankError('RANK_LATE', {
-        what: `rank ${rank} did not give or take pages of its cache`,
+        what: `rank ${rank} did not read or write pages of its cache`,
         expected: `an answer within ${PAGES_MS} ms`,
         actual: 'none',
         remedy: 'Save or load the snapshot again.',

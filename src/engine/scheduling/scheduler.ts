@@ -1,4 +1,5 @@
-// Which rows the next step runs: pure logic over sequences and pages, no threads, no clock.
+// Which rows the next step runs, and what becomes of a completed step's results: pure logic over sequences and pages, no threads, no
+// clock.
 //
 // Running sequences that decode get one row each; prompts share prefillChunk rows. A sequence whose newest token is still
 // being sampled may be scheduled one token ahead (its row says LAST_SAMPLED); never two. When pages run out, the last in
@@ -8,11 +9,12 @@
 // PRIORITY_STEP * (the difference of priorities) later ones: the bound against starvation.
 import { LAST_SAMPLED, ROW_FLAGS } from '../../../workers/mailbox/mailbox-layout.js'
 import { PAGE_TOKENS } from '../../../workers/protocol.js'
-import type { BlockManager } from './block-manager.js'
+import { RequestError, type TetradError } from '../../errors.js'
+import type { PageAllocator } from './page-allocator.js'
+import { type PageCopy, PrefixCache } from './prefix-cache.js'
+import { PRIORITY_STEP } from './priority.js'
 import type { FinishReason, Sequence } from './sequence.js'
-
-export const PRIORITY_STEP = 64
-export const MOST_PRIORITY = 10
+import type { StepOutcome } from './step-outcome.js'
 
 export interface StepRow {
   readonly sequence: Sequence
@@ -21,39 +23,30 @@ export interface StepRow {
   readonly flags: number
 }
 
-/** The first `rows` cached rows of one page to another, before any row of the step. */
-export interface PageCopy {
-  readonly sequence: Sequence
-  readonly from: number
-  readonly to: number
-  readonly rows: number
-}
-
 export interface SchedulerLimits {
-  /** Prompt rows of one step. */
+  /** Maximum prompt rows of one step. */
   readonly prefillChunk: number
-  /** Sequences that run at once. */
+  /** Maximum sequences that run at once. */
   readonly slots: number
-  /** Most tokens of one sequence; no more than fit the cache. */
+  /** Maximum tokens of one sequence; no more than fit the cache. */
   readonly contextTokens: number
 }
 
 export class Scheduler {
   readonly #limits: SchedulerLimits
-  readonly #blocks: BlockManager
-  /** By order. */
+  readonly #allocator: PageAllocator
+  readonly #prefixes: PrefixCache
+  // Both ascending by order.
   readonly #waiting: Sequence[] = []
-  /** By order. */
   readonly #running: Sequence[] = []
   readonly #freeSlots: number[]
-  /** For the next step. */
-  #copies: PageCopy[] = []
   #arrivals = 0
   preemptions = 0
 
-  constructor(limits: SchedulerLimits, blocks: BlockManager) {
+  constructor(limits: SchedulerLimits, allocator: PageAllocator) {
     this.#limits = limits
-    this.#blocks = blocks
+    this.#allocator = allocator
+    this.#prefixes = new PrefixCache(allocator, limits.slots)
     this.#freeSlots = Array.from({ length: limits.slots }, (_, i) => limits.slots - 1 - i)
   }
 
@@ -79,7 +72,7 @@ export class Scheduler {
     return [...this.#running, ...this.#waiting].filter((s) => !s.ended)
   }
 
-  /** Rows of the next step, already counted as in flight; none when nothing can be scheduled now. */
+  /** Rows of the next step, already counted as in flight; empty when nothing can be scheduled now. */
   next(): StepRow[] {
     this.#admit()
     const rows: StepRow[] = []
@@ -89,7 +82,7 @@ export class Scheduler {
     let prefill = this.#limits.prefillChunk
     for (const sequence of running) {
       const left = sequence.tokens.length - sequence.scheduled
-      // One known token after generation began is decoding as well: after a pause, a restart, or without running ahead.
+      // One known token after generation began is decoding too: after a pause, a restart, or without running ahead.
       const decodes = left === 1 && sequence.generated > 0
       const taken = this.#scheduleKnown(sequence, decodes ? 1 : prefill, rows)
       prefill -= decodes && taken > 0 ? this.#scheduleDrafts(sequence, prefill, rows) : decodes ? 0 : taken
@@ -99,33 +92,61 @@ export class Scheduler {
 
   /** Copies that the rows just given need; they are the step's from now on. */
   takeCopies(): PageCopy[] {
-    return this.#copies.splice(0)
+    return this.#prefixes.takeCopies()
   }
 
   /**
-   * Call for each row of a completed step whose sequence has not ended, before its results are taken. False: the row was of a
-   * draft that turned out wrong, and its results count for nothing.
+   * Commits a completed step: accepts its rows, appends sampled tokens, tells the sinks, ends what is finished, and returns pages. The
+   * only place where results change sequences. Steps are committed in the order in which they were published. What a sink throws
+   * ends its own sequence only. Returns how many tokens were generated.
    */
-  computed({ sequence, position, token }: StepRow): boolean {
-    if (token !== LAST_SAMPLED && sequence.tokens[position] !== token) return false
-    sequence.computed = position + 1
-    // The row of a draft that was right was not counted when it was published.
-    sequence.scheduled = Math.max(sequence.scheduled, sequence.computed)
-    return true
-  }
-
-  /** Call once per sequence of a completed step, after its results were taken. */
-  completed(sequence: Sequence): void {
-    sequence.inFlight--
-    this.#learnPages(sequence)
-    if (sequence.sharesPrompt && sequence.computed >= sequence.promptLength) {
-      sequence.sharesPrompt = false
-      this.#learnRest(sequence)
+  commit(rows: readonly StepRow[], outcome: StepOutcome): number {
+    let generated = 0
+    let withFlags = 0
+    /** The sequence of the last row that sampled: its second one in a step is the row of a draft that was right. */
+    let previous: Sequence | undefined
+    for (const [t, row] of rows.entries()) {
+      const { sequence, flags } = row
+      const accepted = !sequence.ended && this.#acceptRow(row)
+      if (flags === 0) continue
+      const i = withFlags++
+      const samples = (flags & ROW_FLAGS.sample) !== 0
+      if (samples && !sequence.ended) sequence.pendingSamples--
+      if (!accepted) continue
+      try {
+        this.#report(row, t, i, outcome)
+        if (sequence.ended) continue
+        if (samples) {
+          if (previous === sequence && sequence.drafts) sequence.drafts.accepted++
+          previous = sequence
+          if (this.#appendToken(sequence, outcome.sampled(t))) generated++
+        } else if (sequence.maxTokens === 0 && row.position === sequence.tokens.length - 1) {
+          this.finish(sequence, 'length')
+        }
+      } catch (error) {
+        this.end(sequence)
+        sequence.sink.onError(error instanceof Error ? error : new Error(String(error)))
+      }
     }
-    this.#settle(sequence)
+    for (const sequence of new Set(rows.map((row) => row.sequence))) this.#finishStep(sequence)
+    return generated
   }
 
-  /** Forgets what was in flight, rows and copies: it is scheduled again. For sequences of steps that will never complete. */
+  /** Ends a sequence and tells its sink. `by`: the token id that ended it, if one did. */
+  finish(sequence: Sequence, reason: FinishReason, by?: number): void {
+    if (sequence.ended) return
+    this.end(sequence)
+    sequence.sink.onFinish(reason, by)
+  }
+
+  /** Ends a sequence with an error. */
+  reject(sequence: Sequence, error: TetradError): void {
+    if (sequence.ended) return
+    this.end(sequence)
+    sequence.sink.onError(error)
+  }
+
+  /** Forgets what was in flight, rows and copies: it is scheduled again. For sequences of steps that will not complete. */
   rollBack(sequence: Sequence): void {
     sequence.inFlight = 0
     sequence.pendingSamples = 0
@@ -133,7 +154,7 @@ export class Scheduler {
     this.#settle(sequence)
   }
 
-  /** The cached rows are gone, of all sequences: everything is computed again. Only while no step is in flight. */
+  /** The cached rows of all sequences are lost: everything is computed again. Only while no step is in flight. */
   loseCache(): void {
     for (const sequence of [...this.#running]) {
       this.rollBack(sequence)
@@ -142,8 +163,7 @@ export class Scheduler {
         this.#settle(sequence)
       }
     }
-    this.#copies.length = 0
-    this.#blocks.forgetAll()
+    this.#prefixes.clear()
   }
 
   /** Ends a sequence: it gets no more rows, and its pages return when its steps in flight have completed. */
@@ -155,78 +175,84 @@ export class Scheduler {
     else this.#settle(sequence)
   }
 
-  /** Why a sequence is over after its newest token, if it is. */
-  finishReason(sequence: Sequence): FinishReason | undefined {
-    if (sequence.generated >= sequence.maxTokens || sequence.tokens.length >= this.#limits.contextTokens) return 'length'
-    return undefined
+  /** False: the row was of a draft that turned out wrong, and its results are dropped. */
+  #acceptRow({ sequence, position, token }: StepRow): boolean {
+    if (token !== LAST_SAMPLED && sequence.tokens[position] !== token) return false
+    sequence.computed = position + 1
+    // The row of a right draft was not counted when it was published.
+    sequence.scheduled = Math.max(sequence.scheduled, sequence.computed)
+    return true
+  }
+
+  /** Gives the sink the logits, score and logprobs that the row was asked for; rejects the sequence if they are not finite. */
+  #report({ sequence, position, flags }: StepRow, t: number, i: number, outcome: StepOutcome): void {
+    const { sink, sampling } = sequence
+    outcome.observe?.(sequence, position, outcome.logits(i))
+    if ((flags & ROW_FLAGS.logits) !== 0) sink.onLogits(position, outcome.logits(i))
+    if ((flags & ROW_FLAGS.score) !== 0) {
+      const likeliest = outcome.sampled(t)
+      if (likeliest < 0) this.reject(sequence, nonFinite(position + 1))
+      else sink.onScore(position + 1, outcome.score(t), likeliest === sequence.target(position))
+    }
+    if ((flags & ROW_FLAGS.logprobs) !== 0) {
+      const { logprobs = 0, promptLogprobs = 0 } = sampling ?? {}
+      const left = outcome.logprobs(t, (flags & ROW_FLAGS.sample) !== 0 ? logprobs : promptLogprobs)
+      if (Number.isNaN(left.logprob)) this.reject(sequence, nonFinite(position + 1))
+      else sink.onLogprobs(position + 1, left)
+    }
+  }
+
+  /** False: the token ended the sequence and is not part of it. */
+  #appendToken(sequence: Sequence, token: number): boolean {
+    if (token < 0) {
+      this.reject(sequence, nonFinite(sequence.tokens.length))
+      return false
+    }
+    if (sequence.endOfText.has(token)) {
+      this.finish(sequence, 'stop', token)
+      return false
+    }
+    sequence.tokens.push(token)
+    sequence.sink.onToken(token)
+    if (sequence.generated >= sequence.maxTokens || sequence.tokens.length >= this.#limits.contextTokens) this.finish(sequence, 'length')
+    return true
+  }
+
+  /** One step less of the sequence is in flight. */
+  #finishStep(sequence: Sequence): void {
+    sequence.inFlight--
+    this.#prefixes.cacheFullPages(sequence)
+    if (sequence.sharesPrompt && sequence.computed >= sequence.promptLength) {
+      sequence.sharesPrompt = false
+      this.#prefixes.cachePartialPage(sequence)
+    }
+    this.#settle(sequence)
   }
 
   #admit(): void {
     while (this.#waiting.length > 0 && this.#freeSlots.length > 0) {
       const sequence = this.#waiting[0] as Sequence
-      // A page for its first rows, and one to spare for whoever decodes: else it would only be preempted at once.
+      // A page for its first rows, and a spare one for sequences that decode: without it, it would be preempted at once.
       const spare = this.#running.length > 0 ? 1 : 0
-      if (this.#blocks.freePages < 1 + spare) return
+      if (this.#allocator.freePages < 1 + spare) return
       this.#waiting.shift()
       sequence.slot = this.#freeSlots.pop() as number
-      this.#findPrefix(sequence)
+      this.#prefixes.reuse(sequence)
+      if (!sequence.wasAdmitted) sequence.cachedTokens = sequence.scheduled
+      sequence.wasAdmitted = true
       insert(this.#running, sequence)
       sequence.sink.onAdmitted()
     }
   }
 
-  /** Takes the pages of the longest known prefix, and copies what a known page after it has in common with the tokens. */
-  #findPrefix(sequence: Sequence): void {
-    const { tokens, pages, chain, reusable } = sequence
-    for (let i = 0; (i + 1) * PAGE_TOKENS <= reusable; i++) {
-      const found = this.#blocks.reuse(chain.at(-1) ?? 0, tokens.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS))
-      if (!found) break
-      pages.push(found.page)
-      chain.push(found.chain)
-    }
-    // Copied rows count as computed when the step that copies them has completed.
-    sequence.computed = pages.length * PAGE_TOKENS
-    sequence.scheduled = sequence.computed + this.#copyRows(sequence)
-    if (!sequence.wasAdmitted) sequence.cachedTokens = sequence.scheduled
-    sequence.wasAdmitted = true
-  }
-
-  /** Gives the sequence a page with rows copied from a known one; returns how many. */
-  #copyRows(sequence: Sequence): number {
-    const { tokens, pages, chain, computed, reusable } = sequence
-    const wanted = tokens.slice(computed, Math.min(reusable, computed + PAGE_TOKENS))
-    if (wanted.length === 0 || this.#copies.length >= this.#limits.slots) return 0
-    const source = this.#blocks.similar(chain.at(-1) ?? 0, wanted)
-    if (!source) return 0
-    const page = this.#blocks.takeOther(source.page)
-    if (page === undefined) return 0
-    pages.push(page)
-    this.#copies.push({ sequence, from: source.page, to: page, rows: source.rows })
-    return source.rows
-  }
-
-  #learnPages(sequence: Sequence): void {
-    const { tokens, pages, chain, computed } = sequence
-    for (let i = chain.length; (i + 1) * PAGE_TOKENS <= computed; i++) {
-      chain.push(this.#blocks.learn(pages[i] as number, chain.at(-1) ?? 0, tokens.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS)))
-    }
-  }
-
-  /** The computed rows after its last full page. */
-  #learnRest({ tokens, pages, chain, computed }: Sequence): void {
-    const page = pages[chain.length]
-    const first = chain.length * PAGE_TOKENS
-    if (page !== undefined && computed > first) this.#blocks.learnPartial(page, chain.at(-1) ?? 0, tokens.slice(first, computed))
-  }
-
-  /** Takes what an ended or preempted sequence holds, once no step in flight uses it. */
+  /** Takes the pages and the slot of an ended or preempted sequence, once no step in flight uses them. */
   #settle(sequence: Sequence): void {
     if (sequence.inFlight > 0 || !(sequence.ended || sequence.preempted)) return
     const at = this.#running.indexOf(sequence)
     if (at < 0) return
     this.#running.splice(at, 1)
-    this.#learnRest(sequence)
-    this.#blocks.release(sequence.pages)
+    this.#prefixes.cachePartialPage(sequence)
+    this.#allocator.release(sequence.pages)
     sequence.chain.length = 0
     this.#freeSlots.push(sequence.slot)
     sequence.slot = -1
@@ -237,14 +263,14 @@ export class Scheduler {
     insert(this.#waiting, sequence)
   }
 
-  /** Rows for tokens that are guessed to come, beside the row just scheduled; prompt rows make room. Returns how many. */
-  #scheduleDrafts(sequence: Sequence, most: number, rows: StepRow[]): number {
+  /** Rows for drafts after the row just scheduled; they count as prompt rows. Returns how many. */
+  #scheduleDrafts(sequence: Sequence, max: number, rows: StepRow[]): number {
     const { drafts, tokens } = sequence
     if (!drafts) return 0
-    // The last draft's row samples one token more.
+    // The last draft's row samples one more token.
     const left = Math.min(sequence.maxTokens - sequence.generated, this.#limits.contextTokens - tokens.length) - 1
     let taken = 0
-    for (const token of drafts.propose(tokens, Math.min(most, left))) {
+    for (const token of drafts.propose(tokens, Math.min(max, left))) {
       const position = tokens.length + taken
       if (!schedulable(sequence) || !this.#reserve(sequence, position)) break
       rows.push({ sequence, position, token, flags: sampleFlags(sequence) })
@@ -255,7 +281,7 @@ export class Scheduler {
     return taken
   }
 
-  /** A row for the token that the step in flight is sampling. Drafts need to know it first. */
+  /** A row for the token that the step in flight is sampling. Not with drafts, which follow from that token. */
   #scheduleAhead(sequence: Sequence, rows: StepRow[]): void {
     const position = sequence.tokens.length
     if (sequence.drafts) return
@@ -268,11 +294,11 @@ export class Scheduler {
     sequence.inFlight++
   }
 
-  /** Up to `most` rows for tokens that are known; the last token's row samples. Returns how many. */
-  #scheduleKnown(sequence: Sequence, most: number, rows: StepRow[]): number {
+  /** Up to `max` rows for known tokens; the last token's row samples. Returns how many. */
+  #scheduleKnown(sequence: Sequence, max: number, rows: StepRow[]): number {
     const known = sequence.tokens.length
     let taken = 0
-    while (sequence.scheduled < known && taken < most && schedulable(sequence)) {
+    while (sequence.scheduled < known && taken < max && schedulable(sequence)) {
       const position = sequence.scheduled
       if (!this.#reserve(sequence, position)) break
       const samples = sequence.maxTokens > 0 && position === known - 1
@@ -285,21 +311,21 @@ export class Scheduler {
       rows.push({ sequence, position, token: sequence.tokens[position] as number, flags })
       sequence.scheduled++
       if (samples) sequence.pendingSamples++
-      // From its first row on it holds its pages, also if a later row finds none and it has to give way.
+      // Counted at the first row: its pages are in use even if a later row finds no page and it is preempted.
       if (taken++ === 0) sequence.inFlight++
     }
     return taken
   }
 
-  /** Sees that the sequence holds the page of a position, at the expense of later ones. False: not now. */
+  /** Makes sure that the sequence holds the page of a position; preempts later sequences for it. False: not possible now. */
   #reserve(sequence: Sequence, position: number): boolean {
     while (Math.floor(position / PAGE_TOKENS) >= sequence.pages.length) {
-      const page = this.#blocks.take()
+      const page = this.#allocator.allocate()
       if (page !== undefined) {
         sequence.pages.push(page)
         continue
       }
-      // The last in order that is not giving up already; its pages may come only when its steps have completed.
+      // The last in order that is not preempted already. Its pages may be freed only when its steps have completed.
       const victim = this.#running.findLast((s) => !s.preempted && !s.ended)
       if (!victim || victim.order < sequence.order || this.#running.some((s) => s.preempted || (s.ended && s.inFlight > 0))) return false
       victim.preempted = true
@@ -311,13 +337,13 @@ export class Scheduler {
   }
 }
 
-function sampleFlags({ adjustments }: Sequence): number {
-  return ROW_FLAGS.sample | (adjustments?.logprobs === undefined ? 0 : ROW_FLAGS.logprobs)
+function sampleFlags({ sampling }: Sequence): number {
+  return ROW_FLAGS.sample | (sampling?.logprobs === undefined ? 0 : ROW_FLAGS.logprobs)
 }
 
-/** The row of a position says how likely the token after it is; after a preemption it has said so already. */
-function wantsPromptLogprobs({ adjustments, promptLength, generated }: Sequence, position: number): boolean {
-  return adjustments?.promptLogprobs !== undefined && generated === 0 && position + 1 < promptLength
+/** The row of a position reports the probability of the token after it; once generation has begun, it has done so already. */
+function wantsPromptLogprobs({ sampling, promptLength, generated }: Sequence, position: number): boolean {
+  return sampling?.promptLogprobs !== undefined && generated === 0 && position + 1 < promptLength
 }
 
 function schedulable(sequence: Sequence): boolean {
@@ -328,4 +354,13 @@ function schedulable(sequence: Sequence): boolean {
 function insert(list: Sequence[], sequence: Sequence): void {
   const at = list.findIndex((other) => other.order > sequence.order)
   list.splice(at < 0 ? list.length : at, 0, sequence)
+}
+
+function nonFinite(position: number): RequestError {
+  return new RequestError('NON_FINITE_LOGITS', {
+    what: `the logits for position ${position} are not finite`,
+    expected: 'finite logits',
+    actual: 'NaN or infinity',
+    remedy: 'Use another checkpoint, or f32 weights and cache.',
+  })
 }

@@ -1,34 +1,37 @@
-// One request as the scheduler sees it: tokens known, tokens scheduled, pages held. Knows no ranks and no text.
+// One request as the scheduler sees it: known tokens, scheduled tokens, pages. Knows no ranks and no text.
 
 import type { SamplingParams } from '../../options/generate-params.js'
 import type { NgramDrafts } from './ngram-drafts.js'
 
 export type FinishReason = 'length' | 'stop' | 'abort'
 
-/** What a sequence tells its owner. Called by the coordinator, never within another call. */
+/**
+ * What a sequence tells its owner, within Scheduler.next (onAdmitted) and Scheduler.commit, or when it is ended. The owner may end the
+ * sequence in any of these calls, so onFinish or onError can come within another call of the sink. They come once, and last.
+ */
 export interface SequenceSink {
-  /** It has got a slot; called again after each preemption. */
+  /** It was given a slot; called again after each preemption. */
   onAdmitted(): void
   onToken(token: number): void
-  /** Of a row with logprobs, for the token at `position`: before its onToken, if it was sampled. */
+  /** With logprobs: those of the token at `position`; before its onToken, if it was sampled. */
   onLogprobs(position: number, logprobs: RowLogprobs): void
-  /** Of a sequence with `score`: log-probability of the token at `position`, and whether it is the most likely one. */
+  /** With `score`: log-probability of the token at `position`, and whether it is the most likely one. */
   onScore(position: number, logProbability: number, isGreedy: boolean): void
-  /** Logits of one position, [vocab]; the view is reused: copy what is kept. */
+  /** Logits of one position, [vocab]. The view is reused: copy what you keep. */
   onLogits(position: number, logits: Float32Array | Float64Array): void
   /** `by`: the token id that ended it, if one did. */
   onFinish(reason: FinishReason, by?: number): void
   onError(error: Error): void
 }
 
-/** What a row leaves: its token's logarithm of the probability, and the most likely tokens with theirs. */
+/** Log-probabilities of a row's token and of the most likely tokens. */
 export interface RowLogprobs {
   readonly logprob: number
   readonly top: readonly { readonly token: number; readonly logprob: number }[]
 }
 
-/** What adjusts sampling beside temperature and seed; undefined: nothing. */
-export type Adjustments = Pick<
+/** Sampling parameters beside temperature and seed. */
+export type SamplerParams = Pick<
   SamplingParams,
   | 'minTokens'
   | 'topK'
@@ -51,17 +54,16 @@ export interface SequenceInit {
   readonly seed: number
   /** Ids that end the text; they are not emitted. */
   readonly endOfText: ReadonlySet<number>
-  /** Ids that may not be sampled below minTokens. Default: endOfText. */
-  readonly barred?: ReadonlySet<number>
   readonly everyLogits: boolean
-  readonly adjustments?: Adjustments
-  /** Others with the same prompt wait for it: its last page is a source of copies once the prompt is computed. */
+  /** Default: none of them is in use. */
+  readonly sampling?: SamplerParams
+  /** Other sequences with the same prompt wait for it: its last page is cached as soon as the prompt is computed. */
   readonly sharesPrompt?: boolean
   /** Scores the tokens from position `from` (1 or more) on; `next` is the one after the prompt. maxTokens is 0 then. */
   readonly score?: { readonly from: number; readonly next: number }
-  /** Guesses tokens ahead; the output stays the same. */
+  /** Proposes draft tokens; the output stays the same. */
   readonly drafts?: NgramDrafts | undefined
-  /** Places it moves ahead in the queue, times PRIORITY_STEP. */
+  /** Units of PRIORITY_STEP places that it moves ahead in the queue. */
   readonly priority: number
   readonly sink: SequenceSink
 }
@@ -79,12 +81,11 @@ export class Sequence {
   readonly drafts: NgramDrafts | undefined
   readonly priority: number
   readonly sink: SequenceSink
-  readonly adjustments: Adjustments | undefined
-  readonly barred: ReadonlySet<number>
+  readonly sampling: SamplerParams | undefined
   sharesPrompt: boolean
-  /** Page numbers in sequence order; owned by the block manager. */
+  /** Page numbers in sequence order. */
   readonly pages: number[] = []
-  /** Of those, full pages that the prefix cache knows: their chain ids, in order. */
+  /** Chain ids of those that are full and in the prefix cache, in order. */
   readonly chain: number[] = []
   /** Lower is served first; set by the scheduler. */
   order = 0
@@ -92,7 +93,7 @@ export class Sequence {
   slot = -1
   /** Positions 0..scheduled-1 have been put into published steps, or came from the prefix cache. */
   scheduled = 0
-  /** Positions 0..computed-1 are in the cache for sure: their steps have completed. */
+  /** Positions 0..computed-1 are in the cache: their steps have completed. */
   computed = 0
   /** Published steps that hold rows of this sequence and have not completed. */
   inFlight = 0
@@ -101,9 +102,9 @@ export class Sequence {
   /** Prompt tokens that the first admission found in the prefix cache. */
   cachedTokens = 0
   wasAdmitted = false
-  /** Its reader is behind: no new rows until it catches up. */
+  /** Its reader is slow: no new rows until it catches up. */
   paused = false
-  /** It gives its pages back as soon as its steps in flight have completed, and is computed again later. */
+  /** Its pages are released when its steps in flight have completed, and it is computed again later. */
   preempted = false
   /** Set once; no more rows are scheduled, and results of steps in flight are dropped. */
   ended = false
@@ -120,18 +121,17 @@ export class Sequence {
     this.drafts = init.drafts
     this.priority = init.priority
     this.sink = init.sink
-    this.adjustments = init.adjustments
-    this.barred = init.barred ?? init.endOfText
+    this.sampling = init.sampling
     this.sharesPrompt = init.sharesPrompt ?? false
   }
 
-  /** Leading tokens that may come from the prefix cache: one at least is computed, and all whose results are wanted. */
+  /** How many leading tokens may come from the prefix cache: at least one is computed, and all whose results are wanted. */
   get reusable(): number {
-    if (this.everyLogits || this.adjustments?.promptLogprobs !== undefined) return 0
+    if (this.everyLogits || this.sampling?.promptLogprobs !== undefined) return 0
     return this.score ? Math.min(this.tokens.length, this.score.from) - 1 : this.tokens.length - 1
   }
 
-  /** What the row of a position is asked for the probability of. */
+  /** Token whose log-probability the row at this position reports. */
   target(position: number): number {
     return this.tokens[position + 1] ?? this.score?.next ?? 0
   }

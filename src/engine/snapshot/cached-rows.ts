@@ -1,8 +1,9 @@
-// The cached rows of pages in the ranks' memories or on their devices, as a snapshot has them: by layer and stream, whatever the rank
-// count. Knows layouts; no files.
+// Reads and writes the cached rows of pages in the ranks' memories or on their devices, in the form of snapshots: by layer and stream,
+// the same at every rank count. Knows layouts; no files.
 import { bufferOf } from '../../../kernels/open-backend.js'
 import { type CacheRows, cacheRows, rankHeads, streamsOf } from '../../../workers/layout/attention-plan.js'
 import type { ModelLayout } from '../../../workers/layout/model-layout.js'
+import { layoutPages, type PageLayout } from '../../../workers/layout/page-layout.js'
 import type { RankLayout } from '../../../workers/layout/rank-layout.js'
 import { type AttentionShape, PAGE_TOKENS, type RunPlan } from '../../../workers/protocol.js'
 import type { RankGroup } from '../ranks/rank-group.js'
@@ -79,8 +80,8 @@ export abstract class CachedRows {
       await this.store(rank, layer, pagesOf(pages, rows), (place) => this.#copy(rank, place, rows, from, toMemory))
   }
 
-  /** Changes when what was cached is lost. */
-  abstract readonly generation: number
+  /** What holds the cache now. Another object: what was cached before is lost. */
+  abstract readonly holder: object
   protected abstract fetch(rank: number, layer: number, pages: readonly number[]): Promise<Place>
   /** Lets `fill` write the pages' rows. */
   protected abstract store(rank: number, layer: number, pages: readonly number[], fill: (place: Place) => void): Promise<void>
@@ -131,13 +132,14 @@ function pagesOf(pages: readonly number[], rows: number): readonly number[] {
   return pages.slice(0, Math.ceil(rows / PAGE_TOKENS))
 }
 
-/** Of CPU ranks, whose memories outlive them. */
+/** The rows of CPU ranks, whose memories outlive them. */
 export class MemoryRows extends CachedRows {
-  readonly generation = 0
+  readonly holder: EngineMemories
   readonly #places: readonly { readonly bytes: Uint8Array; readonly layers: RankLayout['layers'] }[]
 
   constructor(a: AttentionShape, plan: RunPlan, layout: ModelLayout, memories: EngineMemories) {
     super(a, plan, layout)
+    this.holder = memories
     this.#places = layout.ranks.map(({ layers }, i) => ({
       bytes: new Uint8Array(bufferOf(memories.ranks[i] as EngineMemories['ranks'][number])),
       layers,
@@ -158,23 +160,20 @@ export class MemoryRows extends CachedRows {
   }
 }
 
-/** Of GPU ranks: whole pages come from the device and go back to it. */
+/** The rows of GPU ranks: whole pages are read from the device and written to it. */
 export class DeviceRows extends CachedRows {
   readonly #a: AttentionShape
   readonly #group: () => RankGroup
 
-  /** group: the ranks as they are now; others after a restart, whose devices have nothing cached. */
+  /** group: the current ranks. After a restart they are others, and nothing is cached on their devices. */
   constructor(a: AttentionShape, plan: RunPlan, layout: ModelLayout, group: () => RankGroup) {
     super(a, plan, layout)
     this.#a = a
     this.#group = group
   }
 
-  get generation(): number {
-    const group = this.#group()
-    const known = generations.get(group) ?? ++lastGeneration
-    generations.set(group, known)
-    return known
+  get holder(): RankGroup {
+    return this.#group()
   }
 
   protected async fetch(rank: number, layer: number, pages: readonly number[]): Promise<Place> {
@@ -182,31 +181,17 @@ export class DeviceRows extends CachedRows {
   }
 
   protected async store(rank: number, layer: number, pages: readonly number[], fill: (place: Place) => void): Promise<void> {
-    const { layer: regions, all } = this.#offsets(rank, pages.length)
-    const blob = new Uint8Array(all)
-    fill({ bytes: blob, layer: regions, pages: [...pages.keys()] })
-    await this.#group().writeCache(rank, layer, pages, blob)
+    const place = this.#place(rank, new Uint8Array(this.#layoutOf(rank, pages.length).bytes), pages.length)
+    fill(place)
+    await this.#group().writeCache(rank, layer, pages, place.bytes)
   }
 
-  #place(rank: number, blob: Uint8Array, count: number): Place {
-    return { bytes: blob, layer: this.#offsets(rank, count).layer, pages: Array.from({ length: count }, (_, i) => i) }
+  #place(rank: number, bytes: Uint8Array, count: number): Place {
+    return { bytes, layer: this.#layoutOf(rank, count), pages: Array.from({ length: count }, (_, i) => i) }
   }
 
-  /** Where each region of `count` pages begins. */
-  #offsets(rank: number, count: number): { layer: Place['layer']; all: number } {
+  #layoutOf(rank: number, count: number): PageLayout {
     const { shards, rows } = this.ranks[rank] as RankRows
-    let at = 0
-    const take = (rowBytes: number) => {
-      const start = at
-      at += count * PAGE_TOKENS * rowBytes
-      return start
-    }
-    const streams = streamsOf(this.#a, shards).map(() => take(rows.stream.bytes))
-    const ropeStream = take(rows.rope.bytes)
-    const coefficientStream = take(rows.coefficients.bytes)
-    return { layer: { streams, ropeStream, coefficientStream }, all: at }
+    return layoutPages(this.#a, shards, rows, count)
   }
 }
-
-const generations = new WeakMap<RankGroup, number>()
-let lastGeneration = 0

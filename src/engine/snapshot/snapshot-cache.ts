@@ -4,7 +4,7 @@ import { DeviceRows, MemoryRows } from './cached-rows.js'
 import { modelFingerprint } from './fingerprint.js'
 import type { SnapshotCache } from './snapshot.js'
 
-export function snapshotCache({ blocks, coordinator, layout, memories, model, plan }: EngineInternals, info: EngineInfo): SnapshotCache {
+export function snapshotCache({ allocator, coordinator, layout, memories, model, plan }: EngineInternals, info: EngineInfo): SnapshotCache {
   const { shape } = model.lowered
   const { variant, weights, cache, determinismKey, vocab, contextTokens } = info
   const identity = { model: modelFingerprint(shape, layout, memories), variant, weights, cache, determinismKey, layers: shape.layers }
@@ -12,5 +12,5 @@ export function snapshotCache({ blocks, coordinator, layout, memories, model, pl
     plan.backend === 'gpu'
       ? new DeviceRows(shape.attention, plan, layout, () => coordinator.group)
       : new MemoryRows(shape.attention, plan, layout, memories)
-  return { blocks, rows, identity, vocab, contextTokens }
+  return { allocator, rows, identity, vocab, contextTokens }
 }

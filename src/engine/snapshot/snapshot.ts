@@ -3,7 +3,7 @@
 
 import { PAGE_TOKENS } from '../../../workers/protocol.js'
 import { SnapshotError } from '../../errors.js'
-import type { BlockManager } from '../scheduling/block-manager.js'
+import type { PageAllocator } from '../scheduling/page-allocator.js'
 import type { CachedRows, LayerRows } from './cached-rows.js'
 import { FrameReader, FrameWriter, invalid } from './frames.js'
 
@@ -25,7 +25,7 @@ export interface SnapshotIdentity {
 
 /** What holds the cache that is saved or filled. */
 export interface SnapshotCache {
-  readonly blocks: BlockManager
+  readonly allocator: PageAllocator
   readonly rows: CachedRows
   readonly identity: SnapshotIdentity
   readonly vocab: number
@@ -35,7 +35,7 @@ export interface SnapshotCache {
 
 /** Writes the rows of tokens that are in the cache. Returns how many tokens that was; the last page may be part of one. */
 export async function saveSnapshot(
-  { blocks, rows, identity }: SnapshotCache,
+  { allocator, rows, identity }: SnapshotCache,
   tokens: readonly number[],
   path: string,
 ): Promise<{ tokens: number; bytes: number }> {
@@ -45,27 +45,27 @@ export async function saveSnapshot(
     let chain = 0
     while ((held.length + 1) * PAGE_TOKENS <= tokens.length) {
       const first = held.length * PAGE_TOKENS
-      const found = blocks.reuse(chain, tokens.slice(first, first + PAGE_TOKENS))
+      const found = allocator.reuse(chain, tokens.slice(first, first + PAGE_TOKENS))
       if (!found) break
       held.push(found.page)
       chain = found.chain
     }
     const full = held.length * PAGE_TOKENS
-    const rest = blocks.similar(chain, tokens.slice(full, full + PAGE_TOKENS))
+    const rest = allocator.longestMatch(chain, tokens.slice(full, full + PAGE_TOKENS))
     const count = full + (rest?.rows ?? 0)
     if (count === 0) {
       throw new SnapshotError('SNAPSHOT_NO_ROOM', {
         what: 'the prompt was computed, and other requests needed its pages before they could be saved',
         expected: 'pages that stay cached',
-        actual: `${blocks.freePages} of ${blocks.pages} free`,
+        actual: `${allocator.freePages} of ${allocator.pages} free`,
         remedy: 'Save while fewer requests run, or load the engine with more cacheTokens.',
       })
     }
     if (rest) {
-      blocks.hold(rest.page)
+      allocator.retain(rest.page)
       held.push(rest.page)
     }
-    const { generation } = rows
+    const { holder } = rows
     await writer.write({ format: FORMAT, version: VERSION, ...identity, tokens: Buffer.from(Uint32Array.from(tokens.slice(0, count)).buffer) })
     for (let layer = 0; layer < identity.layers; layer++) {
       for (let first = 0; first < full; first += BLOCK_TOKENS) {
@@ -74,35 +74,35 @@ export async function saveSnapshot(
       }
       if (rest) await writer.write({ layer, first: full, rows: rest.rows, ...(await rows.read(layer, [rest.page], rest.rows)) })
     }
-    checkGeneration(rows, generation, path)
+    checkHolder(rows, holder, path)
     await writer.finish()
     return { tokens: count, bytes: writer.bytes }
   } catch (error) {
     await writer.discard()
     throw error
   } finally {
-    blocks.release(held)
+    allocator.release(held)
   }
 }
 
 /** Brings the rows of a file into free pages and makes them findable. Throws SnapshotError; then nothing of it is left. */
 export async function loadSnapshot(cache: SnapshotCache, path: string): Promise<number[]> {
-  const { blocks, rows, identity } = cache
+  const { allocator, rows, identity } = cache
   const reader = await FrameReader.open(path)
   const pages: number[] = []
   try {
     const tokens = readHeader(await reader.next(), cache, path)
     const needed = Math.ceil(tokens.length / PAGE_TOKENS)
-    if (blocks.freePages < needed) {
+    if (allocator.freePages < needed) {
       throw new SnapshotError('SNAPSHOT_NO_ROOM', {
         what: `the cache has no room for the snapshot ${path}`,
         expected: `${needed} free pages of ${PAGE_TOKENS} tokens`,
-        actual: String(blocks.freePages),
+        actual: String(allocator.freePages),
         remedy: 'Wait until requests have ended, or load the engine with more cacheTokens.',
       })
     }
-    while (pages.length < needed) pages.push(blocks.take() as number)
-    const { generation } = rows
+    while (pages.length < needed) pages.push(allocator.allocate() as number)
+    const { holder } = rows
     const full = Math.floor(tokens.length / PAGE_TOKENS) * PAGE_TOKENS
     for (let layer = 0; layer < identity.layers; layer++) {
       for (let first = 0; first < tokens.length; ) {
@@ -112,23 +112,23 @@ export async function loadSnapshot(cache: SnapshotCache, path: string): Promise<
       }
     }
     await reader.end()
-    checkGeneration(rows, generation, path)
+    checkHolder(rows, holder, path)
     let chain = 0
     for (const [i, page] of pages.entries()) {
       const own = tokens.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS)
-      if (own.length === PAGE_TOKENS) chain = blocks.learn(page, chain, own)
-      else blocks.learnPartial(page, chain, own)
+      if (own.length === PAGE_TOKENS) chain = allocator.cacheFullPage(page, chain, own)
+      else allocator.cachePartialPage(page, chain, own)
     }
     return tokens
   } finally {
-    blocks.release(pages)
+    allocator.release(pages)
     await reader.close()
   }
 }
 
 /** What was cached on devices is lost when ranks are restarted. */
-function checkGeneration(rows: CachedRows, generation: number, path: string): void {
-  if (rows.generation === generation) return
+function checkHolder(rows: CachedRows, holder: object, path: string): void {
+  if (rows.holder === holder) return
   throw new SnapshotError('SNAPSHOT_NO_ROOM', {
     what: `the ranks were restarted, and lost what their devices had cached, while ${path} was saved or loaded`,
     expected: 'ranks that stay',
