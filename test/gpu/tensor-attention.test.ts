@@ -1,13 +1,181 @@
+// No test machine has tensor cores. Dawn's null backend lists the features, so the kernels are compiled there; what they compute is
+// emulated, and compared with attention in float64.
 import { spawnSync } from 'node:child_process'
 import test from 'ava'
-import { ROOT } from '../support/fixtures.js'
+import { f16FromF32Bits, f32BitsFromF16 } from '../../kernels/float-formats.js'
+import { tensorAttention } from '../../kernels/gpu/wgsl/tensor-attention.js'
+import { combineGroups, combineTensorParts, packQueries, slotTable } from '../../kernels/gpu/wgsl/tensor-parts.js'
+import { packedQueryWidth, packedValueWidth, type TensorShape, type TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import { ROOT, randomNumbers } from '../support/fixtures.js'
+import { CACHED_ROWS, shapeOf, TENSOR_SHAPES } from '../support/tensor-shapes.js'
+import { inFull } from '../support/tier.js'
+import { emulate } from '../support/wgsl-emulator.js'
 
-// Tensor cores are on no software device. Dawn's null backend lists the features, so the kernels are at least compiled; what they
-// compute is checked against float64 by bench:gpu-attention, on a card.
+const PAGE_TOKENS = 64
+/** Pages of the cache in the order of the context: none is where its neighbour is. */
+const TABLE = [7, 2, 9, 0, 4, 1, 8, 3, 6, 5]
+/** Not a number: what a kernel must not read shows in every sum. */
+const UNWRITTEN = 0x7e00
+
+const words = new DataView(new ArrayBuffer(4))
+const half = (value: number) => {
+  words.setFloat32(0, value)
+  return f16FromF32Bits(words.getUint32(0))
+}
+const single = (bits: number) => {
+  words.setUint32(0, f32BitsFromF16(bits))
+  return words.getFloat32(0)
+}
+
+interface Row {
+  /** Tokens, and pages of each part. */
+  readonly length: number
+  readonly pagesPerPart: number
+}
+
+/** Queries of some rows and a cache with their context. */
+class Attention {
+  readonly rows: readonly Row[]
+  readonly shape: TensorShape
+  readonly #queries: Float32Array<ArrayBuffer>
+  readonly #ropeQueries: Float32Array<ArrayBuffer>
+  readonly #cache: Uint16Array<ArrayBuffer>
+  readonly #table: Uint32Array<ArrayBuffer>
+
+  constructor(shape: TensorShape, rows: readonly Row[], seed: number) {
+    const parts = Math.max(...rows.map(partsOf))
+    // Scores of late tokens are some 14 above the others: a maximum may lag by 8 powers of 2.
+    this.shape = { ...shape, parts, scale: 2.3 / Math.sqrt(shape.keyWidth + shape.ropeDim) }
+    this.rows = rows
+    const next = randomNumbers(seed)
+    const random = (n: number) => Float32Array.from({ length: n }, () => next() * 2 - 1)
+    this.#queries = random(rows.length * shape.queryWidth)
+    this.#ropeQueries = random(Math.max(1, rows.length * shape.ropeWidth))
+    const longest = Math.max(...rows.map(({ length }) => length))
+    this.#cache = new Uint16Array(shape.ropeRegion + CACHED_ROWS * shape.ropeRowWidth).fill(UNWRITTEN)
+    for (let token = 0; token < longest; token++) {
+      const magnitude = token > 70 ? 6 : 1
+      for (const region of new Set(shape.groups.map((g) => g.region))) this.#write(region, shape.rowWidth, token, magnitude, next)
+      this.#write(shape.ropeRegion, shape.ropeRowWidth, token, magnitude, next)
+    }
+    this.#table = Uint32Array.from(TABLE)
+  }
+
+  #place(region: number, width: number, token: number): number {
+    return region + ((TABLE[Math.floor(token / PAGE_TOKENS)] as number) * PAGE_TOKENS + (token % PAGE_TOKENS)) * width
+  }
+
+  #write(region: number, width: number, token: number, magnitude: number, next: () => number): void {
+    const at = this.#place(region, width, token)
+    for (let i = 0; i < width; i++) this.#cache[at + i] = half((next() * 2 - 1) * magnitude)
+  }
+
+  /** [rows][slots][packedValueWidth], by the kernels. */
+  emulated(tiling: TensorTiling, descending = false): Float32Array {
+    const { shape, rows } = this
+    const slots = shape.slots.length
+    const width = packedValueWidth(shape.valueWidth)
+    const table = Uint32Array.from(rows.flatMap((row) => [0, row.length, row.pagesPerPart, partsOf(row)]))
+    const packed = new Uint32Array((rows.length * slots * packedQueryWidth(shape)) / 2)
+    const count = Uint32Array.of(rows.length, 0, 0, 0)
+    const start = Uint32Array.of(0, 0, 0, 0)
+    const z = new Float32Array(rows.length * shape.parts * slots * width).fill(Number.NaN)
+    const state = new Float32Array(rows.length * shape.parts * slots * 2).fill(Number.NaN)
+    const out = new Float32Array(rows.length * slots * width).fill(Number.NaN)
+    const placed = new Uint32Array(slotTable(shape))
+    const queries = { 0: count, 1: placed, 2: this.#queries, 3: this.#ropeQueries, 4: packed }
+    emulate(packQueries(shape)).run(queries, [Math.ceil(packedQueryWidth(shape) / 2 / 64), slots, rows.length], descending)
+    const attention = { 0: table, 1: this.#table, 2: packed, 3: this.#cache, 4: z, 5: state, 6: start }
+    emulate(tensorAttention(shape, tiling)).run(attention, [shape.parts, shape.groups.length, rows.length], descending)
+    const combining = { 0: table, 1: z, 2: state, 3: out, 4: start }
+    emulate(combineTensorParts(shape)).run(combining, [slots, combineGroups(shape.valueWidth), rows.length], descending)
+    return out
+  }
+
+  /** The same of a head slot in float64, over queries in float16: [valueWidth]. */
+  plain(row: number, slot: number): number[] {
+    const { shape } = this
+    const place = shape.slots[slot]
+    const group = shape.groups[Math.floor(slot / shape.groupHeads)]
+    if (!place || !group) throw new RangeError(`no head in slot ${slot}`)
+    const query = (values: Float32Array, at: number, n: number) => Array.from(values.subarray(at, at + n), (v) => single(half(v)))
+    const q = query(this.#queries, row * shape.queryWidth + place.query, shape.keyWidth)
+    const qr = query(this.#ropeQueries, row * shape.ropeWidth + place.rope, shape.ropeDim)
+    const dot = (vector: readonly number[], at: number) => vector.reduce((sum, v, i) => sum + v * single(this.#cache[at + i] as number), 0)
+    const { length } = this.rows[row] as Row
+    const scores = Array.from({ length }, (_, token) => {
+      const rope = shape.ropeDim > 0 ? dot(qr, this.#place(shape.ropeRegion, shape.ropeRowWidth, token)) : 0
+      return (dot(q, this.#place(group.region, shape.rowWidth, token)) + rope) * shape.scale
+    })
+    const most = Math.max(...scores)
+    const weights = scores.map((s) => Math.exp(s - most))
+    const sum = weights.reduce((a, b) => a + b)
+    return Array.from({ length: shape.valueWidth }, (_, c) => {
+      const value = (token: number) => single(this.#cache[this.#place(group.region, shape.rowWidth, token) + shape.valueOffset + c] as number)
+      return weights.reduce((total, w, token) => total + w * value(token), 0) / sum
+    })
+  }
+
+  /** Largest difference of the kernels' output from the plain one, over all heads and rows. */
+  difference(out: Float32Array): number {
+    const { slots, valueWidth } = this.shape
+    const width = packedValueWidth(valueWidth)
+    let largest = 0
+    for (const row of this.rows.keys()) {
+      for (const [slot, place] of slots.entries()) {
+        if (!place) continue
+        const at = (row * slots.length + slot) * width
+        // A NaN must not pass as equal.
+        for (const [c, v] of this.plain(row, slot).entries()) largest = Math.max(largest, Math.abs((out[at + c] as number) - v))
+      }
+    }
+    return largest
+  }
+}
+
+const partsOf = ({ length, pagesPerPart }: Row) => Math.ceil(Math.ceil(length / PAGE_TOKENS) / pagesPerPart)
+
+/** Several parts, a page that is not full, one token, exactly one page. */
+const ROWS: readonly Row[] = [
+  { length: 150, pagesPerPart: 1 },
+  { length: 1, pagesPerPart: 1 },
+  { length: 64, pagesPerPart: 2 },
+  { length: 200, pagesPerPart: 2 },
+]
+/** Weights are float16: 2^-11 of a value, and values are up to 6. */
+const TOLERANCE = 6e-3
+
 test('the tensor-core kernels compile for wide and narrow heads, odd widths, several streams, and every tiling', (t) => {
   const { stdout, stderr } = spawnSync(process.execPath, [`${ROOT}dist/test/support/compile-on-null.js`], { encoding: 'utf8' })
   t.not(stdout, '', stderr)
   const { compiled, errors } = JSON.parse(stdout) as { compiled: number; errors: [string, string][] }
   t.deepEqual(errors, [])
   t.true(compiled >= 72)
+})
+
+const NARROW = TENSOR_SHAPES.filter(([, keyWidth]) => keyWidth < 30)
+for (const widths of inFull ? TENSOR_SHAPES : NARROW) {
+  test(`emulated, ${widths.join(' ')}: attention in float64, by parts of the context, over pages in any order`, (t) => {
+    const { shape, planned } = shapeOf(...widths)
+    const attention = new Attention(shape, ROWS.slice(0, NARROW.includes(widths) ? 4 : 1), 5)
+    const out = attention.emulated(planned.tiling)
+    const difference = attention.difference(out)
+    t.log(`largest difference ${difference.toExponential(2)}`)
+    t.true(difference < TOLERANCE, String(difference))
+  })
+}
+
+test('emulated: bits follow from tokens and split alone, not from other tiling or the order in which invocations run', (t) => {
+  const { shape, planned } = shapeOf(48, 22, 22, 0, 10, 1)
+  const attention = new Attention(shape, ROWS.slice(0, 1), 6)
+  const { tiling } = planned
+  const expected = attention.emulated(tiling)
+  t.true(attention.difference(expected) < TOLERANCE)
+  const filled = (out: Float32Array) => Buffer.from(out.buffer)
+  for (const other of [{ headTiles: 1 }, { ahead: 1 }, { ahead: 2 }, { buffers: 2 }]) {
+    t.deepEqual(filled(attention.emulated({ ...tiling, ...other })), filled(expected), JSON.stringify(other))
+  }
+  t.deepEqual(filled(attention.emulated(tiling, true)), filled(expected), 'descending')
+  const split = attention.emulated({ ...tiling, split: 4 })
+  t.true(attention.difference(split) < TOLERANCE)
 })
