@@ -17,7 +17,7 @@ export interface AttentionWidths {
 export interface CpuAttention {
   readonly bytesPerToken: number
   readonly operationsPerToken: number
-  /** Milliseconds of one row over `tokens`, a multiple of 64 up to those that it was made with. */
+  /** Milliseconds of one query row over `tokens` cached tokens: a multiple of 64, at most those of the cache. */
   time(tokens: number): number
 }
 

@@ -1,4 +1,4 @@
-// What do a NATS hop and more replicas cost and bring on one machine, and how long does a stream stand still when its replica dies?
+// Cost of a NATS hop and gain of more replicas on one machine, and the pause of a stream when its replica dies.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
@@ -28,7 +28,7 @@ const READY = /ready: (\S+)\/v1/
 
 export const cluster: Benchmark = {
   name: 'cluster',
-  question: 'What do a NATS hop and more replicas cost and bring on one machine, and how long does a stream stand still when its replica dies?',
+  question: 'What does a NATS hop cost on one machine, what do more replicas gain, and how long does a stream pause when its replica dies?',
   supports: [],
   async run(context) {
     checkServer()
@@ -77,7 +77,7 @@ export const cluster: Benchmark = {
         if (replicas === 2) {
           victims.push((await replica(2)).child)
           await setTimeout(2000)
-          // A new process is slow at first.
+          // A new process runs unoptimized code at first.
           for (let i = 0; i < 16; i++) await ask()
         }
         if (warmUp) return
@@ -104,8 +104,8 @@ export const cluster: Benchmark = {
       const [own, hop, ...more] = rows
       const pause = rows.find(({ gap }) => gap !== undefined)?.gap as Sample | undefined
       return {
-        floor: 'one engine asked directly over HTTP; all replicas share the cores of this machine, so more of them can win only what one leaves idle',
-        method: `models/tiny (bf16, 1 rank each) in processes of their own, nats-server and the front beside them; prompts of 16 tokens that nobody shares, ${TOKENS} out, streamed. Latency: one request after another; throughput: ${CONNECTIONS} connections. Standing still: SIGKILL for one of two replicas, from the last token before to the next one.`,
+        floor: 'one engine asked directly over HTTP; all replicas share the cores of this machine, so more replicas gain only what one leaves idle',
+        method: `models/tiny (bf16, 1 rank each) in processes of their own, nats-server and the front beside them; prompts of 16 tokens without a common prefix, ${TOKENS} out, streamed. Latency: one request after another; throughput: ${CONNECTIONS} connections. Pause: one of two replicas gets SIGKILL; from the last token before it to the next one.`,
         columns: [
           { key: 'path', label: 'path' },
           { key: 'ttft', label: 'TTFT p50', unit: 'ms', digits: 1 },
@@ -113,7 +113,7 @@ export const cluster: Benchmark = {
           { key: 'token', label: 'a token p50', unit: 'ms', digits: 2 },
           { key: 'token99', label: 'p99', unit: 'ms', digits: 1 },
           { key: 'rate', label: 'tokens a second', digits: 0 },
-          { key: 'gap', label: 'stands still', unit: 'ms', digits: 0 },
+          { key: 'gap', label: 'pause', unit: 'ms', digits: 0 },
         ],
         rows,
         pictures: [
@@ -137,7 +137,7 @@ export const cluster: Benchmark = {
                 ({ path, rate }) => `${path as string}: ${(rate.median / hop.rate.median).toFixed(2)} times the tokens of one behind the front.`,
               )
             : []),
-          ...(pause ? [`A stream whose replica is killed stands still for ${pause.median.toFixed(0)} ms.`] : []),
+          ...(pause ? [`A stream whose replica is killed pauses for ${pause.median.toFixed(0)} ms.`] : []),
         ],
       }
     } finally {
@@ -154,7 +154,7 @@ interface Stream {
   readonly steps: readonly number[]
 }
 
-/** One streamed request. onToken: told of each. */
+/** One streamed request. onToken: called with the number of tokens received so far. */
 async function stream(url: string, model: string, seed: number, most: number, onToken: (tokens: number) => void = () => {}): Promise<Stream> {
   const prompt = Array.from({ length: 16 }, (_, i) => 300 + ((seed * 31 + i * 7) % 3000))
   const body = JSON.stringify({ model, prompt, max_tokens: most, temperature: 0, ignore_eos: true, stream: true, logprobs: 0 })
@@ -172,11 +172,11 @@ async function stream(url: string, model: string, seed: number, most: number, on
       if (tokens > 0) onToken(times.length)
     }
   }
-  if (times.length !== most) throw new Error(`${times.length} tokens came, and not ${most}`)
+  if (times.length !== most) throw new Error(`expected ${most} tokens, received ${times.length}`)
   return { ttft: (times[0] as number) - start, steps: times.slice(1).map((at, i) => at - (times[i] as number)) }
 }
 
-/** Streams over two replicas, one of which is killed when they have begun: the longest pause between two tokens, milliseconds. */
+/** Streams from two replicas, of which one is killed after 20 tokens. Returns the longest pause between two tokens, in ms. */
 async function killed(ask: (most: number, onToken: (tokens: number) => void) => Promise<Stream>, victim: ChildProcess): Promise<number> {
   const streams = await Promise.all(
     Array.from({ length: 6 }, () =>
@@ -198,19 +198,19 @@ function checkServer(): void {
   })
 }
 
-/** Reads a child's stderr until a line fits. */
+/** Reads a child's stderr until it matches. Returns the first group, or the match. */
 async function lineOf(child: ChildProcess, pattern: RegExp): Promise<string> {
   let text = ''
   return new Promise((resolve, reject) => {
     child.stderr?.setEncoding('utf8').on('data', (more: string) => {
-      // What comes later is read, so that the pipe is not full, and forgotten.
+      // Later output is read and dropped: a full pipe would block the child.
       if (text.length > 65_536) return
       text += more
       const found = pattern.exec(text)
       if (found) resolve(found[1] ?? found[0])
     })
     child.once('error', reject)
-    child.once('exit', () => reject(new Error(`it ended before it was ready: ${text.slice(-500)}`)))
+    child.once('exit', () => reject(new Error(`the process exited before it was ready: ${text.slice(-500)}`)))
   })
 }
 
@@ -220,7 +220,7 @@ async function untilServed(front: string, counts: readonly number[]): Promise<vo
     if (counts.every((n) => models?.includes(`of${n}`))) return
     await setTimeout(100)
   }
-  throw new Error('the front does not see the replicas')
+  throw new Error('the front did not find the replicas within 20 s')
 }
 
 function tokensOf(event: string): number {

@@ -1,4 +1,4 @@
-// A thread of the collectives benchmark: the ranks' own barrier, copies and sums over one exchange memory, timed.
+// A thread of the collectives benchmark: times the ranks' barrier, copies and sums over one exchange memory.
 import { parentPort, workerData } from 'node:worker_threads'
 import type { SharedMemory } from '../kernels/backend.js'
 import { openBackend } from '../kernels/open-backend.js'
@@ -15,7 +15,7 @@ export interface CollectivesTask {
   readonly spins: number
 }
 
-/** Microseconds of one, with what ranks compute before it; and of that alone, which is nothing unless they are working. */
+/** Microseconds of one collective with the computation before it, and of that computation alone (0 unless `working`). */
 export interface CollectivesTimes {
   readonly us: number
   readonly aloneUs: number
@@ -26,14 +26,14 @@ export interface CollectivesRun {
   /** Float32 values of the vector, a multiple of 16. */
   readonly values: number
   readonly repeats: number
-  /** Each rank computes before each, as in a step. */
+  /** Each rank computes about 200 us before each collective, as in a step. */
   readonly working: boolean
 }
 
 const { module, exchange, control, rank, ranks, spins } = workerData as CollectivesTask
 const collectives = new Collectives({ control: new Int32Array(control), rank, ranks }, { spins, deadlineMs: 60_000 })
 const kernels = openBackend(module, exchange)
-/** Bytes between what ranks leave in the exchange memory, and of its second half: slots alternate, so that one barrier is enough. */
+/** Bytes of a rank's slot in the exchange memory. Two sets of slots alternate, so that one barrier for each collective is enough. */
 const SLOT = 4 << 20
 let noise = 1
 const own = new Float32Array(1 << 20).fill(0.5 + rank)
@@ -91,7 +91,7 @@ parentPort?.on('message', (run: CollectivesRun) => {
   parentPort?.postMessage({ us: (together * 1000) / run.repeats, aloneUs: (alone * 1000) / run.repeats } satisfies CollectivesTimes)
 })
 
-/** Milliseconds until all ranks have done it so often. */
+/** Milliseconds until all ranks have run `step` `repeats` times. */
 function timed(repeats: number, step: (i: number) => void): number {
   collectives.barrier('gather of queries')
   const start = performance.now()
@@ -100,7 +100,7 @@ function timed(repeats: number, step: (i: number) => void): number {
   return performance.now() - start
 }
 
-/** Some 200 microseconds, about what a rank computes between two collectives of a small model. */
+/** About 200 us, as long as a rank of a small model computes between two collectives. */
 function work(): void {
   for (let i = 0; i < 200_000; i++) noise = (Math.imul(noise, 1664525) + 1013904223) | 0
 }

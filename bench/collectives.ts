@@ -23,7 +23,7 @@ interface Cell extends CollectivesRun {
 }
 
 const OPERATIONS = ['barrier', 'all-gather', 'reduce-scatter', 'all-reduce'] as const satisfies readonly CollectivesRun['operation'][]
-/** Of the machine; 'ranks at work': they compute in between. */
+/** Load of the machine. 'ranks at work': ranks compute between collectives. */
 const LOADS = ['quiet', 'a core busy', 'ranks at work'] as const
 const SIZES = [4096, 65536, 1048576]
 
@@ -138,7 +138,7 @@ export const collectives: Benchmark = {
   },
 }
 
-/** Threads that stand in for ranks. */
+/** Threads in the place of ranks. */
 class Group {
   readonly #workers: readonly Worker[]
 
@@ -155,7 +155,7 @@ class Group {
     )
   }
 
-  /** On average of a run, as the first rank sees it. */
+  /** Averages of a run, measured by rank 0. */
   async time({ operation, values, repeats, working }: CollectivesRun): Promise<CollectivesTimes | undefined> {
     const done = this.#workers.map((worker) => once(worker, 'message') as Promise<CollectivesTimes[]>)
     for (const worker of this.#workers) worker.postMessage({ operation, values, repeats, working } satisfies CollectivesRun)

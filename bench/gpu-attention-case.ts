@@ -1,5 +1,5 @@
-// One shape of attention on a GPU: its cache, its kernels, a check against float64, and its times. Pages are in shuffled order, as
-// they are in a cache that has served for a while.
+// One shape of attention on a GPU: its cache, its kernels, a check against float64, and its times. Pages are in shuffled order, as in
+// a cache that has been in use for a while.
 /// <reference types="@webgpu/types" />
 import { PAGE_TOKENS } from '../kernels/cache-format.js'
 import type { Dispatch } from '../kernels/gpu/program.js'
@@ -22,7 +22,7 @@ function shuffled(n: number): Uint32Array {
   return order
 }
 
-/** Instead of what the engine would choose. */
+/** Overrides the engine's choice. */
 export interface Chosen {
   readonly tiling: TensorTiling
   readonly parts: number
@@ -84,7 +84,7 @@ export class AttentionCase {
     }
   }
 
-  /** A cache of `tokens`, with room for `rotations` of them where that is more. */
+  /** Opens a cache of `tokens` random rows. */
   static async open(gpu: GpuBench, widths: AttentionWidths, tokens: number, chosen?: Chosen): Promise<AttentionCase> {
     const opened = new AttentionCase(gpu, widths, tokens, chosen)
     await fillRandom(gpu, opened.#cache, 'f16')
@@ -132,7 +132,7 @@ export class AttentionCase {
     return [await program.wgsl('read', readOnly(words), [this.#cache, this.#buffers.state, first], () => [132 * 8, 1, 1])]
   }
 
-  /** First pages of block tables of `tokens` that do not overlap: read in turn, they do not stay in the cache of the card. */
+  /** First pages of at most 16 block tables of `tokens` that do not overlap. Read in turn, they do not stay in the card's cache. */
   tables(tokens: number): number[] {
     const pages = Math.ceil(tokens / PAGE_TOKENS)
     return Array.from({ length: Math.max(1, Math.min(16, Math.floor(this.#pages.length / pages))) }, (_, i) => i * pages)
@@ -197,7 +197,7 @@ function relative(actual: Float32Array, expected: Float64Array): number {
   return Number.isNaN(value) ? Number.POSITIVE_INFINITY : value
 }
 
-/** Rounding to float16, which queries go through. */
+/** Rounding to float16, as the kernel rounds queries. */
 class Float16 {
   readonly #bits = new DataView(new ArrayBuffer(4))
 

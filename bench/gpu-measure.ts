@@ -1,4 +1,4 @@
-// What the GPU benchmarks share: a device of this thread, its line, buffers of random values, and times by timestamps.
+// Shared by the GPU benchmarks: a device of this thread, its description, buffers of random values, and times by timestamps.
 /// <reference types="@webgpu/types" />
 import { GpuContext } from '../kernels/gpu/context.js'
 import { GpuTimer } from '../kernels/gpu/gpu-timer.js'
@@ -52,7 +52,7 @@ export async function timePasses({ context, program, timer }: GpuBench, passes: 
   return (await timer.take()).map(({ start, end }) => (end - start) * 1000)
 }
 
-/** WGSL of a hash to 11 bits, and the same here. */
+/** A hash in WGSL. `hash` is the same in JavaScript. */
 const HASH = `fn bits(i : u32) -> u32 { var u = i * 0x9E3779B1u; u = (u ^ (u >> 15u)) * 0x2C1B3C6Du; u = u ^ (u >> 12u); return u; }`
 
 function hash(i: number): number {
@@ -61,7 +61,7 @@ function hash(i: number): number {
   return (u ^ (u >>> 12)) >>> 0
 }
 
-/** Element i of a buffer that fillF16 filled: exact in float16, -1..1. */
+/** Element i of a buffer that fillRandom filled: exact in float16, -1 to 1. */
 export function randomF16(i: number): number {
   return ((hash(i) & 2047) - 1024) / 1024
 }
@@ -83,7 +83,7 @@ fn main(@builtin(global_invocation_id) id : vec3<u32>, @builtin(num_workgroups) 
   await context.settle(context.device.queue.onSubmittedWorkDone())
 }
 
-/** The floats of a buffer. */
+/** Copies the first `floats` float32 values of a buffer. */
 export async function readBack({ context }: GpuBench, buffer: GPUBuffer, floats: number): Promise<Float32Array> {
   const staging = context.device.createBuffer({ size: floats * 4, usage: 1 | 8 })
   const encoder = context.device.createCommandEncoder()

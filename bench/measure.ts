@@ -1,4 +1,4 @@
-// What every benchmark shares: the machine's line, medians with their spread, and rows of a table.
+// Shared by all benchmarks: the machine's description, medians with their spread, and tables as text.
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism, cpus, tmpdir } from 'node:os'
@@ -9,7 +9,7 @@ export function machine(): string {
   return `${cpus()[0]?.model}, ${availableParallelism()} cores, Node ${process.version}`
 }
 
-/** The value at quantile q of some measurements. */
+/** The value at quantile q (0 to 1) of at least one measurement: the nearest one, not interpolated. */
 export function quantile(values: readonly number[], q: number): number {
   return values.toSorted((a, b) => a - b)[Math.round(q * (values.length - 1))] as number
 }
@@ -36,7 +36,7 @@ export function table(rows: readonly (readonly string[])[]): string {
     .join('\n')
 }
 
-/** Runs every task once a round, in turn, so that a busy minute hits all of them; the first round warms up. Results by task. */
+/** Runs every task once in each round, so that a busy minute slows all alike. Round 0 is the warm-up. Returns results by task. */
 export async function inTurn<K extends string>(
   rounds: number,
   tasks: Readonly<Record<K, () => number | Promise<number>>>,
@@ -52,20 +52,20 @@ export async function inTurn<K extends string>(
   return results
 }
 
-/** A folder that is gone when the process is; its owner sees to Ctrl-C. */
+/** A temporary folder that is removed when the process exits. The caller must handle Ctrl-C. */
 export function folderOfProcess(): string {
   const folder = mkdtempSync(join(tmpdir(), 'tetrad-bench-'))
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
   return folder
 }
 
-/** The same for a script that ends at Ctrl-C. */
+/** The same, for a script that exits at Ctrl-C. */
 export function temporaryFolder(): string {
   process.once('SIGINT', () => process.exit(130))
   return folderOfProcess()
 }
 
-/** A synthesized model of the preset `mid`. */
+/** Writes a model of preset `mid` with random weights. Returns its directory. */
 export async function midModel(folder: string, variant = 'mlra_4'): Promise<string> {
   const dir = join(folder, variant)
   await synthesize(dir, { preset: 'mid', variant })

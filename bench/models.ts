@@ -1,4 +1,4 @@
-// Models of equal parameters for comparing variants: the paper's 2.9 B shapes, and the same scaled down. Made when asked for, in a folder.
+// Models of equal parameter counts, for comparing variants: the paper's 2.9 B shapes, and the same scaled down.
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { OptionError, synthesize } from '../src/index.js'
@@ -18,8 +18,8 @@ const SCALED = {
   tiny: { n_layer: 2, n_head: 8, n_embd: 128, vocab_size: 512, head: 16, rope: 8, query: 64, intermediate: 352 },
 } as const
 
-/** Rotary positions go on; the weights are random, so no context is beyond training. */
-const LONGEST = 2 ** 22
+/** Weights are random, so no context is beyond training. */
+const MAX_CONTEXT = 2 ** 22
 
 /** head_dim of the 2.9 B models. */
 const LARGE_HEAD = 128
@@ -29,7 +29,7 @@ type Scaled = keyof typeof SCALED
 /** The shape of the 2.9 B models at another size, with this MLP. */
 function scaledConfig(size: Scaled, variant: string, intermediate: number): PresetConfig {
   const { head, rope, query, intermediate: _, ...common } = SCALED[size]
-  const all = { ...common, block_size: LONGEST, intermediate_size: intermediate }
+  const all = { ...common, block_size: MAX_CONTEXT, intermediate_size: intermediate }
   const large = PRESETS['2.9b']?.(variant) ?? {}
   if (large.kv_lora_rank !== undefined) return { ...all, q_lora_rank: query, kv_lora_rank: 4 * head, qk_nope_head_dim: head, qk_rope_head_dim: rope }
   // It says how heads are grouped, and whether they are wider than those of others.
@@ -42,7 +42,7 @@ function scaledConfig(size: Scaled, variant: string, intermediate: number): Pres
   }
 }
 
-/** Of the variant as large as mha with the size's own MLP, to within a few columns of the MLP. */
+/** Config of a variant with as many parameters as mha at this size, to within a few columns of the MLP. */
 function equalConfig(size: Scaled, variant: string): PresetConfig {
   const { n_layer, n_embd, intermediate } = SCALED[size]
   const parameters = (name: string) => {
@@ -56,36 +56,36 @@ function equalConfig(size: Scaled, variant: string): PresetConfig {
   return scaledConfig(size, variant, Math.round((intermediate - surplus / (3 * n_layer * n_embd)) / 8) * 8)
 }
 
-/** Throws OptionError for a size that is not there. */
+/** Throws OptionError for an unknown size or variant. */
 function benchConfig(size: string, variant: string): PresetConfig {
   if (!(MODEL_SIZES as readonly string[]).includes(size)) {
     throw new OptionError('OPTION_INVALID', {
-      what: 'there is no such model',
+      what: 'unknown model size',
       expected: MODEL_SIZES.join(', '),
       actual: size,
       remedy: 'Choose one of them.',
     })
   }
   checkVariant(variant)
-  return size in SCALED ? equalConfig(size as Scaled, variant) : { ...PRESETS[size]?.(variant), block_size: LONGEST }
+  return size in SCALED ? equalConfig(size as Scaled, variant) : { ...PRESETS[size]?.(variant), block_size: MAX_CONTEXT }
 }
 
 function checkVariant(variant: string): void {
   if (VARIANT_NAMES.includes(variant)) return
   throw new OptionError('OPTION_INVALID', {
-    what: 'there is no such variant',
+    what: 'unknown variant',
     expected: VARIANT_NAMES.join(', '),
     actual: variant,
     remedy: 'Choose one of them.',
   })
 }
 
-/** What a rank of a model has to do with its attention, without the model. */
+/** Shape of a model, without its weights. */
 export function benchShape(size: string, variant: string): ModelShape {
   return lowerModel(parseModelConfig({ ...benchConfig(size, variant) }), variantNamed(variant)).shape
 }
 
-/** Directory of a model of a size, written in `folder` if it is not there. */
+/** Directory of a model of a size in `folder`. Writes it if it is missing. */
 export async function benchModel(folder: string, size: string, variant: string, seed: number): Promise<string> {
   const dir = join(folder, `${size}-${variant}`)
   if (existsSync(join(dir, 'model.safetensors'))) return dir

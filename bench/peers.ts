@@ -1,5 +1,5 @@
-// How fast is Tetrad beside llama.cpp (node-llama-cpp) and onnxruntime-node? Each run is a process of its own, in turn. The peers are
-// installed into a folder of their own, never with the package.
+// Tetrad beside llama.cpp (node-llama-cpp) and onnxruntime-node. Every run is a process of its own, in turn. The peers are installed
+// into a folder of their own: the package does not depend on them.
 import { execFile } from 'node:child_process'
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -17,7 +17,7 @@ import { TINY } from './traffic.js'
 
 const PACKAGES = ['node-llama-cpp@3.22.1', 'onnxruntime-node@1.30.0', 'onnx-proto@8.0.1', 'autocannon@8.0.0']
 
-/** Llamas of as many parameters as the models beside them. */
+/** Llamas with as many parameters as the models that they are compared with. */
 const LLAMAS: Readonly<Record<'tiny' | 'mid', LlamaShape>> = {
   tiny: { layers: 8, embed: 384, heads: 6, intermediate: 1024, vocab: 4096 },
   mid: { layers: 12, embed: 1024, heads: 16, intermediate: 3072, vocab: 8192 },
@@ -42,7 +42,7 @@ interface Cell {
   readonly other: () => Promise<Result>
   readonly ours: number[]
   readonly theirs: number[]
-  /** Of a token: bytes of weights of both. */
+  /** Bytes of weights that a token reads, of Tetrad's model and of the peer's. */
   bytes: number
   readonly peerBytes: number
 }
@@ -55,7 +55,7 @@ interface Result {
 
 const run = promisify(execFile)
 
-/** A process of ours that prints a line of JSON at its end. */
+/** Runs one of our scripts, which prints a line of JSON at its end. */
 async function script(name: string, args: readonly (string | number)[]): Promise<Result> {
   const file = fileURLToPath(new URL(`./peers/${name}.js`, import.meta.url))
   const { stdout } = await run(process.execPath, [file, ...args.map(String)], { maxBuffer: 64 << 20 })
@@ -188,7 +188,7 @@ export const peers: Benchmark = {
   },
 }
 
-/** Bytes of weights of files already written. */
+/** Bytes of weights of the files already written, by path. */
 const sizes = new Map<string, number>()
 
 async function difference(dir: string, logits: readonly number[]): Promise<number> {
@@ -198,7 +198,7 @@ async function difference(dir: string, logits: readonly number[]): Promise<numbe
   return own.reduce((most, v, i) => Math.max(most, Math.abs(v - (logits[i] ?? Number.NaN))), 0)
 }
 
-/** The folder that has the peers. */
+/** Folder with the peers, installed if no folder is given. Throws OptionError if the given one lacks packages. */
 export async function installedPeers({ peers: given, folder, signal }: BenchContext): Promise<string> {
   if (given !== undefined) {
     const missing = PACKAGES.map((p) => p.slice(0, p.lastIndexOf('@'))).filter((p) => !existsSync(join(given, 'node_modules', p)))
@@ -207,7 +207,7 @@ export async function installedPeers({ peers: given, folder, signal }: BenchCont
       what: 'the folder of peers lacks packages',
       expected: PACKAGES.join(', '),
       actual: `${missing.join(', ')} missing in ${given}`,
-      remedy: 'Leave peers out: they are installed in a temporary folder then.',
+      remedy: 'Omit --peers: the packages are installed into a temporary folder then.',
     })
   }
   const dir = join(folder, 'peers')

@@ -1,4 +1,4 @@
-// A whole checkpoint as plain floats: for peers and for tests, which have models small enough.
+// A whole checkpoint as float32, for peers and tests. Only for small models: all of it is in memory.
 import { readFileSync } from 'node:fs'
 import { f32BitsFromF16 } from '../kernels/float-formats.js'
 import { openCheckpoint } from '../src/model/checkpoint/checkpoint.js'

@@ -8,7 +8,8 @@ import { median } from './measure.js'
 import { attentionInstructions } from './model/attention-work.js'
 import { type Calibration, calibrate, calibrateBase, predict, type RankEffect } from './model/step-time.js'
 import { benchShape } from './models.js'
-import type { Rates, ScalingRow } from './scaling.js'
+import type { Rates } from './rate-meter.js'
+import type { ScalingRow } from './scaling-outcome.js'
 
 type Use = 'calibration' | 'held out' | 'predicted'
 
@@ -22,7 +23,7 @@ interface Line extends Row {
   readonly error: number | undefined
 }
 
-const LONGEST_CALIBRATION = 16384
+const MAX_CALIBRATION = 16384
 const LONGER = [262144, 1048576, 2097152]
 /** Milliseconds of an all-reduce of a few KB between devices that are linked: NVIDIA's nccl-tests, 8 H100 with NVLink, are at 0.02 to 0.04. */
 const LINK_MS = 0.03
@@ -48,7 +49,7 @@ export const prediction: Benchmark = {
 
 function missing(what: string, first: string): OptionError {
   return new OptionError('OPTION_INVALID', {
-    what: 'the prediction needs results that are not there',
+    what: 'the prediction needs results of other benchmarks',
     expected: `a result of ${what} for this machine and backend`,
     actual: 'none',
     remedy: `Run npx tetrad bench ${first} first.`,
@@ -57,7 +58,10 @@ function missing(what: string, first: string): OptionError {
 
 type EffectOf = (variant: string, ranks: number) => RankEffect
 
-/** Ranks are threads of one machine: probes say how much faster several are, the kernels how much more they do together, the collectives benchmark what exchanging costs. */
+/**
+ * Ranks are threads of one machine. Probes measured how much faster several threads are; the kernels' instructions tell how much more
+ * work several ranks do together; the collectives benchmark measured what an exchange costs.
+ */
 function cpuEffect(size: string, rows: readonly ScalingRow[], { read, multiply }: Rates, collectives: Outcome): EffectOf {
   const latency = (ranks: number) => {
     if (ranks === 1) return 0
@@ -101,7 +105,7 @@ function cachedOf({ streams, stream, sharedRopeDim, factors }: AttentionShape, d
       what: 'tpa is not predicted',
       expected: 'another variant',
       actual: 'tpa',
-      remedy: 'Leave it out of scaling.',
+      remedy: 'Run scaling without tpa.',
     })
   return Math.ceil(streams / devices) * stream.width + sharedRopeDim
 }
@@ -109,7 +113,7 @@ function cachedOf({ streams, stream, sharedRopeDim, factors }: AttentionShape, d
 function described(gpu: boolean): Pick<Outcome, 'floor' | 'method' | 'columns'> {
   return {
     floor: 'none: nothing is measured here; the model is in bench/model/step-time.ts',
-    method: `A line for each variant through its cells at 1 rank up to ${LONGEST_CALIBRATION} tokens${gpu ? ', its slope the bytes of a cached token at the rate at which a kernel reads' : ''}; ${
+    method: `A line for each variant through its cells at 1 rank up to ${MAX_CALIBRATION} tokens${gpu ? ', its slope the bytes of a cached token at the rate at which a kernel reads' : ''}; ${
       gpu
         ? `on several devices each reads its share of the weights and the cached rows of the fullest rank, and two all-reduces a layer of ${LINK_MS} ms each (an assumption: devices linked as by NCCL over NVLink; Tetrad's own go through host memory)`
         : 'for more ranks the rates of reading and multiplying are those that probes measured for as many threads, attention is as much more work as the instructions of its kernels (tiles of fewer heads reuse less), and every collective takes what the collectives benchmark measured between ranks that compute'
@@ -145,7 +149,7 @@ function predictions(rows: readonly ScalingRow[], rates: Rates, effectOf: Effect
   }
   for (const variant of variants) {
     const own = timed.filter((r) => r.variant === variant)
-    const known = own.filter((r) => r.ranks === 1 && r.context <= LONGEST_CALIBRATION)
+    const known = own.filter((r) => r.ranks === 1 && r.context <= MAX_CALIBRATION)
     const cells = known.map((r) => ({ context: r.context, ms: r.ms?.median as number }))
     const weightMs = ((own[0]?.weightBytes as number) ?? 0) / read / 1e6
     const calibration = gpu

@@ -2,7 +2,7 @@
 // All threads start together; a rate is all their work over the time of the slowest.
 //
 // V8 runs a WebAssembly function in its baseline compiler's code until the optimized code is ready, and never changes over within a
-// call. On an EPYC under Node 20 the first call of `multiply` has 10 GFLOP/s and later ones 43. So every kind of run is repeated
+// call. On an Intel Xeon under Node 20 the first call of `multiply` has 10 GFLOP/s and later ones 43. So every kind of run is repeated
 // before it counts, as kernels run many times before a benchmark times them.
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'

@@ -1,4 +1,4 @@
-// What does the death of a rank cost the requests that run?
+// Cost of a rank's death for the running requests.
 import { Engine } from '../src/index.js'
 import { type FaultKind, injectFault } from '../src/testing.js'
 import { type Benchmark, interleave, type Row } from './harness/benchmark.js'
@@ -12,12 +12,12 @@ interface Cell {
   readonly request: number[]
 }
 
-/** What a hanging rank costs at least. */
+/** A rank that hangs is noticed after this time. */
 const STEP_DEADLINE_MS = 500
 
 export const recovery: Benchmark = {
   name: 'recovery',
-  question: 'What does the death of a rank cost the requests that run?',
+  question: 'What does the death of a rank cost the running requests?',
   supports: ['ranks'],
   async run(context) {
     const counts = context.ranks ?? (context.quick ? [2] : [1, 2, 4])

@@ -1,4 +1,5 @@
-// The server of the serving benchmark, in a process of its own. Prints its port. Usage: node dist/bench/serving-process.js <model> <ranks> <waiting>
+// The server of the serving benchmark, in a process of its own. Prints its port as JSON.
+// Usage: node dist/bench/serving-process.js <model dir> <ranks> <max waiting requests>
 import { Engine } from '../src/index.js'
 import { createServer } from '../src/serve/server.js'
 import { PLAIN } from '../src/tokenizer/chat-template.js'

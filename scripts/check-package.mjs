@@ -7,7 +7,6 @@ import { dirname, join, relative, resolve } from 'node:path'
 
 /** Bytes of the tarball. 25.6 MB of it are the embedded model. */
 const MAX_PACKED = 30e6
-const MAX_INSTALL_SECONDS = 60
 const EXPECTED_FILES =
   /^(dist\/(src|workers|kernels|bench)\/.*\.(js|d\.ts|wasm)|models\/tiny\/|page\/|docs\/|examples\/|test\/fixtures\/eval\/genesis\.bin$|node_modules\/|package\.json|README\.md|LICENSE)/
 /** Packages that may run a script at install: Dawn's only removes macOS's quarantine mark. */
@@ -58,7 +57,6 @@ function checkInstalled(tarball) {
   const paths = files.map((entry) => join(entry.parentPath, entry.name))
   const bytes = paths.reduce((sum, path) => sum + statSync(path).size, 0)
   console.log(`installed in ${seconds.toFixed(1)} s: ${megabytes(bytes)}`)
-  if (seconds > MAX_INSTALL_SECONDS) throw new Error(`the install took more than ${MAX_INSTALL_SECONDS} s`)
   const compiled = paths.filter((path) => path.endsWith('binding.gyp'))
   if (compiled.length > 0) throw new Error(`needs a compiler: ${compiled.map((path) => relative(dir, path)).join(', ')}`)
   for (const path of paths.filter((path) => /node_modules\/(@[^/]+\/)?[^/]+\/package\.json$/.test(path.replaceAll('\\', '/')))) {

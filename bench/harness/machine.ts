@@ -1,4 +1,4 @@
-// What a result was measured on and with, and how busy others kept the machine meanwhile.
+// The machine and software of a result, and the share of the cores that other processes used during the run.
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { availableParallelism, cpus, totalmem } from 'node:os'
@@ -12,7 +12,7 @@ export interface MachineFacts {
   readonly gpu?: string
   readonly node: string
   readonly tetrad: string
-  /** 'unknown' outside a repository; with '+' when files were changed since. */
+  /** Short hash, with '+' if tracked files differ from it; 'unknown' outside a repository. */
   readonly commit: string
 }
 
@@ -38,7 +38,7 @@ export function machineSlug({ cpu, cores, gpu }: MachineFacts): string {
 }
 
 function commit(): string {
-  // Where the code runs without its repository.
+  // Set where the code runs without its repository.
   if (process.env.TETRAD_COMMIT) return process.env.TETRAD_COMMIT
   const git = (...args: string[]) => execFileSync('git', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
   try {
@@ -48,7 +48,7 @@ function commit(): string {
   }
 }
 
-/** Share of the machine's cores that other processes used since it was made; undefined where the system does not tell. */
+/** Measures the share of the cores that other processes use from its construction on. undefined where the system does not tell. */
 export class OthersMeter {
   readonly #start = systemBusyMs()
   readonly #own = systemBusyMs() === undefined ? 0 : ownMs()

@@ -11,7 +11,7 @@ export interface Sample {
 /** Above this spread, (p90 - p10) / median, a median is not to be trusted. */
 export const SPREAD_BOUND = 0.3
 
-/** undefined: nothing was measured. */
+/** Returns undefined without values. */
 export function sampleOf(values: readonly number[]): Sample | undefined {
   if (values.length === 0) return undefined
   return { median: quantile(values, 0.5), p10: quantile(values, 0.1), p90: quantile(values, 0.9), n: values.length }
@@ -21,7 +21,7 @@ export function isSample(cell: unknown): cell is Sample {
   return typeof cell === 'object' && cell !== null && 'median' in cell
 }
 
-/** A sample as a point of a picture has it. */
+/** The coordinates of a sample in a picture. */
 export function plotted(sample: Sample): { readonly y: number; readonly low: number; readonly high: number; readonly trusted: boolean } {
   return { y: sample.median, low: sample.p10, high: sample.p90, trusted: isTrusted(sample) }
 }
