@@ -137,6 +137,10 @@ export const ERROR_CODES = {
     meaning: 'tokenizer.json cannot be used, or has ids that the model does not.',
     remedy: 'Fetch it again, or remove it and give prompts as token ids.',
   },
+  TEMPLATE_FAILED: {
+    meaning: "The model's chat template threw, took too long or needed too much memory.",
+    remedy: 'Send messages that the template supports, or a prompt of your own.',
+  },
   TOKENIZER_MISSING: { meaning: 'A text prompt for a model without a tokenizer.', remedy: 'Give the prompt as token ids.' },
   PROMPT_EMPTY: { meaning: 'A prompt without tokens.', remedy: 'Give a text or token ids.' },
   PROMPT_TOO_LONG: { meaning: 'A prompt that does not fit the context.', remedy: 'Shorten the prompt.' },

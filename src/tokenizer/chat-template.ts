@@ -1,9 +1,13 @@
 // A conversation as a prompt: by the checkpoint's own template (Jinja, as Hugging Face writes it), else a plain one.
+import { randomBytes } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Template } from '@huggingface/jinja'
 import { CheckpointError } from '../errors.js'
 import { parseJson } from '../json.js'
+import { PythonTemplate } from './template/python-jinja.js'
+import { renderInThread } from './template/render-pool.js'
+import { readSpecials, type TokenizerFile, tokenText } from './tokenizer-file.js'
+import type { MarkedText } from './tokenizer-interface.js'
 
 export interface ChatMessage {
   readonly role: 'system' | 'developer' | 'user' | 'assistant'
@@ -11,9 +15,13 @@ export interface ChatMessage {
 }
 
 export interface ChatTemplate {
-  /** 'checkpoint' or 'plain'. */
   readonly origin: 'checkpoint' | 'plain'
-  /** The prompt after which the assistant's answer is written. */
+  /**
+   * The prompt after which the assistant's answer is written, for the tokenizer: a control token that a message contains stays
+   * text. Rendered in a thread of its own with bounded time and memory. Rejects with RequestError TEMPLATE_FAILED.
+   */
+  prompt(messages: readonly ChatMessage[]): Promise<MarkedText>
+  /** The prompt as plain text, rendered in this thread without a bound: for tools. Throws what the template throws. */
   render(messages: readonly ChatMessage[]): string
   /** Texts that end an answer, beside the model's own end. */
   readonly stop: readonly string[]
@@ -26,48 +34,95 @@ export interface TemplateSource {
   readonly source: string
   readonly bosToken: string
   readonly eosToken: string
+  /** Texts of the tokenizer's control tokens. */
+  readonly controlTokens?: readonly string[]
 }
 
 const NAMES = { system: 'System', developer: 'System', user: 'User', assistant: 'Assistant' } as const
 
 /** "User: ...\nAssistant: ...\n" and so on; an answer ends where the user's next line would begin. */
-export const PLAIN: ChatTemplate = {
-  origin: 'plain',
-  render: (messages) => `${messages.map(({ role, content }) => `${NAMES[role]}: ${content}\n`).join('')}Assistant:`,
-  stop: ['\nUser:', '\nSystem:'],
+export const PLAIN: ChatTemplate = plainTemplate([])
+
+function plainTemplate(controlTokens: readonly string[]): ChatTemplate {
+  const render = (messages: readonly ChatMessage[]) => `${messages.map(({ role, content }) => `${NAMES[role]}: ${content}\n`).join('')}Assistant:`
+  return {
+    origin: 'plain',
+    render,
+    prompt: async (messages) => {
+      const { mark, marked } = markControls(messages, controlTokens)
+      return { text: render(marked), mark }
+    },
+    stop: ['\nUser:', '\nSystem:'],
+  }
 }
 
-/** Of `dir`/chat_template.jinja, else of tokenizer_config.json's chat_template, else the plain one. Throws CheckpointError TOKENIZER_INVALID. */
+/**
+ * Of `dir`/chat_template.jinja, else of tokenizer_config.json's chat_template (of a list of named ones the one called "default"),
+ * else the plain one. Throws CheckpointError TOKENIZER_INVALID, also for a template that cannot be rendered here.
+ */
 export async function loadChatTemplate(dir: string): Promise<ChatTemplate> {
   const config = await readJson(join(dir, 'tokenizer_config.json'))
-  const source = (await readText(join(dir, 'chat_template.jinja'))) ?? config?.chat_template
-  if (source === undefined) return PLAIN
+  const file = (await readJson(join(dir, 'tokenizer.json'))) as TokenizerFile | undefined
+  const controlTokens = file ? [...readSpecials(file, config ?? {}).controls.keys()] : []
   try {
-    if (typeof source !== 'string') throw new Error('chat_template is no text')
-    const token = (name: string) =>
-      typeof config?.[name] === 'string' ? config[name] : ((config?.[name] as { content?: string } | undefined)?.content ?? '')
-    return templateOf({ source, bosToken: token('bos_token'), eosToken: token('eos_token') })
+    const source = (await readText(join(dir, 'chat_template.jinja'))) ?? sourceOf(config?.chat_template)
+    if (source === undefined) return plainTemplate(controlTokens)
+    const token = (name: string) => tokenText(config?.[name]) ?? ''
+    return templateOf({ source, bosToken: token('bos_token'), eosToken: token('eos_token'), controlTokens })
   } catch (cause) {
     throw new CheckpointError('TOKENIZER_INVALID', {
       what: `the chat template of ${dir} cannot be used`,
       expected: 'a Jinja template in chat_template.jinja or tokenizer_config.json',
       actual: cause instanceof Error ? cause.message : String(cause),
-      remedy: 'Fetch the file again, or remove the template.',
+      remedy: 'Fetch the file again, or remove the template: a plain one takes its place.',
       cause,
     })
   }
 }
 
-/** Throws what Jinja does about a wrong template. */
+/** Undefined: none. */
+function sourceOf(value: unknown): string | undefined {
+  if (value === undefined || value === null) return undefined
+  if (typeof value === 'string') return value
+  if (!Array.isArray(value)) throw new Error('chat_template is neither a text nor a list of named templates')
+  const named = (value as { name?: unknown; template?: unknown }[]).find(({ name }) => name === 'default') ?? value[0]
+  if (typeof named?.template !== 'string') throw new Error('chat_template is a list without a template called "default"')
+  return named.template
+}
+
+/** Throws what is wrong with a template, or what of it cannot be rendered here. */
 export function templateOf(source: TemplateSource): ChatTemplate {
-  const template = new Template(source.source)
-  const constants = { bos_token: source.bosToken, eos_token: source.eosToken, add_generation_prompt: true }
+  const template = new PythonTemplate(source.source)
+  // Python's caller passes None for what there is not.
+  const constants = { bos_token: source.bosToken, eos_token: source.eosToken, add_generation_prompt: true, tools: null, documents: null }
   return {
     origin: 'checkpoint',
-    render: (messages) => template.render({ ...constants, messages: messages.map((message) => ({ ...message })) }),
+    render: (messages) => template.render({ ...constants, messages }),
+    prompt: async (messages) => {
+      const { mark, marked } = markControls(messages, source.controlTokens ?? [])
+      return { text: await renderInThread({ source: source.source, context: { ...constants, messages: marked } }), mark }
+    },
     stop: [],
     source,
   }
+}
+
+/** Puts a mark that nobody can guess into every control token that a text of the messages contains. */
+function markControls<T>(value: T, controlTokens: readonly string[]): { mark: string; marked: T } {
+  const mark = `\u{f5c1a}${randomBytes(9).toString('base64url')}\u{f5c1a}`
+  const tokens = controlTokens.filter((token) => token !== '')
+  const visit = (part: unknown): unknown => {
+    if (typeof part === 'string') {
+      return tokens.reduce((text, token) => {
+        const [first = ''] = token
+        return text.includes(token) ? text.replaceAll(token, `${first}${mark}${token.slice(first.length)}`) : text
+      }, part)
+    }
+    if (Array.isArray(part)) return part.map(visit)
+    if (typeof part === 'object' && part !== null) return Object.fromEntries(Object.entries(part).map(([key, item]) => [key, visit(item)]))
+    return part
+  }
+  return { mark, marked: visit(value) as T }
 }
 
 async function readText(path: string): Promise<string | undefined> {
@@ -86,7 +141,7 @@ async function readJson(path: string): Promise<Record<string, unknown> | undefin
     return parseJson(text) as Record<string, unknown>
   } catch (cause) {
     throw new CheckpointError('TOKENIZER_INVALID', {
-      what: `${path} is no JSON`,
+      what: `${path} is not valid JSON`,
       expected: 'an object',
       actual: String(cause),
       remedy: 'Fetch the file again.',

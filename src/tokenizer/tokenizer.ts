@@ -1,58 +1,69 @@
-// Text <-> token ids through tokenizer.json (@huggingface/tokenizers), or the GPT-2 BPE for a model without one whose
-// vocabulary has room for it. Another model without one has no tokenizer.
+// Text to token ids and back. Which library does it is decided in loadTokenizer; nobody else knows.
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
 import { CheckpointError } from '../errors.js'
 import { parseJson } from '../json.js'
 import { show } from '../options/check.js'
 import { GPT2_IDS, gpt2Tokenizer } from './gpt2.js'
+import { makeTokenizer } from './make-tokenizer.js'
+import { readSpecials, type TokenizerFile } from './tokenizer-file.js'
+import type { Tokenizer } from './tokenizer-interface.js'
 
-export interface Tokenizer {
-  encode(text: string): number[]
-  /** Special tokens are left out. */
-  decode(ids: readonly number[]): string
-  /** Id of `<|endoftext|>`, if the vocabulary has it. */
-  readonly endOfText: number | undefined
-  /** Id of a token by its text; undefined: the vocabulary does not have it. */
-  idOf(token: string): number | undefined
-}
+export type { Tokenizer } from './tokenizer-interface.js'
 
-/** The tokenizer of `dir`/tokenizer.json, else GPT-2's if vocab is 50257 or more, else undefined. Throws CheckpointError TOKENIZER_INVALID. */
+/**
+ * The tokenizer of `dir`/tokenizer.json, else GPT-2's if vocab is 50257 or more, else undefined.
+ * @param vocab number of ids of the model; every id of the file must be below it
+ * @throws CheckpointError TOKENIZER_INVALID: the file is damaged, does not fit the model, or needs a feature that the only library
+ * that loads here would get wrong
+ */
 export async function loadTokenizer(dir: string, vocab: number): Promise<Tokenizer | undefined> {
   const path = join(dir, 'tokenizer.json')
-  let text: string
+  const text = await readIfThere(path)
+  if (text === undefined) return vocab >= GPT2_IDS ? gpt2Tokenizer() : undefined
   try {
-    text = await readFile(path, 'utf8')
+    const json = text.replace(/^\ufeff/, '')
+    const file = JSON.parse(json) as TokenizerFile
+    checkIds(file, vocab)
+    return await makeTokenizer(json, file, readSpecials(file, await readSettings(dir)))
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return vocab >= GPT2_IDS ? gpt2Tokenizer() : undefined
+    throw error instanceof CheckpointError ? error : invalid(path, error)
+  }
+}
+
+async function readIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw invalid(path, error)
   }
+}
+
+/** tokenizer_config.json; without one, or with one that is no object, nothing is set. */
+async function readSettings(dir: string): Promise<Record<string, unknown>> {
+  const path = join(dir, 'tokenizer_config.json')
+  const text = await readIfThere(path)
+  if (text === undefined) return {}
   try {
     const parsed: unknown = parseJson(text)
-    checkIds(parsed, vocab)
-    const tokenizer = new HuggingFaceTokenizer(parsed as object, { clean_up_tokenization_spaces: false })
-    return {
-      encode: (prompt) => tokenizer.encode(prompt, { add_special_tokens: false }).ids,
-      // The library refuses to decode nothing.
-      decode: (ids) => (ids.length === 0 ? '' : tokenizer.decode([...ids], { skip_special_tokens: true, clean_up_tokenization_spaces: false })),
-      endOfText: tokenizer.token_to_id('<|endoftext|>'),
-      idOf: (token) => tokenizer.token_to_id(token),
-    }
+    return typeof parsed === 'object' && parsed !== null ? (parsed as Record<string, unknown>) : {}
   } catch (error) {
     throw invalid(path, error)
   }
 }
 
-/** Before the library sees them: it fills tables up to the largest id (an id of 2^31 kept it busy for 100 s). */
-function checkIds(file: unknown, vocab: number): void {
-  const { added_tokens: added, model } = (file ?? {}) as { added_tokens?: unknown; model?: { vocab?: unknown } | null }
-  const fromAdded = Array.isArray(added) ? added.map((token: { id?: unknown } | null) => token?.id) : []
-  const fromModel = typeof model?.vocab === 'object' && model.vocab !== null && !Array.isArray(model.vocab) ? Object.values(model.vocab) : []
+/** Before a library sees them: one fills tables up to the largest id (an id of 2^31 kept it busy for 100 s). */
+function checkIds(file: TokenizerFile, vocab: number): void {
+  const { added_tokens: added, model } = file ?? {}
+  const fromAdded = Array.isArray(added) ? added.map((token) => token?.id) : []
+  const table: unknown = model?.vocab
+  const fromModel = typeof table === 'object' && table !== null && !Array.isArray(table) ? Object.values(table) : []
   for (const id of [...fromAdded, ...fromModel]) {
     if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= vocab)
-      throw new Error(`it has the id ${show(id)}, and the model ${vocab} ids`)
+      throw new Error(`it has the id ${show(id)}, and the model has ${vocab} ids`)
   }
+  if (Array.isArray(table) && table.length > vocab) throw new Error(`it has ${table.length} ids, and the model has ${vocab}`)
 }
 
 function invalid(path: string, cause: unknown): CheckpointError {
