@@ -35,7 +35,7 @@ export interface StreamShape {
 
 /**
  * Attention lowered to streams and units: what the ranks run, whatever the variant. Keys are the columns from 0 on.
- * See the table of attention-variants.ts.
+ * See src/model/families.
  */
 export interface AttentionShape {
   readonly heads: number

@@ -98,7 +98,7 @@ export function engineInfo(parts: EngineParts): EngineInfo {
     contextTokens: plan.contextTokens,
     cacheTokens,
     memoryBytes: memoryNeed(plan, layout).totalBytes,
-    vocab: model.config.vocab_size,
+    vocab: model.config.vocab,
     hasTokenizer: tokenizer !== undefined,
     determinismKey: determinismKey(plan, [...new Set(coordinator.group.reports.map((report) => report.instructions))].join('+')),
     adapters: coordinator.group.reports.flatMap(({ adapter }) => (adapter ? [adapter] : [])),

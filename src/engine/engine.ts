@@ -72,8 +72,8 @@ export class Engine implements AsyncDisposable {
     const plan = planRun(model, resolved, availableParallelism(), available)
     const layout = layoutModel(model.lowered.shape, plan)
     const plans = planModel(model, layout)
-    const tokenizer = await loadTokenizer(dir, model.config.vocab_size)
-    const endIds = await readEndIds(dir, { eosTokenIds: model.config.eosTokenIds, vocab: model.config.vocab_size }, tokenizer)
+    const tokenizer = await loadTokenizer(dir, model.config.vocab)
+    const endIds = await readEndIds(dir, model.config, tokenizer)
     throwIfAborted(resolved.signal)
     checkMemory(model, resolved, plan, layout, available)
     const memories = allocateMemories(plan, layout)
@@ -83,7 +83,7 @@ export class Engine implements AsyncDisposable {
     if (resolved.signal?.aborted) await started.coordinator.close(0)
     throwIfAborted(resolved.signal)
     const maxWaiting = resolved.maxQueue + resolved.maxRunning
-    const trained = model.config.block_size
+    const trained = model.config.contextTokens
     if (plan.contextTokens > trained) {
       process.emitWarning(`the context is ${plan.contextTokens} tokens, and the model was trained for ${trained}: its output beyond may be poor`, {
         type: 'TetradWarning',
@@ -181,7 +181,7 @@ export class Engine implements AsyncDisposable {
     const { signal } = checkEvaluation('perplexity', options, names)
     const count = (name: string, value: number | undefined, min: number, max: number) =>
       value === undefined ? undefined : checkInteger(name, value, min, max, (facts) => new OptionError('OPTION_INVALID', facts))
-    const blockSize = count('blockSize', options.blockSize, 1, contextTokens) ?? Math.min(this.#parts.model.config.block_size, contextTokens)
+    const blockSize = count('blockSize', options.blockSize, 1, contextTokens) ?? Math.min(this.#parts.model.config.contextTokens, contextTokens)
     const windows = count('windows', options.windows, 1, Number.MAX_SAFE_INTEGER)
     const firstToken = count('firstToken', options.firstToken, 0, Number.MAX_SAFE_INTEGER) ?? 512
     return perplexity(this.#scorer, source, { blockSize, windows, firstToken, vocab, onProgress: options.onProgress, signal })

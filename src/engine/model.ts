@@ -12,13 +12,13 @@ import { type Variant, variantNamed } from '../model/attention-variants.js'
 import { type Checkpoint, openCheckpoint } from '../model/checkpoint/checkpoint.js'
 import { type PackedPlans, planPacked } from '../model/checkpoint/packed-checkpoint.js'
 import { planShards } from '../model/checkpoint/shard-plan.js'
-import { elements, type StoredType } from '../model/checkpoint/tensor-source.js'
+import type { StoredType } from '../model/checkpoint/tensor-source.js'
 import { detectVariant } from '../model/detect-variant.js'
+import { countParameters } from '../model/families/model-tensors.js'
 import { type LoweredModel, lowerModel } from '../model/lower-model.js'
 import { type ModelConfig, type PackedFormat, readModelConfig } from '../model/model-config.js'
 import { isHeadTied } from '../model/tied-head.js'
 import type { ResolvedOptions } from '../options/engine-options.js'
-import { describeTensors } from '../tools/synth/describe-tensors.js'
 import { VERSION } from '../version.js'
 
 /** What a plan is made from. */
@@ -44,18 +44,17 @@ export async function openModel(dir: string, chosen?: string): Promise<OpenModel
   const shapeOf = (name: string) => checkpoint.tensors.get(name)?.shape
   if (config.packed) return openPacked(dir, config, checkpoint, config.packed, chosen)
   const variant = detectVariant(config, shapeOf, chosen ?? config.variant)
-  const tensors = [...checkpoint.tensors.values()]
-  const matrices = tensors.filter((t) => t.shape.length > 1)
-  const isTied = await isHeadTied(checkpoint.tensors, { head: 'lm_head.weight', embedding: 'transformer.wte.weight' }, config.tieWordEmbeddings)
-  const counted = isTied && checkpoint.tensors.has('lm_head.weight') ? tensors.filter((t) => t.name !== 'transformer.wte.weight') : tensors
+  const matrices = [...checkpoint.tensors.values()].filter((t) => t.shape.length > 1)
+  const isTied = await isHeadTied(checkpoint.tensors, variant.decoder.names, config.tieWordEmbeddings ?? variant.decoder.tiedHead)
+  const lowered = lowerModel(config, variant, shapeOf, isTied)
   return {
     dir,
     config,
     checkpoint,
     variant,
-    lowered: lowerModel(config, variant, shapeOf, isTied),
+    lowered,
     storedTypes: [...new Set(matrices.map((t) => t.dtype))].sort(),
-    parameters: counted.reduce((sum, t) => sum + elements(t.shape), 0),
+    parameters: countParameters(lowered, variant),
   }
 }
 
@@ -70,8 +69,7 @@ function openPacked(dir: string, config: ModelConfig, checkpoint: Checkpoint, pa
   }
   const variant = variantNamed(config.variant)
   const lowered = lowerModel(config, variant)
-  const parameters = describeTensors(lowered, variant).reduce((sum, t) => sum + elements(t.shape), 0)
-  return { dir, config, checkpoint, variant, lowered, storedTypes: [packed.embedding], parameters }
+  return { dir, config, checkpoint, variant, lowered, storedTypes: [packed.embedding], parameters: countParameters(lowered, variant) }
 }
 
 /** Every tensor's way into the memories. Throws CheckpointError. */
@@ -111,7 +109,7 @@ const CACHE_SHARE = 0.25
 
 /** `available`: bytes of free memory, for the size of the cache. */
 export function planRun(model: ModelPlan, options: ResolvedOptions, cores: number, available: number): RunPlan {
-  const context = options.maxContext ?? model.config.block_size
+  const context = options.maxContext ?? model.config.contextTokens
   const pagesPerSlot = Math.ceil(context / PAGE_TOKENS)
   const weights = chooseWeights(model, options.weights)
   checkCache(model, options.cache)

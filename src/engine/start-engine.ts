@@ -79,7 +79,7 @@ export async function startEngine(
       spins: plan.ranks <= availableParallelism() ? SPINS : 0,
     }),
   )
-  const { vocab_size: vocab } = model.config
+  const { vocab } = model.config
   const allocator = new PageAllocator(plan.pages)
   const prefillChunk = plan.stepRows - plan.slots
   const scheduler = new Scheduler({ prefillChunk, slots: plan.slots, contextTokens: plan.contextTokens }, allocator)

@@ -6,28 +6,39 @@ import { LIMITS } from '../options/limits.js'
 import { VARIANT_NAMES } from './attention-variants.js'
 import { PACKED_VERSION } from './checkpoint/packed-version.js'
 import { endIdsOf } from './end-ids.js'
+import { decoderOf } from './families/decoders.js'
+import type { ConfigKeys } from './families/family.js'
 import { cannotRead, readJsonFile } from './read-json.js'
 import { type RopeConfig, readRope } from './rope.js'
 import { refuseUnsupported } from './unsupported-fields.js'
 
-/** As in the authors' configuration files; sizes in elements. */
+/** Dimensions that only some attentions have. Sizes in elements. */
+export type Dimension =
+  /** Width of the query latent, of the key and value latents together, and of a head's parts without and with rope. */
+  | 'queryRank'
+  | 'kvRank'
+  | 'nopeDim'
+  | 'ropeDim'
+  | 'headDim'
+  /** Query heads per key and value head. */
+  | 'groupSize'
+  /** Width of the query latent of mfa. */
+  | 'shareQueryDim'
+  /** Vectors that queries, and keys and values, are sums of (tpa). */
+  | 'factorQueryRank'
+  | 'factorRank'
+
+/** A configuration in Tetrad's names, whatever the file calls them (`keys`). Sizes in elements. */
 export interface ModelConfig {
-  readonly n_layer: number
-  readonly n_head: number
-  readonly n_embd: number
-  readonly vocab_size: number
+  readonly keys: ConfigKeys
+  readonly layers: number
+  readonly heads: number
+  readonly embed: number
+  readonly vocab: number
   /** Longest context the model was trained for, tokens. */
-  readonly block_size: number
-  readonly intermediate_size: number
-  readonly q_lora_rank: number | undefined
-  readonly kv_lora_rank: number | undefined
-  readonly qk_nope_head_dim: number | undefined
-  readonly qk_rope_head_dim: number | undefined
-  readonly head_dim: number | undefined
-  readonly group_size: number | undefined
-  readonly share_q_dim: number | undefined
-  readonly q_rank: number | undefined
-  readonly rank: number | undefined
+  readonly contextTokens: number
+  readonly intermediate: number
+  readonly dims: Readonly<Partial<Record<Dimension, number>>>
   /** Added to the mean square in every norm. */
   readonly normEps: number
   readonly rope: RopeConfig
@@ -47,9 +58,6 @@ export interface PackedFormat {
   readonly embedding: 'f32' | 'bf16'
 }
 
-/** Of the authors' models, whose files do not state it. */
-const DEFAULT_EPSILON = 1e-6
-
 const fail: Fail = (facts) => new CheckpointError('CONFIG_INVALID', { ...facts, what: `config.json: ${facts.what}` })
 
 /** Reads and checks `dir`/config.json. Throws CheckpointError MODEL_NOT_FOUND or CONFIG_INVALID. */
@@ -64,46 +72,46 @@ export async function readConfigFile(path: string): Promise<unknown> {
   return value
 }
 
+/** Checks the fields of a configuration by the keys of its decoder. Throws CheckpointError CONFIG_INVALID. */
 export function parseModelConfig(value: unknown): ModelConfig {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw fail({ what: 'not an object', expected: 'a JSON object', actual: show(value), remedy: 'Fetch the file again.' })
   }
   const c = value as Record<string, unknown>
+  const decoder = decoderOf(c, fail)
+  const { config: keys } = decoder
   const field = (name: string, max: number) => checkInteger(name, c[name], 1, max, fail)
-  const optional = (name: string, max: number) => (c[name] === undefined || c[name] === null ? undefined : field(name, max))
-  const vocab = field('vocab_size', LIMITS.vocab)
-  const context = field('block_size', LIMITS.context)
-  const normEps = c.rms_norm_eps === undefined || c.rms_norm_eps === null ? DEFAULT_EPSILON : epsilon(c.rms_norm_eps)
-  refuseUnsupported(c, context, normEps, fail)
+  const vocab = field(keys.vocab, LIMITS.vocab)
+  const contextTokens = field(keys.contextTokens, LIMITS.context)
+  const normEps = isSet(c.rms_norm_eps) ? epsilon(c.rms_norm_eps) : decoder.normEps
+  refuseUnsupported(c, contextTokens, normEps, fail)
+  const dims: Partial<Record<Dimension, number>> = {}
+  for (const [dimension, key] of Object.entries(keys.dims) as [Dimension, string][]) {
+    if (isSet(c[key])) dims[dimension] = field(key, COUNTS.has(dimension) ? LIMITS.heads : LIMITS.width)
+  }
   return Object.freeze({
-    n_layer: field('n_layer', LIMITS.layers),
-    n_head: field('n_head', LIMITS.heads),
-    n_embd: field('n_embd', LIMITS.width),
-    vocab_size: vocab,
-    block_size: context,
-    intermediate_size: field('intermediate_size', LIMITS.width),
-    q_lora_rank: optional('q_lora_rank', LIMITS.width),
-    kv_lora_rank: optional('kv_lora_rank', LIMITS.width),
-    qk_nope_head_dim: optional('qk_nope_head_dim', LIMITS.width),
-    qk_rope_head_dim: optional('qk_rope_head_dim', LIMITS.width),
-    head_dim: optional('head_dim', LIMITS.width),
-    group_size: optional('group_size', LIMITS.heads),
-    share_q_dim: optional('share_q_dim', LIMITS.width),
-    q_rank: optional('q_rank', LIMITS.heads),
-    rank: optional('rank', LIMITS.heads),
+    keys,
+    layers: field(keys.layers, LIMITS.layers),
+    heads: field(keys.heads, LIMITS.heads),
+    embed: field(keys.embed, LIMITS.width),
+    vocab,
+    contextTokens,
+    intermediate: field(keys.intermediate, LIMITS.width),
+    dims: Object.freeze(dims),
     normEps,
-    rope: readRope(c, context, fail),
-    variant: typeof c.variant === 'string' ? checkOneOf('variant', c.variant, VARIANT_NAMES, fail) : undefined,
+    rope: readRope(c, contextTokens, fail),
+    variant: isSet(c.variant) ? checkOneOf('variant', c.variant, VARIANT_NAMES, fail) : undefined,
     packed: c.packed === undefined ? undefined : packedFormat(c.packed),
-    tieWordEmbeddings: optionalBoolean(c, 'tie_word_embeddings'),
+    tieWordEmbeddings: isSet(c.tie_word_embeddings) ? checkBoolean('tie_word_embeddings', c.tie_word_embeddings, fail) : undefined,
     eosTokenIds: endIdsOf(c.eos_token_id, vocab, fail),
   })
 }
 
-function optionalBoolean(c: Record<string, unknown>, name: string): boolean | undefined {
-  const value = c[name]
-  if (value === undefined || value === null) return undefined
-  return checkBoolean(name, value, fail)
+/** Dimensions that count something. */
+const COUNTS: ReadonlySet<Dimension> = new Set<Dimension>(['groupSize', 'factorQueryRank', 'factorRank'])
+
+function isSet(value: unknown): boolean {
+  return value !== undefined && value !== null
 }
 
 function epsilon(value: unknown): number {

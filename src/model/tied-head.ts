@@ -13,15 +13,15 @@ export interface HeadNames {
 }
 
 /**
- * True if one matrix serves as both. `stated`: tie_word_embeddings of config.json, if it is there. Two tensors that are stored apart
+ * True if one matrix serves as both. `stated`: what config.json's tie_word_embeddings or the family says. Two tensors that are stored apart
  * are compared byte by byte.
  * Throws CheckpointError TENSOR_MISSING or CHECKPOINT_INVALID where the files contradict the config.
  */
-export async function isHeadTied(tensors: ReadonlyMap<string, TensorSource>, names: HeadNames, stated: boolean | undefined): Promise<boolean> {
+export async function isHeadTied(tensors: ReadonlyMap<string, TensorSource>, names: HeadNames, stated: boolean): Promise<boolean> {
   const head = tensors.get(names.head)
   const embedding = tensors.get(names.embedding)
   if (!head || !embedding) {
-    if (stated !== false || (!head && !embedding)) return true
+    if (stated || (!head && !embedding)) return true
     throw new CheckpointError('TENSOR_MISSING', {
       what: `config.json says tie_word_embeddings: false, and the checkpoint has no ${head ? names.embedding : names.head}`,
       expected: `${names.head} and ${names.embedding}`,
@@ -30,11 +30,11 @@ export async function isHeadTied(tensors: ReadonlyMap<string, TensorSource>, nam
     })
   }
   if (await hasSameContent(head, embedding)) return true
-  if (stated === false) return false
+  if (!stated) return false
   throw new CheckpointError('CHECKPOINT_INVALID', {
     what: `${names.head} and ${names.embedding} differ, and the model shares one matrix for both`,
     expected: 'the same values in both, or tie_word_embeddings: false in config.json',
-    actual: stated === undefined ? 'no tie_word_embeddings' : 'tie_word_embeddings: true',
+    actual: 'tie_word_embeddings: true, or no such field',
     remedy: 'Set tie_word_embeddings to false if the model was trained with two matrices; else remove the tensor that is not used.',
   })
 }

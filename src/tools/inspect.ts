@@ -9,12 +9,11 @@ import { chooseBackend } from '../engine/choose-backend.js'
 import { availableMemory, memoryNeed } from '../engine/memory.js'
 import { cacheCost, determinismKey, type ModelPlan, openModel, planModel, planRun, type RankPlan, rankPlans } from '../engine/model.js'
 import { OptionError } from '../errors.js'
-import { VARIANTS, type Variant, variantNamed } from '../model/attention-variants.js'
-import { elements } from '../model/checkpoint/tensor-source.js'
+import { VARIANTS, variantNamed } from '../model/attention-variants.js'
+import { countParameters } from '../model/families/model-tensors.js'
 import { lowerModel } from '../model/lower-model.js'
 import { parseModelConfig, readConfigFile } from '../model/model-config.js'
 import { type EngineOptions, resolveOptions } from '../options/engine-options.js'
-import { describeTensors } from './synth/describe-tensors.js'
 
 export interface CacheCost {
   readonly ranks: 1 | 2 | 4
@@ -94,13 +93,13 @@ export async function inspectConfig(path: string, options: EngineOptions = {}): 
   const resolved = resolveOptions(options)
   const config = parseModelConfig(await readConfigFile(path))
   const name = resolved.variant ?? config.variant
-  const candidates = name !== undefined ? [variantNamed(name)] : VARIANTS.filter(isPlain)
+  const candidates = name !== undefined ? [variantNamed(name)] : VARIANTS.filter((v) => v.isPlain)
   const inspections: Inspection[] = []
   let firstProblem: unknown
   for (const variant of candidates) {
     try {
       const lowered = lowerModel(config, variant)
-      const parameters = describeTensors(lowered, variant).reduce((sum, t) => sum + elements(t.shape), 0)
+      const parameters = countParameters(lowered, variant)
       const model = { config, variant, lowered, storedTypes: ['bf16'] as const, parameters }
       const plan = planRun(model, resolved, availableParallelism(), availableMemory())
       inspections.push(describe(path, model, plan, layoutModel(lowered.shape, plan), 'none'))
@@ -112,10 +111,6 @@ export async function inspectConfig(path: string, options: EngineOptions = {}): 
   return inspections
 }
 
-function isPlain(variant: Variant): boolean {
-  return !variant.gated && !(variant.tensors === 'latent' && !variant.scaled)
-}
-
 function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLayout, format: Inspection['format']): Inspection {
   const { attention } = model.lowered.shape
   return {
@@ -124,9 +119,9 @@ function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLay
     parameters: model.parameters,
     format,
     storedTypes: model.config.packed ? [model.config.packed.weights] : model.storedTypes,
-    layers: model.config.n_layer,
+    layers: model.config.layers,
     contextTokens: plan.contextTokens,
-    vocab: model.config.vocab_size,
+    vocab: model.config.vocab,
     backend: plan.backend,
     weights: plan.weights,
     cache: plan.cache,
@@ -134,7 +129,7 @@ function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLay
     replicated: replicatedParts(attention, plan),
     kvCache: RANK_COUNTS.map((ranks) => {
       const { values, bytes } = cacheCost(attention, ranks, plan)
-      return { ranks, valuesPerTokenPerLayer: values, bytesPerToken: bytes * model.config.n_layer }
+      return { ranks, valuesPerTokenPerLayer: values, bytesPerToken: bytes * model.config.layers }
     }),
     memoryBytes: memoryNeed(plan, layout).totalBytes,
     cacheTokens: plan.pages * PAGE_TOKENS,

@@ -4,7 +4,7 @@ import type { PackedMatrix } from '../../../kernels/packing.js'
 import type { ModelLayout } from '../../../workers/layout/model-layout.js'
 import type { MemoryName } from '../../../workers/protocol.js'
 import { CheckpointError } from '../../errors.js'
-import type { Variant } from '../attention-variants.js'
+import type { Variant } from '../families/family.js'
 import type { LoweredModel } from '../lower-model.js'
 import { CheckpointTensors, shardMemory, type TensorFinder, type TensorPlan } from './planner.js'
 import { planTensors } from './shard-plan.js'
@@ -58,7 +58,7 @@ export function planPacked(tensors: ReadonlyMap<string, TensorSource>, model: Lo
   // A tensor that only shards hold is not in the file; what ranks need of it must be.
   const absent = new Set<TensorSource>()
   const finder: TensorFinder = {
-    has: (name) => name === 'lm_head.weight',
+    has: (name) => tensors.has(name),
     find: (name, shape) => {
       if (tensors.has(name)) return checked.find(name, shape)
       const none = { name, shape, path: '', file: { size: 0, mtimeMs: 0, ino: 0 }, offset: 0, dtype: 'f32' } as const

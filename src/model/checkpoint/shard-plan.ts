@@ -1,14 +1,11 @@
-// Which part of which tensor goes where: the authors' key names on one side, the model layout on the other.
-// Reads no data. A tensor that is missing, surplus or of another shape is named here.
-import { inBatch, type PackedMatrix } from '../../../kernels/packing.js'
-import { cut } from '../../../workers/layout/cuts.js'
+// Which part of which tensor goes where: the family's tensors on one side, the memories on the other. Reads no data. A tensor that is
+// missing, surplus or of another shape is named here.
 import type { ModelLayout } from '../../../workers/layout/model-layout.js'
-import type { RankLayout } from '../../../workers/layout/rank-layout.js'
-import type { ShardLayer } from '../../../workers/layout/shard-layout.js'
-import type { Variant } from '../attention-variants.js'
+import type { MatrixSpec, Variant } from '../families/family.js'
+import { modelTensors } from '../families/model-tensors.js'
 import type { LoweredModel } from '../lower-model.js'
-import { planAttention } from './attention-tensors.js'
-import { CheckpointTensors, columnsOf, eachShard, Planner, rankMemory, rowsOf, shardMemory, type TensorFinder, type TensorPlan } from './planner.js'
+import { Placement } from './placement.js'
+import { CheckpointTensors, type TensorFinder, type TensorPlan } from './planner.js'
 import type { TensorSource } from './tensor-source.js'
 
 /** Plans every tensor of the checkpoint. Throws TENSOR_MISSING, TENSOR_SURPLUS or TENSOR_SHAPE. */
@@ -19,63 +16,30 @@ export function planShards(tensors: ReadonlyMap<string, TensorSource>, model: Lo
   return plans
 }
 
-/** Asks the finder for every tensor of the model, in the order of the authors' state dicts. */
+/** Asks the finder for every tensor of the model, in the order of state dicts. */
 export function planTensors(finder: TensorFinder, model: LoweredModel, variant: Variant, layout: ModelLayout): TensorPlan[] {
-  const { shape } = model
-  const { embed, intermediate } = shape
-  const planner = new Planner(finder)
-
-  for (let i = 0; i < shape.layers; i++) {
-    const prefix = `transformer.h.${i}.`
-    const shard = (s: number) => layout.shards[s]?.layers[i] as ShardLayer
-    const ranks = layout.ranks.map((rank) => ({ layout: rank, layer: rank.layers[i] as RankLayout['layers'][number] }))
-    for (const [name, pick] of [
-      ['input_layernorm.weight', 'inputNorm'],
-      ['post_attention_layernorm.weight', 'mlpNorm'],
-    ] as const) {
-      planner.vector(
-        prefix + name,
-        embed,
-        ranks.map(({ layer }, r) => ({ memory: rankMemory(r), ptr: layer[pick], factor: 1 })),
-      )
-    }
-    planAttention({ planner, model, prefix: `${prefix}attn.`, shard, ranks }, variant)
-    planner.matrix(
-      `${prefix}mlp.c_fc1.weight`,
-      [intermediate, embed],
-      eachShard((s) => [rowsOf(shardMemory(s), inBatch(shard(s).gateUp, 0), cut(intermediate, s))]),
-    )
-    planner.matrix(
-      `${prefix}mlp.c_fc2.weight`,
-      [intermediate, embed],
-      eachShard((s) => [rowsOf(shardMemory(s), inBatch(shard(s).gateUp, 1), cut(intermediate, s))]),
-    )
-    planner.matrix(
-      `${prefix}mlp.c_proj.weight`,
-      [embed, intermediate],
-      eachShard((s) => [columnsOf(shardMemory(s), shard(s).down, cut(intermediate, s))]),
-    )
-  }
-  planner.vector(
-    'layernorm.weight',
-    embed,
-    layout.ranks.map((rank, r) => ({ memory: rankMemory(r), ptr: rank.finalNorm, factor: 1 })),
-  )
-
-  if (!shape.tiedHead) {
-    const rows = (pick: 'head' | 'embedding') =>
-      eachShard((s) => [rowsOf(shardMemory(s), (layout.shards[s] as ModelLayout['shards'][number])[pick], cut(shape.vocab, s))])
-    planner.matrix('lm_head.weight', [shape.vocab, embed], rows('head'))
-    planner.matrix('transformer.wte.weight', [shape.vocab, embed], rows('embedding'))
-    return planner.plans
-  }
-  // Tied: either name or both; the first is loaded.
-  const tied = ['lm_head.weight', 'transformer.wte.weight'].filter((name) => finder.has(name))
-  const head = eachShard((s) => {
-    const { head, embedding } = layout.shards[s] as ModelLayout['shards'][number]
-    return [...new Set<PackedMatrix>([head, embedding])].map((matrix) => rowsOf(shardMemory(s), matrix, cut(shape.vocab, s)))
+  const placement = new Placement(model.shape, layout)
+  return modelTensors(model, variant).map((spec) => {
+    if (spec.kind === 'matrix') return planMatrix(spec, finder, placement)
+    const [cols] = spec.shape
+    return { source: finder.find(spec.name, spec.shape), rows: 1, cols, pieces: [], vectors: placement.vectors(spec.into, spec.layer) }
   })
-  planner.matrix(tied[0] ?? 'lm_head.weight', [shape.vocab, embed], head)
-  if (tied[1]) planner.skip(tied[1], [shape.vocab, embed])
-  return planner.plans
+}
+
+function planMatrix(spec: MatrixSpec, finder: TensorFinder, placement: Placement): TensorPlan {
+  const { name, alias, shape, parts, layer } = spec
+  const first = alias !== undefined && !finder.has(name) && finder.has(alias) ? alias : name
+  const source = finder.find(first, shape)
+  // The other name of the same tensor: its shape must be right.
+  if (alias !== undefined && first === name && finder.has(alias)) finder.find(alias, shape)
+  const cols = shape.at(-1) as number
+  const rows = shape.slice(0, -1).reduce((n, d) => n * d, 1)
+  const pieces = parts.flatMap((part) => placement.pieces(part, layer)).filter((p) => p.rows > 0 && p.cols > 0)
+  if (shape.length === 2 && source.strides?.[0] === 1 && source.strides[1] === rows) {
+    // A transposed view of a contiguous matrix: read that one, and turn the pieces instead.
+    const { strides: _, ...contiguous } = source
+    const turned = pieces.map((p) => ({ ...p, row: p.col, rows: p.cols, col: p.row, cols: p.rows, transposed: !p.transposed }))
+    return { source: contiguous, rows: cols, cols: rows, pieces: turned, vectors: [] }
+  }
+  return { source, rows, cols, pieces, vectors: [] }
 }

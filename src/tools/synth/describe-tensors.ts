@@ -1,8 +1,6 @@
-// Every tensor that a model of a variant has, without a checkpoint: what the shard plan would ask one for.
-import { layoutModel } from '../../../workers/layout/model-layout.js'
-import type { Variant } from '../../model/attention-variants.js'
-import { planTensors } from '../../model/checkpoint/shard-plan.js'
-import type { TensorSource } from '../../model/checkpoint/tensor-source.js'
+// The tensors of a checkpoint by name and shape, and how large random weights of each must be. What synth writes.
+import type { MatrixSpec, Variant } from '../../model/families/family.js'
+import { modelTensors } from '../../model/families/model-tensors.js'
 import type { LoweredModel } from '../../model/lower-model.js'
 
 export interface DescribedTensor {
@@ -12,45 +10,20 @@ export interface DescribedTensor {
   readonly deviation: number
 }
 
-/** In the order of the authors' state dicts; the tied embedding once, as lm_head.weight. */
+/** In the order of state dicts; a matrix that is embedding and head once. */
 export function describeTensors(model: LoweredModel, variant: Variant): DescribedTensor[] {
-  const tensors: DescribedTensor[] = []
-  const finder = {
-    has: (name: string) => name === 'lm_head.weight',
-    find: (name: string, shape: readonly number[]): TensorSource => {
-      tensors.push({ name, shape, deviation: deviationOf(name, shape, model) })
-      return { name, shape, dtype: 'f32', path: '', offset: 0, file: { size: 0, mtimeMs: 0, ino: 0 } } as TensorSource
-    },
-  }
-  const layout = layoutModel(model.shape, {
-    backend: 'wasm',
-    gpu: undefined,
-    simd: 'simd128',
-    ranks: 1,
-    weights: 'f32',
-    embedding: 'f32',
-    cache: 'f32',
-    stepRows: 1,
-    pages: 1,
-    contextTokens: 1,
-    slots: 1,
-    pagesPerSlot: 1,
-    replicate: { queryA: false, queryB: false },
-  })
-  planTensors(finder, model, variant, layout)
-  return tensors
+  return modelTensors(model, variant).map((spec) => ({
+    name: spec.name,
+    shape: spec.shape,
+    deviation: spec.kind === 'norm' ? 0 : deviationOf(spec, model),
+  }))
 }
 
-function deviationOf(name: string, shape: readonly number[], model: LoweredModel): number {
-  if (shape.length === 1) return 0
+function deviationOf({ init, inputs }: MatrixSpec, model: LoweredModel): number {
   const { layers, embed } = model.shape
-  // Tied with the embedding: logits of deviation 1, and no token much likelier after itself.
-  if (name === 'lm_head.weight' || name === 'transformer.wte.weight') return 1 / Math.sqrt(embed)
-  const stacked = shape.length === 3
-  const fanIn = shape[stacked ? 1 : shape.length - 1] as number
+  // Logits of deviation 1, and no token much likelier after itself where the embedding is the head.
+  if (init === 'embedding') return 1 / Math.sqrt(embed)
   // 2 * layers blocks add to the residual.
-  if (name.endsWith('c_proj.weight')) return 1 / Math.sqrt(fanIn * 2 * layers)
-  // Inputs that were scaled after their norm are larger than 1.
-  const factor = /\.q_b_proj\.|\.w_q\./.test(name) ? model.queryNormFactor : /\.kv_b_proj/.test(name) ? model.streamNormFactor : 1
-  return 1 / (Math.sqrt(fanIn) * factor)
+  if (init === 'residual') return 1 / Math.sqrt(inputs * 2 * layers)
+  return 1 / (Math.sqrt(inputs) * init.inputScale)
 }

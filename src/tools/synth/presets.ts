@@ -1,6 +1,7 @@
 // Configurations to synthesize: the paper's at 2.9 B parameters, and a middle size for benchmarks.
 // Source: the authors' config/*.py. Sizes in elements.
-import { VARIANT_NAMES, type Variant, variantNamed } from '../../model/attention-variants.js'
+import { VARIANT_NAMES, variantNamed } from '../../model/attention-variants.js'
+import type { PresetSize } from '../../model/families/family.js'
 
 /** As a config.json has them. */
 export type PresetConfig = Readonly<Record<string, number>>
@@ -27,32 +28,27 @@ const INTERMEDIATE_2_9B: Readonly<Record<string, number>> = {
   gqa_gated: 8704,
 }
 
+const SIZE_2_9B: PresetSize = {
+  heads: 24,
+  headDim: 128,
+  shareQueryDim: 2048,
+  latent: { queryRank: (latents) => (latents === 1 ? 1536 : 1024), kvRank: 512, nopeDim: 128, ropeDim: 64 },
+}
+
+const SIZE_MID: PresetSize = { heads: 16, headDim: 64, shareQueryDim: 512, latent: { queryRank: () => 512, kvRank: 256, nopeDim: 64, ropeDim: 32 } }
+
 function preset29b(variant: string): PresetConfig | undefined {
   const intermediate = INTERMEDIATE_2_9B[variant.replace('_no_scale', '')]
   if (intermediate === undefined) return undefined
   const common = { n_layer: 24, n_head: 24, n_embd: 3072, vocab_size: 50304, block_size: 2048, intermediate_size: intermediate }
-  const row = variantNamed(variant)
-  if (row.tensors === 'latent') {
-    const queryRank = row.latents === 1 ? 1536 : 1024
-    return { ...common, q_lora_rank: queryRank, kv_lora_rank: 512, qk_nope_head_dim: 128, qk_rope_head_dim: 64 }
-  }
-  return { ...common, ...headConfig(row, 24, 128, 2048) }
+  return { ...common, ...variantNamed(variant).presetFields(SIZE_2_9B) }
 }
 
 /** Not of equal parameters: every variant has the same MLP. */
 function presetMid(variant: string): PresetConfig | undefined {
   if (!VARIANT_NAMES.includes(variant)) return undefined
   const common = { n_layer: 12, n_head: 16, n_embd: 1024, vocab_size: 8192, block_size: 4096, intermediate_size: 3072 }
-  const row = variantNamed(variant)
-  if (row.tensors === 'latent') return { ...common, q_lora_rank: 512, kv_lora_rank: 256, qk_nope_head_dim: 64, qk_rope_head_dim: 32 }
-  return { ...common, ...headConfig(row, 16, 64, 512) }
-}
-
-function headConfig(variant: Variant, heads: number, headDim: number, shareQueryDim: number): PresetConfig {
-  if (variant.tensors === 'factored') return { head_dim: headDim, rank: 2, q_rank: 6 }
-  if (variant.tensors !== 'grouped') return { head_dim: headDim, group_size: 4 }
-  if (variant.sharedQuery) return { head_dim: 2 * headDim, share_q_dim: shareQueryDim }
-  return { head_dim: headDim, group_size: variant.groupSize?.(heads) ?? 4 }
+  return { ...common, ...variantNamed(variant).presetFields(SIZE_MID) }
 }
 
 export const PRESETS: Readonly<Record<string, Preset>> = { '2.9b': preset29b, mid: presetMid }
