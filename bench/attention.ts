@@ -1,4 +1,5 @@
 // The measurement of the authors' benchmark_decoding_speed.py: the attention kernel of one device in their shapes, batch 1, one query row.
+import { CACHE_FORMAT_NAMES, CACHE_FORMATS } from '../kernels/cache-formats.js'
 import { OptionError } from '../src/index.js'
 import { type AttentionWidths, cpuAttention } from './attention-case.js'
 import { AttentionCase } from './gpu-attention-case.js'
@@ -32,16 +33,22 @@ interface Cell {
 
 const newCell = (shape: AttentionWidths, tokens: number): Cell => ({ shape, tokens, ms: [], read: [], bytes: 0, operations: 0, error: undefined })
 
+/** The GPU is measured on tensor cores. */
+const FORMATS = {
+  cpu: CACHE_FORMAT_NAMES.filter((format) => CACHE_FORMATS[format].cpu),
+  gpu: CACHE_FORMAT_NAMES.filter((format) => CACHE_FORMATS[format].gpu?.tensorCores),
+}
+
 export const attention: Benchmark = {
   name: 'attention',
   question: "How fast is one rank's attention in the authors' shapes, MLA beside MLRA-4 and GLA-2, and how near to reading the bytes?",
   supports: ['backend', 'adapter', 'contexts', 'cache'],
   run: (context) => {
     const { backend, cache } = context
-    if (cache !== undefined && (backend === 'gpu') !== (cache === 'f16')) {
+    if (cache !== undefined && !FORMATS[backend === 'gpu' ? 'gpu' : 'cpu'].includes(cache)) {
       throw new OptionError('OPTION_INVALID', {
         what: `attention on ${backend} does not support this cache format`,
-        expected: backend === 'gpu' ? 'f16' : 'f32, bf16 or int8',
+        expected: FORMATS[backend === 'gpu' ? 'gpu' : 'cpu'].join(' or '),
         actual: cache,
         remedy: 'Omit --cache.',
       })

@@ -1,6 +1,10 @@
 // Formats of weights and cache: their cost in perplexity and their gain in speed.
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import type { CacheFormat } from '../kernels/cache-format.js'
+import { CACHE_FORMAT_NAMES, CACHE_FORMATS } from '../kernels/cache-formats.js'
+import type { WeightFormat } from '../kernels/weight-format.js'
+import { WEIGHT_FORMAT_NAMES } from '../kernels/weight-formats.js'
 import { assetUrl } from '../src/assets.js'
 import { Engine, OptionError } from '../src/index.js'
 import { packedBytes, pretendCached } from '../src/testing.js'
@@ -11,12 +15,11 @@ import { benchModel } from './models.js'
 import { machineRates } from './probe.js'
 import { TINY } from './traffic.js'
 
-const WEIGHTS = ['f32', 'bf16', 'int8'] as const
-const CACHES = ['f32', 'bf16', 'int8'] as const
+const CACHES = CACHE_FORMAT_NAMES.filter((format) => CACHE_FORMATS[format].cpu)
 
 interface Cell {
-  readonly weights: (typeof WEIGHTS)[number]
-  readonly cache: (typeof CACHES)[number]
+  readonly weights: WeightFormat
+  readonly cache: CacheFormat
   perplexity: number | undefined
   bytes: number
   readonly short: number[]
@@ -42,7 +45,7 @@ export const quantization: Benchmark = {
     }
     const model = context.quick ? TINY : await benchModel(context.folder, 'small', 'mlra_4', context.seed)
     const long = context.quick ? 896 : 65536
-    const cells = WEIGHTS.flatMap((weights) =>
+    const cells = WEIGHT_FORMAT_NAMES.flatMap((weights) =>
       CACHES.map((cache): Cell => ({ weights, cache, perplexity: undefined, bytes: 0, short: [], long: [] })),
     )
     await interleave(context, cells, async (cell, warmUp) => {

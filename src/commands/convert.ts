@@ -1,5 +1,7 @@
 // tetrad convert
+
 import type { Command } from 'commander'
+import { WEIGHT_FORMAT_NAMES } from '../../kernels/weight-formats.js'
 import { type ConvertOptions, convert } from '../tools/convert.js'
 import { given } from './flags.js'
 import { interruption, progressBar } from './progress.js'
@@ -16,7 +18,7 @@ export function addConvert(program: Command): void {
     .description('write a checkpoint in the packed form, which loads without repacking')
     .argument('<dir>', 'model directory')
     .argument('<out>', 'directory to write to')
-    .requiredOption('--weights <format>', 'int8, bf16 or f32')
+    .requiredOption('--weights <format>', `format of the packed weights: ${WEIGHT_FORMAT_NAMES.join(', ')}`)
     .option('--variant <name>', 'attention variant, where the keys do not tell it')
     .option('--json', 'print one line of JSON on stdout and nothing else there')
     .action(run)

@@ -1,6 +1,9 @@
 // What an engine is and what it has done, for its users: built from its parts. Owns nothing.
+
 import type { EventEmitter } from 'node:events'
+import type { CacheFormat } from '../../kernels/cache-format.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
+import type { WeightFormat } from '../../kernels/weight-format.js'
 import type { ModelLayout } from '../../workers/layout/model-layout.js'
 import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
@@ -24,8 +27,8 @@ export interface EngineInfo {
   readonly backendReason: string
   /** Of each rank, on the gpu backend. */
   readonly adapters: readonly AdapterFacts[]
-  readonly weights: 'f32' | 'bf16' | 'int8'
-  readonly cache: 'f32' | 'bf16' | 'f16' | 'int8'
+  readonly weights: WeightFormat
+  readonly cache: CacheFormat
   /** Most tokens of a request, prompt and output: maxContext or the model's block_size, or what the cache holds if that is less. */
   readonly contextTokens: number
   /** Tokens that the cache holds, all requests together. */

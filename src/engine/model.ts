@@ -1,5 +1,6 @@
 // A model directory opened but not loaded: configuration, tensors, variant, shape and the plan that the options give.
 // What inspect prints and what Engine.load starts from.
+import { CACHE_FORMATS } from '../../kernels/cache-formats.js'
 import { instructionLevel } from '../../kernels/open-backend.js'
 import { bestSimdLevel, type SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { cachedBytes, cachedValues, isLocal, segmentHeads, shardsOf, streamsOf } from '../../workers/layout/attention-plan.js'
@@ -95,9 +96,9 @@ function chooseWeights(model: ModelPlan, wanted: ResolvedOptions['weights']): Ru
 
 /** Throws OptionError for tpa: a rank caches coefficients of its own heads, and a scale over them would depend on the rank count. */
 function checkCache(model: ModelPlan, cache: ResolvedOptions['cache']): void {
-  if (cache !== 'int8' || !model.lowered.shape.attention.factors) return
+  if (!CACHE_FORMATS[cache].scaled || !model.lowered.shape.attention.factors) return
   throw new OptionError('OPTION_INVALID', {
-    what: "cache: 'int8' is not supported for this variant",
+    what: `cache: '${cache}' is not supported for this variant`,
     expected: 'a variant that caches latents or keys and values',
     actual: model.variant.name,
     remedy: "Choose cache: 'bf16'.",

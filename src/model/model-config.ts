@@ -1,5 +1,8 @@
 // config.json of a checkpoint: the fields that Tetrad uses, checked once and frozen. Knows no tensors.
+
 import { join } from 'node:path'
+import type { FloatFormat, WeightFormat } from '../../kernels/weight-format.js'
+import { WEIGHT_FORMAT_NAMES } from '../../kernels/weight-formats.js'
 import { CheckpointError } from '../errors.js'
 import { checkBoolean, checkInteger, checkOneOf, type Fail, show } from '../options/check.js'
 import { LIMITS } from '../options/limits.js'
@@ -53,9 +56,9 @@ export interface ModelConfig {
 }
 
 export interface PackedFormat {
-  readonly weights: 'f32' | 'bf16' | 'int8'
+  readonly weights: WeightFormat
   /** Of the token embedding. */
-  readonly embedding: 'f32' | 'bf16'
+  readonly embedding: FloatFormat
 }
 
 const fail: Fail = (facts) => new CheckpointError('CONFIG_INVALID', { ...facts, what: `config.json: ${facts.what}` })
@@ -123,7 +126,7 @@ function packedFormat(value: unknown): PackedFormat {
   const p = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>
   checkOneOf('packed.version', p.version as number, [PACKED_VERSION], (facts) => fail({ ...facts, remedy: 'Convert the original checkpoint again.' }))
   return Object.freeze({
-    weights: checkOneOf('packed.weights', p.weights as string, ['f32', 'bf16', 'int8'] as const, fail),
+    weights: checkOneOf('packed.weights', p.weights as string, WEIGHT_FORMAT_NAMES, fail),
     embedding: checkOneOf('packed.embedding', p.embedding as string, ['f32', 'bf16'] as const, fail),
   })
 }

@@ -1,8 +1,11 @@
 // tetrad convert: loads a checkpoint into packed memories as Engine.load would, and writes those to disk.
+
 import { copyFile, open, rename, rm, writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { bufferOf } from '../../kernels/open-backend.js'
+import type { WeightFormat } from '../../kernels/weight-format.js'
+import { WEIGHT_FORMAT_NAMES } from '../../kernels/weight-formats.js'
 import { layoutModel } from '../../workers/layout/model-layout.js'
 import { availableMemory, checkMemory } from '../engine/memory.js'
 import { openModel, planModel, planRun } from '../engine/model.js'
@@ -20,8 +23,8 @@ import { checkInstance, type LoadProgress, resolveOptions } from '../options/eng
 import { checkOutput, outputFailed } from './synth/output-directory.js'
 
 export interface ConvertOptions {
-  /** Format of the packed weights: 'int8', 'bf16' or 'f32'. */
-  weights: 'int8' | 'bf16' | 'f32'
+  /** Format of the packed weights. */
+  weights: WeightFormat
   /** Attention variant, where the keys do not tell it. */
   variant?: string
   onProgress?: (progress: LoadProgress) => void
@@ -32,7 +35,7 @@ export interface ConvertOptions {
 export interface Converted {
   readonly dir: string
   readonly variant: string
-  readonly weights: 'int8' | 'bf16' | 'f32'
+  readonly weights: WeightFormat
   /** Of the weight file. */
   readonly bytes: number
 }
@@ -47,7 +50,7 @@ const fail: Fail = (facts) => new OptionError('OPTION_INVALID', facts)
  */
 export async function convert(dir: string, out: string, options: ConvertOptions): Promise<Converted> {
   const o = checkNames('convert', options, ['weights', 'variant', 'onProgress', 'signal'])
-  const weights = checkOneOf('weights', o.weights as string, ['int8', 'bf16', 'f32'] as const, fail)
+  const weights = checkOneOf('weights', o.weights as string, WEIGHT_FORMAT_NAMES, fail)
   const signal = checkInstance('signal', o.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal')
   const engineOptions = { weights, ranks: 1 as const, cacheTokens: 64, maxRunning: 1, prefillChunk: 1 }
   const resolved = resolveOptions(options.variant === undefined ? engineOptions : { ...engineOptions, variant: options.variant })

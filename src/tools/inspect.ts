@@ -1,7 +1,10 @@
 // What a checkpoint is and how it would run, without loading it.
+
 import { availableParallelism } from 'node:os'
+import type { CacheFormat } from '../../kernels/cache-format.js'
 import { type AdapterFacts, type GpuSettings, requestOf } from '../../kernels/gpu/adapter.js'
 import { findAdapter } from '../../kernels/gpu/context.js'
+import type { WeightFormat } from '../../kernels/weight-format.js'
 import { isShared } from '../../workers/layout/attention-plan.js'
 import { layoutModel, type ModelLayout } from '../../workers/layout/model-layout.js'
 import { type AttentionShape, type DispatchList, type ModelShape, PAGE_TOKENS, RANK_COUNTS, type RunPlan } from '../../workers/protocol.js'
@@ -34,8 +37,8 @@ export interface Inspection {
   readonly contextTokens: number
   readonly vocab: number
   readonly backend: 'gpu' | 'wasm' | 'reference'
-  readonly weights: 'f32' | 'bf16' | 'int8'
-  readonly cache: 'f32' | 'bf16' | 'f16' | 'int8'
+  readonly weights: WeightFormat
+  readonly cache: CacheFormat
   readonly ranks: readonly RankPlan[]
   readonly replicated: readonly string[]
   readonly kvCache: readonly CacheCost[]

@@ -3,7 +3,7 @@
 import { gpuCacheFormat } from '../../kernels/cache-formats.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import { type FlashShape, HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
-import { MOST_HEADS, packedValueWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import { MAX_HEADS, packedValueWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { cacheWidth, contextWidth, rankUnits, streamsOf, unitsOf } from '../layout/attention-plan.js'
 import { type AttentionShape, type AttentionUnit, type RunPlan, SHARDS } from '../protocol.js'
 
@@ -128,7 +128,7 @@ export function planAttention(
     ),
   }
   const tensor = onTensorCores && {
-    shape: { ...tensorShape, parts: partsFor(MOST_HEADS, onTensorCores.workgroups) },
+    shape: { ...tensorShape, parts: partsFor(MAX_HEADS, onTensorCores.workgroups) },
     tiling: onTensorCores.tiling,
   }
   const width = tensor ? packedValueWidth(a.stream.valueWidth) : contextWidth(a)

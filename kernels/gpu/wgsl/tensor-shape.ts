@@ -2,7 +2,7 @@
 import type { FlashShape } from './flash-attention.js'
 
 /** Maximum heads of a workgroup. */
-export const MOST_HEADS = 64
+export const MAX_HEADS = 64
 /** Multiprocessors of the card that was measured (H100); each runs one workgroup of wide heads, or two. */
 const MULTIPROCESSORS = 132
 /** Side of a subgroup matrix. */
@@ -14,7 +14,7 @@ const REGISTERS = 208
 /** Columns of whole matrices. */
 export const pad = (n: number) => Math.ceil(n / SIDE) * SIDE
 
-/** Up to MOST_HEADS heads that attend over one stream: first element of its region, and first head slot. */
+/** Up to MAX_HEADS heads that attend over one stream: first element of its region, and first head slot. */
 export interface TensorGroup {
   readonly region: number
   readonly slot: number
@@ -93,7 +93,7 @@ export function planTensorAttention(
   const pairs = 2 * registers(split) <= REGISTERS
   // Two tiles are loaded ahead if registers are left for them.
   const ahead = (pairs ? 2 : 1) * registers(split) <= REGISTERS / 2 + 16 ? 2 : 1
-  for (let groupHeads = pad(Math.ceil(heads / Math.ceil(heads / MOST_HEADS))); groupHeads > 0; groupHeads -= SIDE) {
+  for (let groupHeads = pad(Math.ceil(heads / Math.ceil(heads / MAX_HEADS))); groupHeads > 0; groupHeads -= SIDE) {
     const tiling = { tokens: SIDE, split, headTiles: pairs && groupHeads % (2 * SIDE) === 0 ? 2 : 1, ahead, buffers: 1 }
     if (storageOf(shape, groupHeads, tiling) <= workgroupStorage)
       return { groupHeads, tiling, workgroups: pairs ? 2 * MULTIPROCESSORS : MULTIPROCESSORS }
