@@ -17,8 +17,8 @@ export class TokenCounts {
 
   /**
    * Counts the tokens of positions 0..last of a sequence. `known(p)` is the token of a position before `last`; `newest` is the one of
-   * `last`. Positions from `last` on that were counted before are forgotten: they were drafts, or are computed again. Those before it
-   * must be the same as before.
+   * `last`. Positions from `last` on that were counted before are forgotten: they were drafts, or are sampled again. Positions before
+   * it must hold the tokens that were counted: each output token has a row that samples, so a wrong draft is always forgotten first.
    */
   advance(serial: number, promptLength: number, last: number, newest: number, known: (position: number) => number): void {
     if (serial !== this.#serial) {

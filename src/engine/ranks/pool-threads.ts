@@ -1,15 +1,15 @@
-// Ends the threads of a pool without taking the process along: Node 20 aborts when a thread is ended while it loads its module
-// (an assertion in require() of an ES module, seen when a load failed at once).
+// Ends the threads of a pool safely: Node 20 aborts the whole process when a thread is ended while it loads its module (an assertion in
+// require() of an ES module, seen when a load failed at once).
 import { setTimeout } from 'node:timers/promises'
 import type { Worker } from 'node:worker_threads'
 import type { Piscina } from 'piscina'
 
-/** Threads that take longer to load are not waited for. */
+/** How long to wait for threads that still load. */
 const LOAD_MS = 30_000
 
 /** Call right after the pool is made. The function returned ends it once every thread has loaded. */
 export function endingPool(pool: Piscina): () => Promise<void> {
-  // A thread that ends is not replaced: its replacement would be loading when the pool is ended. All threads are there by now.
+  // A thread that ends must not be replaced: its replacement would be loading when the pool is ended. All threads exist by now.
   Object.assign(pool.options, { minThreads: 0, idleTimeout: Number.POSITIVE_INFINITY })
   const loaded = Promise.all(
     (pool.threads as Worker[]).map(

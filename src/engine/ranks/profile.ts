@@ -1,7 +1,7 @@
 // A profile: where the time of steps went, by rank and by name, as numbers, as a table, and as a Chrome trace.
 import { EVENTS, type EventName, ProfileRecorder } from '../../../workers/profile/profile-recorder.js'
 
-/** Events of each thread that are kept; those beyond are counted. */
+/** Events that are kept of each thread; more are dropped and counted. */
 const CAPACITY = 400_000
 
 export interface ProfilePart {
@@ -16,9 +16,9 @@ export interface ProfilePart {
 export interface Profile {
   readonly steps: number
   readonly ranks: readonly { readonly rank: number; readonly stepMs: number; readonly parts: readonly ProfilePart[] }[]
-  /** Of the main thread: choosing and publishing steps, taking results. */
+  /** Of the main thread: scheduling and publishing steps, committing results. */
   readonly coordinator: readonly ProfilePart[]
-  /** Events that found no room. */
+  /** Events that were dropped for lack of room. */
   readonly dropped: number
   /** For chrome://tracing and Perfetto: write it to a file with JSON.stringify. */
   readonly trace: { readonly traceEvents: readonly object[] }
@@ -36,7 +36,7 @@ export class Profiler {
     this.coordinator = new ProfileRecorder(buffer())
   }
 
-  /** What was recorded since the last call; only while no step runs is it whole. */
+  /** The events since the last call. Incomplete while a step runs. */
   take(): Profile {
     const threads = [...this.#ranks, this.coordinator].map((recorder) => recorder.read())
     const dropped = [...this.#ranks, this.coordinator].reduce((sum, recorder) => sum + recorder.dropped, 0)
@@ -104,6 +104,6 @@ export function formatProfile(profile: Profile): string {
     `${'step'.padEnd(width)}${profile.ranks.map((r) => `  ${((r.stepMs / profile.steps) * 1000).toFixed(1).padStart(9)}        `).join('')}`.trimEnd(),
     `coordinator: ${profile.coordinator.map((p) => `${p.name} ${((p.ms / profile.steps) * 1000).toFixed(1)} us`).join(', ')}`,
   ]
-  if (profile.dropped > 0) lines.push(`${profile.dropped} events found no room: the figures are of what came before`)
+  if (profile.dropped > 0) lines.push(`${profile.dropped} events were dropped for lack of room: the figures cover the events before them`)
   return lines.join('\n')
 }

@@ -1,9 +1,9 @@
 // Draft tokens by prompt lookup: what followed the last n tokens when they last occurred before. Pure logic.
 
 export interface Speculation {
-  /** Tokens that must agree, 1..16. */
+  /** Length of the n-gram that must recur, 1..16. */
   readonly ngram: number
-  /** Most draft tokens of a step, 1..64. */
+  /** Maximum draft tokens of a step, 1..64. */
   readonly maxTokens: number
 }
 

@@ -1,5 +1,4 @@
-// What tells one model's weights from another's: a hash over the beginning of every matrix, so that a large model takes no longer than a
-// small one.
+// A fingerprint of a model's weights: a hash over the beginning of every matrix, so that a large model takes no longer than a small one.
 import { createHash } from 'node:crypto'
 import { bufferOf } from '../../../kernels/open-backend.js'
 import type { PackedMatrix } from '../../../kernels/packing.js'

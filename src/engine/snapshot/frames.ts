@@ -6,14 +6,14 @@ import { Packr } from 'msgpackr/pack'
 import { Unpackr } from 'msgpackr/unpack'
 import { SnapshotError, TetradError } from '../../errors.js'
 
-/** A frame holds this much at most, so that no length in a file makes more memory be taken. */
-export const MOST_FRAME_BYTES = 64 << 20
+/** Maximum size of a frame: a length in a file cannot make the reader allocate more. */
+export const MAX_FRAME_BYTES = 64 << 20
 
-// Plain maps and binary: no records, whose definitions a file could bring along, and no extensions that build classes.
+// Plain maps and binary only: no records, whose definitions a file could contain, and no extensions that build classes.
 const packr = new Packr({ useRecords: false })
 const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true })
 
-/** Writes a file that is there as a whole or not at all. Throws TetradError OUTPUT_FAILED. */
+/** Writes a file under a temporary name and renames it when it is complete. Throws TetradError OUTPUT_FAILED. */
 export class FrameWriter {
   readonly #path: string
   readonly #temporary: string
@@ -37,7 +37,7 @@ export class FrameWriter {
 
   async write(value: unknown): Promise<void> {
     const body = packr.pack(value)
-    if (body.length > MOST_FRAME_BYTES) throw new RangeError(`a frame of ${body.length} bytes`)
+    if (body.length > MAX_FRAME_BYTES) throw new RangeError(`a frame of ${body.length} bytes`)
     const length = Buffer.alloc(4)
     length.writeUInt32LE(body.length)
     try {
@@ -50,7 +50,7 @@ export class FrameWriter {
     this.bytes += 4 + body.length
   }
 
-  /** Ends the file with its checksum and gives it its name. */
+  /** Writes the checksum and renames the file. */
   async finish(): Promise<void> {
     await this.write({ sha256: this.#hash.copy().digest() })
     try {
@@ -62,7 +62,7 @@ export class FrameWriter {
     }
   }
 
-  /** Leaves nothing behind. */
+  /** Deletes the temporary file. */
   async discard(): Promise<void> {
     await this.#file.close().catch(() => {})
     await rm(this.#temporary, { force: true })
@@ -82,7 +82,7 @@ function failed(path: string, cause: unknown): TetradError {
   })
 }
 
-/** Reads frames one after another. Throws SnapshotError SNAPSHOT_INVALID for whatever is wrong. */
+/** Reads frames one after another. Throws SnapshotError SNAPSHOT_INVALID for a file that is not a valid snapshot. */
 export class FrameReader {
   readonly #path: string
   readonly #file: FileHandle
@@ -105,7 +105,7 @@ export class FrameReader {
     }
   }
 
-  /** The next frame, which counts for the checksum. */
+  /** The next frame; it is part of the checksum. */
   async next(): Promise<unknown> {
     const { length, body } = await this.#read()
     this.#hash.update(length).update(body)
@@ -117,7 +117,7 @@ export class FrameReader {
     const expected = this.#hash.digest()
     const last = this.#decode((await this.#read()).body)
     const found = typeof last === 'object' && last !== null ? (last as { sha256?: unknown }).sha256 : undefined
-    if (!(found instanceof Uint8Array) || !expected.equals(found)) throw invalid(this.#path, 'the checksum is not that of the contents')
+    if (!(found instanceof Uint8Array) || !expected.equals(found)) throw invalid(this.#path, 'the checksum does not match the contents')
     if (this.#left > 0) throw invalid(this.#path, `${this.#left} bytes follow the checksum`)
   }
 
@@ -128,7 +128,7 @@ export class FrameReader {
   async #read(): Promise<{ length: Buffer; body: Buffer }> {
     const length = await this.#take(4)
     const bytes = length.readUInt32LE()
-    if (bytes > MOST_FRAME_BYTES) throw invalid(this.#path, `a frame says that it has ${bytes} bytes`)
+    if (bytes > MAX_FRAME_BYTES) throw invalid(this.#path, `a frame claims ${bytes} bytes`)
     return { length, body: await this.#take(bytes) }
   }
 
@@ -148,14 +148,14 @@ export class FrameReader {
     try {
       return unpackr.unpack(body)
     } catch (cause) {
-      throw invalid(this.#path, `a frame is no MessagePack: ${cause instanceof Error ? cause.message : String(cause)}`, cause)
+      throw invalid(this.#path, `a frame is not MessagePack: ${cause instanceof Error ? cause.message : String(cause)}`, cause)
     }
   }
 }
 
 export function invalid(path: string, actual: string, cause?: unknown): SnapshotError {
   return new SnapshotError('SNAPSHOT_INVALID', {
-    what: `${path} is not a snapshot that can be used`,
+    what: `${path} is not a valid snapshot`,
     expected: 'a file that saveSnapshot wrote',
     actual,
     remedy: 'Save the snapshot again.',

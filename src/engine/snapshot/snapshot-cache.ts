@@ -1,4 +1,4 @@
-// What an engine's snapshots are taken from and brought back to, and what they must agree with.
+// The cache that an engine's snapshots are saved from and loaded into, and the identity that they must have.
 import type { EngineInfo, EngineInternals } from '../engine-info.js'
 import { DeviceRows, MemoryRows } from './cached-rows.js'
 import { modelFingerprint } from './fingerprint.js'

@@ -12,7 +12,7 @@ const VERSION = 1
 /** Tokens of one frame. */
 const BLOCK_TOKENS = 16 * PAGE_TOKENS
 
-/** What a snapshot must agree with the engine in. */
+/** What must be the same in a snapshot and in the engine that loads it. */
 export interface SnapshotIdentity {
   /** See fingerprint.ts. */
   readonly model: string
@@ -23,17 +23,17 @@ export interface SnapshotIdentity {
   readonly layers: number
 }
 
-/** What holds the cache that is saved or filled. */
+/** The cache that is saved or filled. */
 export interface SnapshotCache {
   readonly allocator: PageAllocator
   readonly rows: CachedRows
   readonly identity: SnapshotIdentity
   readonly vocab: number
-  /** Most tokens of a request. */
+  /** Maximum tokens of a request. */
   readonly contextTokens: number
 }
 
-/** Writes the rows of tokens that are in the cache. Returns how many tokens that was; the last page may be part of one. */
+/** Writes the cached rows of a prefix of these tokens. Returns how many tokens that was; the last page may be partial. */
 export async function saveSnapshot(
   { allocator, rows, identity }: SnapshotCache,
   tokens: readonly number[],
@@ -85,7 +85,7 @@ export async function saveSnapshot(
   }
 }
 
-/** Brings the rows of a file into free pages and makes them findable. Throws SnapshotError; then nothing of it is left. */
+/** Loads the rows of a file into free pages and caches them. Throws SnapshotError; then nothing of the file is cached. */
 export async function loadSnapshot(cache: SnapshotCache, path: string): Promise<number[]> {
   const { allocator, rows, identity } = cache
   const reader = await FrameReader.open(path)
@@ -130,8 +130,8 @@ export async function loadSnapshot(cache: SnapshotCache, path: string): Promise<
 function checkHolder(rows: CachedRows, holder: object, path: string): void {
   if (rows.holder === holder) return
   throw new SnapshotError('SNAPSHOT_NO_ROOM', {
-    what: `the ranks were restarted, and lost what their devices had cached, while ${path} was saved or loaded`,
-    expected: 'ranks that stay',
+    what: `the ranks were restarted and lost the cache on their devices while ${path} was saved or loaded`,
+    expected: 'no restart',
     actual: 'a restart',
     remedy: 'Save or load it again.',
   })
@@ -139,13 +139,13 @@ function checkHolder(rows: CachedRows, holder: object, path: string): void {
 
 function readHeader(value: unknown, { identity, vocab, contextTokens }: SnapshotCache, path: string): number[] {
   const header = asMap(value, path)
-  if (header.format !== FORMAT) throw invalid(path, 'it does not begin as one')
+  if (header.format !== FORMAT) throw invalid(path, 'the header has another format')
   if (header.version !== VERSION) throw mismatch(path, 'version', String(VERSION), header.version)
   for (const name of ['variant', 'layers', 'weights', 'cache', 'determinismKey', 'model'] as const) {
     if (header[name] !== identity[name]) throw mismatch(path, name, String(identity[name]), header[name])
   }
   const bytes = header.tokens
-  if (!(bytes instanceof Uint8Array) || bytes.length === 0 || bytes.length % 4 !== 0) throw invalid(path, 'it has no tokens')
+  if (!(bytes instanceof Uint8Array) || bytes.length === 0 || bytes.length % 4 !== 0) throw invalid(path, 'it contains no tokens')
   if (bytes.length / 4 > contextTokens) throw mismatch(path, 'context', `at most ${contextTokens} tokens`, bytes.length / 4)
   const tokens = [...new Uint32Array(Uint8Array.from(bytes).buffer)]
   if (tokens.some((token) => token >= vocab)) throw invalid(path, 'a token is not in the vocabulary')
@@ -155,14 +155,14 @@ function readHeader(value: unknown, { identity, vocab, contextTokens }: Snapshot
 function readRows(value: unknown, { rows }: SnapshotCache, path: string, layer: number, first: number, n: number): LayerRows {
   const frame = asMap(value, path)
   if (frame.layer !== layer || frame.first !== first || frame.rows !== n)
-    throw invalid(path, `rows ${first} of layer ${layer} are not where they belong`)
+    throw invalid(path, `rows ${first} of layer ${layer} are missing or out of order`)
   const sizes = rows.sizes(n)
   const bytes = (found: unknown, size: number): Uint8Array => {
     if (found instanceof Uint8Array && found.length === size) return found
-    throw invalid(path, `rows ${first} of layer ${layer} are of another size`)
+    throw invalid(path, `rows ${first} of layer ${layer} have the wrong size`)
   }
   const { streams } = frame
-  if (!Array.isArray(streams) || streams.length !== sizes.streams) throw invalid(path, `layer ${layer} has another number of streams`)
+  if (!Array.isArray(streams) || streams.length !== sizes.streams) throw invalid(path, `layer ${layer} has the wrong number of streams`)
   return {
     streams: streams.map((stream) => bytes(stream, sizes.stream)),
     ropes: bytes(frame.ropes, sizes.ropes),
@@ -172,14 +172,14 @@ function readRows(value: unknown, { rows }: SnapshotCache, path: string, layer: 
 
 function asMap(value: unknown, path: string): Readonly<Record<string, unknown>> {
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
-  throw invalid(path, 'a frame is of the wrong type')
+  throw invalid(path, 'a frame has the wrong type')
 }
 
 function mismatch(path: string, name: string, expected: string, actual: unknown): SnapshotError {
   return new SnapshotError('SNAPSHOT_MISMATCH', {
-    what: `the snapshot ${path} is of another ${name}`,
+    what: `the snapshot ${path} was saved with another ${name}`,
     expected,
     actual: typeof actual === 'string' || typeof actual === 'number' ? String(actual).slice(0, 200) : 'none',
-    remedy: 'Load it where it was saved: the same model, formats and key. Or save it again here.',
+    remedy: 'Load it with the same model, formats and determinism key, or save it again with this engine.',
   })
 }
