@@ -22,7 +22,11 @@ export function endingPool(pool: Piscina): () => Promise<void> {
     ),
   )
   return async () => {
-    await Promise.race([loaded, setTimeout(LOAD_MS, undefined, { ref: false })])
+    // This timer keeps the process alive. Threads of a pool do not: when an answer overtakes a thread's first message, which comes on
+    // another port, nothing else may be left that Node waits for.
+    const late = new AbortController()
+    await Promise.race([loaded, setTimeout(LOAD_MS, undefined, { signal: late.signal }).catch(() => {})])
+    late.abort()
     await pool.destroy()
   }
 }
