@@ -4,8 +4,9 @@ import { appendFileSync } from 'node:fs'
 import { performance } from 'node:perf_hooks'
 import test from 'ava'
 
+const start = performance.now()
 const times = process.env.TETRAD_TEST_TIMES
 if (times !== undefined) {
   const file = new URL(test.meta.file).pathname
-  process.on('exit', () => appendFileSync(times, `${JSON.stringify([file, performance.now() / 1000])}\n`))
+  process.on('exit', () => appendFileSync(times, `${JSON.stringify([file, (performance.now() - start) / 1000])}\n`))
 }
