@@ -2,6 +2,9 @@
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
+/** Directory of the model that the package contains: 16 M parameters, trained on public-domain stories. */
+export const EMBEDDED_MODEL = fileURLToPath(new URL('../../models/tiny', import.meta.url))
+
 /** URL of a file, given relative to the package's root. Throws where this module was copied away from them, as bundlers do. */
 export function assetUrl(path: string): URL {
   const url = new URL(`../../${path}`, import.meta.url)

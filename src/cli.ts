@@ -1,23 +1,27 @@
 #!/usr/bin/env node
 // The tetrad command. stdout carries the result or one line of JSON; progress and everything else go to stderr.
-import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { Command, CommanderError, Help, InvalidArgumentError } from 'commander'
 import { addBatch } from './commands/batch.js'
 import { addBench } from './commands/bench.js'
 import { addChat } from './commands/chat.js'
 import { addConvert } from './commands/convert.js'
 import { addDoctor } from './commands/doctor.js'
 import { addEval } from './commands/eval.js'
+import { inFlags } from './commands/flags.js'
 import { addGenerate } from './commands/generate.js'
 import { addInspect } from './commands/inspect.js'
 import { addServe } from './commands/serve.js'
 import { addSynth } from './commands/synth.js'
-import { TetradError } from './errors.js'
+import { OptionError, TetradError } from './errors.js'
 import { VERSION } from './version.js'
 
 const program = new Command('tetrad')
   .description('Decodes MLRA language models by tensor parallelism over worker threads.')
   .version(VERSION)
   .exitOverride()
+  .configureHelp({
+    optionDescription: (option) => `${new Help().optionDescription(option)}${option.mandatory ? ' (required)' : ''}`,
+  })
   .configureOutput({ writeOut: (text) => process.stdout.write(text), writeErr: (text) => process.stderr.write(text) })
 
 for (const add of [addGenerate, addChat, addInspect, addEval, addSynth, addConvert, addDoctor, addServe, addBatch, addBench]) add(program)
@@ -31,10 +35,13 @@ function exitCode(error: unknown): number {
 
 function report(error: unknown): void {
   if (error instanceof TetradError) {
-    const lines = [`error ${error.code}: ${error.what}`]
-    if (error.expected) lines.push(`  expected: ${error.expected}`)
-    if (error.actual) lines.push(`  actual:   ${error.actual}`)
-    lines.push(`  remedy:   ${error.remedy}`)
+    const option = error instanceof OptionError ? error.option : undefined
+    // An error about a flag names it already; the engine's own messages have the API's names.
+    const text = (message: string) => (option?.startsWith('--') ? message : inFlags(message, option))
+    const lines = [`error ${error.code}: ${text(error.what)}`]
+    if (error.expected) lines.push(`  expected: ${text(error.expected)}`)
+    if (error.actual) lines.push(`  actual:   ${text(error.actual)}`)
+    lines.push(`  remedy:   ${text(error.remedy)}`)
     console.error(lines.join('\n'))
   } else {
     console.error(`error: ${error instanceof Error ? error.message : String(error)}`)

@@ -8,6 +8,8 @@ export interface ErrorFacts {
   /** What the reader can do about it. */
   readonly remedy: string
   readonly cause?: unknown
+  /** Of an OptionError: the option, as the caller wrote it. */
+  readonly option?: string
 }
 
 /** The base of all of Tetrad's errors. `code` is stable between versions; the wording is not. */
@@ -31,9 +33,16 @@ export class TetradError extends Error {
   }
 }
 
-/** An option or a parameter that can't be taken. */
+/** An unknown option or parameter, or a value out of its range. */
 export class OptionError extends TetradError {
   override readonly name = 'OptionError'
+  /** The option, as the caller wrote it: topP, --top-p or top_p. Undefined where the error is about several. */
+  readonly option: string | undefined
+
+  constructor(code: ErrorCode, facts: ErrorFacts) {
+    super(code, facts)
+    this.option = facts.option
+  }
 }
 
 /** A file of the model that can't be read or isn't what it says. */
@@ -144,6 +153,14 @@ export const ERROR_CODES = {
   TOKENIZER_MISSING: { meaning: 'A text prompt for a model without a tokenizer.', remedy: 'Give the prompt as token ids.' },
   PROMPT_EMPTY: { meaning: 'A prompt without tokens.', remedy: 'Give a text or token ids.' },
   PROMPT_TOO_LONG: { meaning: 'A prompt that does not fit the context.', remedy: 'Shorten the prompt.' },
+  REQUEST_TOO_LARGE: {
+    meaning: 'A request that this engine can never hold: too many completions of one prompt, or logits of too many tokens.',
+    remedy: 'Ask for what the message says is possible.',
+  },
+  MESSAGES_INVALID: {
+    meaning: "Chat messages that are not a list of { role, content }, or that the model's chat template refuses.",
+    remedy: 'Correct the messages.',
+  },
   TOKEN_INVALID: { meaning: 'A token id that is not an integer of the vocabulary.', remedy: "Use this model's tokenizer." },
   RANK_FAILED: {
     meaning: 'A rank threw while it ran a step, or could not be started.',
@@ -159,15 +176,19 @@ export const ERROR_CODES = {
   TIMEOUT: { meaning: 'A request waited or ran longer than its timeout.', remedy: 'Raise timeoutMs or queueTimeoutMs, or ask for fewer tokens.' },
   ENGINE_CLOSED: { meaning: 'A call on an engine that is closed, or was closed while the call ran.', remedy: 'Load another engine.' },
   MEMORY_EXHAUSTED: {
-    meaning: 'The machine has not the memory that the model needs, or would not give it.',
+    meaning: 'Not enough memory for the model, or the allocation failed.',
     remedy: 'Choose what the message says would fit, or free memory.',
+  },
+  LISTEN_FAILED: {
+    meaning: 'The server cannot listen at its address: the port is taken, or the machine does not have the address.',
+    remedy: 'Choose another --port or --host.',
   },
   OUTPUT_EXISTS: { meaning: 'The output directory holds a model already.', remedy: 'Choose another directory, or remove the model first.' },
   OUTPUT_FAILED: {
     meaning: 'A file could not be written, or there is no room for it.',
     remedy: 'Check the path, its permissions and the room on its disk.',
   },
-  SNAPSHOT_INVALID: { meaning: 'A snapshot file that is damaged, or none at all.', remedy: 'Save the snapshot again.' },
+  SNAPSHOT_INVALID: { meaning: 'The file is damaged or not a snapshot.', remedy: 'Save the snapshot again.' },
   SNAPSHOT_MISMATCH: {
     meaning: 'A snapshot of another model, weight or cache format, or determinism key.',
     remedy: 'Load it where it was saved, or save it again here.',

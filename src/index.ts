@@ -1,5 +1,6 @@
 // Tetrad's public surface.
 
+export { EMBEDDED_MODEL } from './assets.js'
 export { Engine, type IndexedChunk } from './engine/engine.js'
 export type { EngineInfo, EngineStats } from './engine/engine-info.js'
 export type { Chunk, Completion, Generation, Timings, TokenLogprobs, Usage } from './engine/generation.js'
@@ -26,8 +27,7 @@ export {
 } from './errors.js'
 export type { LogLikelihood, MultipleChoiceItem, MultipleChoiceOptions, MultipleChoiceResult, ScoredItem } from './evaluation/multiple-choice.js'
 export type { PerplexityOptions, PerplexityResult } from './evaluation/perplexity.js'
-export type { EngineOptions, LoadProgress } from './options/engine-options.js'
-export type { GenerateParams, ManyParams } from './options/generate-params.js'
+export type { EngineOptions, GenerateManyParams, GenerateParams, LoadProgress } from './options/public-types.js'
 export { type Converted, type ConvertOptions, convert } from './tools/convert.js'
 export { type Diagnosis, type DoctorOptions, doctor } from './tools/doctor/doctor.js'
 export type { Missing } from './tools/doctor/missing.js'

@@ -2,18 +2,21 @@
 import { stat } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import type { Command } from 'commander'
-import { BatchError, OptionError } from '../errors.js'
+import { BatchError } from '../errors.js'
+import { invalidOption } from '../options/check.js'
+import { int } from '../options/entry.js'
 import { type BatchFacts, scanBatch } from '../serve/batch/batch-file.js'
 import { BatchOutput } from '../serve/batch/batch-output.js'
-import { collect, type EngineFlags, number, withEngineFlags } from './flags.js'
+import { checkFlags, collect, engineOptions, type Flags, withEngineFlags, withFlags } from './flags.js'
 import { type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
 import { interruption, progressBar } from './progress.js'
 import { closeModels, loadModels, namedDirectories } from './served-models.js'
 
-interface BatchFlags extends EngineFlags, NatsFlags {
-  model?: string[]
-  concurrency: number
+interface BatchFlags extends Flags, NatsFlags {
+  readonly model?: string[]
 }
+
+const BATCH_FLAGS = { concurrency: int({ min: 1, max: 256, default: 8, doc: 'requests that run at the same time' }) }
 
 /** How long a model's replicas are waited for. */
 const WAIT_MS = 30_000
@@ -25,26 +28,16 @@ export function addBatch(program: Command): void {
       .description("run OpenAI's batch requests from a file; stopped and started again, it goes on")
       .argument('<requests>', 'JSONL file: custom_id, method POST, url /v1/completions or /v1/chat/completions, body')
       .argument('<results>', 'JSONL file for the results'),
-  )
-    .option('--model <dir>', 'model directory, or name=directory; again for another (default: the embedded one)', collect)
-    .option('--concurrency <n>', 'requests at once, 1 to 256', number, 8)
-  withNatsFlags(command, 'as jobs of a NATS cluster, whose replicas have the models').action((requests: string, results: string, flags: BatchFlags) =>
-    batch(requests, results, flags, command),
+  ).option('--model <dir>', 'model directory, or name=directory; again for another (default: the embedded one)', collect)
+  withNatsFlags(withFlags(command, BATCH_FLAGS), 'as jobs of a NATS cluster, whose replicas have the models').action(
+    (requests: string, results: string, flags: BatchFlags) => batch(requests, results, flags, command),
   )
 }
 
 async function batch(requests: string, results: string, flags: BatchFlags, command: Command): Promise<void> {
   const nats = natsOptions(flags)
-  const { concurrency } = flags
-  if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 256) {
-    const actual = String(concurrency)
-    throw new OptionError('OPTION_INVALID', {
-      what: 'concurrency is out of range',
-      expected: 'an integer from 1 to 256',
-      actual,
-      remedy: 'Give one.',
-    })
-  }
+  const { concurrency } = checkFlags(BATCH_FLAGS, flags)
+  engineOptions(flags)
   const useless = command.options.find(
     (option) =>
       command.getOptionValueSource(option.attributeName()) === 'cli' &&
@@ -52,7 +45,7 @@ async function batch(requests: string, results: string, flags: BatchFlags, comma
       option.attributeName() !== 'json',
   )
   if (nats && useless) {
-    throw new OptionError('OPTION_INVALID', {
+    throw invalidOption({
       what: `a batch in a cluster has no engine for ${useless.long}`,
       expected: 'only --json and the flags of NATS beside --nats',
       actual: useless.long ?? '',
@@ -62,7 +55,9 @@ async function batch(requests: string, results: string, flags: BatchFlags, comma
   const signal = interruption()
   const facts = await scanBatch(requests)
   await checkApart(requests, results)
-  const summary = nats ? await inCluster(nats, requests, results, facts, signal) : await locally(requests, results, facts, flags, signal)
+  const summary = nats
+    ? await inCluster(nats, requests, results, facts, signal)
+    : await locally(requests, results, facts, { ...flags, concurrency }, signal)
   if (flags.json) console.log(JSON.stringify(summary))
   else console.error(`${summary.requests} results in ${results}, ${summary.failed} of them failed; ${summary.ran} ran now, in ${summary.seconds} s`)
 }
@@ -76,7 +71,13 @@ interface Summary {
   readonly seconds: number
 }
 
-async function locally(requests: string, results: string, facts: BatchFacts, flags: BatchFlags, signal: AbortSignal): Promise<Summary> {
+async function locally(
+  requests: string,
+  results: string,
+  facts: BatchFacts,
+  flags: BatchFlags & { readonly concurrency: number },
+  signal: AbortSignal,
+): Promise<Summary> {
   const [{ createServer }, { runLocally }] = await Promise.all([import('../serve/server.js'), import('../serve/batch/run-locally.js')])
   const models = await loadModels(namedDirectories(flags.model), { ...flags, json: flags.json === true }, undefined, true, signal)
   try {

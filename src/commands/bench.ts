@@ -4,15 +4,13 @@ import { type Command, Option } from 'commander'
 import type { Benchmark, BenchOptions } from '../../bench/harness/benchmark.js'
 import { requestOf } from '../../kernels/gpu/adapter.js'
 import { findAdapter } from '../../kernels/gpu/context.js'
-import { assetUrl } from '../assets.js'
 import { OptionError } from '../errors.js'
-import { collect, number } from './flags.js'
+import { int } from '../options/entry.js'
+import { checkFlags, collect, type Flags, withFlags } from './flags.js'
 import { interruption } from './progress.js'
 
-interface BenchFlags {
+interface BenchFlags extends Flags {
   quick?: boolean
-  seed: number
-  rounds?: number
   backend: 'wasm' | 'gpu'
   adapter?: string
   variant?: string[]
@@ -25,14 +23,17 @@ interface BenchFlags {
   json?: boolean
 }
 
+const BENCH_FLAGS = {
+  seed: int({ min: 0, max: Number.MAX_SAFE_INTEGER, default: 1, doc: 'seed of weights and traffic' }),
+  rounds: int({ min: 1, max: 1000, default: undefined, defaultText: '5; 2 with --quick', doc: 'interleaved repetitions' }),
+}
+
 export function addBench(program: Command): void {
-  program
+  const command = program
     .command('bench')
     .description('list the benchmarks, or run some of them')
     .argument('[names...]', "benchmarks to run, 'all', or 'report' to write REPORT.md from the results that are there")
     .option('--quick', 'tiny sizes, within two minutes')
-    .option('--seed <n>', 'of weights and traffic', number, 1)
-    .option('--rounds <n>', 'interleaved repetitions, 1..1000 (default 5, quick 2)', number)
     .addOption(new Option('--backend <name>', 'where kernels run').choices(['wasm', 'gpu']).default('wasm'))
     .option('--adapter <name>', "part of the GPU adapter's name, or PCI addresses with commas, one for each rank")
     .option('--variant <name>', 'attention variant to measure; again for another', collect)
@@ -46,12 +47,14 @@ export function addBench(program: Command): void {
       'folder of results, with a folder for each machine; quick ones in quick/ (default: bench/results in a checkout, else tetrad-bench)',
     )
     .option('--json', 'print a line of JSON for each benchmark')
-    .action(bench)
+  withFlags(command, BENCH_FLAGS).action(bench)
 }
 
 async function bench(names: readonly string[], flags: BenchFlags): Promise<void> {
   const { BENCHMARKS } = await import('../../bench/registry.js')
-  const out = flags.out ?? (existsSync(assetUrl('bench/registry.ts')) ? 'bench/results' : 'tetrad-bench')
+  // The package has no sources.
+  const isCheckout = existsSync(new URL('../../../bench/registry.ts', import.meta.url))
+  const out = flags.out ?? (isCheckout ? 'bench/results' : 'tetrad-bench')
   if (names.length === 0) {
     const width = Math.max(...BENCHMARKS.map((b) => b.name.length))
     console.log(BENCHMARKS.map((b) => `${b.name.padEnd(width)}  ${b.question}`).join('\n'))
@@ -96,10 +99,8 @@ function find(benchmarks: readonly Benchmark[], name: string): Benchmark {
 }
 
 function benchOptions(flags: BenchFlags): BenchOptions {
-  const { quick = false, seed, backend, adapter, variant, cache, preset, peers } = flags
-  const rounds = flags.rounds ?? (quick ? 2 : 5)
-  if (!Number.isInteger(rounds) || rounds < 1 || rounds > 1000) throw invalid('rounds is out of range', 'an integer from 1 to 1000', String(rounds))
-  if (!Number.isSafeInteger(seed) || seed < 0) throw invalid('seed is out of range', 'an integer from 0 to 2^53 - 1', String(seed))
+  const { quick = false, backend, adapter, variant, cache, preset, peers } = flags
+  const { seed, rounds = quick ? 2 : 5 } = checkFlags(BENCH_FLAGS, flags)
   const ranks = flags.ranks === undefined ? undefined : integers('ranks', flags.ranks, (n) => [1, 2, 4].includes(n), '1, 2 and 4')
   const contexts = flags.contexts === undefined ? undefined : integers('contexts', flags.contexts, (n) => n >= 64 && n % 64 === 0, 'multiples of 64')
   return { quick, seed, rounds, backend, adapter, variants: variant, ranks: ranks as BenchOptions['ranks'], contexts, cache, preset, peers }

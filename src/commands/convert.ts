@@ -3,7 +3,7 @@
 import type { Command } from 'commander'
 import { WEIGHT_FORMAT_NAMES } from '../../kernels/weight-formats.js'
 import { type ConvertOptions, convert } from '../tools/convert.js'
-import { given } from './flags.js'
+import { given, withJsonFlag } from './flags.js'
 import { interruption, progressBar } from './progress.js'
 
 interface ConvertFlags {
@@ -13,15 +13,14 @@ interface ConvertFlags {
 }
 
 export function addConvert(program: Command): void {
-  program
+  const command = program
     .command('convert')
     .description('write a checkpoint in the packed form, which loads without repacking')
     .argument('<dir>', 'model directory')
     .argument('<out>', 'directory to write to')
     .requiredOption('--weights <format>', `format of the packed weights: ${WEIGHT_FORMAT_NAMES.join(', ')}`)
     .option('--variant <name>', 'attention variant, where the keys do not tell it')
-    .option('--json', 'print one line of JSON on stdout and nothing else there')
-    .action(run)
+  withJsonFlag(command).action(run)
 }
 
 async function run(dir: string, out: string, flags: ConvertFlags): Promise<void> {

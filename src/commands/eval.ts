@@ -1,31 +1,29 @@
 // tetrad eval perplexity, tetrad eval multiple-choice
 import type { Command } from 'commander'
 import type { Engine } from '../engine/engine.js'
-import { type EngineFlags, given, number, withModelFlag } from './flags.js'
+import { int } from '../options/entry.js'
+import { checkFlags, engineOptions, given, type ModelFlags, withFlags, withModelFlag } from './flags.js'
 import { type Bar, interruption, loadEngine, progressBar } from './progress.js'
+import { readable } from './readable.js'
 
-interface PerplexityFlags extends EngineFlags {
-  model: string
-  blockSize?: number
-  windows?: number
+const PERPLEXITY_FLAGS = {
+  blockSize: int({ min: 1, max: Number.MAX_SAFE_INTEGER, default: undefined, defaultText: "the model's block_size", doc: 'tokens of a window' }),
+  windows: int({ min: 1, max: Number.MAX_SAFE_INTEGER, default: undefined, defaultText: 'all', doc: 'windows to take' }),
 }
 
-interface MultipleChoiceFlags extends EngineFlags {
-  model: string
-  bos?: boolean
+interface MultipleChoiceFlags extends ModelFlags {
+  readonly bos?: boolean
 }
 
 export function addEval(program: Command): void {
   const evaluate = program.command('eval').description('evaluate a model')
-  withModelFlag(
+  const perplexityCommand = withModelFlag(
     evaluate
       .command('perplexity')
       .description("perplexity by the authors' protocol")
       .argument('<tokens>', 'file of tokens: headerless little-endian uint16 (.bin)'),
   )
-    .option('--block-size <n>', "tokens of a window (default: the model's block_size)", number)
-    .option('--windows <n>', 'windows to take (default: all)', number)
-    .action(perplexity)
+  withFlags(perplexityCommand, PERPLEXITY_FLAGS).action(perplexity)
   withModelFlag(
     evaluate
       .command('multiple-choice')
@@ -36,9 +34,9 @@ export function addEval(program: Command): void {
     .action(multipleChoice)
 }
 
-async function perplexity(path: string, flags: PerplexityFlags): Promise<void> {
-  await withEngine(flags, 'windows', async (engine, signal, bar) => {
-    const { blockSize, windows } = flags
+async function perplexity(path: string, flags: ModelFlags): Promise<void> {
+  const { blockSize, windows } = checkFlags(PERPLEXITY_FLAGS, flags)
+  await withEngine(path, flags, 'windows', async (engine, signal, bar) => {
     const onProgress = ({ done, total }: { done: number; total: number }) => bar.update(done, total)
     const result = await engine.perplexity(path, { ...given({ blockSize, windows }), onProgress, signal })
     bar.stop()
@@ -52,7 +50,7 @@ async function perplexity(path: string, flags: PerplexityFlags): Promise<void> {
 }
 
 async function multipleChoice(path: string, flags: MultipleChoiceFlags): Promise<void> {
-  await withEngine(flags, 'items', async (engine, signal, bar) => {
+  await withEngine(path, flags, 'items', async (engine, signal, bar) => {
     const onProgress = ({ done, total }: { done: number; total: number }) => bar.update(done, total)
     const result = await engine.multipleChoice(path, { ...given({ bos: flags.bos }), onProgress, signal })
     bar.stop()
@@ -66,12 +64,16 @@ async function multipleChoice(path: string, flags: MultipleChoiceFlags): Promise
   })
 }
 
+/** `path`: the file of the evaluation, which must be there before the model is loaded. */
 async function withEngine(
-  flags: EngineFlags & { model: string },
+  path: string,
+  flags: ModelFlags,
   unit: string,
   run: (engine: Engine, signal: AbortSignal, bar: Bar) => Promise<void>,
 ): Promise<void> {
   const signal = interruption()
+  engineOptions(flags)
+  await readable(path)
   const engine = await loadEngine(flags.model, flags, signal)
   const bar = progressBar('evaluating', unit)
   try {

@@ -1,55 +1,66 @@
-// Flags that several commands have, and how their values are read. Engine.load and the calls check what they mean.
-import { fileURLToPath } from 'node:url'
-import { type Command, InvalidArgumentError } from 'commander'
-import { assetUrl } from '../assets.js'
-import type { EngineOptions } from '../options/engine-options.js'
+// Flags of commands, made from tables of entries (src/options/entry.ts), and their values, checked before anything is loaded.
+import { type Command, Option } from 'commander'
+import { EMBEDDED_MODEL } from '../assets.js'
+import { flagName } from '../options/caller.js'
+import { invalidOption } from '../options/check.js'
+import { checkOptions, ENGINE_OPTIONS } from '../options/engine-options.js'
+import { type Checked, type Entry, type Table, withRange } from '../options/entry.js'
+import { checkParams, GENERATE_PARAMS } from '../options/generate-params.js'
+import type { EngineOptions, GenerateManyParams } from '../options/public-types.js'
+import { checkTable } from '../options/table.js'
 
-export const DEFAULT_MODEL = fileURLToPath(assetUrl('models/tiny'))
-
-export interface EngineFlags {
-  ranks: 'auto' | number
-  backend: string
-  adapter?: string[]
-  gpuKernels?: string
-  weights: string
-  cache: string
-  variant?: string
-  simd: string
-  maxContext?: number
-  cacheTokens?: number
-  maxRunning?: number
-  maxQueue?: number
-  prefillChunk?: number
-  stepDeadlineMs?: number
-  maxRestarts?: number
-  json?: boolean
+/** What commander read: values by their API names. */
+export interface Flags {
+  readonly json?: boolean
+  readonly [name: string]: unknown
 }
 
-export function number(text: string): number {
-  const value = Number(text)
-  if (text.trim() === '' || Number.isNaN(value)) throw new InvalidArgumentError('It must be a number.')
-  return value
+export interface ModelFlags extends Flags {
+  readonly model: string
 }
 
-function ranks(text: string): 'auto' | number {
-  return text === 'auto' ? text : number(text)
+/** A flag for each entry that has one. `defaults`: values that differ from the table's; they are told in the help. */
+export function withFlags(command: Command, table: Table, defaults: Readonly<Record<string, unknown>> = {}): Command {
+  for (const [name, entry] of Object.entries(table)) {
+    if (entry.flag) command.addOption(flagOf(name, entry, defaults[name]))
+  }
+  return command
 }
 
-/** A flag that may be given several times. */
-export function collect(value: string, before: readonly string[] = []): string[] {
-  return [...before, value]
+function flagOf(name: string, entry: Entry<unknown, unknown>, ownDefault: unknown): Option {
+  const { value, repeats, parse } = entry.flag ?? { value: undefined, repeats: false, parse: () => true }
+  const words = ownDefault === undefined ? entry.defaultText : String(ownDefault)
+  const more = `${repeats ? '; again for another' : ''}${words === '' || words === 'false' ? '' : ` (default: ${words})`}`
+  const option = new Option(
+    `${flagName(name)}${value === undefined ? '' : ` ${value}`}`,
+    `${withRange({ ...entry, doc: inFlags(entry.doc) })}${inFlags(more)}`,
+  )
+  if (value === undefined) return option
+  return option.argParser((text: string, before: unknown) => (repeats ? [...((before as unknown[] | undefined) ?? []), parse(text)] : parse(text)))
 }
 
-export function ids(text: string): number[] {
-  return text.split(',').map(number)
+/** The values that were given for a table's entries. */
+export function givenFor(table: Table, flags: Flags): Record<string, unknown> {
+  return Object.fromEntries(Object.keys(table).flatMap((name) => (flags[name] === undefined ? [] : [[name, flags[name]]])))
 }
 
-export function engineOptions(flags: EngineFlags): EngineOptions {
-  const { ranks, backend, adapter, gpuKernels, simd, weights, cache, variant, maxContext } = flags
-  const { cacheTokens, maxRunning, maxQueue, prefillChunk, stepDeadlineMs, maxRestarts } = flags
-  const sizes = { maxContext, cacheTokens, maxRunning, maxQueue, prefillChunk, stepDeadlineMs, maxRestarts }
-  // Engine.load checks the values; the cast only lets them through to it.
-  return { ranks, backend, simd, weights, cache, ...given({ adapter, gpuKernels, variant, ...sizes }) } as EngineOptions
+/** Values of a command's own flags. Throws OptionError that names the flag. */
+export function checkFlags<T extends Table>(table: T, flags: Flags): Checked<T> {
+  return checkTable(table, 'the command', givenFor(table, flags), 'cli')
+}
+
+/** The engine's options that were given. Throws OptionError that names the flag. */
+export function engineOptions(flags: Flags): EngineOptions {
+  const { profile: _, ...options } = givenFor(ENGINE_OPTIONS, flags)
+  checkOptions(options, 'cli')
+  return options
+}
+
+/** The parameters that were given. `vocab`: as checkParams has it. Throws OptionError that names the flag. */
+export function generateParams(flags: Flags, vocab?: number): GenerateManyParams {
+  const params = givenFor(GENERATE_PARAMS, flags)
+  checkParams(params, vocab, 'cli')
+  return params
 }
 
 /** The options that were given. */
@@ -57,26 +68,50 @@ export function given<T extends object>(options: T): { [K in keyof T]?: Exclude<
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as { [K in keyof T]?: Exclude<T[K], undefined> }
 }
 
+/** A flag that may be given several times. */
+export function collect(value: string, before: readonly string[] = []): string[] {
+  return [...before, value]
+}
+
+/** 1,2,3 as numbers. Throws OptionError. */
+export function ids(text: string): number[] {
+  return text.split(',').map((part) => {
+    const id = part.trim() === '' ? Number.NaN : Number(part)
+    if (Number.isSafeInteger(id) && id >= 0) return id
+    throw invalidOption({
+      what: '--prompt-ids has something that is not a token id',
+      expected: 'integers with commas: 1,2,3',
+      actual: JSON.stringify(part.slice(0, 40)),
+      remedy: 'Remove or correct it.',
+      option: '--prompt-ids',
+    })
+  })
+}
+
+export function withJsonFlag(command: Command): Command {
+  return command.option('--json', 'print one line of JSON on stdout and nothing else there')
+}
+
 export function withEngineFlags(command: Command): Command {
-  return command
-    .option('--ranks <n>', 'worker threads that share the model: auto, 1, 2 or 4', ranks, 'auto')
-    .option('--backend <name>', 'auto, gpu, wasm or reference (float64, slow)', 'auto')
-    .option('--adapter <name>', "part of the GPU adapter's name; again for the next rank's; a software adapter must be named", collect)
-    .option('--gpu-kernels <kind>', 'auto (hand-written where the adapter can), or gpu.js (slow)')
-    .option('--simd <level>', 'wasm kernels: auto, relaxed (fused multiply-add) or simd128', 'auto')
-    .option('--weights <format>', 'weights in memory: auto (as stored), f32, bf16 or int8', 'auto')
-    .option('--cache <format>', 'cached latents: f32, bf16, int8 (wasm), or f16 (gpu)', 'f32')
-    .option('--variant <name>', 'attention variant, where the keys do not tell it (mla_no_scale)')
-    .option('--max-context <n>', "most tokens of a request (default: the model's block_size)", number)
-    .option('--cache-tokens <n>', 'tokens that the cache holds, all requests together (default: by the free memory)', number)
-    .option('--max-running <n>', 'requests that run at once, 1 to 256 (default: 32)', number)
-    .option('--max-queue <n>', 'requests that wait beyond those (default: 1024)', number)
-    .option('--prefill-chunk <n>', "a prompt's tokens in one step, 1 to 4096 (default: 64)", number)
-    .option('--step-deadline-ms <n>', 'milliseconds that a rank may let the others wait (default: 30000)', number)
-    .option('--max-restarts <n>', 'restarts of the ranks within a minute before the engine fails (default: 5)', number)
-    .option('--json', 'print one line of JSON on stdout and nothing else there')
+  return withJsonFlag(withFlags(command, ENGINE_OPTIONS))
 }
 
 export function withModelFlag(command: Command): Command {
-  return withEngineFlags(command).option('--model <dir>', 'model directory', DEFAULT_MODEL)
+  return withEngineFlags(command).option('--model <dir>', 'model directory (default: the embedded model)', EMBEDDED_MODEL)
+}
+
+const NAMES = Object.entries({ ...ENGINE_OPTIONS, ...GENERATE_PARAMS }).flatMap(([name, { flag }]) => (flag ? [name] : []))
+const ASSIGNED = new RegExp(`\\b(${NAMES.join('|')}): ('[^']*'|\\d+)`, 'g')
+const CAMEL = new RegExp(`(?<![-\\w])(${NAMES.filter((name) => /[A-Z]/.test(name)).join('|')})\\b`, 'g')
+
+/**
+ * A message of the engine, which names options as the API does, with flags instead. `option`: the option that the message is about, whose name
+ * may also be a plain word.
+ */
+export function inFlags(text: string, option?: string): string {
+  const flags = text
+    .replace(ASSIGNED, (_, name: string, value: string) => `${flagName(name)} ${value.replaceAll("'", '')}`)
+    .replace(CAMEL, (name) => flagName(name))
+    .replace(/\{ (--[^{}]*) \}/g, (_, list: string) => list.replaceAll(', ', ' '))
+  return option === undefined || !NAMES.includes(option) ? flags : flags.replace(new RegExp(`(?<![-\\w])${option}\\b`, 'g'), flagName(option))
 }

@@ -1,109 +1,117 @@
 // tetrad generate
 import { writeFile } from 'node:fs/promises'
-import { type Command, InvalidArgumentError } from 'commander'
+import type { Command } from 'commander'
+import type { Engine } from '../engine/engine.js'
+import type { Completion } from '../engine/generation.js'
+import type { Prompt } from '../engine/prompts.js'
 import { formatProfile } from '../engine/ranks/profile.js'
-import type { GenerateParams } from '../options/generate-params.js'
-import { collect, type EngineFlags, given, ids, number, withModelFlag } from './flags.js'
+import { invalidOption } from '../options/check.js'
+import { GENERATE_PARAMS } from '../options/generate-params.js'
+import type { GenerateManyParams } from '../options/public-types.js'
+import { engineOptions, generateParams, ids, type ModelFlags, withFlags, withModelFlag } from './flags.js'
 import { interruption, loadEngine } from './progress.js'
+import { checkPrompt, DEFAULT_PROMPT, readPrompt } from './prompt-input.js'
 
 /** SIGTERM lets the request run this long. */
 const TERMINATE_MS = 5000
 
-const DEFAULT_PROMPT = 'Once upon a time'
-
-interface GenerateFlags extends EngineFlags {
-  model: string
-  promptIds?: number[]
-  maxTokens?: number
-  temperature?: number
-  seed?: number
-  ignoreEos?: boolean
-  bos?: boolean
-  profile?: string
-  speculate?: number[]
-  minTokens?: number
-  topK?: number
-  topP?: number
-  minP?: number
-  typicalP?: number
-  repetitionPenalty?: number
-  presencePenalty?: number
-  frequencyPenalty?: number
-  stop?: string[]
-  stopTokenIds?: number[]
-  logprobs?: number
+interface GenerateFlags extends ModelFlags {
+  readonly promptIds?: number[]
+  readonly promptFile?: string
+  readonly profile?: string
 }
 
 export function addGenerate(program: Command): void {
-  withModelFlag(
+  const command = withModelFlag(
     program
       .command('generate')
       .description('generate text from a prompt')
-      .argument('[prompt]', `default: ${JSON.stringify(DEFAULT_PROMPT)}`),
+      .argument('[prompt]', `the prompt; - reads it from stdin, as does a pipe without this argument (default: ${JSON.stringify(DEFAULT_PROMPT)})`),
   )
     .option('--prompt-ids <ids>', 'token ids instead of a text: 1,2,3', ids)
-    .option('--max-tokens <n>', 'most tokens to generate (default: 256)', number)
-    .option('--temperature <t>', '0 is greedy (default: 0)', number)
-    .option('--seed <n>', 'makes sampling repeatable', number)
-    .option('--top-k <n>', 'sample among the n most likely tokens', number)
-    .option('--top-p <p>', 'sample among the most likely tokens that together have this probability', number)
-    .option('--min-p <p>', "leave out tokens less likely than this share of the most likely one's", number)
-    .option('--typical-p <p>', 'sample among tokens of typical surprise that together have this probability', number)
-    .option('--repetition-penalty <x>', 'divides the logits of tokens that were there before (default: 1)', number)
-    .option('--presence-penalty <x>', 'taken from the logits of tokens of the output (default: 0)', number)
-    .option('--frequency-penalty <x>', 'the same, for every time (default: 0)', number)
-    .option('--min-tokens <n>', 'fewest tokens before the text may end (default: 0)', number)
-    .option('--stop <text>', 'ends the text, and is not part of it; again for more', collect)
-    .option('--stop-token-ids <ids>', 'token ids that end the text: 1,2,3', ids)
-    .option('--logprobs <k>', 'with --json: how likely each token was, and the k most likely ones', number)
-    .option('--ignore-eos', 'go on past the end of text')
-    .option('--bos', 'put <|endoftext|> before the prompt')
-    .option('--speculate <ngram,max>', 'guess up to max tokens from what followed the last ngram tokens before: 3,8', ids)
+    .option('--prompt-file <file>', 'read the prompt from a file')
+  withFlags(command, GENERATE_PARAMS)
     .option('--profile <file>', 'print where the time went on stderr, and write a Chrome trace for Perfetto')
     .action(generate)
 }
 
-async function generate(prompt: string | undefined, flags: GenerateFlags): Promise<void> {
+async function generate(argument: string | undefined, flags: GenerateFlags): Promise<void> {
   const signal = interruption()
-  if (prompt !== undefined && flags.promptIds !== undefined) throw new InvalidArgumentError('Give a prompt or --prompt-ids, not both.')
+  // Everything is checked before the model is loaded; once more when its vocabulary is known.
+  engineOptions(flags)
+  generateParams(flags)
+  for (const name of ['logprobs', 'promptLogprobs'] as const) if (flags[name] !== undefined && !flags.json) throw needsJson(name)
+  const prompt = await readPrompt(argument, flags)
+  const params = generateParams(flags, await checkPrompt(flags.model, prompt))
   const engine = await loadEngine(flags.model, flags, signal, flags.profile !== undefined)
   process.once('SIGTERM', () => void engine.close({ drainMs: TERMINATE_MS }))
   try {
-    const { maxTokens, temperature, seed, ignoreEos, bos } = flags
-    const [ngram, most] = flags.speculate ?? []
-    const speculate = flags.speculate && { ngram: ngram as number, maxTokens: most as number }
-    const { minTokens, topK, topP, minP, typicalP, repetitionPenalty, presencePenalty, frequencyPenalty, stop, stopTokenIds, logprobs } = flags
-    const filters = { minTokens, topK, topP, minP, typicalP, repetitionPenalty, presencePenalty, frequencyPenalty, stop, stopTokenIds, logprobs }
-    const params: GenerateParams = { signal, ...given({ maxTokens, temperature, seed, ignoreEos, bos, speculate, ...filters }) }
-    const prompted = flags.promptIds ?? prompt ?? DEFAULT_PROMPT
-    const generation = engine.generate(prompted, params)
-    let first = true
-    for await (const chunk of generation) {
-      if (flags.json) continue
-      // The prompt is echoed once it was accepted.
-      if (first && typeof prompted === 'string') process.stdout.write(prompted)
-      first = false
-      process.stdout.write(engine.info.hasTokenizer ? chunk.text : `${chunk.tokens.join(' ')} `)
-    }
-    const { text, tokens, finishReason, stoppedBy, usage, timings, ...rest } = await generation
-    const { ranks, backend, loadMs } = engine.info
-    if (flags.json) {
-      const { promptTokens, completionTokens } = usage
-      const counted = { promptTokens, completionTokens }
-      const more = given({ stoppedBy, logprobs: rest.logprobs })
-      const result = { text, tokens, finishReason, ...more, usage: counted, ranks, backend, timings: { loadMs, ...timings } }
-      console.log(JSON.stringify(result))
-    } else {
-      process.stdout.write('\n')
-      console.error(`${tokens.length} tokens, ${timings.tokensPerSecond.toFixed(0)} tokens/s, ${ranks} ranks, ${backend}, finished: ${finishReason}`)
-    }
+    const run = flags.n === undefined ? one : many
+    const aborted = await run(engine, prompt, { ...params, signal }, flags.json === true)
     if (flags.profile !== undefined) {
       const profile = engine.profile()
       console.error(formatProfile(profile))
       await writeFile(flags.profile, JSON.stringify(profile.trace))
     }
-    if (finishReason === 'abort') process.exitCode = 130
+    if (aborted) process.exitCode = 130
   } finally {
     await engine.close()
   }
+}
+
+/** One completion, written as it comes. True if Ctrl-C ended it. */
+async function one(engine: Engine, prompt: Prompt, params: GenerateManyParams, json: boolean): Promise<boolean> {
+  const { n: _, ...single } = params
+  const generation = engine.generate(prompt, single)
+  let first = true
+  for await (const chunk of generation) {
+    if (json) continue
+    // The prompt is echoed once it was accepted.
+    if (first && typeof prompt === 'string') process.stdout.write(prompt)
+    first = false
+    process.stdout.write(engine.info.hasTokenizer ? chunk.text : `${chunk.tokens.join(' ')} `)
+  }
+  const completion = await generation
+  const { ranks, backend, loadMs } = engine.info
+  const { tokens, finishReason, timings } = completion
+  if (json) console.log(JSON.stringify({ ...forJson(completion), ranks, backend, timings: { loadMs, ...timings } }))
+  else {
+    process.stdout.write('\n')
+    console.error(`${tokens.length} tokens, ${timings.tokensPerSecond.toFixed(0)} tokens/s, ${ranks} ranks, ${backend}, finished: ${finishReason}`)
+  }
+  return finishReason === 'abort'
+}
+
+/** n completions, written one after the other when all have ended. True if Ctrl-C ended one. */
+async function many(engine: Engine, prompt: Prompt, params: GenerateManyParams, json: boolean): Promise<boolean> {
+  const completions = await engine.generateMany([prompt], params)
+  const { ranks, backend, loadMs } = engine.info
+  if (json) {
+    const choices = completions.map((completion) => ({ ...forJson(completion), timings: completion.timings }))
+    console.log(JSON.stringify({ completions: choices, ranks, backend, timings: { loadMs } }))
+  } else {
+    const lead = typeof prompt === 'string' ? prompt : ''
+    const bodies = completions.map(({ text, tokens }, i) => `[${i + 1}] ${lead}${engine.info.hasTokenizer ? text : tokens.join(' ')}\n`)
+    process.stdout.write(bodies.join('\n'))
+    console.error(`${completions.length} completions, ${ranks} ranks, ${backend}`)
+  }
+  return completions.some(({ finishReason }) => finishReason === 'abort')
+}
+
+function forJson({ text, tokens, finishReason, stoppedBy, logprobs, promptLogprobs, usage }: Completion): object {
+  const { promptTokens, completionTokens } = usage
+  return {
+    text,
+    tokens,
+    finishReason,
+    ...(stoppedBy !== undefined && { stoppedBy }),
+    ...(logprobs && { logprobs }),
+    ...(promptLogprobs && { promptLogprobs }),
+    usage: { promptTokens, completionTokens },
+  }
+}
+
+function needsJson(name: 'logprobs' | 'promptLogprobs'): Error {
+  const option = name === 'logprobs' ? '--logprobs' : '--prompt-logprobs'
+  return invalidOption({ what: `${option} needs --json`, expected: '--json', actual: 'text output', remedy: 'Add --json.', option })
 }

@@ -1,11 +1,12 @@
 // tetrad inspect
 import { type Command, InvalidArgumentError } from 'commander'
+import { EMBEDDED_MODEL } from '../assets.js'
 import { formatComparison, formatInspection } from '../tools/format-inspection.js'
 import { type Inspection, inspect, inspectConfig } from '../tools/inspect.js'
-import { DEFAULT_MODEL, type EngineFlags, engineOptions, withEngineFlags } from './flags.js'
+import { engineOptions, type Flags, withEngineFlags } from './flags.js'
 
-interface InspectFlags extends EngineFlags {
-  config?: string
+interface InspectFlags extends Flags {
+  readonly config?: string
 }
 
 export function addInspect(program: Command): void {
@@ -21,7 +22,7 @@ export function addInspect(program: Command): void {
 
 async function inspectModel(dir: string | undefined, flags: InspectFlags): Promise<void> {
   if (flags.config === undefined) {
-    const result = await inspect(dir ?? DEFAULT_MODEL, engineOptions(flags))
+    const result = await inspect(dir ?? EMBEDDED_MODEL, engineOptions(flags))
     console.log(flags.json ? JSON.stringify(result) : formatInspection(result))
     return
   }

@@ -1,7 +1,10 @@
 // Flags of commands that join a NATS cluster.
 import { type Command, InvalidArgumentError } from 'commander'
-import { OptionError } from '../errors.js'
+import { flagName } from '../options/caller.js'
+import { int } from '../options/entry.js'
+import { MAX_TIMER_MS } from '../options/limits.js'
 import type { NatsOptions } from '../serve/nats/connection.js'
+import { checkFlags } from './flags.js'
 
 export interface NatsFlags {
   /** true: given without an address. */
@@ -10,7 +13,18 @@ export interface NatsFlags {
   natsCa?: string
   natsCert?: string
   natsKey?: string
-  natsDeadlineMs?: number
+  natsDeadlineMs?: unknown
+}
+
+export const NATS_DEADLINE = {
+  natsDeadlineMs: int({
+    min: 0,
+    max: MAX_TIMER_MS,
+    default: undefined,
+    defaultText: '30000',
+    flag: '<ms>',
+    doc: 'with --front: milliseconds without NATS after which requests fail',
+  }),
 }
 
 export function withNatsFlags(command: Command, what: string): Command {
@@ -26,19 +40,12 @@ export function withNatsFlags(command: Command, what: string): Command {
 }
 
 /** undefined: no cluster was asked for. */
-export function natsOptions({ nats, natsCreds, natsCa, natsCert, natsKey, natsDeadlineMs }: NatsFlags): NatsOptions | undefined {
-  if (natsDeadlineMs !== undefined && !(Number.isInteger(natsDeadlineMs) && natsDeadlineMs >= 0 && natsDeadlineMs < 2 ** 31)) {
-    throw new OptionError('OPTION_INVALID', {
-      what: 'nats-deadline-ms is out of range',
-      expected: `an integer from 0 to ${2 ** 31 - 1}`,
-      actual: String(natsDeadlineMs),
-      remedy: 'Give nats-deadline-ms such a value.',
-    })
-  }
+export function natsOptions({ nats, natsCreds, natsCa, natsCert, natsKey, natsDeadlineMs: given }: NatsFlags): NatsOptions | undefined {
+  const { natsDeadlineMs } = checkFlags(NATS_DEADLINE, { natsDeadlineMs: given })
   const url = nats === true ? process.env.TETRAD_NATS_URL : nats
   if (nats !== undefined && !url) throw new InvalidArgumentError('--nats needs an address, or TETRAD_NATS_URL.')
   if (url !== undefined) return { url, creds: natsCreds, ca: natsCa, cert: natsCert, key: natsKey, deadlineMs: natsDeadlineMs }
-  const given = Object.entries({ natsCreds, natsCa, natsCert, natsKey, natsDeadlineMs }).find(([, value]) => value !== undefined)
-  if (given) throw new InvalidArgumentError(`--${given[0].replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} needs --nats.`)
+  const useless = Object.entries({ natsCreds, natsCa, natsCert, natsKey, natsDeadlineMs }).find(([, value]) => value !== undefined)
+  if (useless) throw new InvalidArgumentError(`${flagName(useless[0])} needs --nats.`)
   return undefined
 }

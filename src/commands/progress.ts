@@ -1,7 +1,7 @@
 // A bar on stderr while something takes long; nothing where stderr is no terminal. And Ctrl-C as an AbortSignal.
 import { SingleBar } from 'cli-progress'
 import { Engine } from '../engine/engine.js'
-import { type EngineFlags, engineOptions } from './flags.js'
+import { engineOptions, type Flags } from './flags.js'
 
 export interface Bar {
   update(done: number, total: number): void
@@ -31,7 +31,7 @@ export function interruption(): AbortSignal {
 }
 
 /** Loads a model with a bar; says on stderr what it took, unless JSON is asked for. */
-export async function loadEngine(dir: string, flags: EngineFlags, signal: AbortSignal, profile = false): Promise<Engine> {
+export async function loadEngine(dir: string, flags: Flags, signal: AbortSignal, profile = false): Promise<Engine> {
   const bar = progressBar('loading')
   const engine = await Engine.load(dir, {
     ...engineOptions(flags),

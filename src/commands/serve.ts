@@ -3,41 +3,63 @@
 import { hostname } from 'node:os'
 import { type Command, InvalidArgumentError } from 'commander'
 import type { FastifyInstance } from 'fastify'
-import { OptionError } from '../errors.js'
+import { invalidOption } from '../options/check.js'
+import type { Checked } from '../options/entry.js'
+import { int } from '../options/entry.js'
+import { MAX_TIMER_MS } from '../options/limits.js'
 import type { ServedModel } from '../serve/completions.js'
 import type { ClusterMember } from '../serve/nats/cluster-member.js'
 import type { NatsOptions } from '../serve/nats/connection.js'
 import type { JobServer } from '../serve/nats/job-worker.js'
-import { collect, type EngineFlags, number, withEngineFlags } from './flags.js'
-import { type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
+import { checkFlags, collect, engineOptions, type Flags, withEngineFlags, withFlags } from './flags.js'
+import { checkAddress, listenFailed } from './listen-address.js'
+import { NATS_DEADLINE, type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
 import { interruption } from './progress.js'
 import { closeModels, loadModels, type NamedDirectory, namedDirectories } from './served-models.js'
 
-interface ServeFlags extends EngineFlags, NatsFlags {
-  model?: string[]
-  host: string
-  port: number
-  apiKey?: string
-  allowHost?: string[]
-  allowOrigin?: string[]
-  logPrompts?: boolean
-  drainMs: number
-  replicas?: number
-  front?: boolean
-  batchJobs: number
+interface ServeFlags extends Flags, NatsFlags {
+  readonly model?: string[]
+  readonly host: string
+  readonly apiKey?: string
+  readonly allowHost?: string[]
+  readonly allowOrigin?: string[]
+  readonly logPrompts?: boolean
+  readonly front?: boolean
 }
 
-/** Flags that a front has a use for; all others are of engines, which it has not. */
+const SERVE_FLAGS = {
+  port: int({ min: 0, max: 65535, default: 8000, doc: 'port to listen at; 0 takes any that is free' }),
+  replicas: int({
+    min: 1,
+    max: 64,
+    default: undefined,
+    defaultText: 'the engine is in this process',
+    doc: 'processes with an engine each, behind this one',
+  }),
+  requestTimeoutMs: int({
+    min: 1,
+    max: MAX_TIMER_MS,
+    default: undefined,
+    defaultText: 'no limit',
+    flag: '<ms>',
+    doc: 'longest time in ms from a request to the end of its answer; then it gets status 504',
+  }),
+  drainMs: int({ min: 0, max: MAX_TIMER_MS, default: 30_000, flag: '<ms>', doc: 'longest time in ms that running requests get at the end' }),
+  batchJobs: int({ min: 0, max: 256, default: 4, doc: 'with --nats: jobs of tetrad batch that run here at the same time' }),
+}
+
+type ServeValues = Checked<typeof SERVE_FLAGS>
+
+/** Flags that a front uses; all others configure engines, which it does not have. */
 const OF_FRONT = new Set([
   ...['nats', 'natsCreds', 'natsCa', 'natsCert', 'natsKey', 'natsDeadlineMs', 'front', 'host', 'port'],
-  ...['apiKey', 'allowHost', 'allowOrigin', 'logPrompts', 'drainMs'],
+  ...['apiKey', 'allowHost', 'allowOrigin', 'logPrompts', 'drainMs', 'requestTimeoutMs'],
 ])
 
 export function addServe(program: Command): void {
   const command = withEngineFlags(program.command('serve').description("serve models over OpenAI's HTTP API"))
     .option('--model <dir>', 'model directory, or name=directory; again for another (default: the embedded one)', collect)
     .option('--host <address>', 'address to listen at; others than the loopback let other machines ask', '127.0.0.1')
-    .option('--port <n>', '0: any that is free', number, 8000)
     .option('--api-key <key>', 'clients must send it (default: the environment variable TETRAD_API_KEY, else none)')
     .option(
       '--allow-host <name>',
@@ -46,27 +68,23 @@ export function addServe(program: Command): void {
     )
     .option('--allow-origin <origin>', 'origin of pages that may ask; again for another', collect)
     .option('--log-prompts', 'write prompts to the log')
-    .option('--replicas <n>', 'processes with an engine each, 1 to 64, behind this one (default: the engine is in this process)', number)
-    .option('--drain-ms <n>', 'milliseconds that running requests get at the end', number, 30_000)
-    .option('--front', 'no engine here: whatever replicas of the NATS cluster answer')
-    .option('--nats-deadline-ms <n>', 'with --front: milliseconds without NATS after which requests fail (default: 30000)', number)
-    .option('--batch-jobs <n>', 'jobs of tetrad batch that run here at once, 0 to 256, with --nats', number, 4)
-  withNatsFlags(command, 'join a NATS cluster').action((flags: ServeFlags) => serve(flags, command))
+    .option('--front', 'run no engine here: the replicas of the NATS cluster answer')
+  withFlags(command, SERVE_FLAGS)
+  withNatsFlags(withFlags(command, NATS_DEADLINE), 'join a NATS cluster').action((flags: ServeFlags) => serve(flags, command))
 }
 
 async function serve(flags: ServeFlags, command: Command): Promise<void> {
   if (flags.json) throw new InvalidArgumentError('serve has no --json.')
-  checkRange('port', flags.port, 0, 65535)
-  checkRange('replicas', flags.replicas ?? 1, 1, 64)
-  checkRange('drain-ms', flags.drainMs, 0, 2 ** 31 - 1)
-  checkRange('batch-jobs', flags.batchJobs, 0, 256)
+  const values = checkFlags(SERVE_FLAGS, flags)
+  engineOptions(flags)
   const nats = natsOptions(flags)
   const given = (name: string) => command.getOptionValueSource(name) === 'cli'
   if (flags.front && !nats) throw new InvalidArgumentError('--front needs --nats.')
   const useless = flags.front ? command.options.find((option) => given(option.attributeName()) && !OF_FRONT.has(option.attributeName())) : undefined
-  if (useless) throw new InvalidArgumentError(`--front has no engine for ${useless.long}.`)
-  if (given('natsDeadlineMs') && !flags.front) throw new InvalidArgumentError('--nats-deadline-ms is of fronts: --front.')
+  if (useless) throw new InvalidArgumentError(`--front has no engine, so ${useless.long} has no effect.`)
+  if (given('natsDeadlineMs') && !flags.front) throw new InvalidArgumentError('--nats-deadline-ms needs --front.')
   if (given('batchJobs') && !nats) throw new InvalidArgumentError('--batch-jobs needs --nats.')
+  await checkAddress(flags.host, values.port)
   const signal = interruption()
   const terminated = new Promise<void>((done) => {
     process.once('SIGTERM', done)
@@ -80,7 +98,7 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
     const cluster = await Cluster.join(link, log)
     try {
       const what = cluster.models.size > 0 ? [...cluster.models.keys()].join(', ') : 'no model yet'
-      await listen(flags, cluster.models, key, what, terminated, { end: () => cluster.drain(flags.drainMs) })
+      await listen(flags, values, cluster.models, key, what, terminated, { end: () => cluster.drain(values.drainMs) })
     } finally {
       await cluster.close()
       await link.close()
@@ -90,14 +108,14 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
   const named = namedDirectories(flags.model)
   if (nats) await checkClusterNames(named)
   // Before anything large is loaded.
-  const member = nats && (await joinLater(nats, flags.batchJobs))
+  const member = nats && (await joinLater(nats, values.batchJobs))
   let models: ReadonlyMap<string, ServedModel> = new Map()
   try {
-    models = await loadModels(named, flags, flags.replicas, nats !== undefined, signal)
-    await listen(flags, models, key, [...models.keys()].join(', '), terminated, {
+    models = await loadModels(named, flags, values.replicas, nats !== undefined, signal)
+    await listen(flags, values, models, key, [...models.keys()].join(', '), terminated, {
       started: async (app) => member?.join(models, { app, apiKey: key }),
       drain: () => member?.drain(),
-      end: () => closeModels(models, flags.drainMs),
+      end: () => closeModels(models, values.drainMs),
     })
   } finally {
     await closeModels(models, 0)
@@ -105,13 +123,13 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
   }
 }
 
-/** Fronts leave others alone. Throws OptionError. */
+/** Fronts ignore models with other names. Throws OptionError. */
 async function checkClusterNames(named: readonly NamedDirectory[]): Promise<void> {
   const { MODEL_NAME } = await import('../serve/nats/messages.js')
   const wrong = named.find(({ id }) => !new RegExp(MODEL_NAME).test(id))
   if (!wrong) return
-  throw new OptionError('OPTION_INVALID', {
-    what: 'a model in a cluster cannot be called so',
+  throw invalidOption({
+    what: 'invalid model name for a cluster',
     expected: 'letters, digits, _, . and -, at most 200',
     actual: JSON.stringify(wrong.id),
     remedy: `Give it a name: --model name=${JSON.stringify(wrong.dir)}.`,
@@ -154,6 +172,7 @@ interface Hooks {
 /** Serves until the end is asked for, and lets what runs end. */
 async function listen(
   flags: ServeFlags,
+  { port, drainMs, requestTimeoutMs: timeoutMs }: ServeValues,
   models: ReadonlyMap<string, ServedModel>,
   apiKey: string | undefined,
   what: string,
@@ -161,12 +180,13 @@ async function listen(
   hooks: Hooks,
 ): Promise<void> {
   const { createServer } = await import('../serve/server.js')
-  // Whoever has the key is no page of another site.
+  // With an API key a page of another site (DNS rebinding) cannot authenticate, so any Host is accepted.
   const any = flags.allowHost?.includes('*') === true || (isWildcard(flags.host) && apiKey !== undefined)
   const { app, drain } = createServer(models, {
     apiKey,
     hosts: any ? [] : ['localhost', flags.host, ...(flags.allowHost ?? [])],
     origins: flags.allowOrigin ?? [],
+    timeoutMs,
     logger: { level: 'info', redact: ['req.headers.authorization'] },
   })
   if (flags.logPrompts) {
@@ -174,7 +194,9 @@ async function listen(
       if (request.body !== undefined) request.log.info({ body: request.body }, 'prompt')
     })
   }
-  await app.listen({ host: flags.host, port: flags.port })
+  await app.listen({ host: flags.host, port }).catch((error: NodeJS.ErrnoException) => {
+    throw listenFailed(flags.host, port, error)
+  })
   try {
     await hooks.started?.(app)
   } catch (error) {
@@ -182,10 +204,11 @@ async function listen(
     throw error
   }
   console.error(`ready: ${app.listeningOrigin}/v1 serves ${what}${apiKey ? ' with an API key' : ''}`)
+  console.error(`page:  ${app.listeningOrigin}/`)
   await terminated
   drain()
   hooks.drain?.()
-  console.error(`draining: running requests have ${flags.drainMs} ms`)
+  console.error(`draining: running requests have ${drainMs} ms`)
   // Stops accepting; resolves when answers have been sent, which the engines' own limit bounds.
   await Promise.all([app.close(), hooks.end()])
 }
@@ -197,15 +220,4 @@ function isWildcard(host: string): boolean {
 
 function log(text: string): void {
   console.error(text)
-}
-
-/** Before anything is loaded. */
-function checkRange(name: string, value: number, least: number, most: number): void {
-  if (Number.isInteger(value) && value >= least && value <= most) return
-  throw new OptionError('OPTION_INVALID', {
-    what: `${name} is out of range`,
-    expected: `an integer from ${least} to ${most}`,
-    actual: String(value),
-    remedy: `Give ${name} such a value.`,
-  })
 }

@@ -1,10 +1,11 @@
 // Models that a command serves: named, loaded, and closed again.
 import { basename, resolve } from 'node:path'
+import { EMBEDDED_MODEL } from '../assets.js'
 import { OptionError } from '../errors.js'
 import { modelDigest, servedFingerprint } from '../model/checkpoint/model-digest.js'
 import type { ServedModel } from '../serve/completions.js'
 import type { ServedEngine } from '../serve/replicas/replica-pool.js'
-import { DEFAULT_MODEL, type EngineFlags, engineOptions } from './flags.js'
+import { engineOptions, type Flags } from './flags.js'
 import { loadEngine } from './progress.js'
 
 export interface NamedDirectory {
@@ -14,7 +15,7 @@ export interface NamedDirectory {
 
 /** Of --model dir or --model name=dir; the embedded model where none is given. Throws OptionError for a name that is there twice. */
 export function namedDirectories(given: readonly string[] | undefined): NamedDirectory[] {
-  const named = (given ?? [DEFAULT_MODEL]).map(nameOf)
+  const named = (given ?? [EMBEDDED_MODEL]).map(nameOf)
   const twice = named.find(({ id }, i) => named.findIndex((other) => other.id === id) < i)
   if (!twice) return named
   throw new OptionError('OPTION_INVALID', {
@@ -28,7 +29,7 @@ export function namedDirectories(given: readonly string[] | undefined): NamedDir
 /** replicas: processes for each; undefined: an engine in this one. fingerprints: they are wanted, which reads all files once more. */
 export async function loadModels(
   named: readonly NamedDirectory[],
-  flags: EngineFlags,
+  flags: Flags,
   replicas: number | undefined,
   fingerprints: boolean,
   signal: AbortSignal,
@@ -56,7 +57,7 @@ export async function closeModels(models: ReadonlyMap<string, { readonly engine:
 }
 
 /** An engine of this process, or replicas in processes of their own. */
-async function load(dir: string, flags: EngineFlags, replicas: number | undefined, signal: AbortSignal): Promise<ServedEngine> {
+async function load(dir: string, flags: Flags, replicas: number | undefined, signal: AbortSignal): Promise<ServedEngine> {
   if (replicas === undefined) return loadEngine(dir, flags, signal)
   const { ReplicaPool } = await import('../serve/replicas/replica-pool.js')
   const pool = await ReplicaPool.load(dir, engineOptions(flags), replicas, (text) => console.error(text))

@@ -3,41 +3,40 @@ import { existsSync, readdirSync } from 'node:fs'
 import type { BackendName } from '../../kernels/backend.js'
 import { requestOf } from '../../kernels/gpu/adapter.js'
 import { findAdapter } from '../../kernels/gpu/context.js'
-import type { RankCount } from '../../workers/protocol.js'
 import { OptionError } from '../errors.js'
-import { type ResolvedOptions, ranksOf } from '../options/engine-options.js'
+import { type CheckedOptions, type ResolvedOptions, resolveFor } from '../options/engine-options.js'
 
+/** Options that know their backend and ranks. */
 export interface BackendChoice {
-  readonly backend: BackendName
-  readonly ranks: RankCount
-  /** For people. */
-  readonly reason: string
+  readonly options: ResolvedOptions
+  /** Why this backend, for people. */
+  readonly backendReason: string
 }
 
-/** Throws OptionError for options that the backend does not have, or a named adapter that does not answer. */
-export async function chooseBackend(options: ResolvedOptions): Promise<BackendChoice> {
+/** Throws OptionError for options that the backend does not support, or a named adapter that does not answer. */
+export async function resolveOptions(options: CheckedOptions): Promise<BackendChoice> {
   const chosen = options.backend === 'auto' ? await automaticBackend(options) : { backend: options.backend, reason: 'it was asked for' }
   const { backend } = chosen
-  const choice = { ...chosen, ranks: options.ranksAreAutomatic ? ranksOf(backend, options.adapter) : options.ranks }
+  const choice = { options: resolveFor(backend, options), backendReason: chosen.reason }
   if (backend === 'gpu') {
-    if (options.cache === 'int8') throw unsupported("cache: 'int8'", 'gpu backend', "Choose cache: 'f16' or 'bf16', or backend: 'wasm'.")
+    if (options.cache === 'int8') throw unsupported("cache: 'int8'", 'the gpu backend', "Choose cache: 'f16' or 'bf16', or backend: 'wasm'.")
     if (options.gpuKernels === 'gpu.js' && (options.cache !== 'f32' || options.weights === 'int8')) {
       const wanted = options.cache !== 'f32' ? `cache: '${options.cache}'` : "weights: 'int8'"
-      throw unsupported(wanted, "gpuKernels: 'gpu.js'", "Choose cache: 'f32' and weights: 'f32' or 'bf16', or leave gpuKernels out.")
+      throw unsupported(wanted, "gpuKernels: 'gpu.js'", "Choose cache: 'f32' and weights: 'f32' or 'bf16', or omit gpuKernels.")
     }
     return choice
   }
-  if (options.cache === 'f16') throw unsupported("cache: 'f16'", `${backend} backend`, "Choose cache: 'bf16', or backend: 'gpu'.")
+  if (options.cache === 'f16') throw unsupported("cache: 'f16'", `the ${backend} backend`, "Choose cache: 'bf16', or backend: 'gpu'.")
   const given = { adapter: options.adapter.length > 0, gpuChecks: options.gpuChecks, gpuKernels: options.gpuKernels !== 'auto' }
   for (const [name, is] of Object.entries(given)) {
-    if (is) throw unsupported(name, `${backend} backend`, `Choose backend: 'gpu', or leave ${name} out.`)
+    if (is) throw unsupported(name, `the ${backend} backend`, `Choose backend: 'gpu', or omit ${name}.`)
   }
   return choice
 }
 
-async function automaticBackend({ adapter: names, cache }: ResolvedOptions): Promise<Omit<BackendChoice, 'ranks'>> {
+async function automaticBackend({ adapter: names, cache }: CheckedOptions): Promise<{ backend: BackendName; reason: string }> {
   const [name] = names
-  if (name === undefined && cache === 'int8') return { backend: 'wasm', reason: "the GPU has no cache: 'int8'" }
+  if (name === undefined && cache === 'int8') return { backend: 'wasm', reason: "the GPU does not support cache: 'int8'" }
   if (name === undefined && !hasGpu()) return { backend: 'wasm', reason: 'the system has no GPU device' }
   const request = requestOf({ adapters: names, checks: true, kernels: 'auto' }, 0)
   const adapter = await findAdapter(request).catch(() => undefined)
@@ -46,10 +45,10 @@ async function automaticBackend({ adapter: names, cache }: ResolvedOptions): Pro
   if (name === undefined)
     return { backend: 'wasm', reason: adapter ? `the only adapter is software: ${adapter.description}` : 'no GPU adapter answers' }
   throw new OptionError('OPTION_INVALID', {
-    what: 'no GPU adapter of that name answers',
-    expected: 'part of the name of an adapter that is here',
+    what: 'no GPU adapter with this name answers',
+    expected: 'part of the name of an available adapter',
     actual: name,
-    remedy: 'Check the name and the driver, or leave adapter out.',
+    remedy: 'Check the name and the driver, or omit adapter.',
   })
 }
 
@@ -64,11 +63,7 @@ export function gpuDeviceFiles(): string[] {
   return [...renders.map((name) => `/dev/dri/${name}`), ...['/dev/nvidiactl', '/dev/dxg'].filter((path) => existsSync(path))]
 }
 
+/** `by`: the backend or the option that does not support it. */
 function unsupported(what: string, by: string, remedy: string): OptionError {
-  return new OptionError('OPTION_INVALID', {
-    what: `${by} does not go with this option`,
-    expected: 'options that go together',
-    actual: what,
-    remedy,
-  })
+  return new OptionError('OPTION_INVALID', { what: `${what} is not supported by ${by}`, remedy })
 }

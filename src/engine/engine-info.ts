@@ -75,12 +75,15 @@ export interface EngineInternals {
 
 /** All that an engine holds. */
 export interface EngineParts extends EngineInternals {
+  readonly dir: string
+  readonly maxRunning: number
   readonly tokenizer: Tokenizer | undefined
   /** Ids that end a text. */
   readonly endIds: readonly number[]
   readonly scheduler: Scheduler
   readonly statistics: Statistics
   readonly profiler: Profiler | undefined
+  /** Requests that may run and wait: maxRunning + maxQueue. */
   readonly maxWaiting: number
   readonly events: EventEmitter<{ restart: [RestartEvent] }>
   readonly loadMs: number

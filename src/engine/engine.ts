@@ -1,8 +1,6 @@
-// The public engine: loads a model over ranks, takes prompts, and answers with completions.
-import { EventEmitter } from 'node:events'
-import { availableParallelism } from 'node:os'
-import { layoutModel } from '../../workers/layout/model-layout.js'
-import { EngineClosedError, OptionError, OverloadedError, TetradError } from '../errors.js'
+// The public engine: takes prompts and answers with completions. What it runs on is built by load-parts.ts.
+import { EMBEDDED_MODEL } from '../assets.js'
+import { OptionError, RequestError } from '../errors.js'
 import { checkEvaluation } from '../evaluation/check-evaluation.js'
 import {
   type LogLikelihood,
@@ -13,25 +11,23 @@ import {
 } from '../evaluation/multiple-choice.js'
 import { type PerplexityOptions, type PerplexityResult, perplexity } from '../evaluation/perplexity.js'
 import { limiter, type Scorer, type TokenScores } from '../evaluation/scoring.js'
-import { loadWeights } from '../model/checkpoint/load-weights.js'
-import { readEndIds } from '../model/end-ids.js'
-import { checkInteger, checkNames } from '../options/check.js'
-import { type EngineOptions, resolveOptions } from '../options/engine-options.js'
-import { type GenerateParams, type ManyParams, resolveParams } from '../options/generate-params.js'
-import { loadTokenizer } from '../tokenizer/tokenizer.js'
-import { chooseBackend } from './choose-backend.js'
+import { checkInteger, checkNames, invalidOption, show } from '../options/check.js'
+import { checkParams } from '../options/generate-params.js'
+import { MAX_TIMER_MS } from '../options/limits.js'
+import type { EngineOptions, GenerateManyParams, GenerateParams } from '../options/public-types.js'
+import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
+import { Admission } from './admission.js'
+import { chatPrompt } from './chat-prompt.js'
 import { type EngineInfo, type EngineInternals, type EngineParts, type EngineStats, engineInfo, engineStats } from './engine-info.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
-import { availableMemory, checkMemory } from './memory.js'
-import { openModel, planModel, planRun } from './model.js'
+import { loadParts } from './load-parts.js'
 import { everyLogits, scoreTokens } from './prompt-request.js'
-import { emptyPrompt, type Prompt, PromptReader } from './prompts.js'
+import { checkPrompts, emptyPrompt, type Prompt, PromptReader } from './prompts.js'
 import type { RestartEvent } from './ranks/coordinator.js'
 import type { Profile } from './ranks/profile.js'
 import type { Request } from './request.js'
 import { loadSnapshot, type SnapshotCache, saveSnapshot } from './snapshot/snapshot.js'
 import { snapshotCache } from './snapshot/snapshot-cache.js'
-import { allocateMemories, startEngine } from './start-engine.js'
 import { startRequests } from './start-requests.js'
 
 /** A chunk of one of several prompts. */
@@ -40,112 +36,140 @@ export interface IndexedChunk extends Chunk {
   readonly index: number
 }
 
+/** @internal */
 export const INTERNALS = Symbol('tetrad internals')
 
+/** Logits of one engine.logits call, 2 GiB: a typed array cannot be much larger, and it is copied nowhere. */
+const MAX_LOGITS_BYTES = 2 ** 31
+
+/**
+ * A model in memory, run by 1, 2 or 4 worker threads ("ranks"). Load it once and call it as often as you like, also at the same time: requests
+ * join and leave the running batch at every step, and the output of each has the same bits as if it ran alone. Close it to end the threads.
+ *
+ * ```js
+ * const engine = await Engine.load()
+ * const { text } = await engine.generate('Once upon a time', { maxTokens: 64 })
+ * await engine.close()
+ * ```
+ */
 export class Engine implements AsyncDisposable {
   readonly #parts: EngineParts
-  readonly #endOfText: ReadonlySet<number>
   readonly #prompts: PromptReader
+  readonly #admission: Admission
+  readonly #endOfText: ReadonlySet<number>
   #closed: Promise<void> | undefined
   #snapshots: SnapshotCache | undefined
+  #template: Promise<ChatTemplate> | undefined
+  /** What the engine runs: model, formats, sizes, determinism key. */
   readonly info: EngineInfo
 
   private constructor(parts: EngineParts) {
-    const { tokenizer } = parts
     this.#parts = parts
-    this.#endOfText = new Set(parts.endIds)
     this.info = engineInfo(parts)
-    this.#prompts = new PromptReader(tokenizer, this.info)
+    this.#prompts = new PromptReader(parts.tokenizer, this.info)
+    this.#admission = new Admission(parts)
+    this.#endOfText = new Set(parts.endIds)
   }
 
   /**
-   * Loads the model of a directory (config.json, weights, and tokenizer.json if there is one) over ranks.
+   * Loads a model over ranks.
+   * @param dir Directory with config.json, the weights, and tokenizer.json if there is one. Default: EMBEDDED_MODEL.
    * @throws OptionError, CheckpointError, MemoryError, RankError, or TetradError LOAD_ABORTED
    */
-  static async load(dir: string, options: EngineOptions = {}): Promise<Engine> {
-    const start = performance.now()
-    const asked = resolveOptions(options)
-    const { backend, ranks, reason: backendReason } = await chooseBackend(asked)
-    const resolved = { ...asked, backend, ranks }
-    const model = await openModel(dir, resolved.variant)
-    const available = availableMemory()
-    const plan = planRun(model, resolved, availableParallelism(), available)
-    const layout = layoutModel(model.lowered.shape, plan)
-    const plans = planModel(model, layout)
-    const tokenizer = await loadTokenizer(dir, model.config.vocab)
-    const endIds = await readEndIds(dir, model.config, tokenizer)
-    throwIfAborted(resolved.signal)
-    checkMemory(model, resolved, plan, layout, available)
-    const memories = allocateMemories(plan, layout)
-    await loadWeights(plans, memories, resolved.onProgress, resolved.signal)
-    const events = new EventEmitter<{ restart: [RestartEvent] }>()
-    const started = await startEngine(model, plan, layout, memories, resolved, (event) => events.emit('restart', event))
-    if (resolved.signal?.aborted) await started.coordinator.close(0)
-    throwIfAborted(resolved.signal)
-    const maxWaiting = resolved.maxQueue + resolved.maxRunning
-    const trained = model.config.contextTokens
-    if (plan.contextTokens > trained) {
-      process.emitWarning(`the context is ${plan.contextTokens} tokens, and the model was trained for ${trained}: its output beyond may be poor`, {
-        type: 'TetradWarning',
-        code: 'CONTEXT_BEYOND_TRAINING',
-      })
-    }
-    if (plan.contextTokens < (asked.maxContext ?? 0)) {
-      process.emitWarning(`the context is ${plan.contextTokens} tokens, which the cache holds, and not the ${asked.maxContext} of maxContext`, {
-        type: 'TetradWarning',
-        code: 'CONTEXT_CUT',
-      })
-    }
-    return new Engine({
-      model,
-      plan,
-      layout,
-      tokenizer,
-      endIds,
-      memories,
-      events,
-      maxWaiting,
-      backendReason,
-      ...started,
-      loadMs: performance.now() - start,
-    })
+  static async load(dir: string = EMBEDDED_MODEL, options: EngineOptions = {}): Promise<Engine> {
+    return new Engine(await loadParts(dir, options))
   }
 
   /**
-   * Generates from a text, token ids, or an array of either. Await the result for the completion (an array of them for an
-   * array or with `n`, completions of one prompt beside each other), or iterate it for chunks. Both reject with OptionError, RequestError (PROMPT_EMPTY, PROMPT_TOO_LONG,
-   * TOKEN_INVALID, TOKENIZER_MISSING, TIMEOUT, NON_FINITE_LOGITS), OverloadedError, RankError or EngineClosedError.
+   * Generates from one prompt: a text, or token ids. Await the result for the completion, or iterate it for chunks as they come; leaving the
+   * iteration early ends the request. Rejects with OptionError, RequestError (PROMPT_EMPTY, PROMPT_TOO_LONG, TOKEN_INVALID,
+   * TOKENIZER_MISSING, TIMEOUT, NON_FINITE_LOGITS), OverloadedError, RankError or EngineClosedError.
    */
-  generate(prompt: Prompt | readonly Prompt[], params: ManyParams): Generation<Completion[], IndexedChunk>
-  generate(prompt: Prompt, params?: GenerateParams): Generation
-  generate(prompts: readonly Prompt[], params?: GenerateParams): Generation<Completion[], IndexedChunk>
-  generate(prompt: Prompt | readonly Prompt[], params: GenerateParams | ManyParams = {}): Generation | Generation<Completion[], IndexedChunk> {
+  generate(prompt: Prompt, params: GenerateParams = {}): Generation {
     const requests: Request[] = []
-    const control = {
-      abort: () => {
-        for (const request of requests) request.abort()
-      },
-      pause: (paused: boolean) => {
-        for (const request of requests) request.pause(paused)
-      },
-    }
-    if (!isBatch(prompt) && !('n' in params && params.n !== undefined)) {
-      return new Generation<Completion, Chunk>(
-        async (push) => this.#start([prompt], params, requests, (_, chunk) => push(chunk)).then(([first]) => first as Completion),
-        control,
-      )
-    }
+    return new Generation<Completion, Chunk>(async (push) => {
+      refuseMany(prompt, params)
+      const [completion] = await this.#start([prompt], params, requests, (_, chunk) => push(chunk))
+      return completion as Completion
+    }, controlOf(requests))
+  }
+
+  /**
+   * Generates from several prompts, `n` completions of each. The result is awaited for the completions, prompt by prompt, or iterated for
+   * chunks with the index of their completion. A call with more completions than the engine holds at a time (maxRunning + maxQueue) starts
+   * the others as places become free. Rejects as generate does, with the first failure, once all that were started have ended;
+   * REQUEST_TOO_LARGE if the `n` completions of one prompt can never be held at the same time.
+   */
+  generateMany(prompts: readonly Prompt[], params: GenerateManyParams = {}): Generation<Completion[], IndexedChunk> {
+    const requests: Request[] = []
     return new Generation<Completion[], IndexedChunk>(
-      (push) => this.#start(isBatch(prompt) ? prompt : [prompt], params, requests, (index, chunk) => push({ ...chunk, index })),
-      control,
+      async (push) => this.#start(checkPrompts(prompts), params, requests, (index, chunk) => push({ ...chunk, index }), 'generateMany'),
+      controlOf(requests),
     )
   }
 
-  /** Logits after every token: [T, vocab], row t for the token after ids[t]. Rejects as generate does. */
+  /**
+   * Generates the assistant's next message of a conversation. The prompt is made by the model's own chat template (chat_template.jinja or
+   * tokenizer_config.json, read at the first call), otherwise as lines "User: ..." and "Assistant: ...". Rejects as generate does;
+   * MESSAGES_INVALID for messages that are not valid or that the template refuses, CheckpointError TOKENIZER_INVALID for a template that
+   * cannot be used.
+   */
+  chat(messages: readonly ChatMessage[], params: GenerateParams = {}): Generation {
+    const requests: Request[] = []
+    return new Generation<Completion, Chunk>(async (push) => {
+      refuseMany('', params)
+      checkParams(params, this.info.vocab, 'api', 'chat')
+      this.#template ??= import('../tokenizer/chat-template.js').then(({ loadChatTemplate }) => loadChatTemplate(this.#parts.dir))
+      const { prompt, stop } = await chatPrompt(await this.#template, messages)
+      const own = params.stop === undefined ? [] : [params.stop].flat()
+      const [completion] = await this.#start([prompt], { ...params, stop: [...own, ...stop] }, requests, (_, chunk) => push(chunk), 'chat')
+      return completion as Completion
+    }, controlOf(requests))
+  }
+
+  /**
+   * Logits after every token: [T, vocab], row-major, row t for the token after ids[t]. Rejects as generate does; REQUEST_TOO_LARGE if the array
+   * would be larger than 2 GiB.
+   */
   async logits(ids: readonly number[]): Promise<Float32Array> {
     const prompt = this.#prompts.ids(ids, 0, false)
-    this.#admit(1)
-    return everyLogits(this.#parts.coordinator, prompt, this.info.vocab)
+    const { vocab } = this.info
+    const most = Math.floor(MAX_LOGITS_BYTES / (4 * vocab))
+    if (prompt.length > most) {
+      throw new RequestError('REQUEST_TOO_LARGE', {
+        what: `the logits of ${prompt.length} tokens do not fit one array`,
+        expected: `at most ${most} tokens: ${vocab} logits of 4 bytes for each, ${MAX_LOGITS_BYTES} bytes in all`,
+        actual: String(prompt.length),
+        remedy: 'Call forEachLogits, which passes one row at a time.',
+      })
+    }
+    this.#admission.check(1)
+    const result = new Float32Array(prompt.length * vocab)
+    await everyLogits(this.#parts.coordinator, prompt, (position, row) => result.set(row, position * vocab))
+    return result
+  }
+
+  /**
+   * The same, one row at a time and in order: `onRow(position, row)` with the logits after ids[position], [vocab]. The row is reused: copy
+   * what you keep. What onRow throws ends the request and rejects. Rejects as generate does.
+   */
+  async forEachLogits(ids: readonly number[], onRow: (position: number, row: Float32Array) => void): Promise<void> {
+    if (typeof onRow !== 'function') {
+      throw invalidOption({
+        what: 'onRow has the wrong type',
+        expected: 'a function',
+        actual: show(onRow),
+        remedy: 'Pass a function.',
+        option: 'onRow',
+      })
+    }
+    const prompt = this.#prompts.ids(ids, 0, false)
+    this.#admission.check(1)
+    const row = new Float32Array(this.info.vocab)
+    await everyLogits(this.#parts.coordinator, prompt, (position, logits) => {
+      row.set(logits)
+      onRow(position, row)
+    })
   }
 
   /**
@@ -175,12 +199,12 @@ export class Engine implements AsyncDisposable {
    * Perplexity of a file of tokens (headerless little-endian uint16) or an array of them, by the authors' protocol; windows
    * run batched. Rejects with EVAL_DATA_INVALID, REQUEST_ABORTED, or as generate does.
    */
-  perplexity(source: string | readonly number[], options: PerplexityOptions = {}): Promise<PerplexityResult> {
+  async perplexity(source: string | readonly number[], options: PerplexityOptions = {}): Promise<PerplexityResult> {
     const names = ['blockSize', 'windows', 'firstToken', 'onProgress', 'signal']
     const { contextTokens, vocab } = this.info
     const { signal } = checkEvaluation('perplexity', options, names)
     const count = (name: string, value: number | undefined, min: number, max: number) =>
-      value === undefined ? undefined : checkInteger(name, value, min, max, (facts) => new OptionError('OPTION_INVALID', facts))
+      value === undefined ? undefined : checkInteger(name, value, min, max, invalidOption)
     const blockSize = count('blockSize', options.blockSize, 1, contextTokens) ?? Math.min(this.#parts.model.config.contextTokens, contextTokens)
     const windows = count('windows', options.windows, 1, Number.MAX_SAFE_INTEGER)
     const firstToken = count('firstToken', options.firstToken, 0, Number.MAX_SAFE_INTEGER) ?? 512
@@ -191,7 +215,7 @@ export class Engine implements AsyncDisposable {
    * Accuracy on multiple-choice items: a JSONL file of {query, choices, gold}, or an array of them. Choices run batched, and
    * a query is computed once for all of its choices. Rejects with EVAL_DATA_INVALID, REQUEST_ABORTED, or as generate does.
    */
-  multipleChoice(source: string | readonly MultipleChoiceItem[], options: MultipleChoiceOptions = {}): Promise<MultipleChoiceResult> {
+  async multipleChoice(source: string | readonly MultipleChoiceItem[], options: MultipleChoiceOptions = {}): Promise<MultipleChoiceResult> {
     const { bos, signal } = checkEvaluation('multipleChoice', options, ['bos', 'onProgress', 'signal'])
     const given = { bos, ...(signal && { signal }) }
     const { concurrency } = this.#scorer
@@ -207,7 +231,7 @@ export class Engine implements AsyncDisposable {
   async #score(ids: readonly number[], from: number, signal: AbortSignal | undefined): Promise<TokenScores> {
     const prompt = this.#prompts.ids(ids.slice(0, -1), 0, false)
     const next = this.#prompts.ids(ids.slice(-1), 0, false)[0] as number
-    this.#admit(1)
+    this.#admission.check(1)
     return scoreTokens(this.#parts.coordinator, prompt, { from, next }, signal)
   }
 
@@ -234,7 +258,7 @@ export class Engine implements AsyncDisposable {
   }
 
   #snapshotCache(): SnapshotCache {
-    this.#admit(0)
+    this.#admission.check(0)
     this.#snapshots ??= snapshotCache(this.#parts, this.info)
     return this.#snapshots
   }
@@ -280,77 +304,84 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * Takes no more requests, lets the others run for up to drainMs (default 0), rejects the rest with EngineClosedError, and
-   * ends the threads. Closing again does nothing more.
+   * Takes no more requests, lets the others run for up to drainMs (0 to 2147483647, default 0), rejects the rest with EngineClosedError, and
+   * ends the threads. Closing again does nothing more. Rejects with OptionError.
    */
-  close(options: { drainMs?: number } = {}): Promise<void> {
+  async close(options: { drainMs?: number } = {}): Promise<void> {
     const { drainMs } = checkNames('close', options, ['drainMs'])
-    const drain = checkInteger('drainMs', drainMs ?? 0, 0, 2 ** 31 - 1, (facts) => new OptionError('OPTION_INVALID', facts))
+    const drain = checkInteger('drainMs', drainMs ?? 0, 0, MAX_TIMER_MS, invalidOption)
+    this.#admission.close()
     this.#closed ??= this.#parts.coordinator.close(drain)
-    return this.#closed
+    await this.#closed
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
 
-  /** For tetrad/testing. */
+  /** @internal For tetrad/testing. */
   get [INTERNALS](): EngineInternals {
     return this.#parts
   }
 
-  /** Starts a request for each prompt, all or none. */
+  /** Starts the requests of a call, or none if one of its prompts is not valid. */
   async #start(
     prompts: readonly Prompt[],
-    params: GenerateParams | ManyParams,
+    params: GenerateManyParams,
     requests: Request[],
     push: (index: number, chunk: Chunk) => void,
+    call = 'generate',
   ): Promise<Completion[]> {
-    const resolved = resolveParams(params, this.info.vocab)
+    const resolved = checkParams(params, this.info.vocab, 'api', call)
     const { coordinator, statistics, tokenizer } = this.#parts
     if (resolved.stop.length > 0 && !tokenizer) {
-      throw new OptionError('OPTION_INVALID', {
+      throw invalidOption({
         what: 'stop cannot be used with this model',
         expected: 'a model with a tokenizer',
         actual: 'none',
         remedy: 'Use stopTokenIds.',
+        option: 'stop',
       })
     }
     const ids = prompts.map((prompt) => this.#prompts.ids(prompt, 1, resolved.bos))
-    const { n = 1 } = resolved
-    this.#admit(ids.length * n)
-    const context = { coordinator, statistics, tokenizer, endOfText: this.#endOfText }
-    return startRequests(context, ids, resolved, requests, push)
+    const most = this.#admission.admit(ids.length, resolved.n)
+    const places = { most, free: () => this.#admission.free }
+    return startRequests({ coordinator, statistics, tokenizer, endOfText: this.#endOfText }, ids, resolved, places, requests, push)
   }
+}
 
-  /** Throws if `count` more requests can't be taken now. */
-  #admit(count: number): void {
-    if (this.#closed) throw new EngineClosedError('ENGINE_CLOSED', { what: 'the engine is closed', remedy: 'Load another one.' })
-    const { coordinator, scheduler, statistics, maxWaiting } = this.#parts
-    if (coordinator.fatal) throw coordinator.fatal
-    const held = scheduler.waiting + scheduler.running
-    if (held + count <= maxWaiting) return
-    // About when one of the running requests ends.
-    const retryAfterMs = Math.max(100, Math.ceil(statistics.requestTime.meanMs / Math.max(1, scheduler.running)))
-    throw new OverloadedError(retryAfterMs, {
-      what: 'the queue is full',
-      expected: `at most ${maxWaiting} requests running and waiting`,
-      actual: `${held}, and ${count} more`,
-      remedy: `Send it again in about ${retryAfterMs} ms, or raise maxQueue.`,
-    })
+function controlOf(requests: readonly Request[]) {
+  return {
+    abort: () => {
+      for (const request of requests) request.abort()
+    },
+    pause: (paused: boolean) => {
+      for (const request of requests) request.pause(paused)
+    },
   }
+}
+
+/** Throws OptionError for what only generateMany takes. */
+function refuseMany(prompt: unknown, params: unknown): void {
+  const isMany = Array.isArray(prompt) && (typeof prompt[0] === 'string' || Array.isArray(prompt[0]))
+  const n = (params as { n?: unknown } | null)?.n
+  if (!isMany && n === undefined) return
+  throw invalidOption({
+    what: isMany ? 'this call takes one prompt' : 'this call makes one completion and has no n',
+    expected: isMany ? 'a text or an array of token ids' : 'no n',
+    actual: isMany ? 'an array of prompts' : show(n),
+    remedy: 'Call generateMany(prompts, { n }), which gives an array of completions.',
+    option: isMany ? 'prompt' : 'n',
+  })
 }
 
 function checkPath(path: unknown): string {
   if (typeof path === 'string' && path !== '') return path
-  throw new OptionError('OPTION_INVALID', { what: 'the path of the snapshot is wrong', expected: 'a path', actual: typeof path, remedy: 'Pass one.' })
-}
-
-/** An array that is not of numbers is an array of prompts; an empty one is a prompt without tokens. */
-function isBatch(prompt: Prompt | readonly Prompt[]): prompt is readonly Prompt[] {
-  return Array.isArray(prompt) && prompt.length > 0 && (typeof prompt[0] === 'string' || Array.isArray(prompt[0]))
-}
-
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new TetradError('LOAD_ABORTED', { what: 'loading was stopped', remedy: 'Load again when it is wanted.' })
+  throw invalidOption({
+    what: 'the path of the snapshot has the wrong type',
+    expected: 'a path',
+    actual: show(path),
+    remedy: 'Pass a path.',
+    option: 'path',
+  })
 }

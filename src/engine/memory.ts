@@ -30,9 +30,7 @@ export function availableMemory(): number {
 export function checkMemory(model: OpenModel, options: ResolvedOptions, plan: RunPlan, layout: ModelLayout, available: number): void {
   const need = memoryNeed(plan, layout)
   if (fits(need, plan, available)) return
-  const alternatives: Partial<ResolvedOptions>[] = [{ cache: 'bf16' }, { weights: 'bf16' }, { weights: 'bf16', cache: 'bf16' }]
-  const ranked = alternatives.flatMap((change) => [options.ranks, 4 as const].map((ranks) => ({ ...change, ranks })))
-  const fitting = [{ ranks: 4 as const }, ...ranked].find((change) => {
+  const fitting = alternatives(model, options).find((change) => {
     const other = planRun(model, { ...options, ...change }, availableParallelism(), available)
     return fits(memoryNeed(other, layoutModel(model.lowered.shape, other)), other, available)
   })
@@ -53,8 +51,27 @@ export function checkMemory(model: OpenModel, options: ResolvedOptions, plan: Ru
         ? `A cache of ${room * PAGE_TOKENS} tokens would fit: cacheTokens: ${room * PAGE_TOKENS}.`
         : described
           ? `This would fit: { ${described.join(', ')} }.`
-          : 'No choice of ranks or formats would fit: free memory, or use a larger machine.',
+          : 'No choice of ranks or formats would fit. Free memory, or use a larger machine.',
   })
+}
+
+/** Formats that take less memory, those that change the output least first; each at the ranks asked for and at 4. */
+function alternatives(model: OpenModel, options: ResolvedOptions): Partial<ResolvedOptions>[] {
+  const { backend, cache, weights } = options
+  // A converted checkpoint has the format that it has, and int8 caches are not for every model and backend.
+  const otherWeights = model.config.packed ? [] : (['bf16', 'int8'] as const).filter((format) => format !== weights)
+  const hasInt8Cache = backend !== 'gpu' && !model.lowered.shape.attention.factors
+  const otherCaches = ([...(backend === 'gpu' ? (['f16'] as const) : []), 'bf16', ...(hasInt8Cache ? (['int8'] as const) : [])] as const).filter(
+    (format) => format !== cache && cache !== 'int8',
+  )
+  const changes: Partial<ResolvedOptions>[] = [
+    ...otherCaches.map((format) => ({ cache: format })),
+    ...otherWeights.map((format) => ({ weights: format })),
+    ...otherWeights.flatMap((format) => otherCaches.map((other) => ({ weights: format, cache: other }))),
+  ]
+  // gpu.js kernels have neither int8 weights nor other caches.
+  const allowed = options.gpuKernels === 'gpu.js' ? [{ weights: 'bf16' as const }] : changes
+  return [{ ranks: 4 }, ...allowed.flatMap((change) => [options.ranks, 4 as const].map((ranks) => ({ ...change, ranks })))]
 }
 
 function fits(need: MemoryNeed, plan: RunPlan, available: number): boolean {

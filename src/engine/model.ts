@@ -10,6 +10,7 @@ import { type ModelShape, PAGE_TOKENS, type RankCount, type Replication, type Ru
 import { assetUrl } from '../assets.js'
 import { OptionError } from '../errors.js'
 import { type Variant, variantNamed } from '../model/attention-variants.js'
+import { checkDirectory } from '../model/check-directory.js'
 import { type Checkpoint, openCheckpoint } from '../model/checkpoint/checkpoint.js'
 import { type PackedPlans, planPacked } from '../model/checkpoint/packed-checkpoint.js'
 import { planShards } from '../model/checkpoint/shard-plan.js'
@@ -38,8 +39,11 @@ export interface OpenModel extends ModelPlan {
   readonly checkpoint: Checkpoint
 }
 
-/** `chosen`: the variant, where the keys alone do not tell it. */
+/**
+ * `chosen`: the variant, where the keys alone do not tell it. Throws OptionError for what is no directory's path, and CheckpointError.
+ */
 export async function openModel(dir: string, chosen?: string): Promise<OpenModel> {
+  await checkDirectory(dir)
   const config = await readModelConfig(dir)
   const checkpoint = await openCheckpoint(dir, config.packed !== undefined)
   const shapeOf = (name: string) => checkpoint.tensors.get(name)?.shape
@@ -65,7 +69,7 @@ function openPacked(dir: string, config: ModelConfig, checkpoint: Checkpoint, pa
       what: 'a converted checkpoint has the variant that its config.json says',
       expected: config.variant ?? 'a variant',
       actual: chosen ?? 'none',
-      remedy: 'Leave variant out, or convert the original checkpoint again.',
+      remedy: 'Omit variant, or convert the original checkpoint again.',
     })
   }
   const variant = variantNamed(config.variant)
@@ -87,7 +91,7 @@ function chooseWeights(model: ModelPlan, wanted: ResolvedOptions['weights']): Ru
       what: 'the weights of a converted checkpoint have one format',
       expected: packed.weights,
       actual: wanted,
-      remedy: 'Leave weights out, or load the original checkpoint.',
+      remedy: 'Omit weights, or load the original checkpoint.',
     })
   }
   if (packed) return packed.weights
@@ -114,8 +118,7 @@ export function planRun(model: ModelPlan, options: ResolvedOptions, cores: numbe
   const pagesPerSlot = Math.ceil(context / PAGE_TOKENS)
   const weights = chooseWeights(model, options.weights)
   checkCache(model, options.cache)
-  const { ranks, cache, maxRunning } = options
-  const backend = backendOf(options)
+  const { ranks, backend, cache, maxRunning } = options
   const pageBytes = cachePageBytes(model, options)
   const wanted =
     options.cacheTokens !== undefined
@@ -149,19 +152,14 @@ function chooseSimd(wanted: ResolvedOptions['simd']): SimdLevel {
     what: 'simd: relaxed is not available here',
     expected: 'a Node version and processor with relaxed SIMD and a fused multiply-add',
     actual: `Node ${process.version} on ${process.arch}`,
-    remedy: 'Leave simd out, or choose simd128.',
+    remedy: 'Omit simd, or choose simd128.',
   })
-}
-
-/** 'auto' has been decided before where it matters (choose-backend.ts). */
-function backendOf({ backend }: ResolvedOptions): RunPlan['backend'] {
-  return backend === 'auto' ? 'wasm' : backend
 }
 
 /** Bytes of one page over all layers, of one rank. */
 function rankPageBytes(model: ModelPlan, options: ResolvedOptions, rank: number): number {
   const { attention, layers } = model.lowered.shape
-  const plan = { backend: backendOf(options), cache: options.cache }
+  const plan = { backend: options.backend, cache: options.cache }
   return PAGE_TOKENS * layers * cachedBytes(attention, shardsOf(rank, options.ranks), plan)
 }
 
@@ -176,7 +174,7 @@ const GPU_LAYER_BYTES = 2 ** 30
 /** Pages that leave room for the rest in a rank's memory, which ends at 4 GiB. */
 export function mostPages(model: ModelPlan, options: ResolvedOptions): number {
   const largest = Math.max(...Array.from({ length: options.ranks }, (_, rank) => rankPageBytes(model, options, rank)))
-  const most = backendOf(options) === 'gpu' ? GPU_LAYER_BYTES * model.lowered.shape.layers : 3 * 2 ** 30
+  const most = options.backend === 'gpu' ? GPU_LAYER_BYTES * model.lowered.shape.layers : 3 * 2 ** 30
   return Math.floor(most / largest)
 }
 

@@ -5,11 +5,13 @@ import { onAbort } from './on-abort.js'
 import type { Coordinator } from './ranks/coordinator.js'
 import { Sequence, type SequenceInit, type SequenceSink } from './scheduling/sequence.js'
 
-/** The logits after every token, [T, vocab]. Rejects with what ends the sequence. */
-export async function everyLogits(coordinator: Coordinator, prompt: readonly number[], vocab: number): Promise<Float32Array> {
-  const result = new Float32Array(prompt.length * vocab)
-  await compute(coordinator, { prompt, everyLogits: true }, { onLogits: (position, row) => result.set(row, position * vocab) }, undefined)
-  return result
+/** Computes the logits after every token: onRow gets each position's, [vocab], in a view that is reused. Rejects with what ends the sequence. */
+export function everyLogits(
+  coordinator: Coordinator,
+  prompt: readonly number[],
+  onRow: (position: number, row: Float32Array | Float64Array) => void,
+): Promise<void> {
+  return compute(coordinator, { prompt, everyLogits: true }, { onLogits: onRow }, undefined)
 }
 
 /** Scores the tokens of the prompt from position `from` on, and `next` after it. Rejects with what ends the sequence. */
@@ -39,6 +41,7 @@ function compute(
 ): Promise<void> {
   if (signal?.aborted) return Promise.reject(requestAborted())
   return new Promise((resolve, reject) => {
+    let failed = false
     const sequence = new Sequence({
       ...wanted,
       maxTokens: 0,
@@ -51,8 +54,19 @@ function compute(
         onToken: () => {},
         onLogprobs: () => {},
         onScore: () => {},
-        onLogits: () => {},
         ...heard,
+        // What the caller's function throws must not reach the coordinator, which would fail other requests.
+        onLogits: (position, row) => {
+          if (failed) return
+          try {
+            heard.onLogits?.(position, row)
+          } catch (error) {
+            failed = true
+            stopListening()
+            reject(error)
+            queueMicrotask(() => coordinator.abort(sequence))
+          }
+        },
         onFinish: (reason) => {
           stopListening()
           if (reason === 'abort') reject(requestAborted())

@@ -4,7 +4,20 @@ import { OptionError, RequestError } from '../errors.js'
 import { show } from '../options/check.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
 
+/** A text, or token ids. */
 export type Prompt = string | readonly number[]
+
+/** Throws RequestError TOKEN_INVALID for what is not an array of prompts. */
+export function checkPrompts(prompts: unknown): readonly Prompt[] {
+  // An array of numbers is one prompt.
+  if (Array.isArray(prompts) && typeof prompts[0] !== 'number') return prompts as readonly Prompt[]
+  throw new RequestError('TOKEN_INVALID', {
+    what: 'the prompts have the wrong type',
+    expected: 'an array of prompts, each a text or an array of token ids',
+    actual: show(prompts),
+    remedy: 'Pass [prompt] for one, or call generate(prompt).',
+  })
+}
 
 export interface PromptLimits {
   readonly vocab: number

@@ -1,6 +1,6 @@
 // One request from prompt ids to completion: its sequence, text, timers and statistics. Knows the coordinator, not the ranks.
 import { RequestError } from '../errors.js'
-import type { SamplingParams } from '../options/generate-params.js'
+import type { ResolvedGenerateParams } from '../options/generate-params.js'
 import { Detokenizer } from '../tokenizer/detokenizer.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
 import type { Chunk, Completion, TokenLogprobs } from './generation.js'
@@ -20,7 +20,7 @@ export interface RequestContext {
 
 export class Request {
   readonly #context: RequestContext
-  readonly #params: SamplingParams
+  readonly #params: ResolvedGenerateParams
   readonly #push: (chunk: Chunk) => void
   readonly #start = performance.now()
   readonly #detokenizer: Detokenizer
@@ -47,7 +47,7 @@ export class Request {
   constructor(
     context: RequestContext,
     prompt: readonly number[],
-    params: SamplingParams,
+    params: ResolvedGenerateParams,
     push: (chunk: Chunk) => void,
     choice = 0,
     onBegun: () => void = () => {},
@@ -70,7 +70,7 @@ export class Request {
       endOfText: new Set([...(params.ignoreEos ? [] : context.endOfText), ...params.stopTokenIds]),
       everyLogits: false,
       sampling: { ...params, choice },
-      sharesPrompt: (params.n ?? 1) > 1,
+      sharesPrompt: params.n > 1,
       drafts: this.#drafts,
       priority: params.priority,
       sink: {
@@ -85,20 +85,35 @@ export class Request {
     })
   }
 
-  /** Submits it, or ends it at once if its signal has aborted. */
+  /** Submits it, or ends it at once if its signal has aborted. Does nothing if it has ended already. */
   start(): void {
+    if (this.#submitted || this.#sequence.ended) return
     const { signal, timeoutMs, queueTimeoutMs } = this.#params
     if (signal?.aborted) {
-      this.#finish('abort')
+      this.abort()
       return
     }
+    this.#submitted = true
     this.#stopListening = onAbort(signal, this.abort)
     if (queueTimeoutMs !== undefined) this.#queueTimer = this.#timer(queueTimeoutMs, `it waited in the queue longer than ${queueTimeoutMs} ms`)
     if (timeoutMs !== undefined) this.#timer(timeoutMs, `it took longer than ${timeoutMs} ms`)
     this.#context.coordinator.submit(this.#sequence)
   }
 
-  abort = (): void => this.#context.coordinator.abort(this.#sequence)
+  abort = (): void => {
+    if (this.#submitted) this.#context.coordinator.abort(this.#sequence)
+    else if (!this.#sequence.ended) {
+      this.#sequence.ended = true
+      this.#finish('abort')
+    }
+  }
+
+  /** Ends it with an error if it was not started. */
+  cancel(error: Error): void {
+    if (this.#submitted || this.#sequence.ended) return
+    this.#sequence.ended = true
+    this.#fail(error)
+  }
 
   pause(paused: boolean): void {
     this.#sequence.paused = paused
@@ -107,16 +122,21 @@ export class Request {
 
   #queueTimer: NodeJS.Timeout | undefined
   #stopListening = () => {}
+  #submitted = false
 
+  /** `ms` count from the call, which may have waited for places. */
   #timer(ms: number, what: string): NodeJS.Timeout {
-    const timer = setTimeout(() => {
-      const error = new RequestError('TIMEOUT', {
-        what: `the request was ended: ${what}`,
-        actual: `${this.#tokens.length} tokens generated`,
-        remedy: 'Raise the timeout, ask for fewer tokens, or send fewer requests at once.',
-      })
-      this.#context.coordinator.reject(this.#sequence, error)
-    }, ms)
+    const timer = setTimeout(
+      () => {
+        const error = new RequestError('TIMEOUT', {
+          what: `the request was ended: ${what}`,
+          actual: `${this.#tokens.length} tokens generated`,
+          remedy: 'Raise the timeout, ask for fewer tokens, or send fewer requests at once.',
+        })
+        this.#context.coordinator.reject(this.#sequence, error)
+      },
+      Math.max(0, ms - (performance.now() - this.#start)),
+    )
     this.#timers.push(timer)
     return timer
   }

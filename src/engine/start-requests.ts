@@ -1,32 +1,66 @@
-// The requests of one call: one for each prompt, or n of them. Knows requests; admits nothing.
-import type { SamplingParams } from '../options/generate-params.js'
+// The requests of one call: n for each prompt. Knows requests; admits nothing.
+import type { ResolvedGenerateParams } from '../options/generate-params.js'
 import type { Chunk, Completion } from './generation.js'
 import { Request, type RequestContext } from './request.js'
 
+/** How many requests of the call may run and wait at a time, and how many places the engine has now. */
+export interface Places {
+  readonly most: number
+  free(): number
+}
+
 /**
- * Starts them, adding each to `requests`, and resolves with all completions, prompt by prompt; rejects with the first failure, once all have
- * ended. push: chunks with the index of their completion.
+ * Starts them, adding each to `requests`, and resolves with all completions, prompt by prompt; rejects with the first failure, once all that
+ * were started have ended. A call with more requests than places starts the others as its own end.
+ * push: chunks with the index of their completion.
  */
 export async function startRequests(
   context: RequestContext,
   prompts: readonly (readonly number[])[],
-  params: SamplingParams,
+  params: ResolvedGenerateParams,
+  places: Places,
   requests: Request[],
   push: (index: number, chunk: Chunk) => void,
 ): Promise<Completion[]> {
-  const { n = 1 } = params
-  for (const [i, prompt] of prompts.entries()) {
-    const first = requests.length
+  const { n } = params
+  const groups = prompts.map((prompt, i) => {
+    const group: Request[] = []
     // The others find the prompt computed once the first has begun.
     const startOthers = () => {
-      for (const request of requests.slice(first + 1, first + n)) request.start()
+      for (const request of group.slice(1)) request.start()
     }
     for (let choice = 0; choice < n; choice++) {
       const onChunk = (chunk: Chunk) => push(i * n + choice, chunk)
-      requests.push(new Request(context, prompt, params, onChunk, choice, choice === 0 ? startOthers : undefined))
+      group.push(new Request(context, prompt, params, onChunk, choice, choice === 0 ? startOthers : undefined))
     }
+    requests.push(...group)
+    return group
+  })
+  let next = 0
+  let started = 0
+  const startNext = () => {
+    const group = groups[next++]
+    if (!group) return
+    started += n
+    group[0]?.start()
+    void Promise.all(group.map((request) => request.completion)).then(
+      () => {
+        started -= n
+        // It gives its places to the next prompt, whoever else waits for one; more are taken only where they are free.
+        startNext()
+        fill()
+      },
+      (error: Error) => {
+        // The call has failed: what has not begun would be wasted.
+        for (const rest of groups.splice(next)) for (const request of rest) request.cancel(error)
+      },
+    )
   }
-  for (let i = 0; i < requests.length; i += n) requests[i]?.start()
+  const fill = () => {
+    while (next < groups.length && started + n <= places.most && (started === 0 || places.most >= groups.length * n || places.free() >= n))
+      startNext()
+  }
+  fill()
   const settled = await Promise.allSettled(requests.map((request) => request.completion))
   return settled.map((result) => {
     if (result.status === 'rejected') throw result.reason

@@ -36,8 +36,15 @@ interface Format {
 /** /v1/completions has as many tokens where the client says nothing. */
 const DEFAULT_COMPLETION_TOKENS = 16
 
-/** stalledMs: after which a stream whose client reads nothing is cut. */
-export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string, ServedModel>, metrics: ServerMetrics, stalledMs: number): void {
+/** Milliseconds. */
+export interface Limits {
+  /** After which a stream whose client reads nothing is cut. */
+  readonly stalledMs: number
+  /** That a request may take from its arrival to the end of its answer; undefined: no limit. */
+  readonly timeoutMs: number | undefined
+}
+
+export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string, ServedModel>, metrics: ServerMetrics, limits: Limits): void {
   app.post<{ Body: CompletionBody }>('/v1/completions', { schema: { body: COMPLETION_SCHEMA } }, async (request, reply) => {
     const { body } = request
     const model = modelOf(models, body.model)
@@ -46,7 +53,7 @@ export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string,
       typeof prompt === 'string' || typeof prompt[0] === 'number' ? [prompt as Prompt] : (prompt as readonly Prompt[])
     const decode = decoder(model.engine)
     const offsets = new Map<number, number>()
-    await answer(reply, model, { metrics, stalledMs }, prompts, body, body.max_tokens ?? DEFAULT_COMPLETION_TOKENS, body.logprobs, {
+    await answer(reply, model, { metrics, ...limits }, prompts, body, body.max_tokens ?? DEFAULT_COMPLETION_TOKENS, body.logprobs, {
       id: `cmpl-${randomUUID()}`,
       object: 'text_completion',
       chunkObject: 'text_completion',
@@ -81,7 +88,7 @@ export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string,
     await answer(
       reply,
       model,
-      { metrics, stalledMs },
+      { metrics, ...limits },
       [render(model.template, messages)],
       { ...body, stop },
       body.max_completion_tokens ?? body.max_tokens ?? mostTokens(model.engine),
@@ -135,7 +142,7 @@ function mostTokens({ info }: ServedEngine): number {
 async function answer(
   reply: FastifyReply,
   { id: name, engine, fingerprint }: ServedModel,
-  { metrics, stalledMs }: { readonly metrics: ServerMetrics; readonly stalledMs: number },
+  { metrics, stalledMs, timeoutMs }: Limits & { readonly metrics: ServerMetrics },
   prompts: readonly Prompt[],
   body: CompletionBody | ChatBody | (Omit<ChatBody, 'stop'> & { readonly stop: readonly string[] }),
   maxTokens: number,
@@ -149,7 +156,7 @@ async function answer(
   })
   const { n = 1, stream = false } = body
   if (body.stream_options !== undefined && !stream) throw badRequest('stream_options needs stream: true.', 'stream_options')
-  const generation = engine.generate(prompts, generateParams(body as CompletionBody, maxTokens, logprobs, gone.signal))
+  const generation = engine.generateMany(prompts, generateParams(body, maxTokens, logprobs, gone.signal, { vocab: engine.info.vocab, timeoutMs }))
   const head = {
     id: format.id,
     created: Math.floor(Date.now() / 1000),

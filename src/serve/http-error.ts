@@ -59,6 +59,8 @@ function ofEngine(error: TetradError): HttpError {
     case 'PROMPT_EMPTY':
     case 'TOKEN_INVALID':
     case 'TOKENIZER_MISSING':
+    case 'REQUEST_TOO_LARGE':
+    case 'MESSAGES_INVALID':
       return new HttpError(400, 'invalid_request_error', error.message, { code, cause: error })
     case 'MESSAGE_TOO_LARGE':
       return new HttpError(413, 'invalid_request_error', error.message, { code, cause: error })

@@ -1,35 +1,25 @@
-// What /v1/completions and /v1/chat/completions take, as JSON schemas: names and types. Ranges are the engine's to check, but for those
-// that only HTTP has. A field that is not here is refused by its name.
-import type { GenerateParams } from '../options/generate-params.js'
+// What /v1/completions and /v1/chat/completions take, as JSON schemas: names and types. The fields of the sampling parameters, and the checks
+// of their values, come from the parameter table. A field that is not in the schema is refused by its name.
+import { OptionError } from '../errors.js'
+import { snakeCase } from '../options/caller.js'
+import { checkParams, GENERATE_PARAMS } from '../options/generate-params.js'
+import type { GenerateManyParams } from '../options/public-types.js'
+import { badRequest } from './http-error.js'
 
-/** Fields that both have. Beyond OpenAI's: what vLLM calls the same. */
+/** Fields that both have; those of the parameter table are read by name. */
 interface CommonBody {
   readonly model: string
-  readonly temperature?: number
-  readonly top_p?: number
   readonly n?: number
   readonly stream?: boolean
   readonly stream_options?: { readonly include_usage?: boolean }
   readonly stop?: string | readonly string[]
-  readonly seed?: number
-  readonly presence_penalty?: number
-  readonly frequency_penalty?: number
-  readonly logit_bias?: Readonly<Record<string, number>>
   readonly user?: string
-  readonly top_k?: number
-  readonly min_p?: number
-  readonly typical_p?: number
-  readonly repetition_penalty?: number
-  readonly min_tokens?: number
-  readonly stop_token_ids?: readonly number[]
-  readonly ignore_eos?: boolean
-  readonly priority?: number
 }
 
 export interface CompletionBody extends CommonBody {
   readonly prompt: string | readonly number[] | readonly string[] | readonly (readonly number[])[]
   readonly max_tokens?: number
-  /** Of the most likely tokens, 0 to 20. */
+  /** Number of most likely tokens to report, 0 to 20. */
   readonly logprobs?: number
   readonly echo?: boolean
 }
@@ -47,30 +37,14 @@ export interface ChatBody extends CommonBody {
   readonly response_format?: { readonly type: 'text' }
 }
 
-const number = { type: 'number' }
-const integer = { type: 'integer' }
 const common = {
   model: { type: 'string', minLength: 1, maxLength: 500 },
-  temperature: number,
-  top_p: number,
-  n: { type: 'integer', minimum: 1, maximum: 64 },
   stream: { type: 'boolean' },
   stream_options: { type: 'object', properties: { include_usage: { type: 'boolean' } }, additionalProperties: false },
-  stop: { anyOf: [{ type: 'string' }, { type: 'array', items: { type: 'string' }, maxItems: 16 }] },
-  seed: integer,
-  presence_penalty: number,
-  frequency_penalty: number,
-  logit_bias: { type: 'object', additionalProperties: number, maxProperties: 1024 },
   user: { type: 'string' },
-  top_k: integer,
-  min_p: number,
-  typical_p: number,
-  repetition_penalty: number,
-  min_tokens: integer,
-  stop_token_ids: { type: 'array', items: integer, maxItems: 32 },
-  ignore_eos: { type: 'boolean' },
-  priority: integer,
+  ...Object.fromEntries(Object.entries(GENERATE_PARAMS).flatMap(([name, { http }]) => (http ? [[snakeCase(name), http.schema]] : []))),
 }
+const integer = { type: 'integer' }
 const ids = { type: 'array', items: { type: 'integer', minimum: 0 }, minItems: 1 }
 
 export const COMPLETION_SCHEMA = {
@@ -85,8 +59,8 @@ export const COMPLETION_SCHEMA = {
         { type: 'array', items: ids, minItems: 1, maxItems: 256 },
       ],
     },
-    max_tokens: { type: 'integer', minimum: 1 },
-    logprobs: { type: 'integer', minimum: 0, maximum: 20 },
+    max_tokens: integer,
+    logprobs: integer,
     echo: { const: false },
   },
   required: ['model', 'prompt'],
@@ -123,47 +97,70 @@ export const CHAT_SCHEMA = {
         additionalProperties: false,
       },
     },
-    max_tokens: { type: 'integer', minimum: 1 },
-    max_completion_tokens: { type: 'integer', minimum: 1 },
+    max_tokens: integer,
+    max_completion_tokens: integer,
     logprobs: { type: 'boolean' },
-    top_logprobs: { type: 'integer', minimum: 0, maximum: 20 },
+    top_logprobs: integer,
     response_format: { type: 'object', properties: { type: { const: 'text' } }, required: ['type'], additionalProperties: false },
   },
   required: ['model', 'messages'],
   additionalProperties: false,
 }
 
-/** The engine's parameters of a body. temperature is 1 where the client says nothing, as OpenAI has it. */
+/** What a body is checked against beside its own values. */
+export interface ParamsContext {
+  /** Size of the model's vocabulary. */
+  readonly vocab: number
+  /** Longest time of a request in ms. Default: none. */
+  readonly timeoutMs?: number | undefined
+}
+
+/**
+ * The engine's parameters of a body. temperature is 1 if the client does not set it, as in OpenAI's API. `maxTokens` and `logprobs`: the two
+ * that the endpoints spell differently. Throws HttpError 400 that names the client's field.
+ */
 export function generateParams(
   body: CommonBody,
   maxTokens: number | undefined,
   logprobs: number | undefined,
   signal: AbortSignal,
-): GenerateParams & { n: number } {
-  const { temperature = 1, n = 1, stop, logit_bias: bias } = body
-  const given: Record<string, unknown> = {
-    topP: body.top_p,
-    seed: body.seed,
-    presencePenalty: body.presence_penalty,
-    frequencyPenalty: body.frequency_penalty,
-    topK: body.top_k,
-    minP: body.min_p,
-    typicalP: body.typical_p,
-    repetitionPenalty: body.repetition_penalty,
-    minTokens: body.min_tokens,
-    stopTokenIds: body.stop_token_ids,
-    ignoreEos: body.ignore_eos,
-    priority: body.priority,
-    logitBias: bias,
-    stop: typeof stop === 'string' ? [stop] : stop,
-    maxTokens,
-    logprobs,
+  { vocab, timeoutMs }: ParamsContext,
+): GenerateManyParams & { n: number } {
+  const fields = body as unknown as Readonly<Record<string, unknown>>
+  const values = Object.entries(GENERATE_PARAMS).flatMap(([name, { http }]) => {
+    const value = http && withoutUnset(fields[snakeCase(name)], http.unset)
+    return value === undefined ? [] : [[name, value] as const]
+  })
+  const given = {
+    temperature: 1,
+    n: 1,
+    ...Object.fromEntries(values),
+    ...(maxTokens !== undefined && { maxTokens }),
+    ...(logprobs !== undefined && { logprobs }),
+    ...(timeoutMs !== undefined && { timeoutMs }),
+    signal,
   }
-  const known = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
-  return { ...known, temperature, n, signal }
+  try {
+    const context = { caller: 'http', vocab } as const
+    GENERATE_PARAMS.maxTokens.check(maxTokens, 'max_completion_tokens' in body ? 'max_completion_tokens' : 'max_tokens', context)
+    GENERATE_PARAMS.logprobs.check(logprobs, 'top_logprobs' in body ? 'top_logprobs' : 'logprobs', context)
+    checkParams(given, vocab, 'http')
+  } catch (error) {
+    if (error instanceof OptionError) throw badRequest(error.message, error.option, error.code.toLowerCase())
+    throw error
+  }
+  return given as GenerateManyParams & { n: number }
 }
 
-/** Fields with null are as if they were not there, down to the parts of a message: clients send those, and this server's own answers have them. */
+/** undefined for a value that means "not set"; such values are also removed from a list. */
+function withoutUnset(value: unknown, unset: readonly unknown[]): unknown {
+  if (unset.includes(value)) return undefined
+  if (!Array.isArray(value) || unset.length === 0) return value
+  const rest = value.filter((item) => !unset.includes(item))
+  return rest.length === 0 ? undefined : rest
+}
+
+/** Fields that are null are treated as absent, down to the parts of a message: clients send those, and this server's own answers have them. */
 export function withoutNulls(body: unknown, depth = 4): unknown {
   if (typeof body !== 'object' || body === null || depth < 0) return body
   if (Array.isArray(body)) return typeof body[0] === 'object' ? body.map((item) => withoutNulls(item, depth - 1)) : body

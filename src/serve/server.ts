@@ -18,6 +18,8 @@ export interface ServerOptions {
   readonly bodyLimit?: number
   /** Milliseconds in which a request must have arrived. Default 30000. */
   readonly requestTimeoutMs?: number
+  /** Milliseconds that a request may take from its arrival to the end of its answer; then it gets 504. Default: no limit. */
+  readonly timeoutMs?: number | undefined
   /** Milliseconds after which a stream whose client reads nothing is cut. Default 60000. */
   readonly stalledMs?: number
   /** Fastify's logger (pino). Default: none. */
@@ -80,7 +82,7 @@ export function createServer(models: ReadonlyMap<string, ServedModel>, options: 
     })
     void reply.status(404).send(error.body)
   })
-  addCompletions(app, models, metrics, stalledMs)
+  addCompletions(app, models, metrics, { stalledMs, timeoutMs: options.timeoutMs })
   addLivePage(app, models)
   app.get('/v1/models', async () => ({
     object: 'list',

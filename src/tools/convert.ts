@@ -10,7 +10,7 @@ import { layoutModel } from '../../workers/layout/model-layout.js'
 import { availableMemory, checkMemory } from '../engine/memory.js'
 import { openModel, planModel, planRun } from '../engine/model.js'
 import { allocateMemories } from '../engine/start-engine.js'
-import { CheckpointError, OptionError, TetradError } from '../errors.js'
+import { CheckpointError, TetradError } from '../errors.js'
 import { withFile } from '../model/checkpoint/byte-reader.js'
 import { loadWeights } from '../model/checkpoint/load-weights.js'
 import { packedMatrices, rankPlans } from '../model/checkpoint/packed-checkpoint.js'
@@ -18,8 +18,9 @@ import { PACKED_VERSION } from '../model/checkpoint/packed-version.js'
 import { safetensorsHeader } from '../model/checkpoint/safetensors-header.js'
 import { elements, STORED_BYTES, type TensorSource } from '../model/checkpoint/tensor-source.js'
 import { readConfigFile } from '../model/model-config.js'
-import { checkNames, checkOneOf, type Fail } from '../options/check.js'
-import { checkInstance, type LoadProgress, resolveOptions } from '../options/engine-options.js'
+import { checkNames, checkOneOf, checkSignal, invalidOption } from '../options/check.js'
+import { checkOptions, resolveFor } from '../options/engine-options.js'
+import type { LoadProgress } from '../options/public-types.js'
 import { checkOutput, outputFailed } from './synth/output-directory.js'
 
 export interface ConvertOptions {
@@ -41,7 +42,6 @@ export interface Converted {
 }
 
 const COPY_BYTES = 4 << 20
-const fail: Fail = (facts) => new OptionError('OPTION_INVALID', facts)
 
 /**
  * Writes `out`/model.safetensors in packed form, `out`/config.json, and tokenizer.json if there is one. Never overwrites a model.
@@ -50,13 +50,13 @@ const fail: Fail = (facts) => new OptionError('OPTION_INVALID', facts)
  */
 export async function convert(dir: string, out: string, options: ConvertOptions): Promise<Converted> {
   const o = checkNames('convert', options, ['weights', 'variant', 'onProgress', 'signal'])
-  const weights = checkOneOf('weights', o.weights as string, WEIGHT_FORMAT_NAMES, fail)
-  const signal = checkInstance('signal', o.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal')
+  const weights = checkOneOf('weights', o.weights as string, WEIGHT_FORMAT_NAMES, invalidOption)
+  const signal = checkSignal(o.signal)
   const engineOptions = { weights, ranks: 1 as const, cacheTokens: 64, maxRunning: 1, prefillChunk: 1 }
-  const resolved = resolveOptions(options.variant === undefined ? engineOptions : { ...engineOptions, variant: options.variant })
+  const resolved = resolveFor('wasm', checkOptions(options.variant === undefined ? engineOptions : { ...engineOptions, variant: options.variant }))
   const model = await openModel(dir, resolved.variant)
   if (model.config.packed) {
-    throw fail({
+    throw invalidOption({
       what: `${dir} is converted already`,
       expected: 'an original checkpoint',
       actual: `packed ${model.config.packed.weights}`,

@@ -8,7 +8,7 @@ import type { WeightFormat } from '../../kernels/weight-format.js'
 import { isShared } from '../../workers/layout/attention-plan.js'
 import { layoutModel, type ModelLayout } from '../../workers/layout/model-layout.js'
 import { type AttentionShape, type DispatchList, type ModelShape, PAGE_TOKENS, RANK_COUNTS, type RunPlan } from '../../workers/protocol.js'
-import { chooseBackend } from '../engine/choose-backend.js'
+import { resolveOptions } from '../engine/choose-backend.js'
 import { availableMemory, memoryNeed } from '../engine/memory.js'
 import { cacheCost, determinismKey, type ModelPlan, openModel, planModel, planRun, type RankPlan, rankPlans } from '../engine/model.js'
 import { OptionError } from '../errors.js'
@@ -16,7 +16,8 @@ import { VARIANTS, variantNamed } from '../model/attention-variants.js'
 import { countParameters } from '../model/families/model-tensors.js'
 import { lowerModel } from '../model/lower-model.js'
 import { parseModelConfig, readConfigFile } from '../model/model-config.js'
-import { type EngineOptions, resolveOptions } from '../options/engine-options.js'
+import { checkOptions, resolveFor } from '../options/engine-options.js'
+import type { EngineOptions } from '../options/public-types.js'
 
 export interface CacheCost {
   readonly ranks: 1 | 2 | 4
@@ -55,9 +56,7 @@ export interface Inspection {
 
 /** Reads headers only. Throws what Engine.load would throw for the same files and options. */
 export async function inspect(dir: string, options: EngineOptions = {}): Promise<Inspection> {
-  const asked = resolveOptions(options)
-  const { backend, ranks } = await chooseBackend(asked)
-  const resolved = { ...asked, backend, ranks }
+  const { options: resolved } = await resolveOptions(checkOptions(options))
   const model = await openModel(dir, resolved.variant)
   const plan = planRun(model, resolved, availableParallelism(), availableMemory())
   const layout = layoutModel(model.lowered.shape, plan)
@@ -93,7 +92,9 @@ async function inspectGpu(shape: ModelShape, plan: RunPlan, settings: GpuSetting
  * variant that the file's fields fit (gated and no_scale ones, which cache the same, left out).
  */
 export async function inspectConfig(path: string, options: EngineOptions = {}): Promise<Inspection[]> {
-  const resolved = resolveOptions(options)
+  const checked = checkOptions(options)
+  // A configuration is described for any machine: no device is asked.
+  const resolved = resolveFor(checked.backend === 'auto' ? 'wasm' : checked.backend, checked)
   const config = parseModelConfig(await readConfigFile(path))
   const name = resolved.variant ?? config.variant
   const candidates = name !== undefined ? [variantNamed(name)] : VARIANTS.filter((v) => v.isPlain)

@@ -7,7 +7,7 @@ import test from 'ava'
 import { checkMemory, memoryNeed } from '../../src/engine/memory.js'
 import { openModel, planRun } from '../../src/engine/model.js'
 import { Engine, type ErrorCode, MemoryError, TetradError } from '../../src/index.js'
-import { resolveOptions } from '../../src/options/engine-options.js'
+import { checkOptions, resolveFor } from '../../src/options/engine-options.js'
 import { layoutModel } from '../../workers/layout/model-layout.js'
 import { FIXTURES, ROOT, TINY } from '../support/fixtures.js'
 import { copyOf, editConfig, readTensors, safetensors, temporary } from '../support/models.js'
@@ -407,14 +407,14 @@ test('a file that changes while it is being loaded is noticed', async (t) => {
 
 test('too little memory fails before loading, with the numbers and what would fit', async (t) => {
   const model = await openModel(MODEL)
-  const options = resolveOptions({ ranks: 1 })
+  const options = resolveFor('wasm', checkOptions({ ranks: 1 }))
   const plan = planRun(model, options, 2, 1 << 30)
   const layout = layoutModel(model.lowered.shape, plan)
   const { totalBytes } = memoryNeed(plan, layout)
   t.notThrows(() => checkMemory(model, options, plan, layout, totalBytes))
   const tight = t.throws(() => checkMemory(model, options, plan, layout, totalBytes - 1), { instanceOf: MemoryError })
   t.regex(tight?.message ?? '', /needs \d+ MiB .*This would fit: \{ .*bf16/)
-  const large = resolveOptions({ ranks: 1, cacheTokens: 1_000_000 })
+  const large = resolveFor('wasm', checkOptions({ ranks: 1, cacheTokens: 1_000_000 }))
   const largePlan = planRun(model, large, 2, 1 << 30)
   const largeLayout = layoutModel(model.lowered.shape, largePlan)
   const cache = t.throws(() => checkMemory(model, large, largePlan, largeLayout, 100 << 20), { instanceOf: MemoryError })

@@ -95,7 +95,7 @@ test('an array of prompts gives an array of completions, and chunks with their i
   const prompts = ['Once upon a time', [1843, 360], 'The king']
   const single: Completion[] = []
   for (const prompt of prompts) single.push(await engine.generate(prompt, { maxTokens: 12 }))
-  const generation = engine.generate(prompts, { maxTokens: 12 })
+  const generation = engine.generateMany(prompts, { maxTokens: 12 })
   const texts = ['', '', '']
   for await (const { index, text } of generation) texts[index] += text
   const all = await generation
@@ -107,7 +107,7 @@ test('an array of prompts gives an array of completions, and chunks with their i
     texts,
     single.map((c) => c.text),
   )
-  await t.throwsAsync(async () => await engine.generate(['Once', '']), { instanceOf: RequestError })
+  await t.throwsAsync(async () => await engine.generateMany(['Once', '']), { instanceOf: RequestError })
   await engine.close()
 })
 

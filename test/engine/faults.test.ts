@@ -56,8 +56,9 @@ test('closing twice is fine, rejects what runs, and a closed engine says so', as
   const engine = await Engine.load(TINY, { ranks: 2 })
   const running = engine.generate('Once upon a time', { maxTokens: 1000, ignoreEos: true })
   const closing = engine.close()
-  t.is(engine.close(), closing)
+  await engine.close()
   await closing
+  await t.throwsAsync(engine.close({ drainMs: -1 }), { instanceOf: OptionError, message: /drainMs is out of range/ })
   await t.throwsAsync(async () => await running, { instanceOf: EngineClosedError })
   await t.throwsAsync(async () => await engine.generate('Once'), { instanceOf: EngineClosedError })
   await t.throwsAsync(engine.logits([1]), { instanceOf: EngineClosedError })
@@ -72,8 +73,8 @@ test('options and parameters out of range are named', async (t) => {
     [{ prefillChunk: 0 }, /prefillChunk is out of range/],
     [{ maxQueue: -1 }, /maxQueue is out of range/],
     [{ cacheTokens: 64, cacheBytes: 64 }, /both given/],
-    [{ rank: 2 }, /has no "rank"/],
-    [{ onProgress: 1 }, /onProgress is of the wrong type/],
+    [{ rank: 2 }, /has no option "rank".*Did you mean ranks/],
+    [{ onProgress: 1 }, /onProgress has the wrong type/],
   ] as const) {
     await t.throwsAsync(Engine.load(TINY, options as never), { instanceOf: OptionError, message: what })
   }
@@ -86,8 +87,8 @@ test('options and parameters out of range are named', async (t) => {
     [{ priority: 11 }, /priority is out of range/],
     [{ timeoutMs: 0 }, /timeoutMs is out of range/],
     [{ topK: 0 }, /topK is out of range/],
-    [{ bestOf: 4 }, /has no "bestOf"/],
-    [{ ignoreEos: 'yes' }, /ignoreEos is no boolean/],
+    [{ bestOf: 4 }, /has no option "bestOf"/],
+    [{ ignoreEos: 'yes' }, /ignoreEos must be a boolean/],
   ] as const) {
     await t.throwsAsync(async () => await engine.generate('Once', params as never), { instanceOf: OptionError, message: what })
   }

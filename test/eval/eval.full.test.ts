@@ -185,7 +185,7 @@ test('bad token files and options are named, and the engine serves the next requ
     t.is(error.code, 'EVAL_DATA_INVALID')
   }
   for (const options of [{ blockSize: 0 }, { blockSize: 1025 }, { windows: 0 }, { firstToken: -1 }, { window: 1 }]) {
-    t.throws(() => void engine.perplexity(GENESIS, options as object), { instanceOf: OptionError })
+    await t.throwsAsync(engine.perplexity(GENESIS, options as object), { instanceOf: OptionError })
   }
   t.is((await engine.perplexity(GENESIS, { blockSize: 16, windows: 1 })).windows, 1)
   await engine.close()

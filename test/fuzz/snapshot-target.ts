@@ -9,7 +9,7 @@ import { PageAllocator } from '../../src/engine/scheduling/page-allocator.js'
 import { MemoryRows } from '../../src/engine/snapshot/cached-rows.js'
 import { loadSnapshot, type SnapshotCache, saveSnapshot } from '../../src/engine/snapshot/snapshot.js'
 import { allocateMemories } from '../../src/engine/start-engine.js'
-import { resolveOptions } from '../../src/options/engine-options.js'
+import { checkOptions, resolveFor } from '../../src/options/engine-options.js'
 import { layoutModel } from '../../workers/layout/model-layout.js'
 import { FIXTURES } from '../support/fixtures.js'
 
@@ -19,7 +19,7 @@ process.once('exit', () => rmSync(dir, { recursive: true, force: true }))
 const path = join(dir, 'snapshot')
 
 const model = await openModel(`${FIXTURES}golden/mlra_4`, undefined)
-const options = resolveOptions({ backend: 'wasm', ranks: 1, cacheTokens: PAGES * 64, maxRunning: 1, prefillChunk: 1 })
+const options = resolveFor('wasm', checkOptions({ backend: 'wasm', ranks: 1, cacheTokens: PAGES * 64, maxRunning: 1, prefillChunk: 1 }))
 const plan = planRun(model, options, 1, 2 ** 30)
 const layout = layoutModel(model.lowered.shape, plan)
 const cache: SnapshotCache = {

@@ -3,8 +3,8 @@
 import { availableParallelism } from 'node:os'
 import test from 'ava'
 import { deviceEnvironment, isPciAddress, requestOf } from '../../kernels/gpu/adapter.js'
-import { chooseBackend } from '../../src/engine/choose-backend.js'
-import { automaticRanks, resolveOptions } from '../../src/options/engine-options.js'
+import { resolveOptions } from '../../src/engine/choose-backend.js'
+import { automaticRanks, checkOptions, resolveFor } from '../../src/options/engine-options.js'
 
 const settings = (adapters: readonly string[]) => ({ adapters, checks: true, kernels: 'auto' as const })
 const ranks = (adapters: readonly string[], count: number) => Array.from({ length: count }, (_, rank) => requestOf(settings(adapters), rank).adapter)
@@ -18,16 +18,16 @@ test('without names all ranks take the first adapter; with fewer names than rank
 })
 
 test("'auto' ranks: by the cores on a CPU, on a GPU one, or one for each adapter that is named", async (t) => {
-  const automatic = (adapter?: readonly string[]) => resolveOptions({ backend: 'gpu', ...(adapter && { adapter }) }).ranks
+  const automatic = (adapter?: readonly string[]) => resolveFor('gpu', checkOptions(adapter && { adapter })).ranks
   t.is(automatic(), 1)
   t.deepEqual([['A'], ['A', 'B'], ['A', 'B', 'C'], ['A', 'B', 'C', 'D']].map(automatic), [1, 2, 2, 4])
-  t.is(resolveOptions({ backend: 'wasm' }).ranks, automaticRanks(availableParallelism()))
-  t.is(resolveOptions({ backend: 'gpu', ranks: 4 }).ranks, 4)
+  t.is(resolveFor('wasm', checkOptions()).ranks, automaticRanks(availableParallelism()))
+  t.is(resolveFor('gpu', checkOptions({ ranks: 4 })).ranks, 4)
   // What the GPU has not is no reason to fail where nobody asked for it.
-  const { backend, reason, ranks: chosen } = await chooseBackend(resolveOptions({ cache: 'int8' }))
-  t.is(backend, 'wasm')
-  t.regex(reason, /int8/)
-  t.is(chosen, automaticRanks(availableParallelism()))
+  const { options, backendReason } = await resolveOptions(checkOptions({ cache: 'int8' }))
+  t.is(options.backend, 'wasm')
+  t.regex(backendReason, /int8/)
+  t.is(options.ranks, automaticRanks(availableParallelism()))
 })
 
 test('a PCI address is an environment of its own for each rank, and no name', (t) => {

@@ -5,7 +5,7 @@ import { type ModelPlan, openModel, planRun } from '../../src/engine/model.js'
 import { variantNamed } from '../../src/model/attention-variants.js'
 import { lowerModel } from '../../src/model/lower-model.js'
 import { parseModelConfig } from '../../src/model/model-config.js'
-import { resolveOptions } from '../../src/options/engine-options.js'
+import { checkOptions, resolveFor } from '../../src/options/engine-options.js'
 import { PRESETS } from '../../src/tools/synth/presets.js'
 import { GpuPlan } from '../../workers/gpu/plan.js'
 import { layoutModel } from '../../workers/layout/model-layout.js'
@@ -43,7 +43,7 @@ for (const [name, open] of Object.entries(MODELS)) {
     const model = await open()
     for (const cache of ['f32', 'f16'] as const) {
       const orders = ([1, 2, 4] as const).flatMap((ranks) => {
-        const run = planRun(model, resolveOptions({ backend: 'gpu', ranks, cache, maxContext: 300_000, cacheTokens: 300_032 }), 4, 2 ** 33)
+        const run = planRun(model, resolveFor('gpu', checkOptions({ ranks, cache, maxContext: 300_000, cacheTokens: 300_032 })), 4, 2 ** 33)
         const layout = layoutModel(model.lowered.shape, run)
         return Array.from({ length: ranks }, (_, rank) => {
           const plan = new GpuPlan(model.lowered.shape, run, layout, rank, ADAPTER)

@@ -271,7 +271,7 @@ test('flags that a front or a batch in a cluster has no use for are refused', as
     [['serve', '--nats', 'nats://127.0.0.1:1', '--batch-jobs', '257'], /batch-jobs is out of range/],
     [['serve', '--front', '--nats', 'nats://127.0.0.1:1', '--nats-deadline-ms', '-1'], /nats-deadline-ms is out of range/],
     [['serve', '--nats', 'nats://127.0.0.1:1', '--nats-deadline-ms', '5'], /nats-deadline-ms is of fronts/],
-    [['serve', '--nats', 'nats://127.0.0.1:1', '--model', '/models/two words'], /a model in a cluster cannot be called so[\s\S]*--model name=/],
+    [['serve', '--nats', 'nats://127.0.0.1:1', '--model', '/models/two words'], /invalid model name for a cluster[\s\S]*--model name=/],
     [['serve', '--nats', 'nats://a:b@127.0.0.1:1,c:d@127.0.0.1:2'], /its servers have different users/],
     [['batch', 'a', 'b', '--nats', 'nats://127.0.0.1:1', '--concurrency', '2'], /no engine for --concurrency/],
     [['batch', 'a', 'b', '--concurrency', '0'], /concurrency is out of range/],

@@ -84,7 +84,7 @@ natsTest('two replicas: the engine’s own answers, and streams that go on when 
   t.is(joined.group('tiny'), one.group)
   const request = { model: 'tiny', prompt: 'Once upon a time', max_tokens: 12, temperature: 0.8, seed: 3, n: 2, logprobs: 2 } as const
   const answer = await client.completions.create(request)
-  const own = await engine.generate(['Once upon a time'], { maxTokens: 12, temperature: 0.8, seed: 3, n: 2, logprobs: 2 })
+  const own = await engine.generateMany(['Once upon a time'], { maxTokens: 12, temperature: 0.8, seed: 3, n: 2, logprobs: 2 })
   t.deepEqual(
     answer.choices.map(({ text, finish_reason, logprobs }) => ({ text, finish_reason, logprobs: logprobs?.token_logprobs })),
     own.map(({ text, logprobs }) => ({ text, finish_reason: 'length', logprobs: logprobs?.map(({ logprob }) => logprob) })),
@@ -93,7 +93,7 @@ natsTest('two replicas: the engine’s own answers, and streams that go on when 
   t.is((answer as unknown as { system_fingerprint: string }).system_fingerprint, `fp_${one.group}`)
   const stopped = await client.completions.create({ ...request, n: 1, stop: own[0]?.text.slice(8, 11) as string })
   t.is(stopped.choices[0]?.text, own[0]?.text.slice(0, 8))
-  const error = await t.throwsAsync(async () => model().generate(['x'], { n: 1, temperature: -1 }), { instanceOf: OptionError })
+  const error = await t.throwsAsync(async () => model().generateMany(['x'], { n: 1, temperature: -1 }), { instanceOf: OptionError })
   t.regex((error as TetradError).remedy, /\S/)
   await stream(t, client, () => void one.child.kill('SIGKILL'))
   await until(new RegExp(`replica ${one.instance} of tiny is gone`))
@@ -119,7 +119,7 @@ natsTest('a NATS server that stays away ends requests with NATS_LOST within the 
   const server = await natsServer(t)
   await replica(t, server.url)
   const { client, model, until } = await front(t, server.url, { deadlineMs: 2000 })
-  const long = model().generate(['Once'], { n: 1, maxTokens: 900, ignoreEos: true, temperature: 1, seed: 1 })
+  const long = model().generateMany(['Once'], { n: 1, maxTokens: 900, ignoreEos: true, temperature: 1, seed: 1 })
   const chunks = long[Symbol.asyncIterator]()
   await chunks.next()
   await server.kill()
@@ -128,7 +128,7 @@ natsTest('a NATS server that stays away ends requests with NATS_LOST within the 
   })
   t.true(error instanceof ClusterError)
   t.is((error as ClusterError).code, 'NATS_LOST')
-  const late = await t.throwsAsync(async () => model().generate(['Once'], { n: 1 }))
+  const late = await t.throwsAsync(async () => model().generateMany(['Once'], { n: 1 }))
   t.is((late as ClusterError).code, 'NATS_LOST')
   await server.start()
   await until(/connected to NATS again/)
@@ -186,7 +186,7 @@ natsTest('a reader that stops pauses its request in the replica, and one that le
   const server = await natsServer(t)
   await replica(t, server.url)
   const { model } = await front(t, server.url)
-  const slow = model().generate(['Once'], { n: 1, maxTokens: 1000, ignoreEos: true, temperature: 1, seed: 1 })
+  const slow = model().generateMany(['Once'], { n: 1, maxTokens: 1000, ignoreEos: true, temperature: 1, seed: 1 })
   const chunks = slow[Symbol.asyncIterator]()
   await chunks.next()
   const generated = async () => {
@@ -289,8 +289,8 @@ natsTest('a request larger than the server’s messages is refused by its size, 
   const server = await natsServer(t)
   await replica(t, server.url)
   const { model } = await front(t, server.url)
-  const error = await t.throwsAsync(async () => model().generate(['x'.repeat(2 << 20)], { n: 1 }))
+  const error = await t.throwsAsync(async () => model().generateMany(['x'.repeat(2 << 20)], { n: 1 }))
   t.true(error instanceof RequestError)
   t.is((error as RequestError).code, 'MESSAGE_TOO_LARGE')
-  t.is((await model().generate(['Once'], { n: 1, maxTokens: 2 }))[0]?.tokens.length, 2)
+  t.is((await model().generateMany(['Once'], { n: 1, maxTokens: 2 }))[0]?.tokens.length, 2)
 })

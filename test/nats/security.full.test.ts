@@ -129,7 +129,7 @@ resolver_preload: {
   await replica(t, server.url, '--nats-creds', credentials(member, 'member', ofReplica), '--batch-jobs', '0')
   const link = await NatsLink.open({ url: server.url, creds }, 'front', () => {})
   const joined = await Cluster.join(link, () => {})
-  const [answer] = (await joined.models.get('tiny')?.engine.generate(['Once upon'], { n: 1, maxTokens: 8, ignoreEos: true })) ?? []
+  const [answer] = (await joined.models.get('tiny')?.engine.generateMany(['Once upon'], { n: 1, maxTokens: 8, ignoreEos: true })) ?? []
   t.is(answer?.tokens.length, 8)
   await joined.close()
   await link.close()

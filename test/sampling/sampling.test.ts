@@ -65,7 +65,7 @@ test('sampled tokens are distributed as a plain implementation says: chi-square 
     const expected = probabilities(adjust(logits, params, PROMPT, PROMPT.length, []), params)
     const counts = new Float64Array(expected.length)
     const runs = await Promise.all(
-      Array.from({ length: 40 }, (_, seed) => engine.generate(PROMPT, { ...params, seed, n: 64, maxTokens: 1, ignoreEos: true })),
+      Array.from({ length: 40 }, (_, seed) => engine.generateMany([PROMPT], { ...params, seed, n: 64, maxTokens: 1, ignoreEos: true })),
     )
     for (const { tokens } of runs.flat()) counts[tokens[0] as number] = (counts[tokens[0] as number] as number) + 1
     const total = counts.reduce((a, b) => a + b, 0)
@@ -162,7 +162,7 @@ test('n completions of each prompt: the first is the single one, others differ, 
   const engine = await Engine.load(MODEL, { ranks: 1, maxRunning: 8 })
   const params = { temperature: 3, seed: 4, maxTokens: 8, ignoreEos: true }
   const prompts = [PROMPT, PROMPT.slice(2)]
-  const many = await engine.generate(prompts, { ...params, n: 3 })
+  const many = await engine.generateMany(prompts, { ...params, n: 3 })
   t.is(many.length, 6)
   for (const [i, prompt] of prompts.entries()) {
     const own = many.slice(3 * i, 3 * i + 3)
@@ -175,7 +175,7 @@ test('n completions of each prompt: the first is the single one, others differ, 
     )
   }
   const indices = new Set<number>()
-  for await (const chunk of engine.generate(PROMPT, { ...params, n: 2 })) indices.add(chunk.index)
+  for await (const chunk of engine.generateMany([PROMPT], { ...params, n: 2 })) indices.add(chunk.index)
   t.deepEqual([...indices].sort(), [0, 1])
   await engine.close()
 })

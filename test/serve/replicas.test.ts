@@ -68,23 +68,23 @@ full('two replicas: the tokens of one engine, streams that go on when a replica 
 full('errors of a replica come with their class, code and remedy; an abort and a full queue too', async (t) => {
   const pool = await ReplicaPool.load(TINY, { ...OPTIONS, maxRunning: 1, maxQueue: 0 }, 1)
   t.teardown(() => pool.close())
-  const error = await t.throwsAsync(async () => pool.generate(['x'], { n: 1, temperature: -1 }), { instanceOf: OptionError })
+  const error = await t.throwsAsync(async () => pool.generateMany(['x'], { n: 1, temperature: -1 }), { instanceOf: OptionError })
   t.is((error as TetradError).code, 'OPTION_INVALID')
   t.regex((error as TetradError).remedy, /\S/)
   const abort = new AbortController()
-  const long = pool.generate(['Once'], { n: 1, maxTokens: 900, ignoreEos: true, signal: abort.signal })
+  const long = pool.generateMany(['Once'], { n: 1, maxTokens: 900, ignoreEos: true, signal: abort.signal })
   for await (const _ of long) break
   // Leaving an iteration aborts the request, which the replica hears of.
   await new Promise((done) => setTimeout(done, 1000))
-  const first = pool.generate(['Once'], { n: 1, maxTokens: 1000, ignoreEos: true, temperature: 1, signal: abort.signal })
+  const first = pool.generateMany(['Once'], { n: 1, maxTokens: 1000, ignoreEos: true, temperature: 1, signal: abort.signal })
   // Iterated, so that it is surely running, and not read on, so that it stays so.
   await first[Symbol.asyncIterator]().next()
-  await t.throwsAsync(async () => pool.generate(['Twice'], { n: 1 }), { instanceOf: OverloadedError })
+  await t.throwsAsync(async () => pool.generateMany(['Twice'], { n: 1 }), { instanceOf: OverloadedError })
   abort.abort()
   t.is((await first)[0]?.finishReason, 'abort')
   await t.throwsAsync(ReplicaPool.load('/nowhere', OPTIONS, 2), { instanceOf: CheckpointError })
   await pool.close()
-  await t.throwsAsync(async () => pool.generate(['Once'], { n: 1 }), { instanceOf: TetradError })
+  await t.throwsAsync(async () => pool.generateMany(['Once'], { n: 1 }), { instanceOf: TetradError })
 })
 
 test('frames: in pieces, together, and what is none', (t) => {

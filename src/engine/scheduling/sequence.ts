@@ -1,6 +1,6 @@
 // One request as the scheduler sees it: known tokens, scheduled tokens, pages. Knows no ranks and no text.
 
-import type { SamplingParams } from '../../options/generate-params.js'
+import type { ResolvedGenerateParams } from '../../options/generate-params.js'
 import type { NgramDrafts } from './ngram-drafts.js'
 
 export type FinishReason = 'length' | 'stop' | 'abort'
@@ -32,7 +32,7 @@ export interface RowLogprobs {
 
 /** Sampling parameters beside temperature and seed. */
 export type SamplerParams = Pick<
-  SamplingParams,
+  ResolvedGenerateParams,
   | 'minTokens'
   | 'topK'
   | 'topP'

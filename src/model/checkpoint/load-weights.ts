@@ -9,7 +9,7 @@ import type { LoadResult, LoadTask, MemoryName } from '../../../workers/protocol
 import { assetUrl } from '../../assets.js'
 import { endingPool } from '../../engine/ranks/pool-threads.js'
 import { CheckpointError, TetradError } from '../../errors.js'
-import type { LoadProgress } from '../../options/engine-options.js'
+import type { LoadProgress } from '../../options/public-types.js'
 import type { DirectPlan, PackedPlans } from './packed-checkpoint.js'
 import type { TensorPlan } from './planner.js'
 import { STORED_BYTES } from './tensor-source.js'

@@ -5,7 +5,7 @@ import type { EngineInfo, EngineStats } from '../../engine/engine-info.js'
 import type { Completion, Generation } from '../../engine/generation.js'
 import type { Prompt } from '../../engine/prompts.js'
 import { EngineClosedError, ReplicaError } from '../../errors.js'
-import type { ManyParams } from '../../options/generate-params.js'
+import type { GenerateManyParams } from '../../options/public-types.js'
 import { PLAIN, templateOf } from '../../tokenizer/chat-template.js'
 import type { ServedModel } from '../completions.js'
 import { generateRemotely, preferred, type ReplicaSource } from '../replicas/remote-request.js'
@@ -198,7 +198,7 @@ class GroupPool implements ServedEngine, ReplicaSource {
     return ids.map((id) => this.#texts[id] ?? '').join('')
   }
 
-  generate(prompts: readonly Prompt[], params: ManyParams): Generation<Completion[], IndexedChunk> {
+  generateMany(prompts: readonly Prompt[], params: GenerateManyParams): Generation<Completion[], IndexedChunk> {
     if (this.#closed) throw frontClosed()
     const signal = params.signal ? AbortSignal.any([params.signal, this.#end.signal]) : this.#end.signal
     const generation = generateRemotely(this, prompts, { ...params, signal })

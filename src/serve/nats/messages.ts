@@ -6,7 +6,7 @@ import type { EngineInfo, EngineStats } from '../../engine/engine-info.js'
 import type { Completion } from '../../engine/generation.js'
 import type { Prompt } from '../../engine/prompts.js'
 import { RequestError } from '../../errors.js'
-import type { ManyParams } from '../../options/generate-params.js'
+import type { GenerateManyParams } from '../../options/public-types.js'
 import type { TemplateSource } from '../../tokenizer/chat-template.js'
 import { packMessage, unpackMessage } from '../replicas/message-pack.js'
 import type { PackedError } from '../replicas/protocol.js'
@@ -30,7 +30,7 @@ export interface RunRequest {
   readonly id: string
   readonly inbox: string
   readonly prompts: readonly Prompt[]
-  readonly params: ManyParams
+  readonly params: GenerateManyParams
 }
 
 /** The answer to it: where control messages go to. */

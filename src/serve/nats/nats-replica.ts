@@ -6,7 +6,7 @@ import type { EngineStats } from '../../engine/engine-info.js'
 import type { Completion, GenerationControl, TokenLogprobs } from '../../engine/generation.js'
 import type { Prompt } from '../../engine/prompts.js'
 import { ClusterError, EngineClosedError, RankError, ReplicaError } from '../../errors.js'
-import type { ManyParams } from '../../options/generate-params.js'
+import type { GenerateManyParams } from '../../options/public-types.js'
 import { unpackError } from '../replicas/protocol.js'
 import type { Remote, RemoteReplica } from '../replicas/remote-request.js'
 import { type NatsLink, serviceError } from './connection.js'
@@ -76,7 +76,7 @@ export class NatsReplica implements RemoteReplica {
     return this.#load?.stats
   }
 
-  run(prompts: readonly Prompt[], params: ManyParams, remote: Remote): GenerationControl {
+  run(prompts: readonly Prompt[], params: GenerateManyParams, remote: Remote): GenerationControl {
     const incoming = new Incoming(remote, () => this.#report([incoming]))
     this.#running.set(incoming.id, incoming)
     const inbox = this.#inbox.open(incoming.id, (bytes) => this.#frame(incoming, bytes))

@@ -171,7 +171,7 @@ export class ReplicaService {
     this.#running.set(id, running)
     const give = (frame: (seq: number) => Frame) => sender.give((seq) => this.#fitting(seq, frame(seq)))
     try {
-      const generation = this.#model.engine.generate(prompts, { ...params, signal: abort.signal })
+      const generation = this.#model.engine.generateMany(prompts, { ...params, signal: abort.signal })
       // Not read while the front has enough: the engine pauses the request then.
       for await (const chunk of generation) {
         if (!(await give((seq) => ({ seq, type: 'chunk', chunk })))) return

@@ -18,13 +18,12 @@ import {
   RequestError,
   TetradError,
 } from '../../errors.js'
-import type { EngineOptions } from '../../options/engine-options.js'
-import type { ManyParams } from '../../options/generate-params.js'
+import type { EngineOptions, GenerateManyParams } from '../../options/public-types.js'
 import { packMessage, unpackMessage } from './message-pack.js'
 
 export type ToReplica =
   | { readonly type: 'load'; readonly dir: string; readonly options: EngineOptions }
-  | { readonly type: 'generate'; readonly id: number; readonly prompts: readonly Prompt[]; readonly params: ManyParams }
+  | { readonly type: 'generate'; readonly id: number; readonly prompts: readonly Prompt[]; readonly params: GenerateManyParams }
   | { readonly type: 'abort'; readonly id: number }
   | { readonly type: 'pause'; readonly id: number; readonly paused: boolean }
   | { readonly type: 'close'; readonly drainMs: number }

@@ -5,7 +5,7 @@ import type { IndexedChunk } from '../../engine/engine.js'
 import { type Completion, Generation, type GenerationControl } from '../../engine/generation.js'
 import type { Prompt } from '../../engine/prompts.js'
 import { OverloadedError, ReplicaError } from '../../errors.js'
-import type { ManyParams } from '../../options/generate-params.js'
+import type { GenerateManyParams } from '../../options/public-types.js'
 import { Delivery } from './delivery.js'
 import { prefixOwner } from './prefix-owner.js'
 
@@ -29,7 +29,7 @@ export interface RemoteReplica {
   readonly id: string
   /** Requests that it has. */
   readonly load: number
-  run(prompts: readonly Prompt[], params: ManyParams, remote: Remote): GenerationControl
+  run(prompts: readonly Prompt[], params: GenerateManyParams, remote: Remote): GenerationControl
 }
 
 export interface ReplicaSource {
@@ -49,7 +49,11 @@ export function preferred<R extends RemoteReplica>(prompts: readonly Prompt[], u
   return own.load > 2 * least.load + 2 ? least : own
 }
 
-export function generateRemotely(source: ReplicaSource, prompts: readonly Prompt[], params: ManyParams): Generation<Completion[], IndexedChunk> {
+export function generateRemotely(
+  source: ReplicaSource,
+  prompts: readonly Prompt[],
+  params: GenerateManyParams,
+): Generation<Completion[], IndexedChunk> {
   const { signal, ...sent } = params
   // A replay must draw the same numbers.
   const request = new RemoteRequest(source, prompts, { ...sent, seed: sent.seed ?? randomInt(2 ** 47) })
@@ -64,12 +68,12 @@ export function generateRemotely(source: ReplicaSource, prompts: readonly Prompt
 class RemoteRequest implements GenerationControl {
   readonly #source: ReplicaSource
   readonly #prompts: readonly Prompt[]
-  readonly #params: ManyParams
+  readonly #params: GenerateManyParams
   #running: GenerationControl | undefined
   #aborted = false
   #paused = false
 
-  constructor(source: ReplicaSource, prompts: readonly Prompt[], params: ManyParams) {
+  constructor(source: ReplicaSource, prompts: readonly Prompt[], params: GenerateManyParams) {
     this.#source = source
     this.#prompts = prompts
     this.#params = params

@@ -10,8 +10,7 @@ import type { EngineInfo, EngineStats } from '../../engine/engine-info.js'
 import type { Completion, Generation } from '../../engine/generation.js'
 import type { Prompt } from '../../engine/prompts.js'
 import { EngineClosedError, ReplicaError } from '../../errors.js'
-import type { EngineOptions } from '../../options/engine-options.js'
-import type { ManyParams } from '../../options/generate-params.js'
+import type { EngineOptions, GenerateManyParams } from '../../options/public-types.js'
 import { loadTokenizer, type Tokenizer } from '../../tokenizer/tokenizer.js'
 import { FrameDecoder, type ToFront } from './protocol.js'
 import { generateRemotely, preferred, type ReplicaSource } from './remote-request.js'
@@ -20,7 +19,7 @@ import { sumStats } from './sum-stats.js'
 
 /** What the server needs of an engine; a pool of replicas is one as well. */
 export type ServedEngine = Pick<Engine, 'detokenize' | 'info'> & {
-  generate(prompts: readonly Prompt[], params: ManyParams): Generation<Completion[], IndexedChunk>
+  generateMany(prompts: readonly Prompt[], params: GenerateManyParams): Generation<Completion[], IndexedChunk>
   stats(): EngineStats
   close(options?: { drainMs?: number }): Promise<void>
 }
@@ -118,7 +117,7 @@ export class ReplicaPool implements ServedEngine, ReplicaSource {
     return this.#slots.map((replica) => replica?.pid)
   }
 
-  generate(prompts: readonly Prompt[], params: ManyParams): Generation<Completion[], IndexedChunk> {
+  generateMany(prompts: readonly Prompt[], params: GenerateManyParams): Generation<Completion[], IndexedChunk> {
     return generateRemotely(this, prompts, params)
   }
 

@@ -30,7 +30,7 @@ async function generate({ id, prompts, params }: Extract<ToReplica, { type: 'gen
   running.set(id, request)
   try {
     if (!engine) throw new Error('not loaded yet')
-    const generation = engine.generate(prompts, { ...params, signal: request.abort.signal })
+    const generation = engine.generateMany(prompts, { ...params, signal: request.abort.signal })
     // Not read while the socket is full or the front has enough: the engine pauses the request then.
     for await (const chunk of generation) {
       await send({ type: 'chunk', id, chunk })

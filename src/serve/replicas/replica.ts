@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import type { EngineInfo, EngineStats } from '../../engine/engine-info.js'
 import type { GenerationControl } from '../../engine/generation.js'
 import type { Prompt } from '../../engine/prompts.js'
-import type { ManyParams } from '../../options/generate-params.js'
+import type { GenerateManyParams } from '../../options/public-types.js'
 import { encodeFrame, FrameDecoder, LOADING_SILENCE_MS, SILENCE_MS, type ToFront, type ToReplica, unpackError } from './protocol.js'
 import type { Remote, RemoteReplica } from './remote-request.js'
 
@@ -61,7 +61,7 @@ export class Replica implements RemoteReplica {
     })
   }
 
-  run(prompts: readonly Prompt[], params: ManyParams, remote: Remote): GenerationControl {
+  run(prompts: readonly Prompt[], params: GenerateManyParams, remote: Remote): GenerationControl {
     const id = this.#next++
     this.#remotes.set(id, remote)
     this.#send({ type: 'generate', id, prompts, params })

@@ -6,11 +6,11 @@ import { describeAdapter, listAdapters, loadDawn } from '../../../kernels/gpu/co
 import { bestSimdLevel, SIMD_LEVELS, type SimdLevel } from '../../../kernels/wasm/simd-level.js'
 import type { RankCount } from '../../../workers/protocol.js'
 import { assetUrl } from '../../assets.js'
-import { type BackendChoice, chooseBackend } from '../../engine/choose-backend.js'
+import { resolveOptions } from '../../engine/choose-backend.js'
 import { availableMemory } from '../../engine/memory.js'
 import { OptionError } from '../../errors.js'
 import { checkNames } from '../../options/check.js'
-import { automaticRanks, type ResolvedOptions, resolveOptions } from '../../options/engine-options.js'
+import { automaticRanks, type CheckedOptions, checkOptions } from '../../options/engine-options.js'
 import { VERSION } from '../../version.js'
 import { findMissing, type Missing } from './missing.js'
 import { coreQuota, type GpuSystem, lookForGpus } from './system.js'
@@ -52,7 +52,7 @@ const DEADLINE_MS = 20_000
 /** Never fails for what the machine lacks. Throws OptionError for options that it does not know. */
 export async function doctor(options: DoctorOptions = {}): Promise<Diagnosis> {
   const { adapter } = checkNames('doctor', options, ['adapter']) as DoctorOptions
-  const resolved = resolveOptions(adapter === undefined ? {} : { adapter })
+  const checked = checkOptions(adapter === undefined ? {} : { adapter })
   const unanswered: string[] = []
   const cores = availableParallelism()
   const quota = coreQuota()
@@ -61,7 +61,7 @@ export async function doctor(options: DoctorOptions = {}): Promise<Diagnosis> {
     (error: Error) => messageOf(error.cause),
   )
   const adapters = dawnError === undefined ? await describeAdapters(unanswered) : []
-  const choice = await ask('which backend is automatic', chooseOrTell(resolved), unanswered)
+  const choice = await ask('which backend is automatic', chooseOrTell(checked), unanswered)
   const facts = {
     tetrad: VERSION,
     node: process.versions.node,
@@ -93,9 +93,10 @@ async function describeAdapters(unanswered: string[]): Promise<AdapterDescriptio
 }
 
 /** An adapter that does not answer to its name is a finding here. */
-async function chooseOrTell(options: ResolvedOptions): Promise<Partial<BackendChoice> & Pick<BackendChoice, 'reason'>> {
+async function chooseOrTell(checked: CheckedOptions): Promise<{ backend?: BackendName; reason: string; ranks?: RankCount }> {
   try {
-    return await chooseBackend(options)
+    const { options, backendReason } = await resolveOptions(checked)
+    return { backend: options.backend, reason: backendReason, ranks: options.ranks }
   } catch (error) {
     if (error instanceof OptionError) return { reason: error.what }
     throw error

@@ -7,8 +7,7 @@ import { safetensorsHeader } from '../../model/checkpoint/safetensors-header.js'
 import { elements } from '../../model/checkpoint/tensor-source.js'
 import { lowerModel } from '../../model/lower-model.js'
 import { parseModelConfig, readConfigFile } from '../../model/model-config.js'
-import { checkInteger, checkNames, checkOneOf, type Fail } from '../../options/check.js'
-import { checkInstance } from '../../options/engine-options.js'
+import { checkInteger, checkNames, checkOneOf, checkSignal, type Fail } from '../../options/check.js'
 import { describeTensors } from './describe-tensors.js'
 import { checkOutput, outputFailed } from './output-directory.js'
 import { PRESETS } from './presets.js'
@@ -53,7 +52,7 @@ export async function synthesize(dir: string, options: SynthOptions): Promise<Sy
   const o = checkNames('synthesize', options, NAMES)
   const type: SynthType = checkOneOf('dtype', o.dtype ?? 'bf16', ['bf16', 'f16', 'f32'] as const, fail)
   const seed = checkInteger('seed', o.seed ?? 0, 0, Number.MAX_SAFE_INTEGER, fail)
-  const signal = checkInstance('signal', o.signal, (v): v is AbortSignal => v instanceof AbortSignal, 'an AbortSignal')
+  const signal = checkSignal(o.signal)
   const { config, variant } = await configuration(o as SynthOptions)
   const model = lowerModel(parseModelConfig({ ...config, variant: undefined }), variant)
   const tensors = describeTensors(model, variant)

@@ -1,0 +1,206 @@
+// Made from the option tables by `npm run docs:options`: change src/options/engine-options.ts or generate-params.ts, not this file.
+
+/** How far loading is. */
+export interface LoadProgress {
+  /** Bytes of the checkpoint that were read so far. */
+  readonly loadedBytes: number
+  /** Bytes of the checkpoint that will be read. */
+  readonly totalBytes: number
+}
+
+/** Options of Engine.load. An unknown name or a value out of range throws OptionError. */
+export interface EngineOptions {
+  /**
+   * Worker threads that share the model's four shards. Default: auto. 'auto' is the largest count not above the
+   * number of cores. On a GPU it is the largest not above the number of adapters that are named: ranks on one card
+   * would share its time.
+   */
+  ranks?: 'auto' | 1 | 2 | 4
+  /**
+   * Where the kernels run. Default: auto. 'gpu': each rank has its own device, through gpu.js. 'wasm': WebAssembly
+   * SIMD. 'reference': float64, slow, the oracle. 'auto' takes the GPU if a hardware adapter answers, otherwise
+   * wasm; it takes wasm for cache: 'int8', which the GPU does not support.
+   */
+  backend?: 'auto' | 'gpu' | 'wasm' | 'reference'
+  /**
+   * Part of the GPU adapter's name, or several: rank i uses the one at index i mod n. Default: the first hardware
+   * adapter. A software adapter is used only if it is named. Without this option all ranks share the first
+   * hardware adapter. Cards with the same name are distinguished by PCI address in Mesa's form, pci-0000_65_00_0,
+   * where Mesa's device-select layer is installed. Nothing checks that the layer obeyed: look at the driver's own
+   * tool.
+   */
+  adapter?: string | readonly string[]
+  /** Check bounds in GPU kernels and validate commands. Default: false. Slower; for finding errors. */
+  gpuChecks?: boolean
+  /**
+   * Which GPU kernels run. Default: auto. 'auto': hand-written WGSL for matrix products and attention where the
+   * adapter has 256 threads and 16 KiB of memory per workgroup, otherwise gpu.js. 'gpu.js': gpu.js compiles these
+   * too (f32 cache, f32 or bf16 weights); many times slower.
+   */
+  gpuKernels?: 'auto' | 'gpu.js'
+  /**
+   * Attention variant. Default: what the tensors' names and shapes show, or config.json's `variant`. Needed for
+   * mla_no_scale, gla_2_no_scale and mlra_2_no_scale, whose tensors look like those of mla, gla_2 and mlra_2.
+   */
+  variant?: string
+  /**
+   * Build of the WebAssembly kernels. Default: auto. 'relaxed': relaxed SIMD with fused multiply-add, a third
+   * faster. 'simd128': the same bits on every JavaScript engine and processor. 'auto': relaxed where it is
+   * available. The level is part of the determinism key.
+   */
+  simd?: 'auto' | 'simd128' | 'relaxed'
+  /**
+   * Format of the weights in memory. Default: auto. 'auto': the stored type; float16 and mixed types become f32.
+   * 'int8': one scale per row and 32 columns; activations are quantized for each product; the embedding and norms
+   * keep their type.
+   */
+  weights?: 'auto' | 'f32' | 'bf16' | 'int8'
+  /**
+   * Format of the key/value cache. Default: f32. 'int8' (backends wasm and reference, not for tpa): one scale per
+   * row and latent, queries of 7 bits. 'f16': backend gpu only.
+   */
+  cache?: 'f32' | 'bf16' | 'f16' | 'int8'
+  /** Prompt tokens in one step: an integer, 1 to 4096. Default: 64. It never changes a bit of the output. */
+  prefillChunk?: number
+  /**
+   * Largest number of tokens of a request, prompt and output: an integer, 1 to 16777216. Default: the model's
+   * block_size. If the cache holds less, that is the limit (info.contextTokens), and a warning says so. Above
+   * block_size the model was not trained: rotary positions continue, and a warning says so.
+   */
+  maxContext?: number
+  /** Requests that run at the same time: an integer, 1 to 256. Default: 32. */
+  maxRunning?: number
+  /**
+   * Requests that may wait beyond those that run: an integer, 0 to 1000000. Default: 1024. A further request is
+   * rejected with an OverloadedError.
+   */
+  maxQueue?: number
+  /**
+   * Size of the key/value cache in tokens, all requests together: an integer, 1 to 2147483648. Default: see
+   * cacheBytes. Not together with cacheBytes.
+   */
+  cacheTokens?: number
+  /**
+   * Size of the key/value cache in bytes, all ranks together: an integer, 1 or more. Default: a quarter of the
+   * free memory, at most maxRunning full contexts, 3 GiB per rank on the CPU and 1 GiB per layer and rank on a
+   * GPU. Not together with cacheTokens.
+   */
+  cacheBytes?: number
+  /**
+   * Restarts of the ranks within restartWindowMs before the engine fails for good: an integer, 0 to 1000. Default:
+   * 5.
+   */
+  maxRestarts?: number
+  /** Milliseconds over which restarts are counted: an integer, 1 to 86400000. Default: 60000. */
+  restartWindowMs?: number
+  /**
+   * Longest time in ms that a rank may keep the others waiting, or that a step may make no progress: an integer,
+   * 10 to 3600000. Default: 30000. Then the ranks are restarted.
+   */
+  stepDeadlineMs?: number
+  /**
+   * Record how long every kernel and wait takes, for engine.profile(). Default: false. It costs some speed. On the
+   * command line: `generate --profile FILE`.
+   */
+  profile?: boolean
+  /** Called while weights are read. */
+  onProgress?: (progress: LoadProgress) => void
+  /** Stops loading, which then rejects with LOAD_ABORTED. */
+  signal?: AbortSignal
+}
+
+/** Parameters of engine.generate and engine.chat. An unknown name or a value out of range rejects with OptionError. */
+export interface GenerateParams {
+  /** Largest number of tokens to generate: an integer, 1 or more. Default: 256. The context bounds it as well. */
+  maxTokens?: number
+  /**
+   * Smallest number of tokens to generate: an integer, 0 or more. Default: 0. Before it, ids that end the text are
+   * suppressed and stop strings are not searched for. At most maxTokens.
+   */
+  minTokens?: number
+  /**
+   * Logits are divided by it; 0 is greedy: 0, or from 0.001 to 100. Default: 0. Over HTTP the default is 1, as in
+   * OpenAI's API.
+   */
+  temperature?: number
+  /** Sample among the k most likely tokens: an integer, 1 to 2147483647. Default: all. */
+  topK?: number
+  /**
+   * Sample among the most likely tokens whose probabilities add up to this: above 0 to 1. Default: 1. Applied
+   * after topK.
+   */
+  topP?: number
+  /**
+   * Remove tokens less likely than this share of the most likely token's probability: from 0 to 1. Default: 0.
+   * Applied after topP.
+   */
+  minP?: number
+  /**
+   * Sample among the tokens of typical surprise whose probabilities add up to this: above 0 to 1. Default: 1.
+   * Typical: nearest to the expected surprise (the entropy). Applied after minP.
+   */
+  typicalP?: number
+  /**
+   * Divides positive logits, and multiplies negative ones, of tokens that occur in the prompt or the output: from
+   * 0.01 to 10. Default: 1.
+   */
+  repetitionPenalty?: number
+  /** Subtracted from the logit of each token that occurs in the output: from -10 to 10. Default: 0. */
+  presencePenalty?: number
+  /** Subtracted from the logit of each token as many times as it occurs in the output: from -10 to 10. Default: 0. */
+  frequencyPenalty?: number
+  /** Added to the logits of token ids before anything else: -1000 to 1000 each, at most 1024 entries. */
+  logitBias?: Readonly<Record<number, number>>
+  /**
+   * Text that ends the output and is not part of it: a text of 1 to 1000 characters, or an array of at most 32 of
+   * them. It may begin and end within tokens.
+   */
+  stop?: string | readonly string[]
+  /** Token ids that end the output and are not part of it, beside the model's own: at most 32 token ids. */
+  stopTokenIds?: readonly number[]
+  /**
+   * Report the log-probability of each token, and of the k most likely ones: an integer, 0 to 20. Natural
+   * logarithms of the model's own distribution, before penalties, temperature and filters.
+   */
+  logprobs?: number
+  /**
+   * The same for the tokens of the prompt: an integer, 0 to 20. The whole prompt is computed for it, whatever is
+   * cached.
+   */
+  promptLogprobs?: number
+  /**
+   * Makes sampling repeatable: an integer, 0 or more. Default: random, and reported with the completion. Equal
+   * seeds give equal tokens whatever else the engine runs.
+   */
+  seed?: number
+  /** Continue past the end-of-text token. Default: false. */
+  ignoreEos?: boolean
+  /** Put <|endoftext|> before the prompt. Default: false. The published models saw it before every document. */
+  bos?: boolean
+  /**
+   * Guess tokens ahead from what followed the last ngram tokens when they occurred before: ngram 1 to 16,
+   * maxTokens 1 to 64. At most maxTokens tokens per step. The output is the same, in fewer steps where text
+   * repeats itself.
+   */
+  speculate?: { ngram: number; maxTokens: number }
+  /** Each unit moves the request 64 places ahead in the queue: an integer, 0 to 10. Default: 0. */
+  priority?: number
+  /** Longest time in ms from the call to the end; then it rejects with TIMEOUT: an integer, 1 to 2147483647. */
+  timeoutMs?: number
+  /**
+   * Longest time in ms from the call to the start of the request; then it rejects with TIMEOUT: an integer, 1 to
+   * 2147483647.
+   */
+  queueTimeoutMs?: number
+  /** Ends the request; it resolves with finishReason 'abort'. */
+  signal?: AbortSignal
+}
+
+/** Parameters of engine.generateMany: those of generate, and `n`. */
+export interface GenerateManyParams extends GenerateParams {
+  /**
+   * Completions of each prompt: an integer, 1 to 64. Default: 1. For generateMany only. Each completion has its
+   * own random numbers.
+   */
+  n?: number
+}
