@@ -146,7 +146,7 @@ export function generateParams(
     GENERATE_PARAMS.logprobs.check(logprobs, 'top_logprobs' in body ? 'top_logprobs' : 'logprobs', context)
     checkParams(given, vocab, 'http')
   } catch (error) {
-    if (error instanceof OptionError) throw badRequest(error.message, error.option, error.code.toLowerCase())
+    if (error instanceof OptionError) throw badRequest(error.message, error.option, 'invalid_value')
     throw error
   }
   return given as GenerateManyParams & { n: number }

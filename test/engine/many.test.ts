@@ -6,7 +6,7 @@ import test from 'ava'
 import { CheckpointError, EMBEDDED_MODEL, Engine, OptionError, OverloadedError, RequestError } from '../../src/index.js'
 import { PLAIN } from '../../src/tokenizer/chat-template.js'
 import { FIXTURES, TINY } from '../support/fixtures.js'
-import { copyOf, editConfig, temporary } from '../support/models.js'
+import { copyOf, editConfig } from '../support/models.js'
 
 const SMALL = `${FIXTURES}golden/mlra_4`
 
@@ -44,7 +44,7 @@ test('what can never be held is refused at once with what can; what does not fit
 })
 
 test('a call that fails, is aborted or is closed on while it feeds the queue ends, and leaves the engine well', async (t) => {
-  const engine = await Engine.load(SMALL, { ranks: 1, maxRunning: 1, maxQueue: 0 })
+  const engine = await Engine.load(SMALL, { ranks: 1, maxRunning: 1, maxQueue: 3 })
   const prompts = Array.from({ length: 6 }, () => [1])
   const abort = new AbortController()
   const aborted = engine.generateMany(prompts, { maxTokens: 50, ignoreEos: true, signal: abort.signal })
@@ -134,10 +134,10 @@ test('logits that do not fit one array are refused with the number that does', a
 
 test('a model with more end ids than a request can carry is refused; with as many it runs, and all of them end a text', async (t) => {
   const vocab = 160
-  const dir = copyOf(SMALL, join(temporary(t), 'model'))
-  await editConfig(dir, { eos_token_id: Array.from({ length: 65 }, (_, i) => i) })
+  const dir = copyOf(t, SMALL)
+  editConfig(dir, { eos_token_id: Array.from({ length: 65 }, (_, i) => i) })
   await t.throwsAsync(Engine.load(dir, { ranks: 1 }), { instanceOf: CheckpointError, message: /eos_token_id.*at most 64.*65/ })
-  await editConfig(dir, { eos_token_id: Array.from({ length: 64 }, (_, i) => i) })
+  editConfig(dir, { eos_token_id: Array.from({ length: 64 }, (_, i) => i) })
   await using engine = await Engine.load(dir, { ranks: 1 })
   // 32 more are a request's own: below minTokens none of the 96 is sampled.
   const stopTokenIds = Array.from({ length: 32 }, (_, i) => 64 + i)
