@@ -1,8 +1,10 @@
 // Which backend 'auto' is on this machine, and why. Looks for adapters only where the system has a GPU.
 import { existsSync, readdirSync } from 'node:fs'
 import type { BackendName } from '../../kernels/backend.js'
+import { CACHE_FORMATS } from '../../kernels/cache-formats.js'
 import { requestOf } from '../../kernels/gpu/adapter.js'
 import { findAdapter } from '../../kernels/gpu/context.js'
+import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 import { OptionError } from '../errors.js'
 import { type CheckedOptions, type ResolvedOptions, resolveFor } from '../options/engine-options.js'
 
@@ -19,14 +21,19 @@ export async function resolveOptions(options: CheckedOptions): Promise<BackendCh
   const { backend } = chosen
   const choice = { options: resolveFor(backend, options), backendReason: chosen.reason }
   if (backend === 'gpu') {
-    if (options.cache === 'int8') throw unsupported("cache: 'int8'", 'the gpu backend', "Choose cache: 'f16' or 'bf16', or backend: 'wasm'.")
-    if (options.gpuKernels === 'gpu.js' && (options.cache !== 'f32' || options.weights === 'int8')) {
-      const wanted = options.cache !== 'f32' ? `cache: '${options.cache}'` : "weights: 'int8'"
-      throw unsupported(wanted, "gpuKernels: 'gpu.js'", "Choose cache: 'f32' and weights: 'f32' or 'bf16', or omit gpuKernels.")
+    const { gpu } = CACHE_FORMATS[options.cache]
+    if (!gpu) throw unsupported(`cache: '${options.cache}'`, 'the gpu backend', "Choose cache: 'f16' or 'bf16', or backend: 'wasm'.")
+    if (options.gpuKernels === 'gpu.js') {
+      const hasWeights = options.weights === 'auto' || WEIGHT_FORMATS[options.weights].floatTiles
+      if (!gpu.gpuJs || !hasWeights) {
+        const wanted = gpu.gpuJs ? `weights: '${options.weights}'` : `cache: '${options.cache}'`
+        throw unsupported(wanted, "gpuKernels: 'gpu.js'", "Choose cache: 'f32' and weights: 'f32' or 'bf16', or omit gpuKernels.")
+      }
     }
     return choice
   }
-  if (options.cache === 'f16') throw unsupported("cache: 'f16'", `the ${backend} backend`, "Choose cache: 'bf16', or backend: 'gpu'.")
+  if (!CACHE_FORMATS[options.cache].cpu)
+    throw unsupported(`cache: '${options.cache}'`, `the ${backend} backend`, "Choose cache: 'bf16', or backend: 'gpu'.")
   const given = { adapter: options.adapter.length > 0, gpuChecks: options.gpuChecks, gpuKernels: options.gpuKernels !== 'auto' }
   for (const [name, is] of Object.entries(given)) {
     if (is) throw unsupported(name, `the ${backend} backend`, `Choose backend: 'gpu', or omit ${name}.`)
@@ -36,7 +43,7 @@ export async function resolveOptions(options: CheckedOptions): Promise<BackendCh
 
 async function automaticBackend({ adapter: names, cache }: CheckedOptions): Promise<{ backend: BackendName; reason: string }> {
   const [name] = names
-  if (name === undefined && cache === 'int8') return { backend: 'wasm', reason: "the GPU does not support cache: 'int8'" }
+  if (name === undefined && !CACHE_FORMATS[cache].gpu) return { backend: 'wasm', reason: `the GPU does not support cache: '${cache}'` }
   if (name === undefined && !hasGpu()) return { backend: 'wasm', reason: 'the system has no GPU device' }
   const request = requestOf({ adapters: names, checks: true, kernels: 'auto' }, 0)
   const adapter = await findAdapter(request).catch(() => undefined)

@@ -1,5 +1,7 @@
 // Memory for a model: how much it needs, whether there is that much, and what would fit if there is not.
 import { availableParallelism } from 'node:os'
+import { CACHE_FORMAT_NAMES, CACHE_FORMATS } from '../../kernels/cache-formats.js'
+import { WEIGHT_FORMAT_NAMES, WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 import { layoutModel, type ModelLayout } from '../../workers/layout/model-layout.js'
 import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
 import { MemoryError } from '../errors.js'
@@ -55,23 +57,26 @@ export function checkMemory(model: OpenModel, options: ResolvedOptions, plan: Ru
   })
 }
 
-/** Formats that take less memory, those that change the output least first; each at the ranks asked for and at 4. */
+/** Smaller formats, those that change the output least first; each at the ranks asked for and at 4. */
 function alternatives(model: OpenModel, options: ResolvedOptions): Partial<ResolvedOptions>[] {
-  const { backend, cache, weights } = options
-  // A converted checkpoint has the format that it has, and int8 caches are not for every model and backend.
-  const otherWeights = model.config.packed ? [] : (['bf16', 'int8'] as const).filter((format) => format !== weights)
-  const hasInt8Cache = backend !== 'gpu' && !model.lowered.shape.attention.factors
-  const otherCaches = ([...(backend === 'gpu' ? (['f16'] as const) : []), 'bf16', ...(hasInt8Cache ? (['int8'] as const) : [])] as const).filter(
-    (format) => format !== cache && cache !== 'int8',
+  const { backend, cache, gpuKernels, weights } = options
+  const side = backend === 'gpu' ? 'gpu' : 'cpu'
+  const gpuJs = gpuKernels === 'gpu.js'
+  const hasFactors = model.lowered.shape.attention.factors !== undefined
+  // A converted checkpoint has one format.
+  const otherWeights = WEIGHT_FORMAT_NAMES.filter(
+    (name) => !model.config.packed && name !== 'f32' && name !== weights && (!gpuJs || WEIGHT_FORMATS[name].floatTiles),
   )
+  const otherCaches = CACHE_FORMAT_NAMES.slice(CACHE_FORMAT_NAMES.indexOf(cache) + 1).filter((name) => {
+    const format = CACHE_FORMATS[name]
+    return format[side] && !(format.scaled && hasFactors) && !(gpuJs && !format.gpu?.gpuJs)
+  })
   const changes: Partial<ResolvedOptions>[] = [
-    ...otherCaches.map((format) => ({ cache: format })),
-    ...otherWeights.map((format) => ({ weights: format })),
-    ...otherWeights.flatMap((format) => otherCaches.map((other) => ({ weights: format, cache: other }))),
+    ...otherCaches.map((name) => ({ cache: name })),
+    ...otherWeights.map((name) => ({ weights: name })),
+    ...otherWeights.flatMap((name) => otherCaches.map((other) => ({ weights: name, cache: other }))),
   ]
-  // gpu.js kernels have neither int8 weights nor other caches.
-  const allowed = options.gpuKernels === 'gpu.js' ? [{ weights: 'bf16' as const }] : changes
-  return [{ ranks: 4 }, ...allowed.flatMap((change) => [options.ranks, 4 as const].map((ranks) => ({ ...change, ranks })))]
+  return [{ ranks: 4 }, ...changes.flatMap((change) => [options.ranks, 4 as const].map((ranks) => ({ ...change, ranks })))]
 }
 
 function fits(need: MemoryNeed, plan: RunPlan, available: number): boolean {

@@ -2,7 +2,9 @@
 // (npm run docs:options). Knows nothing of the model.
 import { availableParallelism } from 'node:os'
 import type { BackendName } from '../../kernels/backend.js'
+import { CACHE_FORMAT_NAMES, CACHE_FORMATS } from '../../kernels/cache-formats.js'
 import { SIMD_LEVELS } from '../../kernels/wasm/simd-level.js'
+import { WEIGHT_FORMAT_NAMES, WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 import { RANK_COUNTS, type RankCount } from '../../workers/protocol.js'
 import { VARIANT_NAMES } from '../model/attention-variants.js'
 import { type Caller, spelled } from './caller.js'
@@ -57,18 +59,18 @@ export const ENGINE_OPTIONS = {
     more: "'relaxed': relaxed SIMD with fused multiply-add, a third faster. 'simd128': the same bits on every JavaScript engine and processor. 'auto': relaxed where it is available. The level is part of the determinism key.",
   }),
   weights: choice({
-    values: ['auto', 'f32', 'bf16', 'int8'],
+    values: ['auto', ...WEIGHT_FORMAT_NAMES],
     default: 'auto',
     flag: '<format>',
     doc: 'format of the weights in memory',
-    more: "'auto': the stored type; float16 and mixed types become f32. 'int8': one scale per row and 32 columns; activations are quantized for each product; the embedding and norms keep their type.",
+    more: `'auto': the stored type; float16 and mixed types become f32. ${WEIGHT_FORMAT_NAMES.map((name) => `'${name}': ${WEIGHT_FORMATS[name].summary}`).join(' ')}`,
   }),
   cache: choice({
-    values: ['f32', 'bf16', 'f16', 'int8'],
+    values: CACHE_FORMAT_NAMES,
     default: 'f32',
     flag: '<format>',
     doc: 'format of the key/value cache',
-    more: "'int8' (backends wasm and reference, not for tpa): one scale per row and latent, queries of 7 bits. 'f16': backend gpu only.",
+    more: CACHE_FORMAT_NAMES.map((name) => `'${name}': ${CACHE_FORMATS[name].summary}`).join(' '),
   }),
   prefillChunk: int({
     min: 1,

@@ -51,13 +51,19 @@ export interface EngineOptions {
   simd?: 'auto' | 'simd128' | 'relaxed'
   /**
    * Format of the weights in memory. Default: auto. 'auto': the stored type; float16 and mixed types become f32.
-   * 'int8': one scale per row and 32 columns; activations are quantized for each product; the embedding and norms
-   * keep their type.
+   * 'f32': float32 as it is stored. 4 bytes a weight. 'bf16': bfloat16, rounded to nearest even. 2 bytes a weight;
+   * sums are float32. 'int8': Integers of 8 bits with a scale for each row and block of 32 columns: 1.19 bytes a
+   * weight. On the CPU activations are quantized to 7 bits for each row and block of 32; on the GPU they stay
+   * float32. The embedding keeps a float copy; norms stay float32.
    */
   weights?: 'auto' | 'f32' | 'bf16' | 'int8'
   /**
-   * Format of the key/value cache. Default: f32. 'int8' (backends wasm and reference, not for tpa): one scale per
-   * row and latent, queries of 7 bits. 'f16': backend gpu only.
+   * Format of the key/value cache. Default: f32. 'f32': float32. 4 bytes a value. All backends. 'bf16': bfloat16,
+   * rounded to nearest even when a row is written. 2 bytes a value. All backends, but not with gpu.js kernels.
+   * 'f16': float16, rounded to nearest even. 2 bytes a value. GPU only; attention runs on tensor cores where the
+   * adapter has them. 'int8': Integers of 8 bits with a scale for each row and latent, and one for its values
+   * where they lie beside the keys: 1 byte a value and 8 or 12 bytes a row. Scores are dot products with queries
+   * of 7 bits. CPU only, and not for tpa.
    */
   cache?: 'f32' | 'bf16' | 'f16' | 'int8'
   /** Prompt tokens in one step: an integer, 1 to 4096. Default: 64. It never changes a bit of the output. */
