@@ -1,7 +1,7 @@
 // Parameters of generate() and generateMany(): one entry for each. The API's types, the checks, the flags, the HTTP fields and the documentation
 // come from this table (npm run docs:options). The sampler itself runs in the ranks.
 import { randomBytes } from 'node:crypto'
-import { MAX_BIASES, MAX_END_IDS, MAX_LOGPROBS, MAX_MODEL_END_IDS } from '../../workers/mailbox/mailbox-layout.js'
+import { MAX_BIASES, MAX_LOGPROBS, MAX_MODEL_END_IDS, MAX_SUPPRESSED_IDS } from '../../workers/mailbox/mailbox-layout.js'
 import { MAX_PRIORITY } from '../engine/scheduling/priority.js'
 import { type Caller, spelled } from './caller.js'
 import { checkInteger, invalidOption } from './check.js'
@@ -12,7 +12,7 @@ import { checkTable } from './table.js'
 const MAX_STOPS = 32
 const MAX_STOP_LENGTH = 1000
 /** Beside the model's own end ids. */
-const MAX_STOP_IDS = MAX_END_IDS - MAX_MODEL_END_IDS
+const MAX_STOP_IDS = MAX_SUPPRESSED_IDS - MAX_MODEL_END_IDS
 const MAX_CHOICES = 64
 
 export const GENERATE_PARAMS = {
