@@ -1,45 +1,15 @@
 // The kernels that a rank calls, and the backends that implement them. One conformance suite (test/kernels/conformance.ts) runs on every
 // implementation.
-import type { CacheFormat, CacheRow } from './cache-format.js'
+import type { CacheFormat, CacheRow, UnitGeometry } from './cache-format.js'
 import type { PackedMatrix } from './packing.js'
 import type { Rows, Scalars } from './rows.js'
 import type { WasmMemory } from './wasm/webassembly.js'
 
-export type { CacheFormat, CacheRow }
+export type { CacheFormat, CacheRow, UnitGeometry }
 
 export type BackendName = 'wasm' | 'reference' | 'gpu'
 /** A memory that threads share; the coordinator creates and owns it. */
 export type SharedMemory = WasmMemory | SharedArrayBuffer
-
-/** Attention of one unit (a cache stream and the heads it serves) over pages, geometry fixed at load. Pointers in bytes. */
-export interface UnitGeometry {
-  /** Queries of the current row, as loadQueries writes them. */
-  readonly query: number
-  /** Scratch [PAGE_TOKENS][lanes]. */
-  readonly scores: number
-  /** Scaled cache formats: scratch [PAGE_TOKENS][valueWidth]. Unused otherwise. */
-  readonly values: number
-  /** [3][lanes]: running maximum, running sum, scratch. */
-  readonly state: number
-  readonly heads: number
-  /** heads rounded up to 4. */
-  readonly lanes: number
-  /** Keys and values are columns of a cached row; keys begin at column 0. */
-  readonly row: CacheRow
-  readonly valueOffset: number
-  /** A multiple of 4. */
-  readonly valueWidth: number
-  /** Second score terms: scalars for each token in their array, and the position of this unit's first head. */
-  readonly sharedLanes: number
-  readonly sharedOffset: number
-  readonly scale: number
-  /**
-   * Keys and values are sums over `rank` cached vectors with cached coefficients per head: key vector r lies r * keyWidth
-   * after the first, value vector r lies r * valueStride after, and a row of coefficients has [2 * rank][lanes] scalars: of keys,
-   * then of values. dots: scratch as large as scores. Undefined: keys and values are the columns themselves. Not for scaled cache formats.
-   */
-  readonly factors?: { readonly rank: number; readonly valueStride: number; readonly row: CacheRow; readonly dots: number } | undefined
-}
 
 /**
  * Kernels bound to one memory. Arguments of type Rows must lie in it. T is `tokens`, the number of rows.

@@ -1,5 +1,4 @@
 // What a format of the key/value cache is: everything that any layer must know of it, in one record. cache-formats.ts has the table.
-import type { UnitGeometry } from './backend.js'
 import type { WasmExports } from './wasm/exports.js'
 
 export type CacheFormat = 'f32' | 'bf16' | 'f16' | 'int8'
@@ -23,6 +22,36 @@ export interface CacheRow {
   readonly valueScaleAt: number
   /** int8: columns whose integers are summed: the keys, in whole groups of 4. */
   readonly sumWidth: number
+}
+
+/** Attention of one unit (a cache stream and the heads it serves) over pages, geometry fixed at load. Pointers in bytes. */
+export interface UnitGeometry {
+  /** Queries of the current row, as loadQueries writes them. */
+  readonly query: number
+  /** Scratch [PAGE_TOKENS][lanes]. */
+  readonly scores: number
+  /** Scaled cache formats: scratch [PAGE_TOKENS][valueWidth]. Unused otherwise. */
+  readonly values: number
+  /** [3][lanes]: running maximum, running sum, scratch. */
+  readonly state: number
+  readonly heads: number
+  /** heads rounded up to 4. */
+  readonly lanes: number
+  /** Keys and values are columns of a cached row; keys begin at column 0. */
+  readonly row: CacheRow
+  readonly valueOffset: number
+  /** A multiple of 4. */
+  readonly valueWidth: number
+  /** Second score terms: scalars for each token in their array, and the position of this unit's first head. */
+  readonly sharedLanes: number
+  readonly sharedOffset: number
+  readonly scale: number
+  /**
+   * Keys and values are sums over `rank` cached vectors with cached coefficients per head: key vector r lies r * keyWidth
+   * after the first, value vector r lies r * valueStride after, and a row of coefficients has [2 * rank][lanes] scalars: of keys,
+   * then of values. dots: scratch as large as scores. Undefined: keys and values are the columns themselves. Not for scaled cache formats.
+   */
+  readonly factors?: { readonly rank: number; readonly valueStride: number; readonly row: CacheRow; readonly dots: number } | undefined
 }
 
 /** The CPU's side of a format. Pointers are byte offsets into the memory of the exports. */
