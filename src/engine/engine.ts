@@ -18,6 +18,7 @@ import type { EngineOptions, GenerateManyParams, GenerateParams } from '../optio
 import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
 import { Admission } from './admission.js'
 import { chatPrompt } from './chat-prompt.js'
+import { withControlStops } from './control-stops.js'
 import { type EngineInfo, type EngineInternals, type EngineParts, type EngineStats, engineInfo, engineStats } from './engine-info.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
 import { loadParts } from './load-parts.js'
@@ -132,7 +133,7 @@ export class Engine implements AsyncDisposable {
    * would be larger than 2 GiB.
    */
   async logits(ids: readonly number[]): Promise<Float32Array> {
-    const prompt = this.#prompts.ids(ids, 0, false)
+    const prompt = await this.#prompts.ids(ids, 0, false)
     const { vocab } = this.info
     const most = Math.floor(MAX_LOGITS_BYTES / (4 * vocab))
     if (prompt.length > most) {
@@ -163,7 +164,7 @@ export class Engine implements AsyncDisposable {
         option: 'onRow',
       })
     }
-    const prompt = this.#prompts.ids(ids, 0, false)
+    const prompt = await this.#prompts.ids(ids, 0, false)
     this.#admission.check(1)
     const row = new Float32Array(this.info.vocab)
     await everyLogits(this.#parts.coordinator, prompt, (position, logits) => {
@@ -175,17 +176,17 @@ export class Engine implements AsyncDisposable {
   /**
    * Log-likelihood of a continuation after a context. Texts are tokenized together: the continuation's tokens are those
    * after the context's own (as in lm-evaluation-harness). Call it as often as you like at once; what contexts have in
-   * common is computed once. `bos` puts `<|endoftext|>` before the context, which may be empty then.
+   * common is computed once. `bos` puts the token that begins a document before the context, which may be empty then.
    * Rejects as generate does; an aborted signal rejects with REQUEST_ABORTED.
    */
   async loglikelihood(context: Prompt, continuation: Prompt, options: { bos?: boolean; signal?: AbortSignal } = {}): Promise<LogLikelihood> {
     const { bos, signal } = checkEvaluation('loglikelihood', options, ['bos', 'signal'])
-    const before = this.#prompts.tokensOf(context)
+    const before = await this.#prompts.tokensOf(context)
     // An array and a text can't be tokenized together.
     const all =
       typeof context === 'string' && typeof continuation === 'string'
-        ? this.tokenize(context + continuation)
-        : [...before, ...this.#prompts.tokensOf(continuation)]
+        ? await this.tokenize(context + continuation)
+        : [...before, ...(await this.#prompts.tokensOf(continuation))]
     const prefix = bos ? [this.#prompts.bosId()] : []
     const from = prefix.length + before.length
     const ids = [...prefix, ...all]
@@ -229,8 +230,8 @@ export class Engine implements AsyncDisposable {
   }
 
   async #score(ids: readonly number[], from: number, signal: AbortSignal | undefined): Promise<TokenScores> {
-    const prompt = this.#prompts.ids(ids.slice(0, -1), 0, false)
-    const next = this.#prompts.ids(ids.slice(-1), 0, false)[0] as number
+    const prompt = await this.#prompts.ids(ids.slice(0, -1), 0, false)
+    const [next] = (await this.#prompts.ids(ids.slice(-1), 0, false)) as [number]
     this.#admission.check(1)
     return scoreTokens(this.#parts.coordinator, prompt, { from, next }, signal)
   }
@@ -242,7 +243,7 @@ export class Engine implements AsyncDisposable {
    */
   async saveSnapshot(prompt: Prompt, path: string): Promise<{ tokens: number; bytes: number }> {
     const cache = this.#snapshotCache()
-    const ids = this.#prompts.ids(prompt, 1, false)
+    const ids = await this.#prompts.ids(prompt, 1, undefined)
     // Greedy, one token: afterwards every row of the prompt is in the cache.
     await this.generate(ids, { maxTokens: 1, ignoreEos: true })
     return saveSnapshot(cache, ids, checkPath(path))
@@ -263,8 +264,11 @@ export class Engine implements AsyncDisposable {
     return this.#snapshots
   }
 
-  /** Token ids of a text. Throws RequestError TOKENIZER_MISSING. */
-  tokenize(text: string): number[] {
+  /**
+   * Token ids of a text, without those that the tokenizer would add around it. Made on another thread. Rejects with RequestError
+   * TOKENIZER_MISSING, or PROMPT_TOO_LONG for a text that cannot fit the context.
+   */
+  tokenize(text: string): Promise<number[]> {
     return this.#prompts.tokenize(text)
   }
 
@@ -343,10 +347,11 @@ export class Engine implements AsyncDisposable {
         option: 'stop',
       })
     }
-    const ids = prompts.map((prompt) => this.#prompts.ids(prompt, 1, resolved.bos))
+    const effective = tokenizer ? withControlStops(resolved, tokenizer) : resolved
+    const ids = await Promise.all(prompts.map((prompt) => this.#prompts.ids(prompt, 1, effective.bos)))
     const most = this.#admission.admit(ids.length, resolved.n)
     const places = { most, free: () => this.#admission.free }
-    return startRequests({ coordinator, statistics, tokenizer, endOfText: this.#endOfText }, ids, resolved, places, requests, push)
+    return startRequests({ coordinator, statistics, tokenizer, endOfText: this.#endOfText }, ids, effective, places, requests, push)
   }
 }
 
