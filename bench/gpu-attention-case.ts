@@ -5,7 +5,7 @@ import { PAGE_TOKENS } from '../kernels/cache-format.js'
 import type { Dispatch } from '../kernels/gpu/program.js'
 import { tensorAttention } from '../kernels/gpu/wgsl/tensor-attention.js'
 import { combineGroups, combineTensorParts, packQueries, slotTable } from '../kernels/gpu/wgsl/tensor-parts.js'
-import { packedQueryWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../kernels/gpu/wgsl/tensor-shape.js'
+import { packedQueryWidth, planTensorAttention, SIDE, type TensorShape, type TensorTiling } from '../kernels/gpu/wgsl/tensor-shape.js'
 import type { AttentionWidths } from './attention-case.js'
 import { fillRandom, type GpuBench, ONE_ROW, randomF16, readBack, readOnly } from './gpu-measure.js'
 
@@ -35,7 +35,7 @@ export class AttentionCase {
   readonly tiling: TensorTiling
   readonly #pages: Uint32Array
   readonly #cache: GPUBuffer
-  readonly #buffers: Readonly<Record<'pages' | 'queries' | 'packed' | 'z' | 'state' | 'out' | 'slots' | 'start', GPUBuffer>>
+  readonly #buffers: Readonly<Record<'pages' | 'queries' | 'packed' | 'entries' | 'sizes' | 'z' | 'state' | 'out' | 'slots' | 'start', GPUBuffer>>
   readonly #queries: Float32Array
 
   private constructor(gpu: GpuBench, widths: AttentionWidths, tokens: number, chosen: Chosen | undefined) {
@@ -59,8 +59,10 @@ export class AttentionCase {
     const parts = chosen?.parts ?? planned.workgroups
     this.shape = {
       ...sizes,
-      groups: [{ region: 0, slot: 0 }],
+      groups: [{ region: 0 }],
       groupHeads: heads,
+      rowHeads: heads,
+      queryRows: 1,
       slots: Array.from({ length: heads }, (_, h) => ({ query: h * latent, rope: heads * latent + h * rope })),
       queryWidth: heads * (latent + rope),
       ropeWidth: heads * (latent + rope),
@@ -75,7 +77,9 @@ export class AttentionCase {
     this.#buffers = {
       pages: program.upload(this.#pages),
       queries: program.upload(this.#queries),
-      packed: program.buffer(heads * packedQueryWidth(this.shape) * 2),
+      packed: program.buffer((heads + SIDE) * packedQueryWidth(this.shape) * 2),
+      entries: program.upload(Uint32Array.of(0, 1, 0, 0)),
+      sizes: program.uniform(Uint32Array.of(1, parts, 1, 0)),
       z: program.buffer(parts * heads * latent * 4),
       state: program.buffer(parts * heads * 8),
       out: program.buffer(heads * latent * 4),
@@ -111,14 +115,14 @@ export class AttentionCase {
         shape.slots.length,
         1,
       ]),
-      await program.wgsl('attention', tensorAttention(shape, tiling), [rows, b.pages, b.packed, this.#cache, b.z, b.state, b.start], () => [
-        parts,
-        1,
-        1,
-      ]),
-      await program.wgsl('combine parts', combineTensorParts(shape), [rows, b.z, b.state, b.out, b.start], () => [
-        shape.slots.length,
-        combineGroups(shape.valueWidth),
+      await program.wgsl(
+        'attention',
+        tensorAttention(shape, tiling, 1),
+        [rows, b.entries, b.pages, b.packed, this.#cache, b.z, b.state, b.start, b.sizes],
+        () => [parts, 1, 1],
+      ),
+      await program.wgsl('combine parts', combineTensorParts(shape, 1, false), [rows, b.entries, b.z, b.state, b.out, b.start, b.sizes], () => [
+        ...combineGroups(shape, false),
         1,
       ]),
     ]

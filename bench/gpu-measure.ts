@@ -6,7 +6,7 @@ import { type Dispatch, Program, type StepSize } from '../kernels/gpu/program.js
 import { machine, median } from './measure.js'
 
 /** Every pass is for one row. */
-export const ONE_ROW: StepSize = { rows: 1, selected: 1, parts: 1 }
+export const ONE_ROW: StepSize = { rows: 1, selected: 1, parts: 1, singles: 1, prompts: 0 }
 
 export interface GpuBench {
   readonly context: GpuContext

@@ -8,7 +8,7 @@ export const TILE_ROWS = 32
 /** Position of row r (0..31) within a column. */
 const F32_POSITION = Uint8Array.from({ length: TILE_ROWS }, (_, r) => r)
 /** Low and high halves of a 32-bit lane hold rows 4 apart. */
-const BF16_POSITION = Uint8Array.from({ length: TILE_ROWS }, (_, r) => ((r >> 3) << 3) + ((r & 3) << 1) + ((r >> 2) & 1))
+export const BF16_POSITION = Uint8Array.from({ length: TILE_ROWS }, (_, r) => ((r >> 3) << 3) + ((r & 3) << 1) + ((r >> 2) & 1))
 
 /** Index in elements of (row, col) from the matrix's first. */
 function indexOf(position: Uint8Array, row: number, col: number, cols: number): number {

@@ -13,6 +13,9 @@ export interface StepSize {
   readonly selected: number
   /** Parts of the row with the longest context. */
   readonly parts: number
+  /** Entries of attention on tensor cores: rows alone, and groups of rows of one prompt. */
+  readonly singles: number
+  readonly prompts: number
 }
 
 /** The rows that a dispatch computes: all rows of the step, or those whose logits are wanted. */
@@ -40,7 +43,20 @@ export interface RowCopies {
   readonly record: (encoder: GPUCommandEncoder, step: StepSize) => void
 }
 
-export type Command = Dispatch | RowCopies
+/** Dispatches of which a step takes the first rounds only, as many as its size calls for. */
+export interface Rounds {
+  readonly label: string
+  readonly origin: 'rounds'
+  readonly rounds: readonly (readonly Dispatch[])[]
+  readonly count: (step: StepSize) => number
+}
+
+export type Command = Dispatch | RowCopies | Rounds
+
+/** The dispatches and copies of a step of this size. */
+export function commandsOfStep(commands: readonly Command[], step: StepSize): (Dispatch | RowCopies)[] {
+  return commands.flatMap((command) => (command.origin === 'rounds' ? command.rounds.slice(0, command.count(step)).flat() : [command]))
+}
 
 /** A buffer as gpu.js sees it: [width], [width, rows] or [width, rows, planes] float32. */
 export interface Shaped {
@@ -249,7 +265,7 @@ export class Program implements ProgramParts {
       pass?.end()
       pass = undefined
     }
-    for (const command of commands) {
+    for (const command of commandsOfStep(commands, step)) {
       if (command.origin === 'copy') {
         endPass()
         command.record(encoder, step)

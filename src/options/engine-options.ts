@@ -75,9 +75,10 @@ export const ENGINE_OPTIONS = {
   prefillChunk: int({
     min: 1,
     max: 4096,
-    default: 64,
+    default: undefined,
+    defaultText: '64, on a GPU 512',
     doc: 'prompt tokens in one step',
-    more: 'It never changes a bit of the output.',
+    more: 'It never changes a bit of the output. Sequences that decode wait for a step of a prompt.',
   }),
   maxContext: int({
     min: 1,

@@ -48,7 +48,8 @@ for (const [name, open] of Object.entries(MODELS)) {
         return Array.from({ length: ranks }, (_, rank) => {
           const plan = new GpuPlan(model.lowered.shape, run, layout, rank, ADAPTER)
           const parts = [1, 64, 65, 5000, 131_072, 300_000].map((length) => JSON.stringify(plan.partsOf(length)))
-          return [plan.tensor?.tiling.tokens, plan.tensor?.tiling.split, ...parts].join()
+          const tilings = [plan.tensor?.single.tiling, plan.tensor?.prompt?.tiling ?? plan.tensor?.single.tiling]
+          return [plan.kernels.products, ...tilings.flatMap((tiling) => [tiling?.tokens, tiling?.split]), ...parts].join()
         })
       })
       t.deepEqual([...new Set(orders)].length, 1, `${cache}: ${orders.join(' / ')}`)

@@ -5,9 +5,16 @@ import test from 'ava'
 import { f16FromF32Bits, f32BitsFromF16 } from '../../kernels/float-formats.js'
 import { tensorAttention } from '../../kernels/gpu/wgsl/tensor-attention.js'
 import { combineGroups, combineTensorParts, packQueries, slotTable } from '../../kernels/gpu/wgsl/tensor-parts.js'
-import { packedQueryWidth, packedValueWidth, type TensorShape, type TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import {
+  packedQueryWidth,
+  packedValueWidth,
+  planPromptRows,
+  slotsOf,
+  type TensorShape,
+  type TensorTiling,
+} from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { ROOT, randomNumbers } from '../support/fixtures.js'
-import { CACHED_ROWS, shapeOf, TENSOR_SHAPES } from '../support/tensor-shapes.js'
+import { CACHED_ROWS, QUERY_ROWS, shapeOf, TENSOR_SHAPES } from '../support/tensor-shapes.js'
 import { inFull } from '../support/tier.js'
 import { emulate } from '../support/wgsl-emulator.js'
 
@@ -70,25 +77,42 @@ class Attention {
     for (let i = 0; i < width; i++) this.#cache[at + i] = half((next() * 2 - 1) * magnitude)
   }
 
-  /** [rows][slots][packedValueWidth], by the kernels. */
-  emulated(tiling: TensorTiling, descending = false): Float32Array {
+  /** [rows][groups][groupHeads][packedValueWidth], by the kernels; `together` rows an entry. */
+  emulated(tiling: TensorTiling, options: { readonly descending?: boolean; readonly together?: number; readonly few?: boolean } = {}): Float32Array {
+    const { descending = false, together = 1, few = true } = options
     const { shape, rows } = this
-    const slots = shape.slots.length
+    const heads = shape.slots.length
+    const groups = shape.groups.length
     const width = packedValueWidth(shape.valueWidth)
     const table = Uint32Array.from(rows.flatMap((row) => [0, row.length, row.pagesPerPart, partsOf(row)]))
-    const packed = new Uint32Array((rows.length * slots * packedQueryWidth(shape)) / 2)
+    // A tile of 16 heads may begin at the last one.
+    const packed = new Uint32Array(((QUERY_ROWS * heads + 16) * packedQueryWidth(shape)) / 2)
     const count = Uint32Array.of(rows.length, 0, 0, 0)
-    const start = Uint32Array.of(0, 0, 0, 0)
-    const z = new Float32Array(rows.length * shape.parts * slots * width).fill(Number.NaN)
-    const state = new Float32Array(rows.length * shape.parts * slots * 2).fill(Number.NaN)
-    const out = new Float32Array(rows.length * slots * width).fill(Number.NaN)
+    const entries = Array.from({ length: Math.ceil(rows.length / together) }, (_, e) => [
+      e * together,
+      Math.min(together, rows.length - e * together),
+      0,
+      0,
+    ])
+    const entryTable = Uint32Array.from(entries.flat())
+    // Two rounds where there are several entries.
+    const perRound = Math.ceil(entries.length / 2)
+    const sizes = Uint32Array.of(perRound, shape.parts, entries.length, 0)
+    const slots = perRound * shape.parts * groups * slotsOf(shape, together)
+    const z = new Float32Array(slots * width).fill(Number.NaN)
+    const state = new Float32Array(slots * 2).fill(Number.NaN)
+    const out = new Float32Array(rows.length * groups * shape.groupHeads * width).fill(Number.NaN)
     const placed = new Uint32Array(slotTable(shape))
     const queries = { 0: count, 1: placed, 2: this.#queries, 3: this.#ropeQueries, 4: packed }
-    emulate(packQueries(shape)).run(queries, [Math.ceil(packedQueryWidth(shape) / 2 / 64), slots, rows.length], descending)
-    const attention = { 0: table, 1: this.#table, 2: packed, 3: this.#cache, 4: z, 5: state, 6: start }
-    emulate(tensorAttention(shape, tiling)).run(attention, [shape.parts, shape.groups.length, rows.length], descending)
-    const combining = { 0: table, 1: z, 2: state, 3: out, 4: start }
-    emulate(combineTensorParts(shape)).run(combining, [slots, combineGroups(shape.valueWidth), rows.length], descending)
+    emulate(packQueries(shape)).run(queries, [Math.ceil(packedQueryWidth(shape) / 2 / 64), heads, rows.length], descending)
+    for (let k = 0; k * perRound < entries.length; k++) {
+      const inRound = Math.min(perRound, entries.length - k * perRound)
+      const round = Uint32Array.of(k, 0, 0, 0)
+      const attention = { 0: table, 1: entryTable, 2: this.#table, 3: packed, 4: this.#cache, 5: z, 6: state, 7: round, 8: sizes }
+      emulate(tensorAttention(shape, tiling, together)).run(attention, [shape.parts, groups, inRound], descending)
+      const combining = { 0: table, 1: entryTable, 2: z, 3: state, 4: out, 5: round, 6: sizes }
+      emulate(combineTensorParts(shape, together, few)).run(combining, [...combineGroups(shape, few), together * inRound], descending)
+    }
     return out
   }
 
@@ -96,7 +120,7 @@ class Attention {
   plain(row: number, slot: number): number[] {
     const { shape } = this
     const place = shape.slots[slot]
-    const group = shape.groups[Math.floor(slot / shape.groupHeads)]
+    const group = shape.groups[Math.floor(slot / shape.rowHeads)]
     if (!place || !group) throw new RangeError(`no head in slot ${slot}`)
     const query = (values: Float32Array, at: number, n: number) => Array.from(values.subarray(at, at + n), (v) => single(half(v)))
     const q = query(this.#queries, row * shape.queryWidth + place.query, shape.keyWidth)
@@ -118,13 +142,13 @@ class Attention {
 
   /** Largest difference of the kernels' output from the plain one, over all heads and rows. */
   difference(out: Float32Array): number {
-    const { slots, valueWidth } = this.shape
+    const { slots, valueWidth, rowHeads, groupHeads, groups } = this.shape
     const width = packedValueWidth(valueWidth)
     let largest = 0
     for (const row of this.rows.keys()) {
       for (const [slot, place] of slots.entries()) {
         if (!place) continue
-        const at = (row * slots.length + slot) * width
+        const at = ((row * groups.length + Math.floor(slot / rowHeads)) * groupHeads + (slot % rowHeads)) * width
         // A NaN must not pass as equal.
         for (const [c, v] of this.plain(row, slot).entries()) largest = Math.max(largest, Math.abs((out[at + c] as number) - v))
       }
@@ -175,7 +199,27 @@ test('emulated: bits follow from tokens and split alone, not from other tiling o
   for (const other of [{ headTiles: 1 }, { ahead: 1 }, { ahead: 2 }, { buffers: 2 }]) {
     t.deepEqual(filled(attention.emulated({ ...tiling, ...other })), filled(expected), JSON.stringify(other))
   }
-  t.deepEqual(filled(attention.emulated(tiling, true)), filled(expected), 'descending')
+  t.deepEqual(filled(attention.emulated(tiling, { descending: true })), filled(expected), 'descending')
+  t.deepEqual(filled(attention.emulated(tiling, { few: false })), filled(expected), 'a thread for every sum of parts')
   const split = attention.emulated({ ...tiling, split: 4 })
   t.true(attention.difference(split) < TOLERANCE)
 })
+
+/** Rows of a prompt: a page ends among them, and with it a part. */
+const PROMPT: readonly Row[] = [125, 126, 127, 128, 129, 130, 131, 132, 133].map((length) => ({ length, pagesPerPart: 1 }))
+
+for (const [heads, keyWidth, valueWidth, valueOffset, ropeDim, streams] of [
+  [6, 22, 22, 0, 10, 2],
+  [18, 18, 26, 18, 0, 1],
+] as const) {
+  test(`emulated, ${heads} heads of ${keyWidth}: rows of a prompt that share a workgroup have the bits that they have alone`, (t) => {
+    const { shape, planned } = shapeOf(heads, keyWidth, valueWidth, valueOffset, ropeDim, streams)
+    const prompt = planPromptRows(shape, shape.rowHeads, planned.tiling, 49_152)
+    if (!prompt) throw new Error('no tiling for several rows')
+    t.true(prompt.rows > 1)
+    const attention = new Attention(shape, PROMPT, 8)
+    const alone = attention.emulated(planned.tiling)
+    t.true(attention.difference(alone) < TOLERANCE)
+    t.deepEqual(Buffer.from(attention.emulated(prompt.tiling, { together: prompt.rows }).buffer), Buffer.from(alone.buffer))
+  })
+}

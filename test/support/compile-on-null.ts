@@ -3,7 +3,13 @@
 /// <reference types="@webgpu/types" />
 import { loadDawn } from '../../kernels/gpu/context.js'
 import { tensorAttention } from '../../kernels/gpu/wgsl/tensor-attention.js'
+import { productBytes, productThreads, tensorProduct } from '../../kernels/gpu/wgsl/tensor-matmul.js'
+import { stepsOf } from '../../kernels/gpu/wgsl/tensor-matmul-shape.js'
+import { PRODUCT_STORAGE, PRODUCT_THREADS, tilingsOf } from '../../kernels/gpu/wgsl/tensor-matmul-tiling.js'
 import { combineTensorParts, packQueries } from '../../kernels/gpu/wgsl/tensor-parts.js'
+import { headRows, packRows, plainRows, sumRows, swigluRows } from '../../kernels/gpu/wgsl/tensor-rows.js'
+import { planPromptRows } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import { repackWeights } from '../../kernels/gpu/wgsl/tensor-weights.js'
 import { shapeOf, TENSOR_SHAPES } from './tensor-shapes.js'
 
 const FEATURES = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'] as const
@@ -21,12 +27,40 @@ let compiled = 0
 for (const [heads, keyWidth, valueWidth, valueOffset, ropeDim, streams] of TENSOR_SHAPES) {
   const { shape, planned } = shapeOf(heads, keyWidth, valueWidth, valueOffset, ropeDim, streams)
   const tilings = [{}, { ahead: 1 }, { ahead: 2 }, { buffers: 2 }, { split: 4 }, { headTiles: 1 }].map((other) => ({ ...planned.tiling, ...other }))
-  for (const code of [packQueries(shape), combineTensorParts(shape), ...tilings.map((tiling) => tensorAttention(shape, tiling))]) {
-    const { messages } = await device.createShaderModule({ code }).getCompilationInfo()
-    const name = JSON.stringify([heads, keyWidth, valueWidth, valueOffset, ropeDim, streams])
+  const name = JSON.stringify([heads, keyWidth, valueWidth, valueOffset, ropeDim, streams])
+  await compile(
+    name,
+    packQueries(shape),
+    combineTensorParts(shape, 1, true),
+    combineTensorParts(shape, 1, false),
+    ...tilings.map((tiling) => tensorAttention(shape, tiling, 1)),
+  )
+  const prompt = planPromptRows(shape, shape.rowHeads, planned.tiling, 49_152)
+  if (prompt) await compile(`${name} prompt`, combineTensorParts(shape, prompt.rows, true), tensorAttention(shape, prompt.tiling, prompt.rows))
+}
+for (const k of [16, 128, 768, 1000, 1024, 2470, 3072]) {
+  const steps = stepsOf(k)
+  for (const pair of [false, true]) {
+    const tilings = [16, 1600, 50_304].flatMap((outputs) => tilingsOf(outputs, pair).map(({ tiling }) => tiling))
+    for (const tiling of tilings)
+      if (productBytes(tiling, pair) > PRODUCT_STORAGE || productThreads(tiling) > PRODUCT_THREADS) errors.push([`product over ${k}`, 'too large'])
+    await compile(`product over ${k}`, ...tilings.map((tiling) => tensorProduct(steps, tiling, pair)))
+    for (const epsilon of [undefined, 1e-6]) {
+      const heads = { width: 8, stride: 64, planeRows: 64, planes: 4, factor: 0.5 }
+      const gate = { stride: 80, from: 16 }
+      const sources = [plainRows(64), swigluRows(96, 48), sumRows(64, 64), headRows({ ...heads, gate }), headRows({ ...heads, gate: undefined })]
+      await compile(`rows of ${k}`, ...sources.map((source) => packRows({ regions: 3, steps, pair, epsilon, source })))
+    }
+  }
+  await compile(`weights of ${k}`, repackWeights(steps))
+}
+console.log(JSON.stringify({ compiled, errors, languageFeatures: gpu.wgslLanguageFeatures.size }))
+process.exit(0)
+
+async function compile(name: string, ...codes: string[]): Promise<void> {
+  for (const code of codes) {
+    const { messages } = await (device as GPUDevice).createShaderModule({ code }).getCompilationInfo()
     for (const m of messages) if (m.type === 'error') errors.push([name, `${m.message}: ${code.split('\n')[m.lineNum - 1]}`])
     compiled++
   }
 }
-console.log(JSON.stringify({ compiled, errors, languageFeatures: gpu.wgslLanguageFeatures.size }))
-process.exit(0)

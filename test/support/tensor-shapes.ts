@@ -4,6 +4,9 @@ import { planTensorAttention, type TensorShape, type TensorTiling } from '../../
 /** Rows of a stream's region in the cache. */
 export const CACHED_ROWS = 640
 
+/** Rows that packed queries have room for. */
+export const QUERY_ROWS = 16
+
 /** heads, key width, value width, value offset, rope width, streams */
 type Widths = readonly [number, number, number, number, number, number]
 
@@ -34,15 +37,25 @@ export function shapeOf(heads: number, keyWidth: number, valueWidth: number, val
   const perStream = Math.ceil(heads / groupHeads)
   const groups = Array.from({ length: streams * perStream }, (_, g) => ({
     region: Math.floor(g / perStream) * CACHED_ROWS * rowWidth,
-    slot: g * groupHeads,
   }))
+  const rowHeads = Math.min(heads, groupHeads)
   const slots = groups.flatMap((_, g) =>
-    Array.from({ length: groupHeads }, (_, i) => {
+    Array.from({ length: rowHeads }, (_, i) => {
       const head = (g % perStream) * groupHeads + i
       return head < heads ? { query: (Math.floor(g / perStream) * heads + head) * four(keyWidth), rope: head * four(ropeDim) } : undefined
     }),
   )
   const queries = { queryWidth: streams * heads * four(keyWidth), ropeWidth: heads * four(ropeDim), ropeRegion: streams * CACHED_ROWS * rowWidth }
-  const shape: TensorShape = { ...widths, ...queries, groups, groupHeads, slots, scale: 0.1, parts: planned.workgroups }
+  const shape: TensorShape = {
+    ...widths,
+    ...queries,
+    groups,
+    groupHeads,
+    rowHeads,
+    queryRows: QUERY_ROWS,
+    slots,
+    scale: 0.1,
+    parts: planned.workgroups,
+  }
   return { shape, planned }
 }

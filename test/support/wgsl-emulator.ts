@@ -122,7 +122,7 @@ function answer(operations: readonly Operation[]): readonly unknown[] {
     if (!other) throw new RangeError(`no invocation ${lane} in a subgroup of ${all.length}`)
     return other.value
   }
-  const combined = (f: (a: number, b: number) => number) => all.map(({ value }) => value as number).reduce(f)
+  const combined = (f: (a: number, b: number) => number) => all.map(({ value }) => value as number).reduce((a, b) => f(a, b))
   switch (all[0]?.kind) {
     case 'subgroupShuffleXor':
       return all.map(({ argument }, lane) => valueAt(lane ^ argument))

@@ -3,7 +3,15 @@
 import { gpuCacheFormat } from '../../kernels/cache-formats.js'
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import { type FlashShape, HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
-import { MAX_HEADS, packedValueWidth, planTensorAttention, type TensorShape, type TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import {
+  MAX_HEADS,
+  packedValueWidth,
+  planPromptRows,
+  planTensorAttention,
+  slotsOf,
+  type TensorShape,
+  type TensorTiling,
+} from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { cacheWidth, contextWidth, rankUnits, streamsOf, unitsOf } from '../layout/attention-plan.js'
 import { type AttentionShape, type AttentionUnit, type RunPlan, SHARDS } from '../protocol.js'
 
@@ -11,8 +19,8 @@ import { type AttentionShape, type AttentionUnit, type RunPlan, SHARDS } from '.
 const WORKGROUPS = 264
 /** Parts of a row: gpu.js combines them one after another. */
 const MAX_PARTS = 64
-/** Bytes of the parts of one group of rows. */
-const PART_BYTES = 128 << 20
+/** Bytes of the parts of one group of rows; on tensor cores, of one round of entries. */
+const PART_BYTES = 256 << 20
 
 /** Regions of a layer's cache, in elements. */
 export interface CacheRegions {
@@ -27,12 +35,38 @@ export interface CacheRegions {
   readonly all: number
 }
 
+/** Rows that one workgroup of attention on tensor cores computes, and how. */
+export interface EntryPlan {
+  readonly rows: number
+  readonly tiling: TensorTiling
+}
+
+export interface TensorPlan {
+  readonly shape: TensorShape
+  /** One row alone, and several rows of a prompt: the same bits. */
+  readonly single: EntryPlan
+  readonly prompt: EntryPlan | undefined
+  /** Slots of parts (groups x heads) that the buffers have room for. */
+  readonly partSlots: number
+}
+
+/** Parts that a round's entries have room for each, in a step whose longest row has so many: steps with the same are encoded alike. */
+export function roomForParts({ shape }: TensorPlan, parts: number): number {
+  return Math.min(shape.parts, 2 ** Math.ceil(Math.log2(parts)))
+}
+
+/** Entries whose parts are computed together. */
+export function entriesOfRound(plan: TensorPlan, { rows }: EntryPlan, parts: number): number {
+  const { shape } = plan
+  return Math.max(1, Math.floor(plan.partSlots / (roomForParts(plan, parts) * shape.groups.length * slotsOf(shape, rows))))
+}
+
 export interface AttentionPlan {
   /** Units of the rank, and the first head of each in the output. */
   readonly placed: readonly (AttentionUnit & { readonly out: number })[]
   readonly flash: FlashShape
   /** Attention on tensor cores. Undefined: the device has none that fit, the cache is not f16, or keys are sums of vectors. */
-  readonly tensor: { readonly shape: TensorShape; readonly tiling: TensorTiling } | undefined
+  readonly tensor: TensorPlan | undefined
   /** Scalars from one head's weighted sum to the next. */
   readonly contextWidth: number
   readonly absorbedWidth: number
@@ -40,13 +74,14 @@ export interface AttentionPlan {
   readonly rowGroup: number
 }
 
-/** heads: the rank's first query head, how many, and lanes of cached coefficients. */
+/** stepRows: rows of every buffer. heads: the rank's first query head, how many, and lanes of cached coefficients. */
 export function planAttention(
   a: AttentionShape,
   own: readonly number[],
   run: RunPlan,
   adapter: AdapterFacts,
   regions: CacheRegions,
+  stepRows: number,
   heads: { readonly start: number; readonly count: number; readonly lanes: number },
 ): AttentionPlan {
   const streams = streamsOf(a, own)
@@ -67,6 +102,7 @@ export function planAttention(
       ? planTensorAttention({ ...widths, valueWidth: a.stream.valueWidth }, maxHeads, adapter.workgroupStorage)
       : undefined
   const groupHeads = onTensorCores?.groupHeads ?? 1
+  const rowHeads = Math.min(groupHeads, maxHeads)
   let unitHeads = 0
   const placed = units.map((unit) => {
     const out = unitHeads
@@ -113,28 +149,32 @@ export function planAttention(
     ...flash,
     valueWidth: a.stream.valueWidth,
     groupHeads,
-    groups: placed.flatMap(({ stream, headStart, headEnd, out }) =>
-      Array.from({ length: Math.ceil((headEnd - headStart) / groupHeads) }, (_, g) => ({
-        region: streams.indexOf(stream) * regions.stream,
-        slot: out + g * groupHeads,
-      })),
+    rowHeads,
+    queryRows: stepRows,
+    groups: placed.flatMap(({ stream, headStart, headEnd }) =>
+      Array.from({ length: Math.ceil((headEnd - headStart) / groupHeads) }, () => ({ region: streams.indexOf(stream) * regions.stream })),
     ),
     slots: placed.flatMap(({ headStart, headEnd, out }) =>
-      Array.from({ length: Math.ceil((headEnd - headStart) / groupHeads) * groupHeads }, (_, i) => {
+      Array.from({ length: Math.ceil((headEnd - headStart) / groupHeads) * rowHeads }, (_, n) => {
+        const i = Math.floor(n / rowHeads) * groupHeads + (n % rowHeads)
         const local = headStart + i - heads.start
         if (headStart + i >= headEnd) return undefined
         return { query: a.absorbed ? (out + i) * queryStride : local * paddedWidth, rope: local * paddedWidth + cacheWidth(a.nopeDim) }
       }),
     ),
   }
-  const tensor = onTensorCores && {
-    shape: { ...tensorShape, parts: partsFor(MAX_HEADS, onTensorCores.workgroups) },
-    tiling: onTensorCores.tiling,
+  const planTensor = (planned: NonNullable<typeof onTensorCores>): TensorPlan => {
+    const shape = { ...tensorShape, parts: partsFor(MAX_HEADS, planned.workgroups) }
+    const prompt = planPromptRows(shape, rowHeads, planned.tiling, adapter.workgroupStorage)
+    const fewest = shape.parts * shape.groups.length * slotsOf(shape, prompt?.rows ?? 1)
+    const partSlots = Math.max(fewest, Math.floor(PART_BYTES / packedValueWidth(shape.valueWidth) / 4))
+    return { shape, single: { rows: 1, tiling: planned.tiling }, prompt, partSlots }
   }
+  const tensor = onTensorCores && planTensor(onTensorCores)
   const width = tensor ? packedValueWidth(a.stream.valueWidth) : contextWidth(a)
-  // A row's parts on tensor cores are whole blocks of 256 bytes, as offsets of buffers must be; gpu.js's need 16 rows for that.
-  const fewestRows = tensor ? 1 : 16
-  const partBytes = (tensor?.shape.parts ?? flash.parts) * flash.outHeads * width * 4
+  // Offsets of buffers are multiples of 256 bytes: those of 16 rows are.
+  const fewestRows = 16
+  const partBytes = flash.parts * flash.outHeads * width * 4
   const rowGroup = Math.max(fewestRows, Math.floor(PART_BYTES / partBytes / fewestRows) * fewestRows)
   return { placed, flash, tensor, contextWidth: width, absorbedWidth, rowGroup }
 }

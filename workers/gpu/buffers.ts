@@ -3,10 +3,16 @@ import type { ProgramParts, Shaped } from '../../kernels/gpu/program.js'
 import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { slotTable } from '../../kernels/gpu/wgsl/tensor-parts.js'
-import { packedQueryWidth } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import { packedQueryWidth, SIDE } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { cacheWidth } from '../layout/attention-plan.js'
 import { SHARDS } from '../protocol.js'
 import type { GpuPlan } from './plan.js'
+
+/** For one kind of entries: [4, entries], and the uniform that tensorAttention reads. */
+export interface EntryBuffers {
+  readonly entries: GPUBuffer
+  readonly sizes: GPUBuffer
+}
 
 export class GpuBuffers {
   /** [4, rows]: first entry of the row's block table, its length, pages of a part, parts. */
@@ -28,10 +34,13 @@ export class GpuBuffers {
   readonly ropeKey: Shaped
   readonly coefficients: Shaped
   readonly coefficientPlaces: Shaped
-  /** For tensor cores: [rows][slots][packedQueryWidth] f16. */
+  /** For tensor cores: [groups][rows][rowHeads][packedQueryWidth] f16. */
   readonly packedQueries: GPUBuffer
-  /** Where each slot's query is. */
+  /** Where each head's query is. */
   readonly slots: GPUBuffer
+  /** Entries of attention on tensor cores, and the sizes of their rounds: of single rows, and of rows of a prompt. */
+  readonly singles: EntryBuffers
+  readonly prompts: EntryBuffers
   readonly partSums: Shaped
   readonly partStates: Shaped
   readonly context: Shaped
@@ -75,10 +84,16 @@ export class GpuBuffers {
     this.coefficients = tensor(Math.max(1, 2 * (a.factors?.rank ?? 0) * plan.lanes), T)
     this.coefficientPlaces = { buffer: program.upload(plan.coefficientPlaces), dims: [2, Math.max(1, plan.lanes)] }
     const groupRows = Math.min(plan.rowGroup, T)
-    this.packedQueries = program.buffer(onTensorCores ? T * outHeads * packedQueryWidth(onTensorCores.shape) * 2 : 0)
-    this.slots = program.upload(onTensorCores ? slotTable(onTensorCores.shape) : new Uint32Array(1))
-    this.partSums = tensor(contextWidth, outHeads * parts * groupRows)
-    this.partStates = tensor(2, outHeads * parts * groupRows)
+    // A tile of 16 heads may begin at the last one.
+    const tensorShape = onTensorCores?.shape
+    this.packedQueries = program.buffer(tensorShape ? (T * tensorShape.slots.length + SIDE) * packedQueryWidth(tensorShape) * 2 : 0)
+    this.slots = program.upload(tensorShape ? slotTable(tensorShape) : new Uint32Array(1))
+    const entries = (): EntryBuffers => ({ entries: program.buffer(T * 16), sizes: program.uniform(new Uint32Array(4)) })
+    this.singles = entries()
+    this.prompts = entries()
+    const partSlots = onTensorCores?.partSlots ?? outHeads * parts * groupRows
+    this.partSums = tensor(contextWidth, partSlots)
+    this.partStates = tensor(2, partSlots)
     this.context = tensor(outHeads * contextWidth, Math.ceil(T / 16) * 16)
     this.values = tensor(a.heads * a.valueDim, T, SHARDS)
     this.headPlaces = { buffer: program.upload(plan.headPlaces), dims: [SHARDS, Math.max(1, plan.segmentHeads)] }

@@ -1,14 +1,21 @@
 // The weights of a rank as its device gets them: uploaded layer by layer from the shared memories, norms included.
 /// <reference types="@webgpu/types" />
+
+import { BUFFER_USAGE } from '../../kernels/gpu/buffer-usage.js'
 import type { GpuContext } from '../../kernels/gpu/context.js'
-import type { Program, Shaped } from '../../kernels/gpu/program.js'
+import type { Dispatch, Program, Shaped } from '../../kernels/gpu/program.js'
+import { stepsOf } from '../../kernels/gpu/wgsl/tensor-matmul-shape.js'
+import { REPACK_WORDS, type Repack, repackTable, repackWeights } from '../../kernels/gpu/wgsl/tensor-weights.js'
 import { bufferOf } from '../../kernels/open-backend.js'
 import type { RankLayout } from '../layout/rank-layout.js'
 import type { LayerNorms } from './layer.js'
 import { shortage } from './memory.js'
 import type { GpuPlan } from './plan.js'
 import type { StepWeights } from './step-program.js'
-import { uploadWeights, type WeightMemories, type WeightPlan } from './weights.js'
+import { copyWeights, type DeviceMatrices, matrixVectors, uploadWeights, type WeightMemories, type WeightPlan } from './weights.js'
+
+/** Workgroups along one dimension, at most. */
+const MAX_WORKGROUPS = 65_535
 
 export class DeviceWeights implements StepWeights {
   readonly #context: GpuContext
@@ -18,6 +25,8 @@ export class DeviceWeights implements StepWeights {
   readonly #memories: WeightMemories
   /** The rank's memory, where its norms are. */
   readonly #floats: Float32Array
+  /** Packed weights on the device, on their way to float16 tiles: one plan's after another. */
+  #packed: GPUBuffer | undefined
 
   constructor(context: GpuContext, program: Program, plan: GpuPlan, layout: RankLayout, memories: WeightMemories) {
     this.#context = context
@@ -29,7 +38,7 @@ export class DeviceWeights implements StepWeights {
   }
 
   /** Throws DeviceMemory. */
-  async layer(index: number): Promise<{ matrices: GPUBuffer; norms: LayerNorms }> {
+  async layer(index: number): Promise<{ matrices: DeviceMatrices; norms: LayerNorms }> {
     const { a, shape, streamCount } = this.#plan
     const layer = this.#layout.layers[index] as RankLayout['layers'][number]
     const planned = this.#plan.layers[index] as GpuPlan['layers'][number]
@@ -47,7 +56,7 @@ export class DeviceWeights implements StepWeights {
   }
 
   /** Throws DeviceMemory. */
-  async head(): Promise<{ matrices: GPUBuffer; norm: Shaped }> {
+  async head(): Promise<{ matrices: DeviceMatrices; norm: Shaped }> {
     const matrices = await this.#upload(this.#plan.head.weights, 'weights of the output projection')
     return { matrices, norm: this.#vector(this.#layout.finalNorm, this.#plan.shape.embed) }
   }
@@ -56,11 +65,68 @@ export class DeviceWeights implements StepWeights {
     return { buffer: this.#program.upload(this.#floats.slice(ptr / 4, ptr / 4 + n)), dims: [n] }
   }
 
-  #upload(weights: WeightPlan, what: string): Promise<GPUBuffer> {
+  async #upload(weights: WeightPlan, what: string): Promise<DeviceMatrices> {
     const before = this.#program.bytes
-    return this.#context.withMemory(
-      () => uploadWeights(this.#program, weights, this.#memories, this.#plan.kernels.floats),
-      () => shortage(this.#plan, what, before),
-    )
+    const lacks = () => shortage(this.#plan, what, before)
+    const { floats, products } = this.#plan.kernels
+    if (products === 'packed') {
+      const buffer = await this.#context.withMemory(() => uploadWeights(this.#program, weights, this.#memories, floats), lacks)
+      return { buffer, scales: undefined }
+    }
+    const made = await this.#context.withMemory(() => {
+      this.#packed ??= this.#program.device.createBuffer({ size: this.#largest, usage: BUFFER_USAGE.storage | BUFFER_USAGE.copyDst })
+      return { buffer: this.#program.buffer(weights.tileBytes), scales: this.#program.buffer(weights.scaleBytes) }
+    }, lacks)
+    copyWeights(this.#program, weights, this.#memories, this.#packed as GPUBuffer, false)
+    await this.#repack(weights, made)
+    return made
+  }
+
+  /** Bytes of the largest plan, packed. */
+  get #largest(): number {
+    return Math.max(16, ...[this.#plan.head, ...this.#plan.layers].map(({ weights }) => Math.ceil(weights.bytes / 16) * 16))
+  }
+
+  /** From the packed weights that were copied last to float16 tiles. */
+  async #repack(weights: WeightPlan, { buffer, scales }: { readonly buffer: GPUBuffer; readonly scales: GPUBuffer }): Promise<void> {
+    const program = this.#program
+    const bySteps = new Map<number, Repack[]>()
+    for (const [matrix, { at, vector }] of weights.placed) {
+      const { rows, cols } = matrix
+      const steps = stepsOf(cols)
+      const matrices = bySteps.get(steps) ?? []
+      bySteps.set(steps, matrices)
+      for (let b = 0; b < matrix.batch; b++) {
+        matrices.push({ from: (at + b * matrix.batchBytes) / 4, to: vector + b * matrixVectors(matrix), rows, cols })
+      }
+    }
+    const commands: Dispatch[] = []
+    const tables: GPUBuffer[] = []
+    for (const [steps, matrices] of bySteps) {
+      const table = repackTable(matrices)
+      const entries = table.length / REPACK_WORDS
+      const uploaded = program.upload(table)
+      tables.push(uploaded)
+      for (let first = 0; first < entries; first += MAX_WORKGROUPS) {
+        const buffers = [this.#packed, uploaded, buffer, scales, program.uniform(Uint32Array.of(first, 0, 0, 0))]
+        commands.push(await program.wgsl('repack weights', repackWeights(steps), buffers, () => [Math.min(MAX_WORKGROUPS, entries - first), 1, 1]))
+      }
+    }
+    const encoder = program.device.createCommandEncoder()
+    const pass = encoder.beginComputePass()
+    for (const { pipeline, bindGroup, groups } of commands) {
+      pass.setPipeline(pipeline)
+      pass.setBindGroup(0, bindGroup)
+      pass.dispatchWorkgroups(...groups({ rows: 1, selected: 1, parts: 1, singles: 1, prompts: 0 }))
+    }
+    pass.end()
+    program.device.queue.submit([encoder.finish()])
+    for (const table of tables) table.destroy()
+  }
+
+  /** Frees what only the upload needed. */
+  close(): void {
+    this.#packed?.destroy()
+    this.#packed = undefined
   }
 }

@@ -69,7 +69,7 @@ export class GpuJsKernels implements KernelSet {
     }
     const columns = tiles.flatMap(({ word, x: first, k }) => [word / this.#plan.wordsPerColumn, first, k])
     const table = { buffer: program.upload(Float32Array.from(columns)), dims: [3, tiles.length] }
-    const w = { buffer: weights, dims: [TILE_ROWS, Math.floor(weights.size / (TILE_ROWS * 4))] }
+    const w = { buffer: weights.buffer, dims: [TILE_ROWS, Math.floor(weights.buffer.size / (TILE_ROWS * 4))] }
     const products = { ...this.#shared(this.#products, TILE_ROWS * tiles.length), dims: [TILE_ROWS, tiles.length, stepRows] }
     const k = Math.max(...tiles.map((tile) => tile.k))
     dispatches.push(await program.gpuJs(label, tileProducts, { k }, [w, table, input], products, [TILE_ROWS, tiles.length, 'rows'], rowSet))

@@ -3,7 +3,8 @@
 /// <reference types="@webgpu/types" />
 import type { Command, RowSet, Shaped } from '../../kernels/gpu/program.js'
 import type { RowWrite } from '../../kernels/gpu/wgsl/cache-rows.js'
-import type { Tile } from './weights.js'
+import type { RowSource } from '../../kernels/gpu/wgsl/tensor-rows.js'
+import type { DeviceMatrices, Tile } from './weights.js'
 
 /** An RMS norm: its weight, [n], and what is added to the mean square. */
 export interface RmsNorm {
@@ -14,12 +15,14 @@ export interface RmsNorm {
 /** Products of tiles with rows of x, which are normed first if there is a norm. y may have planes: tiles say where. */
 export interface Product {
   readonly label: string
-  readonly weights: GPUBuffer
+  readonly weights: DeviceMatrices
   readonly tiles: readonly Tile[]
   readonly x: Shaped
   readonly y: Shaped
   readonly rowSet?: RowSet
   readonly norm?: RmsNorm | undefined
+  /** In the place of x: what it is made of on the way, and the buffers of that. On tensor cores only. */
+  readonly source?: { readonly rows: RowSource; readonly buffers: readonly GPUBuffer[] } | undefined
 }
 
 /** Vectors that each row of the step writes to the cache. */

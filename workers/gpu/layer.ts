@@ -13,13 +13,14 @@ import {
   swiglu,
 } from '../../kernels/gpu/elementwise.js'
 import type { Command, Dispatch, ProgramParts, Shaped } from '../../kernels/gpu/program.js'
+import { headRows, sumRows, swigluRows } from '../../kernels/gpu/wgsl/tensor-rows.js'
 import { cacheWidth } from '../layout/attention-plan.js'
 import { SHARDS } from '../protocol.js'
 import type { GpuBuffers } from './buffers.js'
 import { queriesFromLatent } from './input-columns.js'
-import type { CacheWrite, KernelSet } from './kernel-set.js'
+import type { CacheWrite, KernelSet, Product } from './kernel-set.js'
 import type { GpuPlan } from './plan.js'
-import type { Tile } from './weights.js'
+import type { DeviceMatrices, Tile } from './weights.js'
 
 export interface LayerSegments {
   /** From the residual to the heads' outputs of each own shard. */
@@ -54,7 +55,7 @@ export class LayerBuilder {
     this.#b = buffers
   }
 
-  async build(index: number, weights: GPUBuffer, norms: LayerNorms): Promise<LayerSegments> {
+  async build(index: number, weights: DeviceMatrices, norms: LayerNorms): Promise<LayerSegments> {
     const { a, own, shape } = this.#plan
     const b = this.#b
     const layer = this.#plan.layers[index] as GpuPlan['layers'][number]
@@ -62,10 +63,27 @@ export class LayerBuilder {
     const cache = b.caches[index] as GPUBuffer
     const kernels = this.#kernels
     const heads = a.gated ? b.gated : b.segments
+    // Products on tensor cores copy their activations anyway: what stands before them is done on the way.
+    const fuses = this.#plan.kernels.products === 'tiles'
+    const sum = (x: Shaped, p: Shaped, to: Shaped) => ({ rows: sumRows(shape.embed, this.#plan.stepRows), buffers: [x.buffer, p.buffer, to.buffer] })
+    const first = index === 0
+    const last = index === this.#plan.layers.length - 1
+    const { mlpWidth } = this.#plan
+    const inputs = fuses && !first ? sum(b.postAttention, b.mlp, b.residual) : undefined
+    const postAttention = fuses ? sum(b.residual, b.attentionOut, b.postAttention) : undefined
+    const activated = fuses ? { rows: swigluRows(2 * mlpWidth * own.length, mlpWidth), buffers: [b.gateUp.buffer] } : undefined
     const normed = (weight: Shaped) => ({ weight, epsilon: shape.normEps })
     return {
       attention: [
-        ...(await kernels.product({ label: 'inputs', weights, tiles: tiles.inputs, x: b.residual, y: b.inputs, norm: normed(norms.input) })),
+        ...(await kernels.product({
+          label: 'inputs',
+          weights,
+          tiles: tiles.inputs,
+          x: b.residual,
+          y: b.inputs,
+          norm: normed(norms.input),
+          source: inputs,
+        })),
         ...(await this.#queries(weights, tiles.queryB, norms.query)),
         ...(await this.#cacheRows(cache, norms.streams)),
         ...(a.absorbed ? await kernels.product({ label: 'keyUp', weights, tiles: tiles.keyUp, x: b.queries, y: b.absorbed }) : []),
@@ -73,25 +91,49 @@ export class LayerBuilder {
         ...(a.absorbed ? await kernels.product({ label: 'valueUp', weights, tiles: tiles.valueUp, x: b.context, y: b.values }) : []),
       ],
       output: [
-        ...(await this.#segments()),
-        ...(await kernels.product({ label: 'attentionOut', weights, tiles: tiles.attentionOut, x: heads, y: b.attentionOut })),
+        ...(fuses ? [] : await this.#segments()),
+        ...(await kernels.product({
+          label: 'attentionOut',
+          weights,
+          tiles: tiles.attentionOut,
+          x: heads,
+          y: b.attentionOut,
+          source: fuses ? this.#heads() : undefined,
+        })),
       ],
       mlp: [
-        await this.#program.gpuJs('add attention', addPartials, {}, [b.residual, b.attentionOut], b.postAttention, [shape.embed, 'rows']),
-        ...(await kernels.product({ label: 'gateUp', weights, tiles: tiles.gateUp, x: b.postAttention, y: b.gateUp, norm: normed(norms.mlp) })),
-        await this.#program.gpuJs('swiglu', swiglu, { width: this.#plan.mlpWidth }, [b.gateUp], b.activated, [
-          this.#plan.mlpWidth,
-          own.length,
-          'rows',
-        ]),
-        ...(await kernels.product({ label: 'down', weights, tiles: tiles.down, x: b.activated, y: b.mlp })),
+        ...(fuses
+          ? []
+          : [await this.#program.gpuJs('add attention', addPartials, {}, [b.residual, b.attentionOut], b.postAttention, [shape.embed, 'rows'])]),
+        ...(await kernels.product({
+          label: 'gateUp',
+          weights,
+          tiles: tiles.gateUp,
+          x: b.postAttention,
+          y: b.gateUp,
+          norm: normed(norms.mlp),
+          source: postAttention,
+        })),
+        ...(fuses ? [] : [await this.#program.gpuJs('swiglu', swiglu, { width: mlpWidth }, [b.gateUp], b.activated, [mlpWidth, own.length, 'rows'])]),
+        ...(await kernels.product({ label: 'down', weights, tiles: tiles.down, x: b.activated, y: b.mlp, source: activated })),
       ],
-      end: [await this.#program.gpuJs('add MLP', addPartials, {}, [b.postAttention, b.mlp], b.residual, [shape.embed, 'rows'])],
+      // The next layer adds on its way in.
+      end: fuses && !last ? [] : [await this.#program.gpuJs('add MLP', addPartials, {}, [b.postAttention, b.mlp], b.residual, [shape.embed, 'rows'])],
     }
   }
 
+  /** The heads' outputs that this rank projects, as they go to a product on tensor cores. */
+  #heads(): NonNullable<Product['source']> {
+    const { a, columns, stepRows } = this.#plan
+    const b = this.#b
+    const { buffer, dims } = a.absorbed ? b.values : b.context
+    const gate = a.gated ? { stride: columns.width, from: columns.gate } : undefined
+    const shape = { width: a.valueDim, stride: dims[0] ?? 1, planeRows: stepRows, planes: a.absorbed ? SHARDS : 1, factor: a.outputFactor, gate }
+    return { rows: headRows(shape), buffers: [buffer, b.headPlaces.buffer, ...(gate ? [b.inputs.buffer] : [])] }
+  }
+
   /** Queries of this rank's heads, rotated: [heads][nope padded, rope padded]. */
-  async #queries(weights: GPUBuffer, tiles: readonly Tile[], norm: Shaped): Promise<Command[]> {
+  async #queries(weights: DeviceMatrices, tiles: readonly Tile[], norm: Shaped): Promise<Command[]> {
     const { a, columns, heads, headStart } = this.#plan
     const b = this.#b
     const program = this.#program

@@ -23,9 +23,10 @@ export async function listDispatches(
   const buffers = new GpuBuffers(program, plan, 1)
   const vector = (n: number) => program.tensor(n)
   const norms = { input: vector(shape.embed), mlp: vector(shape.embed), query: vector(Math.max(1, plan.a.queryRank)), streams: vector(1) }
+  const matrices = { buffer: program.buffer(0), scales: program.buffer(0) }
   const weights = {
-    layer: async () => ({ matrices: program.buffer(0), norms }),
-    head: async () => ({ matrices: program.buffer(0), norm: vector(shape.embed) }),
+    layer: async () => ({ matrices, norms }),
+    head: async () => ({ matrices, norm: vector(shape.embed) }),
   }
   const tables = { pageTable: vector(1), rowTable: vector(1), cacheRow: () => 0 }
   const { layers, head } = await StepProgram.build(program, plan, buffers, tables, weights, run.contextTokens, 1)

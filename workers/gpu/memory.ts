@@ -19,7 +19,7 @@ export function checkBuffers(plan: GpuPlan, largest: number): void {
 /** The shortage of a device that held hadBytes of buffers (0: not known) when the allocation of `what` failed. */
 export function shortage(plan: GpuPlan, what: string, hadBytes: number): DeviceShortage {
   const cache = plan.layers.length * plan.regions.all * cacheBytes(plan.format)
-  const weights = plan.layers.reduce((sum, layer) => sum + layer.weights.bytes, plan.head.weights.bytes)
+  const weights = [plan.head, ...plan.layers].reduce((sum, { weights }) => sum + deviceBytes(weights, plan.kernels.floats), 0)
   // Weights are allocated after the cache: a smaller cache would leave room for them.
   const left = hadBytes === 0 ? 0 : hadBytes - weights
   const fits = Math.floor(left / plan.layers.length / layerBytesPerToken(plan) / PAGE_TOKENS) * PAGE_TOKENS

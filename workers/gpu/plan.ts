@@ -6,7 +6,6 @@ import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { CACHE_SLACK, type FlashShape } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { tileBytes } from '../../kernels/gpu/wgsl/packed-matmul.js'
-import type { TensorShape, TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import type { WeightFormat } from '../../kernels/weight-format.js'
 import {
   type CacheRows,
@@ -23,7 +22,7 @@ import { cut, part } from '../layout/cuts.js'
 import type { ModelLayout } from '../layout/model-layout.js'
 import type { RankLayout } from '../layout/rank-layout.js'
 import { type AttentionShape, type ModelShape, PAGE_TOKENS, type RunPlan, SHARDS } from '../protocol.js'
-import { type CacheRegions, planAttention } from './attention-plan.js'
+import { type CacheRegions, planAttention, type TensorPlan } from './attention-plan.js'
 import { type InputColumns, planInputColumns } from './input-columns.js'
 import { chooseKernels, type KernelChoice } from './kernel-choice.js'
 import { type GpuLayerPlan, planTiles, type TilePlan } from './tiles.js'
@@ -55,7 +54,7 @@ export class GpuPlan {
   readonly cacheRows: CacheRows
   readonly flash: FlashShape
   /** Attention on tensor cores. Undefined: the device has none that fit, the cache is not f16, or keys are sums of vectors. */
-  readonly tensor: { readonly shape: TensorShape; readonly tiling: TensorTiling } | undefined
+  readonly tensor: TensorPlan | undefined
   /** Scalars from one head's weighted sum to the next. */
   readonly contextWidth: number
   readonly absorbedWidth: number
@@ -114,7 +113,11 @@ export class GpuPlan {
     }
 
     const units = rankUnits(a, own)
-    const attention = planAttention(a, own, plan, adapter, this.regions, { start: this.headStart, count: this.heads, lanes: this.lanes })
+    const attention = planAttention(a, own, plan, adapter, this.regions, this.stepRows, {
+      start: this.headStart,
+      count: this.heads,
+      lanes: this.lanes,
+    })
     this.flash = attention.flash
     this.tensor = attention.tensor
     this.contextWidth = attention.contextWidth
@@ -123,7 +126,7 @@ export class GpuPlan {
     const { placed } = attention
     this.kernels = chooseKernels(plan, adapter, attention.tensor !== undefined)
     const { columns, contextWidth, stepRows, headStart, segmentStart, mlpWidth } = this
-    const geometry = { shape, own, columns, contextWidth, stepRows, headStart, segmentStart, mlpWidth }
+    const geometry = { shape, own, columns, contextWidth, stepRows, headStart, segmentStart, mlpWidth, layout: this.kernels.products }
     const tiles = planTiles(geometry, placed, layout, mine)
     this.layers = tiles.layers
     this.head = tiles.head
@@ -178,7 +181,12 @@ export class GpuPlan {
   /** Pages of a part and parts of a row that attends to `length` tokens: a function of the length alone. */
   partsOf(length: number): { readonly pages: number; readonly parts: number } {
     const all = Math.ceil(length / PAGE_TOKENS)
-    const pages = Math.ceil(all / this.parts)
+    const pages = Math.max(Math.ceil(all / this.parts), this.tensor ? partPages(all) : 1)
     return { pages, parts: Math.ceil(all / pages) }
   }
+}
+
+/** Pages of a part on tensor cores where more parts are possible: what parts leave in memory is read once more for each. */
+function partPages(all: number): number {
+  return all <= 16 ? 1 : all <= 32 ? 4 : 8
 }

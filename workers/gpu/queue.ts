@@ -63,10 +63,14 @@ export class GpuQueue {
   }
 
   /** Submits commands and waits for their end. */
-  async finish(commands: readonly GPUCommandBuffer[]): Promise<void> {
+  async finish(commands: readonly GPUCommandBuffer[], meanwhile?: () => void): Promise<void> {
     this.#submit(commands)
     const since = this.#recorder?.now() ?? 0
-    await this.#inTime(this.#context.device.queue.onSubmittedWorkDone())
+    const done = this.#inTime(this.#context.device.queue.onSubmittedWorkDone())
+    // Also observed by the await below, which is not reached when `meanwhile` throws.
+    done.catch(() => {})
+    meanwhile?.()
+    await done
     await this.#note(since)
   }
 

@@ -13,10 +13,12 @@ import { eventId, type ProfileRecorder } from '../profile/profile-recorder.js'
 import type { RankInit, RankReport } from '../protocol.js'
 import { openRank, type RankParts } from '../rank-parts.js'
 import type { DeviceCache, RankRunner } from '../rank-runner.js'
+import { roomForParts } from './attention-plan.js'
 import { GpuBuffers } from './buffers.js'
 import { CacheCopies } from './cache-copies.js'
 import { CachePages } from './cache-pages.js'
 import { DeviceWeights } from './device-weights.js'
+import { Embeddings } from './embeddings.js'
 import { GpuGather } from './gather.js'
 import { GpuInputs } from './inputs.js'
 import { checkBuffers, shortage } from './memory.js'
@@ -65,7 +67,10 @@ export class GpuRunner implements RankRunner {
     this.#recorder = recorder
     this.#program = new Program(context)
     this.#buffers = new GpuBuffers(this.#program, plan, init.plan.slots * init.plan.pagesPerSlot)
-    this.#inputs = new GpuInputs(this.#program, plan, this.#buffers, rank.step, rank.results, rank.inputs, init.plan)
+    // Only products on tensor cores are so fast that embeddings would hold them up.
+    const memories = { shards: init.shards, rank: init.rankMemory }
+    const embeddings = plan.kernels.products === 'tiles' ? Embeddings.copy(shape, rank.model, memories) : undefined
+    this.#inputs = new GpuInputs(this.#program, plan, this.#buffers, rank.step, rank.results, rank.inputs, init.plan, embeddings)
     this.#starts = perShard((s) => cut(shape.vocab, s))
     this.#copies = new CacheCopies(this.#program, plan, this.#buffers)
     const widest = Math.max(shape.embed, shape.attention.heads * shape.attention.valueDim)
@@ -104,7 +109,8 @@ export class GpuRunner implements RankRunner {
     const { adapter } = this.#context
     const { vendor, architecture, description } = adapter
     // The build of the wasm kernels is part of the key: tokens are sampled on the CPU.
-    const key = `${vendor}-${architecture}-${description}-${this.#plan.kernels.name}-${this.#rank.init.plan.simd}`
+    const { name, products } = this.#plan.kernels
+    const key = `${vendor}-${architecture}-${description}-${name}${products === 'tiles' ? '-tiles' : ''}-${this.#rank.init.plan.simd}`
     return { backend: 'gpu', instructions: key.replace(/[^\w.-]+/g, '_'), adapter, dispatches: this.#steps.dispatches }
   }
 
@@ -119,6 +125,7 @@ export class GpuRunner implements RankRunner {
     const memories = { shards: init.shards, rank: init.rankMemory }
     const weights = new DeviceWeights(this.#context, this.#program, this.#plan, layout, memories)
     this.#step = await StepProgram.build(this.#program, this.#plan, this.#buffers, this.#inputs, weights, init.plan.contextTokens)
+    weights.close()
     this.#submits = this.#step.submits(this.#recorder !== undefined)
     await this.#program.device.queue.onSubmittedWorkDone()
   }
@@ -133,11 +140,11 @@ export class GpuRunner implements RankRunner {
     this.#context.check()
     this.#collectives.enter('start of step')
     this.#collectives.enter('embedding')
-    const { parts, nextParts } = this.#inputs.write(rows)
+    const { now, next } = this.#inputs.write(rows)
     const wanted: number[] = []
     for (let t = 0; t < rows; t++) if (results.wants(t)) wanted.push(t)
-    const size = { rows, selected: wanted.length, parts }
-    if (this.#rank.init.plan.ranks === 1) await this.#runAlone(size, wanted, { ...size, parts: nextParts })
+    const size = { rows, selected: wanted.length, ...now }
+    if (this.#rank.init.plan.ranks === 1) await this.#runAlone(size, wanted, { ...size, ...next })
     else await this.#runWithOthers(size, wanted)
     this.#collectives.enter('sampling')
     if (wanted.length > 0) results.take(rows)
@@ -154,29 +161,31 @@ export class GpuRunner implements RankRunner {
     const { step } = this.#rank
     const ahead = this.#ahead
     this.#ahead = undefined
-    const fits = ahead !== undefined && ahead.size.rows === size.rows && ahead.size.parts >= size.parts && ahead.wanted.join() === wanted.join()
+    const fits = ahead !== undefined && this.#covers(ahead.size, size) && ahead.wanted.join() === wanted.join()
     const commands = fits ? [...ahead.commands] : this.#encodeStep(size, wanted)
     if (step.copies > 0) {
       const encoder = queue.encoder()
       this.#copies.record(encoder, step)
       commands.unshift(queue.end(encoder))
     }
-    if (wanted.length === 0) {
-      await queue.finish(commands)
-      return
-    }
-    const encodeNext = () => {
-      this.#ahead = { size: next, wanted, commands: this.#encodeStep(next, wanted) }
-    }
     // A profile times one step at a time.
     const encodesAhead = this.#recorder === undefined && this.#plan.kernels.encodesAhead
-    await queue.read(
-      commands,
-      wanted.length * this.#plan.vocab * 4,
-      (data) => this.#putLogits(data, wanted.length),
-      encodesAhead ? encodeNext : undefined,
-    )
+    const encodeNext = () => {
+      if (encodesAhead) this.#ahead = { size: next, wanted, commands: this.#encodeStep(next, wanted) }
+    }
+    if (wanted.length === 0) {
+      await queue.finish(commands, encodeNext)
+      return
+    }
+    await queue.read(commands, wanted.length * this.#plan.vocab * 4, (data) => this.#putLogits(data, wanted.length), encodeNext)
     await this.#collectives.barrierAsync('gather of logits')
+  }
+
+  /** Commands encoded for a step of size `encoded` compute one of size `size`. */
+  #covers(encoded: StepSize, size: StepSize): boolean {
+    const { tensor } = this.#plan
+    if (encoded.rows !== size.rows || encoded.singles !== size.singles || encoded.prompts !== size.prompts || encoded.parts < size.parts) return false
+    return !tensor || roomForParts(tensor, encoded.parts) === roomForParts(tensor, size.parts)
   }
 
   /**

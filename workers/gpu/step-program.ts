@@ -1,7 +1,7 @@
 // What a step dispatches on a rank's device, made once: the commands of every layer and of the output projection, and how a step is
 // cut into submits. Owns the choice of kernels; runs nothing.
 /// <reference types="@webgpu/types" />
-import type { Command, ProgramParts, Shaped } from '../../kernels/gpu/program.js'
+import { type Command, commandsOfStep, type ProgramParts, type Shaped } from '../../kernels/gpu/program.js'
 import { dispatchId } from '../profile/profile-recorder.js'
 import type { DispatchFacts } from '../protocol.js'
 import type { GpuBuffers } from './buffers.js'
@@ -9,6 +9,7 @@ import { GpuJsKernels } from './gpu-js-kernels.js'
 import type { StepTables } from './kernel-set.js'
 import { LayerBuilder, type LayerNorms, type LayerSegments } from './layer.js'
 import type { GpuPlan } from './plan.js'
+import type { DeviceMatrices } from './weights.js'
 import { WgslKernels } from './wgsl-kernels.js'
 
 /** Where a step at one rank is cut into submits, in shares of its layers. */
@@ -16,9 +17,9 @@ const SUBMIT_SHARES = [1 / 12, 1 / 3, 2 / 3, 1]
 
 /** The weights on the device, layer after layer: a layer's are asked for when its commands are built. */
 export interface StepWeights {
-  layer(index: number): Promise<{ readonly matrices: GPUBuffer; readonly norms: LayerNorms }>
+  layer(index: number): Promise<{ readonly matrices: DeviceMatrices; readonly norms: LayerNorms }>
   /** The output projection, and the norm before it. */
-  head(): Promise<{ readonly matrices: GPUBuffer; readonly norm: Shaped }>
+  head(): Promise<{ readonly matrices: DeviceMatrices; readonly norm: Shaped }>
 }
 
 export class StepProgram {
@@ -30,7 +31,7 @@ export class StepProgram {
     this.layers = layers
     this.head = head
     // A profile has an event for every label: fail while loading, not in the first profiled step.
-    for (const { label } of [...layers.flatMap(commandsOf), ...head]) dispatchId(label)
+    for (const { label } of allCommands([...layers.flatMap(commandsOf), ...head])) dispatchId(label)
   }
 
   /** Compiles the kernels. `layers`: how many of the model's; contextTokens: the longest context. Throws what `weights` throws. */
@@ -71,14 +72,18 @@ export class StepProgram {
   }
 }
 
+function allCommands(commands: readonly Command[]): Command[] {
+  return commands.flatMap((command) => (command.origin === 'rounds' ? command.rounds.flat() : [command]))
+}
+
 export function commandsOf({ attention, output, mlp, end }: LayerSegments): Command[] {
   return [...attention, ...output, ...mlp, ...end]
 }
 
 /** Commands that a step of one row runs: rows after the first may have dispatches of their own. */
 export function factsOf(commands: readonly Command[]): DispatchFacts[] {
-  const oneRow = { rows: 1, selected: 1, parts: 1 }
-  return commands
+  const oneRow = { rows: 1, selected: 1, parts: 1, singles: 1, prompts: 0 }
+  return commandsOfStep(commands, oneRow)
     .filter((command) => command.origin === 'copy' || command.groups(oneRow).every((n) => n > 0))
     .map(({ label, origin }) => ({ name: label, origin }))
 }

@@ -8,7 +8,7 @@ import type { ShardLayout } from '../layout/shard-layout.js'
 import type { MemoryName, ModelShape } from '../protocol.js'
 import type { AttentionPlan } from './attention-plan.js'
 import { EVERY_SHARD, type InputColumns, queriesFromLatent, queryColumns } from './input-columns.js'
-import { type Tile, WeightPlan } from './weights.js'
+import { type DeviceLayout, type Tile, WeightPlan } from './weights.js'
 
 export interface GpuLayerPlan {
   readonly weights: WeightPlan
@@ -44,6 +44,7 @@ export interface TileGeometry {
   readonly segmentStart: number
   /** Columns of a shard's part of the MLP. */
   readonly mlpWidth: number
+  readonly layout: DeviceLayout
 }
 
 export function planTiles(plan: TileGeometry, placed: AttentionPlan['placed'], layout: ModelLayout, mine: RankLayout): TilePlan {
@@ -60,7 +61,7 @@ export function planTiles(plan: TileGeometry, placed: AttentionPlan['placed'], l
   let sharded = 0
   let replicated = mine.weightBytes
   const layers = mine.layers.map((rankLayer, i) => {
-    const weights = new WeightPlan()
+    const weights = new WeightPlan(plan.layout)
     const layer = (s: number) => (shards[s] as ShardLayout).layers[i] as ShardLayout['layers'][number]
     const put = (matrix: ReturnType<typeof layer>['queryA'], s: number) => {
       weights.place(matrix, shardMemory(s))
@@ -116,7 +117,7 @@ export function planTiles(plan: TileGeometry, placed: AttentionPlan['placed'], l
     }
     return { weights, tiles: { inputs, queryB, keyUp, valueUp, attentionOut, gateUp, down } }
   })
-  const headWeights = new WeightPlan()
+  const headWeights = new WeightPlan(plan.layout)
   const headTiles: Tile[] = []
   for (const s of own) {
     const { head } = shards[s] as ShardLayout

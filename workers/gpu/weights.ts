@@ -4,6 +4,7 @@
 import type { SharedMemory } from '../../kernels/backend.js'
 import type { Program, ProgramParts } from '../../kernels/gpu/program.js'
 import { TILE_WORDS, tileBytes, tileRows } from '../../kernels/gpu/wgsl/packed-matmul.js'
+import { stepsOf, TILE_VECTORS, VECTORS_PER_SCALE, weightVectors } from '../../kernels/gpu/wgsl/tensor-matmul-shape.js'
 import { bufferOf } from '../../kernels/open-backend.js'
 import type { PackedMatrix } from '../../kernels/packing.js'
 import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
@@ -15,7 +16,7 @@ const COLUMN_BYTES = 128
 
 /** A tile of packed weights: the rows that one workgroup computes. Offsets of x and y are in scalars. */
 export interface Tile {
-  /** First 16-byte word of the tile in the buffer of weights. */
+  /** First 16-byte word of the tile in the buffer of weights: of its packed bytes, or of its float16 tiles. */
   readonly word: number
   /** First column of the input. */
   readonly x: number
@@ -27,6 +28,13 @@ export interface Tile {
   readonly rows: number
 }
 
+/** The matrices of a plan on the device. */
+export interface DeviceMatrices {
+  readonly buffer: GPUBuffer
+  /** Of float16 tiles: one scale a row. */
+  readonly scales: GPUBuffer | undefined
+}
+
 /** The shared memories that hold packed weights. */
 export interface WeightMemories {
   /** By shard. */
@@ -34,27 +42,51 @@ export interface WeightMemories {
   readonly rank: SharedMemory
 }
 
+/** As the host packs weights, or as float16 tiles for products on tensor cores, which the device makes of that. */
+export type DeviceLayout = 'packed' | 'tiles'
+
+/** 16-byte words past the last weight that the kernels may read, and do not use. */
+export const WEIGHT_SLACK = 32 * TILE_VECTORS
+
 interface PlacedMatrix {
-  /** Byte offset in the buffer. */
+  /** Byte offset of the packed matrix. */
   readonly at: number
+  /** First 16-byte word of its float16 tiles. */
+  readonly vector: number
   readonly memory: MemoryName
 }
 
 /** The plan of one buffer of weights: which matrices lie in it, and where. Fill it with `place`. */
 export class WeightPlan {
+  readonly layout: DeviceLayout
   readonly #placed = new Map<PackedMatrix, PlacedMatrix>()
   #bytes = 0
+  #vectors = 0
+
+  constructor(layout: DeviceLayout) {
+    this.layout = layout
+  }
 
   /** Reserves space for a matrix of a memory, once. */
   place(matrix: PackedMatrix, memory: MemoryName): void {
     if (matrix.bytes === 0 || this.#placed.has(matrix)) return
-    this.#placed.set(matrix, { at: this.#bytes, memory })
+    this.#placed.set(matrix, { at: this.#bytes, vector: this.#vectors, memory })
+    this.#vectors += matrix.batch * matrixVectors(matrix)
     this.#bytes += Math.ceil(matrix.bytes / COLUMN_BYTES) * COLUMN_BYTES
   }
 
-  /** Bytes of the buffer, in the stored formats. */
+  /** Bytes of the packed matrices. */
   get bytes(): number {
     return this.#bytes
+  }
+
+  /** Bytes of the float16 tiles, and of the scales of their rows. */
+  get tileBytes(): number {
+    return (this.#vectors + WEIGHT_SLACK) * 16
+  }
+
+  get scaleBytes(): number {
+    return Math.ceil(this.#vectors / VECTORS_PER_SCALE) * 4
   }
 
   get placed(): ReadonlyMap<PackedMatrix, PlacedMatrix> {
@@ -72,8 +104,12 @@ export class WeightPlan {
     if (!placed) return []
     const height = tileRows(matrix.format)
     const bytes = tileBytes(matrix.format, matrix.cols)
+    const vectors = weightVectors(height, stepsOf(matrix.cols))
     return Array.from({ length: Math.ceil(matrix.rows / height) }, (_, tile) => ({
-      word: (placed.at + index * matrix.batchBytes + tile * bytes) / 16,
+      word:
+        this.layout === 'tiles'
+          ? placed.vector + index * matrixVectors(matrix) + tile * vectors
+          : (placed.at + index * matrix.batchBytes + tile * bytes) / 16,
       x,
       y: y + tile * height,
       k: matrix.cols,
@@ -88,15 +124,27 @@ function floatTiles(plan: WeightPlan, asFloats: boolean) {
   return asFloats && first ? WEIGHT_FORMATS[first.format].floatTiles : undefined
 }
 
-/** Bytes of a plan's buffer on the device; `asFloats`: with its weights as float32. */
+/** 16-byte words of one matrix's float16 tiles. */
+export function matrixVectors({ rows, cols }: PackedMatrix): number {
+  return weightVectors(rows, stepsOf(cols))
+}
+
+/** Bytes of a plan's buffers on the device; `asFloats`: with its weights as float32. */
 export function deviceBytes(plan: WeightPlan, asFloats: boolean): number {
+  if (plan.layout === 'tiles') return plan.tileBytes + plan.scaleBytes
   return plan.bytes * (floatTiles(plan, asFloats)?.scale ?? 1)
 }
 
-/** Copies the matrices of a plan to a new device buffer; `asFloats`: as float32. */
+/** Copies the packed matrices of a plan to a new device buffer; `asFloats`: as float32. */
 export function uploadWeights(program: Program, plan: WeightPlan, memories: WeightMemories, asFloats: boolean): GPUBuffer {
-  const floats = floatTiles(plan, asFloats)
   const buffer = program.buffer(deviceBytes(plan, asFloats))
+  copyWeights(program, plan, memories, buffer, asFloats)
+  return buffer
+}
+
+/** Copies the packed matrices of a plan to a device buffer; `asFloats`: as float32. */
+export function copyWeights(program: Program, plan: WeightPlan, memories: WeightMemories, buffer: GPUBuffer, asFloats: boolean): void {
+  const floats = floatTiles(plan, asFloats)
   const staging = new Uint8Array(Math.min(CHUNK_BYTES, Math.max(16, plan.bytes)))
   for (const [matrix, { at, memory }] of plan.placed) {
     const source = memory.kind === 'rank' ? memories.rank : memories.shards[memory.index]
@@ -111,7 +159,6 @@ export function uploadWeights(program: Program, plan: WeightPlan, memories: Weig
     }
   }
   program.device.queue.submit([])
-  return buffer
 }
 
 /** A table of tiles on the device, as packedMatmul reads it. */

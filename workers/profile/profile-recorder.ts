@@ -48,6 +48,7 @@ export const EVENTS = [
   'rope of keys',
   'write to cache',
   'pack queries',
+  'pack activations',
   'attention',
   'combine parts',
   'softmax',

@@ -1,6 +1,6 @@
-// Flash decoding on tensor cores: what flash-attention.ts does, over an f16 cache, with the subgroup matrices that Dawn offers
+// Attention on tensor cores: what flash-attention.ts does, over an f16 cache, with the subgroup matrices that Dawn offers
 // (16 x 16 x 16, f16 in, f32 out). Three kernels: queries to f16, a part of a row's context for a group of heads per workgroup, and
-// the combination of the parts. A row's bits depend only on its own length (docs/determinism.md, rule 7).
+// the combining of the parts. Which bits a row gets depends on its own length alone (design rule 7): rows of a prompt share what they read.
 //
 // A workgroup holds its heads' queries in registers and walks through its part `tokens` cached rows at a time: the rows go to
 // workgroup memory, scores = queries x rows, then an online softmax over them, then sums += weights x rows. Subgroups share the work by
@@ -8,7 +8,7 @@
 // weights pass through workgroup memory. Maxima lag: sums are rescaled only when a score exceeds the maximum by 2^LAG.
 import { PAGE_TOKENS } from '../../cache-format.js'
 import { RowLoads } from './tensor-loads.js'
-import { geometry, LANES, packedQueryWidth, pad, SIDE, type TensorShape, type TensorTiling, unitOf } from './tensor-shape.js'
+import { geometry, LANES, packedQueryWidth, pad, SIDE, slotsOf, type TensorShape, type TensorTiling, unitOf } from './tensor-shape.js'
 
 /** A weight is at most 2^LAG in f16, whose largest value is 65504. */
 const LAG = 8
@@ -17,15 +17,18 @@ const LOG2_E = 1.4426950408889634
 const times = (n: number, line: (i: number) => string, separator = '\n') => Array.from({ length: n }, (_, i) => line(i)).join(separator)
 
 /**
- * bindings: rows [table, length, pages a part, parts], pages, packed queries, cache, z, state, uniform [first row, 0, 0, 0].
- * z: [rows of the group of rows][parts][slots][packedValueWidth], unnormalized; state: maximum (in powers of 2) and sum of weights.
- * Workgroups: parts by groups by rows.
+ * rows: of an entry, at most. Those of an entry belong to one sequence, in ascending order, and their contexts are cut into parts of the
+ * same size: they share the tiles of cached rows, and a slot (one head of one row) has the bits that it has alone.
+ * bindings: rows [table, length, pages a part, parts], entries [first row, rows, 0, 0], pages, packed queries, cache, z, state,
+ * round [round, 0, 0, 0], sizes [entries of a round, parts that z has room for, entries, 0].
+ * z: [entries of the round][parts][groups][slots][packedValueWidth], unnormalized; state: maximum (in powers of 2) and sum of weights.
+ * Workgroups: parts by groups by entries of the round.
  */
-export function tensorAttention(shape: TensorShape, tiling: TensorTiling): string {
-  const { groups, groupHeads: H, keyWidth, valueOffset, valueWidth, ropeDim, rowWidth, ropeRowWidth, parts } = shape
+export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: number): string {
+  const { groups, rowHeads, keyWidth, valueOffset, valueWidth, ropeDim, rowWidth, ropeRowWidth } = shape
+  const H = slotsOf(shape, rows)
   const { tokens: T, headTiles, split, ahead, buffers } = tiling
   const g = geometry(shape, H, tiling)
-  const slots = shape.slots.length
   const unit = unitOf(shape) as number
   const unitType = { 8: 'vec4<u32>', 4: 'vec2<u32>', 2: 'u32' }[unit] as string
   const queryWidth = packedQueryWidth(shape)
@@ -46,7 +49,7 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling): strin
   const weightRow = g.weightRow / V
   const perPage = PAGE_TOKENS / T
   /** First units of a page. */
-  const streamBase = (page: string) => `(group.region + ${page} * ${PAGE_TOKENS * rowWidth}u) / ${unit}u`
+  const streamBase = (page: string) => `(region + ${page} * ${PAGE_TOKENS * rowWidth}u) / ${unit}u`
   const ropeBase = (page: string) => `(${shape.ropeRegion}u + ${page} * ${PAGE_TOKENS * ropeRowWidth}u) / ${unit}u`
   /** Reads tile k of a page with left_<page> tokens. */
   const fetch = (set: number, k: number, page: string) =>
@@ -108,21 +111,22 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling): strin
     const coming = k + ahead < perPage ? fetch(set, k + ahead, 'here') : fetch(set, k + ahead - perPage, 'next')
     return `{ ${stash(set, buffer)} ${barrier}
     ${coming}
-    ${scores(buffer)} ${barrier} ${softmaxOver(shape, tiling, g, k)} ${barrier} ${rescaling}
+    ${scores(buffer)} ${barrier} ${softmaxOver(shape.scale, H, rows, tiling, g, k)} ${barrier} ${rescaling}
     ${sums(buffer)} step++; ${buffers === 1 ? barrier : ''} }
     if (left_here <= ${(k + 1) * T}u) { break; }`
   }
   return `enable f16; enable subgroups; enable chromium_experimental_subgroup_matrix; enable chromium_disable_uniformity_analysis;
 alias Left = subgroup_matrix_left<f16, ${SIDE}, ${SIDE}>; alias Right = subgroup_matrix_right<f16, ${SIDE}, ${SIDE}>; alias Sum = subgroup_matrix_result<f32, ${SIDE}, ${SIDE}>;
-struct Group { region : u32, slot : u32 }
-const GROUPS = array<Group, ${groups.length}>(${groups.map((group) => `Group(${group.region}u, ${group.slot}u)`).join(', ')});
+const REGIONS = array<u32, ${groups.length}>(${groups.map(({ region }) => `${region}u`).join(', ')});
 @group(0) @binding(0) var<storage, read> rows : array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> pages : array<u32>;
-@group(0) @binding(2) var<storage, read> q : array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> cache : array<${unitType}>;
-@group(0) @binding(4) var<storage, read_write> z : array<f32>;
-@group(0) @binding(5) var<storage, read_write> state : array<vec2<f32>>;
-@group(0) @binding(6) var<uniform> first : vec4<u32>;
+@group(0) @binding(1) var<storage, read> entries : array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> pages : array<u32>;
+@group(0) @binding(3) var<storage, read> q : array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> cache : array<${unitType}>;
+@group(0) @binding(5) var<storage, read_write> z : array<f32>;
+@group(0) @binding(6) var<storage, read_write> state : array<vec2<f32>>;
+@group(0) @binding(7) var<uniform> round : vec4<u32>;
+@group(0) @binding(8) var<uniform> sizes : vec4<u32>;
 // Every variable a multiple of 16 bytes: matrices are read wrong from other places.
 var<workgroup> tile : array<vec4<u32>, ${g.tileVectors * buffers}>;
 var<workgroup> scores : array<vec${V}<f32>, ${g.scores}>;
@@ -132,14 +136,21 @@ var<workgroup> rescale : vec4<u32>;
 @compute @workgroup_size(${g.threads})
 fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : u32, @builtin(workgroup_id) id : vec3<u32>) {
   let lid = sg * ${LANES}u + lane;
-  let row_index = first.x + id.z;
-  let row = rows[row_index];
+  let entry = entries[round.x * sizes.x + id.z];
+  // The longest one.
+  let row = rows[entry.x + entry.y - 1u];
   if (id.x >= row.w) { return; }
-  var table = GROUPS;
-  let group = table[id.y];
+  var table = REGIONS;
+  let region = table[id.y];
   let heads_of = sg / ${split}u; let part_of = sg % ${split}u;
   let h = lid / ${g.perHead}u; let j = lid % ${g.perHead}u;
   let start = id.x * row.z * ${PAGE_TOKENS}u; let end = min(row.y, start + row.z * ${PAGE_TOKENS}u);
+  ${
+    rows === 1
+      ? ''
+      : `// Tokens at the end of this part that the slot's own row does not see.
+  let own = h / ${rowHeads}u; let hidden = select(0u, end - min(end, rows[entry.x + min(own, entry.y - 1u)].y), own < entry.y);`
+  }
   var m = -1.0e30; var l = 0.0; var step = 0u;
   if (lid == 0u) { rescale = vec4<u32>(0u); }
   // Of this page, and of the next: tokens left, first units. The page after it is looked up a page early.
@@ -149,7 +160,7 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
   var next_page = pages[min(at_page + 1u, last_page)];
   ${stream.declare(ahead)} ${ropeDim > 0 ? rope.declare(ahead) : ''}
   ${times(ahead, (k) => fetch(k, k, 'here'))}
-  let query = (row_index * ${slots}u + group.slot) * ${queryWidth / 8}u;
+  let query = (id.y * ${shape.queryRows}u + entry.x) * ${rowHeads * (queryWidth / 8)}u;
   ${times(headTiles, (i) => times(keySteps, (k) => `let q${i}_${k} = subgroupMatrixLoad<Left, row_major>(&q, query + (heads_of * ${headTiles}u + ${i}u) * ${SIDE * (queryWidth / 8)}u + min(part_of * ${keySteps}u + ${k}u, ${g.keySteps - 1}u) * 2u, ${queryWidth / 8}u);`, '\n  '), '\n  ')}
   ${times(headTiles, (i) => times(valueSteps, (d) => `var a${i}_${d} = Sum();`, ' '), ' ')}
   loop {
@@ -160,7 +171,7 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
     ${times(perPage, tile)}
     left_here = left_next; s_here = s_next; ${ropeDim > 0 ? 'r_here = r_next;' : ''}
   }
-  let out = (id.z * ${parts}u + id.x) * ${slots}u + group.slot;
+  let out = ((id.z * sizes.y + id.x) * ${groups.length}u + id.y) * ${H}u;
   ${times(headTiles, (i) =>
     times(valueSteps, (d) =>
       guard(
@@ -180,21 +191,22 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
  * Scores to weights, for tile k of a page. The weights are added in a tree over the tile's tokens. The tree is the same whatever number of
  * threads shares a head: first within words of 4 tokens, then words at half the distance, a quarter, and so on.
  */
-function softmaxOver(shape: TensorShape, { tokens: T, split }: TensorTiling, g: ReturnType<typeof geometry>, k: number): string {
+function softmaxOver(scale: number, H: number, rows: number, { tokens: T, split }: TensorTiling, g: ReturnType<typeof geometry>, k: number): string {
   const { perHead, vector: V, chunks } = g
   const scoreRow = g.scoreRow / V
   const letters = ['x', 'y', 'z', 'w'].slice(0, V)
-  const score = (part: number, i: number) => `scores[${part * shape.groupHeads * scoreRow}u + h * ${scoreRow}u + ${i * perHead}u + j]`
+  const score = (part: number, i: number) => `scores[${part * H * scoreRow}u + h * ${scoreRow}u + ${i * perHead}u + j]`
   const perWord = 4 / V
   const wordThreads = perHead / perWord
+  const hidden = rows === 1 ? '' : ' + hidden'
   const sums: string[] = V === 2 ? ['s0 += subgroupShuffleXor(s0, 1u);'] : []
   for (let distance = T / 8; distance >= 1; distance /= 2) {
     if (distance < wordThreads) sums.push(`s0 += subgroupShuffleXor(s0, ${distance * perWord}u);`)
     else sums.push(...Array.from({ length: distance / wordThreads }, (_, i) => `s${i} += s${i + distance / wordThreads};`))
   }
   return `
-    ${times(chunks, (i) => `var x${i} = (${times(split, (part) => score(part, i), ' + ')}) * ${shape.scale * LOG2_E};`, '\n    ')}
-    if (left_here < ${(k + 1) * T}u) { ${times(chunks, (i) => letters.map((c, e) => `if (${k * T + e}u + (${i * perHead}u + j) * ${V}u >= left_here) { x${i}.${c} = -1.0e30; }`).join(' '), '\n      ')} }
+    ${times(chunks, (i) => `var x${i} = (${times(split, (part) => score(part, i), ' + ')}) * ${scale * LOG2_E};`, '\n    ')}
+    if (left_here < ${(k + 1) * T}u${hidden}) { ${times(chunks, (i) => letters.map((c, e) => `if (${k * T + e}u + (${i * perHead}u + j) * ${V}u${hidden} >= left_here) { x${i}.${c} = -1.0e30; }`).join(' '), '\n      ')} }
     { var most4 = x0; ${times(chunks - 1, (i) => `most4 = max(most4, x${i + 1});`, ' ')}
     var most = ${V === 4 ? 'max(max(most4.x, most4.y), max(most4.z, most4.w))' : 'max(most4.x, most4.y)'};
     ${times(Math.log2(perHead), (n) => `most = max(most, subgroupShuffleXor(most, ${1 << n}u));`, ' ')}

@@ -14,13 +14,12 @@ const REGISTERS = 208
 /** Columns of whole matrices. */
 export const pad = (n: number) => Math.ceil(n / SIDE) * SIDE
 
-/** Up to MAX_HEADS heads that attend over one stream: first element of its region, and first head slot. */
+/** Up to MAX_HEADS heads that attend over one stream: first element of its region. */
 export interface TensorGroup {
   readonly region: number
-  readonly slot: number
 }
 
-/** A slot: a head's place in packed queries and in the output. Columns of its queries in their rows; rope -1: the slot is empty. */
+/** A head's place in packed queries. Columns of its queries in their rows; rope -1: the slot is empty. */
 export interface HeadSlot {
   readonly query: number
   readonly rope: number
@@ -31,10 +30,14 @@ export type TensorWidths = Pick<FlashShape, 'keyWidth' | 'keyOffset' | 'valueOff
 
 export interface TensorShape extends Omit<FlashShape, 'groups' | 'outHeads' | 'factors' | 'format' | 'queryStride' | 'ropeStride'> {
   readonly groups: readonly TensorGroup[]
-  /** Heads of a group, a multiple of 16. */
+  /** Slots of a group in a row of the output, a multiple of 16. */
   readonly groupHeads: number
-  /** Slots of all groups. */
+  /** Heads of a group, at most: those of several rows lie without gaps. */
+  readonly rowHeads: number
+  /** Heads of all groups, [groups][rowHeads]. */
   readonly slots: readonly (HeadSlot | undefined)[]
+  /** Rows that packed queries have room for: [groups][queryRows][rowHeads][packedQueryWidth]. */
+  readonly queryRows: number
 }
 
 /** How the work of a workgroup is divided. `tokens` and `split` fix the order of sums; the others change only speed. */
@@ -69,6 +72,50 @@ export function packedValueWidth(valueWidth: number): number {
   return pad(valueWidth)
 }
 
+/** Slots of a workgroup that has a group's heads of so many rows. */
+export function slotsOf({ rowHeads }: Pick<TensorShape, 'rowHeads'>, rows: number): number {
+  return pad(rows * rowHeads)
+}
+
+/** Rows of a prompt that share a workgroup's cached rows, and slots that they may take. */
+const PROMPT_ROWS = [8, 6, 4, 3, 2]
+const PROMPT_SLOTS = 96
+
+/**
+ * Rows of one sequence that share a workgroup, where that leaves no more slots empty than one row does, and the tiling: tokens and split
+ * are those of one row, so a row's bits are the same alone and beside others. undefined: workgroup memory has no room for two rows.
+ */
+export function planPromptRows(
+  shape: TensorWidths,
+  rowHeads: number,
+  one: TensorTiling,
+  workgroupStorage: number,
+): { readonly rows: number; readonly tiling: TensorTiling } | undefined {
+  const waste = (rows: number) => pad(rows * rowHeads) / (rows * rowHeads)
+  for (const rows of PROMPT_ROWS) {
+    const slots = pad(rows * rowHeads)
+    if (slots > PROMPT_SLOTS || waste(rows) > waste(1)) continue
+    for (const headTiles of [2, 1]) {
+      if (slots % (SIDE * headTiles) !== 0 || headTiles > 1 + Number(pairsFit(shape, one.split))) continue
+      for (const buffers of [2, 1]) {
+        const tiling = { ...one, headTiles, buffers }
+        if (storageOf(shape, slots, tiling) <= workgroupStorage) return { rows, tiling }
+      }
+    }
+  }
+  return undefined
+}
+
+/** Registers of a thread that matrices take: sums and queries of 16 heads. */
+function registersOf(shape: TensorWidths, split: number): number {
+  const matrices = (width: number) => Math.ceil(width / SIDE / split)
+  return 8 * matrices(pad(shape.valueWidth)) + 4 * matrices(packedQueryWidth(shape))
+}
+
+function pairsFit(shape: TensorWidths, split: number): boolean {
+  return 2 * registersOf(shape, split) <= REGISTERS
+}
+
 /** Bytes of workgroup memory. */
 function storageOf(shape: TensorWidths, groupHeads: number, tiling: TensorTiling): number {
   const g = geometry(shape, groupHeads, tiling)
@@ -85,13 +132,12 @@ export function planTensorAttention(
   workgroupStorage: number,
 ): { readonly groupHeads: number; readonly tiling: TensorTiling; readonly workgroups: number } | undefined {
   if (unitOf(shape) === undefined) return undefined
-  // Two subgroups share the columns if the registers suffice for one group of 16 heads.
-  const matrices = (width: number, split: number) => Math.ceil(width / SIDE / split)
-  const registers = (split: number) => 8 * matrices(pad(shape.valueWidth), split) + 4 * matrices(packedQueryWidth(shape), split)
+  // Two subgroups share the columns, as long as the registers do for one row of 16 heads.
+  const registers = (split: number) => registersOf(shape, split)
   const split = [2, 4].find((n) => registers(n) <= REGISTERS)
   if (split === undefined) return undefined
-  const pairs = 2 * registers(split) <= REGISTERS
-  // Two tiles are loaded ahead if registers are left for them.
+  const pairs = pairsFit(shape, split)
+  // Two tiles on their way where registers are left for them.
   const ahead = (pairs ? 2 : 1) * registers(split) <= REGISTERS / 2 + 16 ? 2 : 1
   for (let groupHeads = pad(Math.ceil(heads / Math.ceil(heads / MAX_HEADS))); groupHeads > 0; groupHeads -= SIDE) {
     const tiling = { tokens: SIDE, split, headTiles: pairs && groupHeads % (2 * SIDE) === 0 ? 2 : 1, ahead, buffers: 1 }

@@ -1,0 +1,179 @@
+// Rows of float32 activations to the float16 tiles that products on tensor cores read, with a scale a row: nothing is beyond float16's
+// range whatever the model. What stands before a product (a sum of partials, RMS norm, SwiGLU) is done on the way.
+import { SIDE, TILE_VECTORS } from './tensor-matmul-shape.js'
+
+const THREADS = 256
+const LANES = 32
+/** Pairs of columns of a region that one subgroup packs alone. */
+const NARROW_PAIRS = 256
+
+/** Columns of a row that one product sums over. */
+export interface Region {
+  /** First column of the source. */
+  readonly from: number
+  /** First vec4<u32> of the tiles, and first of the scales. */
+  readonly to: number
+  readonly scale: number
+  readonly cols: number
+}
+
+/** u32 of an entry of the table of regions. */
+export const REGION_WORDS = 4
+
+export function regionTable(regions: readonly Region[]): Uint32Array {
+  return Uint32Array.from(regions.flatMap(({ from, to, scale, cols }) => [from, to, scale, cols]))
+}
+
+/**
+ * Where activations come from: WGSL of `fn value(row : u32, c : u32) -> f32`, over bindings from FIRST_SOURCE on. `store`: what is done
+ * with a value `v` of column c besides, for sources that are one region.
+ */
+export interface RowSource {
+  readonly code: string
+  readonly store?: string
+}
+
+/** The first binding of a source's buffers. */
+export const FIRST_SOURCE = 4
+
+const input = (i: number, name: string, access = 'read', type = 'f32') =>
+  `@group(0) @binding(${FIRST_SOURCE + i}) var<storage, ${access}> ${name} : array<${type}>;`
+
+/** x: [stride, rows] */
+export function plainRows(stride: number): RowSource {
+  return { code: `${input(0, 'x')}\nfn value(row : u32, c : u32) -> f32 { return x[row * ${stride}u + c]; }` }
+}
+
+/** silu(gate) * up; x: [stride, rows], for each plane of `width` columns the gates, then the ups. */
+export function swigluRows(stride: number, width: number): RowSource {
+  return {
+    code: `${input(0, 'x')}
+fn value(row : u32, c : u32) -> f32 {
+  let at = row * ${stride}u + c / ${width}u * ${2 * width}u + c % ${width}u; let gate = x[at];
+  return gate / (1.0 + exp(-gate)) * x[at + ${width}u];
+}`,
+  }
+}
+
+/** x + (((p0 + p1) + p2) + p3), which also goes to `sum`. x, sum: [width, rows]; p: [width, planeRows, 4]. */
+export function sumRows(width: number, planeRows: number): RowSource {
+  const plane = width * planeRows
+  return {
+    code: `${input(0, 'x')} ${input(1, 'p')} ${input(2, 'sum', 'read_write')}
+fn value(row : u32, c : u32) -> f32 { let at = row * ${width}u + c; return x[at] + (((p[at] + p[at + ${plane}u]) + p[at + ${2 * plane}u]) + p[at + ${3 * plane}u]); }`,
+    store: `sum[row * ${width}u + c] = v;`,
+  }
+}
+
+/**
+ * Heads' outputs, each the sum over the planes that have it, ascending, times a factor; with a gate, times its sigmoid. p: [stride,
+ * planeRows, planes]; places: [4, heads], first column of the head in plane i, or -1; gates: [gateStride, rows] from gateFrom on.
+ */
+export function headRows(shape: {
+  readonly width: number
+  readonly stride: number
+  readonly planeRows: number
+  readonly planes: number
+  readonly factor: number
+  readonly gate: { readonly stride: number; readonly from: number } | undefined
+}): RowSource {
+  const { width, stride, planeRows, planes, factor, gate } = shape
+  const add = (i: number) =>
+    `{ let place = places[c / ${width}u * 4u + ${i}u]; if (place >= 0.0) { let one = p[(${i * planeRows}u + row) * ${stride}u + u32(place) + c % ${width}u]; sum = select(sum + one, one, first); first = false; } }`
+  return {
+    code: `${input(0, 'p')} ${input(1, 'places')} ${gate ? input(2, 'gates') : ''}
+fn value(row : u32, c : u32) -> f32 {
+  var sum = 0.0; var first = true;
+  ${Array.from({ length: planes }, (_, i) => add(i)).join('\n  ')}
+  return sum * ${factor}${gate ? ` / (1.0 + exp(-gates[row * ${gate.stride}u + ${gate.from}u + c]))` : ''};
+}`,
+  }
+}
+
+export interface RowPacking {
+  /** How many regions, and steps of 16 columns of each. */
+  readonly regions: number
+  readonly steps: number
+  /** Two float16 a scalar. */
+  readonly pair: boolean
+  /** RMS norm over the region's columns, this added to the mean square: times `norm`, divided by the root by way of the row's scale. */
+  readonly epsilon: number | undefined
+  readonly source: RowSource
+}
+
+/** Regions that a workgroup packs. */
+export function regionsOfGroup(steps: number): number {
+  return (steps * SIDE) / 2 <= NARROW_PAIRS ? THREADS / LANES : 1
+}
+
+const times = (n: number, line: (i: number) => string, separator = '\n') => Array.from({ length: n }, (_, i) => line(i)).join(separator)
+
+/**
+ * bindings: regions, tiles, scales, the norm's weight if normed, then the source's. Workgroups: groups of regionsOfGroup regions by rows.
+ * Sums of squares and maxima: a thread's pairs of columns in ascending order, then a tree, whatever other rows there are.
+ */
+export function packRows({ regions, steps, pair, epsilon, source }: RowPacking): string {
+  const P = pair ? 2 : 1
+  const normed = epsilon !== undefined
+  const pairs = (steps * SIDE) / 2
+  const narrow = regionsOfGroup(steps) > 1
+  const sharing = narrow ? LANES : THREADS
+  const each = Math.ceil(pairs / sharing)
+  const { store } = source
+  const inside = (j: number, body: string) => ((j + 1) * sharing <= pairs ? `{ ${body} }` : `if (me + ${j * sharing}u < ${pairs}u) { ${body} }`)
+  const load = (j: number) =>
+    inside(
+      j,
+      `let c = 2u * (me + ${j * sharing}u);
+    if (c < region.cols) { let v = value(row, region.source + c); v${j}.x = v; ${store ?? ''} }
+    if (c + 1u < region.cols) { let v = value(row, region.source + c + 1u); v${j}.y = v; ${store?.replaceAll(' + c]', ' + c + 1u]') ?? ''} }
+    ${normed ? `square = fma(v${j}.x, v${j}.x, square); square = fma(v${j}.y, v${j}.y, square); let last = region.cols - 1u; v${j} *= vec2<f32>(norm[min(c, last)], norm[min(c + 1u, last)]);` : ''}
+    largest = max(largest, max(abs(v${j}.x), abs(v${j}.y)));`,
+    )
+  const reduce = narrow
+    ? `let most = subgroupMax(largest); ${normed ? times(5, (i) => `square += subgroupShuffleXor(square, ${16 >> i}u);`, ' ') : ''} let total = ${normed ? 'square' : '0.0'};`
+    : `largest = subgroupMax(largest); ${normed ? times(5, (i) => `square += subgroupShuffleXor(square, ${16 >> i}u);`, ' ') : ''}
+  if (lane == 0u) { maxima[sg] = largest; ${normed ? 'squares[sg] = square;' : ''} }
+  workgroupBarrier();
+  var most = maxima[0]; var total = ${normed ? 'squares[0]' : '0.0'};
+  for (var i = 1u; i < ${THREADS / LANES}u; i++) { most = max(most, maxima[i]); ${normed ? 'total += squares[i];' : ''} }`
+  const write = (j: number) =>
+    inside(
+      j,
+      `let i = me + ${j * sharing}u; let v = v${j} * up; let to = first + i / 8u * ${P * TILE_VECTORS * 4}u + i % 8u;
+    ${
+      pair
+        ? `// 11 bits are float16; v - unpack2x16float(pack2x16float(v)) is 0 on NVIDIA's Vulkan driver, which takes that for v - v.
+    let high = bitcast<vec2<f32>>(bitcast<vec2<u32>>(v) & vec2<u32>(0xffffe000u));
+    tiles[to] = pack2x16float(high); tiles[to + ${TILE_VECTORS * 4}u] = pack2x16float(v - high);`
+        : 'tiles[to] = pack2x16float(v);'
+    }`,
+    )
+  return `enable subgroups;
+struct Region { source : u32, to : u32, scale : u32, cols : u32 }
+@group(0) @binding(0) var<storage, read> regions : array<Region>;
+@group(0) @binding(1) var<storage, read_write> tiles : array<u32>;
+@group(0) @binding(2) var<storage, read_write> scales : array<f32>;
+${normed ? '@group(0) @binding(3) var<storage, read> norm : array<f32>;' : ''}
+${source.code}
+${narrow ? '' : `var<workgroup> maxima : array<f32, ${THREADS / LANES}>; ${normed ? `var<workgroup> squares : array<f32, ${THREADS / LANES}>;` : ''}`}
+@compute @workgroup_size(${THREADS})
+fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : u32, @builtin(workgroup_id) id : vec3<u32>) {
+  let index = ${narrow ? `id.x * ${THREADS / LANES}u + sg` : 'id.x'};
+  let me = ${narrow ? 'lane' : `sg * ${LANES}u + lane`};
+  ${narrow ? `if (index >= ${regions}u) { return; }` : ''}
+  let region = regions[index];
+  let row = id.y;
+  var largest = 0.0; ${normed ? 'var square = 0.0;' : ''}
+  ${times(each, (j) => `var v${j} = vec2<f32>(0.0);`, ' ')}
+  ${times(each, load, '\n  ')}
+  ${reduce}
+  // The largest magnitude to 2^14..2^15; 1 for rows of zeros.
+  let exponent = clamp(141 - i32(bitcast<u32>(most) >> 23u), -100, 100);
+  let up = select(bitcast<f32>(u32(127 + exponent) << 23u), 1.0, most == 0.0);
+  if (me == 0u) { scales[region.scale + row] = ${normed ? `1.0 / up / sqrt(total / f32(region.cols) + ${epsilon})` : '1.0 / up'}; }
+  let first = region.to * 4u + row / ${SIDE}u * ${steps * P * TILE_VECTORS * 4}u + row % ${SIDE}u * 8u;
+  ${times(each, write, '\n  ')}
+}
+`
+}

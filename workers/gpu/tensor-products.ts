@@ -1,0 +1,130 @@
+// Products on tensor cores as dispatches: the activations of a product become float16 tiles, then one kernel multiplies them, in the
+// tiling that the step's rows call for. Owns the buffers that activations go through, which layers share.
+/// <reference types="@webgpu/types" />
+import type { Dispatch, ProgramParts, StepSize } from '../../kernels/gpu/program.js'
+import { tensorProduct } from '../../kernels/gpu/wgsl/tensor-matmul.js'
+import {
+  BLOCK_WORDS,
+  blockTable,
+  panels,
+  SIDE,
+  stepsOf,
+  type TensorRows,
+  TILE_VECTORS,
+  weightVectors,
+} from '../../kernels/gpu/wgsl/tensor-matmul-shape.js'
+import { tilingsOf } from '../../kernels/gpu/wgsl/tensor-matmul-tiling.js'
+import { packRows, plainRows, type Region, regionsOfGroup, regionTable } from '../../kernels/gpu/wgsl/tensor-rows.js'
+import { TILE_ROWS } from '../../kernels/packing.js'
+import type { Product } from './kernel-set.js'
+import { type Tile, WEIGHT_SLACK } from './weights.js'
+
+interface Activations {
+  readonly tiles: GPUBuffer
+  readonly scales: GPUBuffer
+}
+
+export class TensorProducts {
+  readonly #program: ProgramParts
+  /** Rows of every buffer. */
+  readonly #rows: number
+  readonly #pair: boolean
+  /** By regions and steps. */
+  readonly #activations = new Map<string, Activations>()
+
+  /** pair: activations are two float16 a scalar, nearly float32. */
+  constructor(program: ProgramParts, rows: number, pair: boolean) {
+    this.#pair = pair
+    this.#program = program
+    this.#rows = rows
+  }
+
+  async product(product: Product): Promise<Dispatch[]> {
+    const bySteps = new Map<number, Tile[]>()
+    for (const tile of product.tiles) bySteps.set(stepsOf(tile.k), [...(bySteps.get(stepsOf(tile.k)) ?? []), tile])
+    if (product.source?.rows.store !== undefined && bySteps.size > 1) throw new RangeError(`${product.label} has inputs of several lengths`)
+    const dispatches: Dispatch[] = []
+    for (const [steps, tiles] of bySteps) dispatches.push(...(await this.#ofSteps(product, tiles, steps)))
+    return dispatches
+  }
+
+  async #ofSteps({ label, weights, x, y, rowSet = 'step', norm, source }: Product, tiles: readonly Tile[], steps: number): Promise<Dispatch[]> {
+    const program = this.#program
+    if (!weights.scales) throw new RangeError(`the weights of ${label} are not float16 tiles`)
+    const vectors = panels(this.#rows) * steps * TILE_VECTORS * (this.#pair ? 2 : 1)
+    const regions: Region[] = []
+    const indexOf = new Map<string, number>()
+    const regionOf = ({ x, k }: Tile): Region => {
+      const key = `${x} ${k}`
+      const index = indexOf.get(key) ?? regions.length
+      indexOf.set(key, index)
+      regions[index] ??= { from: x, to: index * vectors, scale: index * this.#rows, cols: k }
+      return regions[index]
+    }
+    const matrices = joinTiles(tiles, steps).map((tile): TensorRows => {
+      const { to, scale } = regionOf(tile)
+      return { w: tile.word, x: to, xScale: scale, y: tile.y, rows: tile.rows }
+    })
+    const activations = this.#activationsOf(regions.length, vectors)
+    const rowsOf = (step: StepSize) => (rowSet === 'selected' ? step.selected : step.rows)
+    const { rows, buffers } = source ?? { rows: plainRows(x.dims[0] ?? 1), buffers: [x.buffer] }
+    const code = packRows({ regions: regions.length, steps, pair: this.#pair, epsilon: norm?.epsilon, source: rows })
+    const packing = [program.upload(regionTable(regions)), activations.tiles, activations.scales, norm?.weight.buffer, ...buffers]
+    const groups = Math.ceil(regions.length / regionsOfGroup(steps))
+    const dispatches = [await program.wgsl('pack activations', code, packing, (step) => [groups, rowsOf(step), 1])]
+    const outputs = matrices.reduce((sum, { rows }) => sum + rows, 0)
+    const yDims = program.uniform(Uint32Array.of(0, y.dims[0] ?? 1, 0, 0))
+    let least = 1
+    for (const { rows: most = Number.POSITIVE_INFINITY, tiling } of tilingsOf(outputs, this.#pair)) {
+      const [from, to] = [least, most]
+      least = most + 1
+      if (from > this.#rows) break
+      const blocks = blockTable(matrices, tiling.columns, steps)
+      const buffers = [
+        yDims,
+        program.count(rowSet),
+        weights.buffer,
+        program.upload(blocks),
+        activations.tiles,
+        activations.scales,
+        weights.scales,
+        y.buffer,
+      ]
+      const groups = (step: StepSize): [number, number, number] => {
+        const rows = rowsOf(step)
+        return rows < from || rows > to ? [0, 0, 0] : [Math.ceil(rows / tiling.rows), blocks.length / BLOCK_WORDS, 1]
+      }
+      dispatches.push(await program.wgsl(label, tensorProduct(steps, tiling, this.#pair), buffers, groups))
+    }
+    return dispatches
+  }
+
+  #activationsOf(regions: number, vectors: number): Activations {
+    const key = `${regions} ${vectors}`
+    const made = this.#activations.get(key) ?? {
+      tiles: this.#program.buffer((regions * vectors + WEIGHT_SLACK) * 16),
+      scales: this.#program.buffer(regions * this.#rows * 4),
+    }
+    this.#activations.set(key, made)
+    return made
+  }
+}
+
+/** Tiles of 32 rows that follow each other in the weights and in the outputs, as matrices of many rows. */
+export function joinTiles(tiles: readonly Tile[], steps: number): Tile[] {
+  const joined: Tile[] = []
+  for (const tile of tiles) {
+    const last = joined.at(-1)
+    const follows =
+      last !== undefined &&
+      last.rows % TILE_ROWS === 0 &&
+      last.x === tile.x &&
+      last.k === tile.k &&
+      tile.y === last.y + last.rows &&
+      tile.word === last.word + weightVectors(last.rows, steps)
+    if (follows) joined[joined.length - 1] = { ...last, rows: last.rows + tile.rows }
+    else joined.push(tile)
+  }
+  if (joined.some(({ word }) => word % (SIDE / 2) !== 0)) throw new RangeError('a matrix of float16 tiles begins within a tile')
+  return joined
+}
