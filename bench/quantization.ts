@@ -52,7 +52,7 @@ export const quantization: Benchmark = {
       const { weights, cache } = cell
       if (warmUp) {
         const tiny = await Engine.load(TINY, { ranks, weights, cache })
-        cell.perplexity = (await tiny.perplexity(tokens, context.quick ? { windows: 1 } : {})).perplexity
+        cell.perplexity = (await tiny.perplexity(tokens, { firstToken: 512, ...(context.quick && { windows: 1 }) })).perplexity
         await tiny.close()
         return
       }

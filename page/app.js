@@ -1,8 +1,8 @@
-// The live page: a prompt, its tokens as they come, and what the ranks do meanwhile. Talks to the server's own endpoints only.
+// The live page: a prompt, its tokens as they arrive, and what the ranks do meanwhile. It uses only endpoints of its own server.
 
 const $ = (id) => document.getElementById(id)
 const COLUMNS = 120
-/** Cold ones for computing, warm ones for waiting, of different lightness: most eyes tell them apart, and the legend names them. */
+/** Cold colours for computing, warm ones for waiting. They differ in lightness, so that colour-blind readers can tell them apart. */
 const COMPUTING = ['#0b4f8a', '#2b8cc4', '#00806a', '#66c2a5', '#9db7c9']
 const WAITING = ['#f0e442', '#e69f00', '#d55e00', '#a63603', '#cc79a7', '#f4a6b8', '#8c6d31']
 
@@ -37,13 +37,29 @@ async function errorOf(response) {
 
 // The output
 
-function addToken(text, logprob, top) {
+/** Joins the bytes of tokens that are parts of a character, which the server names bytes:\xf0\x9f. */
+let decoder = new TextDecoder()
+
+/** The text that a token completes; empty while a character is not complete. */
+function textOf(name) {
+  if (/^token_id:\d+$/.test(name)) return ''
+  if (!/^bytes:(\\x[0-9a-f]{2})+$/.test(name)) return name
+  const bytes = [...name.matchAll(/\\x([0-9a-f]{2})/g)].map(([, hex]) => Number.parseInt(hex, 16))
+  return decoder.decode(Uint8Array.from(bytes), { stream: true })
+}
+
+function addToken(name, logprob, top) {
+  const text = textOf(name)
+  const output = $('output')
+  const isAtEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 40
   const span = document.createElement('span')
   span.textContent = text
   span.style.opacity = String(0.6 + 0.4 * Math.exp(logprob))
   span.dataset.index = String(tokens.length)
-  tokens.push({ text, logprob, top })
-  $('output').append(span)
+  tokens.push({ text: name, logprob, top })
+  output.append(span)
+  // Follows the text, unless the reader has scrolled up.
+  if (isAtEnd) output.scrollTop = output.scrollHeight
 }
 
 function show(index) {
@@ -54,7 +70,9 @@ function show(index) {
     $('token-facts').textContent = ''
     return
   }
-  $('output').querySelector(`[data-index="${index}"]`)?.classList.add('current')
+  const span = $('output').querySelector(`[data-index="${index}"]`)
+  span?.classList.add('current')
+  span?.scrollIntoView({ block: 'nearest' })
   const others = token.top.map(({ token: text, logprob }) => `${JSON.stringify(text)} ${percent(logprob)}`).join(', ')
   $('token-facts').textContent = `${JSON.stringify(token.text)} had ${percent(token.logprob)}. Most likely: ${others}`
 }
@@ -75,6 +93,7 @@ async function generate() {
   const prompt = $('prompt').value
   running = new AbortController()
   tokens = []
+  decoder = new TextDecoder()
   show(-1)
   $('output').replaceChildren(Object.assign(document.createElement('span'), { className: 'prompt', textContent: prompt }))
   $('run').disabled = true

@@ -12,6 +12,7 @@ import { addGenerate } from './commands/generate.js'
 import { addInspect } from './commands/inspect.js'
 import { addServe } from './commands/serve.js'
 import { addSynth } from './commands/synth.js'
+import { addTokenize } from './commands/tokenize.js'
 import { OptionError, TetradError } from './errors.js'
 import { VERSION } from './version.js'
 
@@ -24,7 +25,8 @@ const program = new Command('tetrad')
   })
   .configureOutput({ writeOut: (text) => process.stdout.write(text), writeErr: (text) => process.stderr.write(text) })
 
-for (const add of [addGenerate, addChat, addInspect, addEval, addSynth, addConvert, addDoctor, addServe, addBatch, addBench]) add(program)
+for (const add of [addGenerate, addChat, addInspect, addEval, addSynth, addConvert, addTokenize, addDoctor, addServe, addBatch, addBench])
+  add(program)
 
 /** Stopped by Ctrl-C: what was asked for did not happen, and the user knows why. */
 const STOPPED = ['LOAD_ABORTED', 'REQUEST_ABORTED', 'SYNTH_ABORTED', 'BATCH_ABORTED']

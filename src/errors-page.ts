@@ -1,4 +1,4 @@
-// docs/errors.md as text. Knows the table only.
+// The text of docs/errors.md, generated from the table of codes.
 import { ERROR_CODES } from './errors.js'
 
 export function errorsPage(): string {
@@ -6,10 +6,11 @@ export function errorsPage(): string {
   return [
     '# Errors',
     '',
-    'Every error is a `TetradError` (or one of its subclasses) with a stable `code`, and `what`, `expected`, `actual` and `remedy` as texts.',
-    'The command prints them on stderr and exits with 1, or with 130 when Ctrl-C stopped it. This page is made from `src/errors.ts` by `node scripts/errors-doc.mjs`.',
+    'Every error is a `TetradError`, or one of its subclasses. It has a stable `code`, and the texts `what`,',
+    '`expected`, `actual` and `remedy`. The command prints them on stderr and exits with status 1, or 130 if',
+    'Ctrl-C stopped it. This page is generated from `src/errors.ts` by `node scripts/errors-doc.mjs`.',
     '',
-    '| code | meaning | what helps |',
+    '| code | meaning | remedy |',
     '|---|---|---|',
     ...rows,
     '',

@@ -1,4 +1,4 @@
-// Every error that users meet: a class per kind, a stable code per failure, and what, expected, actual, remedy.
+// All errors that users see: a class for each kind, a stable code for each failure, and what, expected, actual and remedy.
 
 export interface ErrorFacts {
   /** What went wrong, naming the file, option or tensor. */
@@ -12,7 +12,7 @@ export interface ErrorFacts {
   readonly option?: string
 }
 
-/** The base of all of Tetrad's errors. `code` is stable between versions; the wording is not. */
+/** Base class of all errors of Tetrad. `code` is stable between versions; the wording is not. */
 export class TetradError extends Error {
   override readonly name: string = 'TetradError'
   readonly code: ErrorCode
@@ -33,10 +33,10 @@ export class TetradError extends Error {
   }
 }
 
-/** An unknown option or parameter, or a value out of its range. */
+/** An option or a parameter with an unknown name or an invalid value. */
 export class OptionError extends TetradError {
   override readonly name = 'OptionError'
-  /** The option, as the caller wrote it: topP, --top-p or top_p. Undefined where the error is about several. */
+  /** The option, as the caller wrote it: topP, --top-p or top_p. undefined if the error is about several options. */
   readonly option: string | undefined
 
   constructor(code: ErrorCode, facts: ErrorFacts) {
@@ -45,12 +45,12 @@ export class OptionError extends TetradError {
   }
 }
 
-/** A file of the model that can't be read or isn't what it says. */
+/** A file of the model that cannot be read, or whose contents are invalid. */
 export class CheckpointError extends TetradError {
   override readonly name = 'CheckpointError'
 }
 
-/** A request that this model can't serve. */
+/** A request that this model cannot serve. */
 export class RequestError extends TetradError {
   override readonly name = 'RequestError'
 }
@@ -60,17 +60,17 @@ export class RankError extends TetradError {
   override readonly name = 'RankError'
 }
 
-/** No replica is left that could run a request. */
+/** No replica can run the request. */
 export class ReplicaError extends TetradError {
   override readonly name = 'ReplicaError'
 }
 
-/** The NATS cluster can't be reached, or was lost. */
+/** The NATS cluster cannot be reached, or the connection to it was lost. */
 export class ClusterError extends TetradError {
   override readonly name = 'ClusterError'
 }
 
-/** A file of batch requests or of their results that can't be used, or jobs that can't be run. */
+/** A file of batch requests or of results that cannot be used, or jobs that cannot be run. */
 export class BatchError extends TetradError {
   override readonly name = 'BatchError'
 }
@@ -83,7 +83,7 @@ export class EngineClosedError extends TetradError {
 /** The queue is full. */
 export class OverloadedError extends TetradError {
   override readonly name = 'OverloadedError'
-  /** When a place may be free, milliseconds; an estimate from the requests before. */
+  /** Estimated time until a place is free, milliseconds. */
   readonly retryAfterMs: number
 
   constructor(retryAfterMs: number, facts: ErrorFacts) {
@@ -92,141 +92,144 @@ export class OverloadedError extends TetradError {
   }
 }
 
-/** Not enough memory for what was asked. */
+/** Not enough memory for the model or a request. */
 export class MemoryError extends TetradError {
   override readonly name = 'MemoryError'
 }
 
-/** A snapshot file that can't be used, or not here. */
+/** A snapshot file that is invalid, or does not fit this engine. */
 export class SnapshotError extends TetradError {
   override readonly name = 'SnapshotError'
 }
 
-/** Code -> what it means, and what helps. docs/errors.md is made from this table. */
+/** Meaning and remedy of each code. docs/errors.md is generated from this table. */
 export const ERROR_CODES = {
-  OPTION_UNKNOWN: { meaning: 'An option or parameter name that is not known.', remedy: 'Remove it or correct its spelling.' },
-  OPTION_INVALID: { meaning: 'An option or parameter with a value out of its range.', remedy: 'Give a value that the message lists.' },
+  OPTION_UNKNOWN: { meaning: 'The name of an option or parameter is unknown.', remedy: 'Remove it or correct its spelling.' },
+  OPTION_INVALID: { meaning: 'The value of an option or parameter is not allowed.', remedy: 'Use a value that the message lists.' },
   MODEL_NOT_FOUND: {
     meaning: 'The model directory, or a file it must hold, does not exist or cannot be read.',
     remedy: 'Check the path and its permissions.',
   },
   CONFIG_INVALID: {
-    meaning: 'config.json is not JSON, lacks a field, or has one out of range.',
-    remedy: 'Fetch it again, or use a checkpoint whose dimensions can be cut.',
+    meaning: 'config.json is not JSON, lacks a field, or has a value that is out of range or not supported.',
+    remedy: 'Fetch the file again, or use a checkpoint whose dimensions can be split into four shards.',
   },
   VARIANT_UNKNOWN: {
-    meaning: "The tensors' names and shapes fit no known attention variant.",
+    meaning: "The tensors' names and shapes match no known attention variant.",
     remedy: 'Check that config.json belongs to the weights.',
   },
   VARIANT_UNSUPPORTED: {
-    meaning: 'A known attention variant that this version does not run.',
-    remedy: 'Use a checkpoint of a variant that the README lists.',
+    meaning: 'The attention variant is known, but this version does not support it.',
+    remedy: 'Use a checkpoint of a supported variant.',
   },
   CHECKPOINT_INVALID: {
-    meaning: 'A weight file is damaged or not of the format that its name says.',
+    meaning: 'A weight file is damaged, or is not in the format that its name says.',
     remedy: 'Fetch it again, or save it with torch.save or as safetensors.',
   },
   CHECKPOINT_UNSAFE: {
-    meaning: 'A weight file asks for something that only code could do. Nothing of it was run.',
-    remedy: 'Do not use the file; ask for safetensors.',
+    meaning: 'Loading a weight file would require running code from it. No code was run.',
+    remedy: 'Do not use the file. Use safetensors instead.',
   },
   CHECKPOINT_CHANGED: {
-    meaning: 'A weight file was replaced or rewritten while it was being loaded.',
+    meaning: 'A weight file was replaced or changed while it was loaded.',
     remedy: 'Load again when the files are complete.',
   },
-  TENSOR_MISSING: { meaning: 'A tensor that the variant needs is in no file.', remedy: 'Check that all parts of the checkpoint are there.' },
-  TENSOR_SURPLUS: { meaning: 'A tensor that the variant does not have.', remedy: 'Check that config.json belongs to the weights.' },
-  TENSOR_SHAPE: { meaning: 'A tensor has another shape than the configuration says.', remedy: 'Check that config.json belongs to the weights.' },
-  TENSOR_DTYPE: { meaning: 'A tensor has an element type that cannot be loaded.', remedy: 'Convert the checkpoint to float32, float16 or bfloat16.' },
+  TENSOR_MISSING: { meaning: 'A tensor that the model needs is in no file.', remedy: 'Check that all parts of the checkpoint are there.' },
+  TENSOR_SURPLUS: { meaning: 'A file has a tensor that the model does not use.', remedy: 'Check that config.json belongs to the weights.' },
+  TENSOR_SHAPE: { meaning: 'The shape of a tensor does not match config.json.', remedy: 'Check that config.json belongs to the weights.' },
+  TENSOR_DTYPE: { meaning: 'The element type of a tensor is not supported.', remedy: 'Convert the checkpoint to float32, float16 or bfloat16.' },
   TENSOR_NON_FINITE: {
-    meaning: 'A weight is NaN or infinite (float64 values beyond float32 included).',
-    remedy: 'Use another checkpoint: the training or the conversion went wrong.',
+    meaning: 'A weight is NaN or infinite (or a float64 value outside the range of float32).',
+    remedy: 'Use another checkpoint: the training or the conversion failed.',
   },
   TOKENIZER_INVALID: {
-    meaning: 'tokenizer.json cannot be used, or has ids that the model does not.',
+    meaning: 'tokenizer.json cannot be used, or has ids outside the vocabulary of the model.',
     remedy: 'Fetch it again, or remove it and give prompts as token ids.',
   },
   TEMPLATE_FAILED: {
     meaning: "The model's chat template threw, took too long or needed too much memory.",
     remedy: 'Send messages that the template supports, or a prompt of your own.',
   },
-  TOKENIZER_MISSING: { meaning: 'A text prompt for a model without a tokenizer.', remedy: 'Give the prompt as token ids.' },
-  PROMPT_EMPTY: { meaning: 'A prompt without tokens.', remedy: 'Give a text or token ids.' },
-  PROMPT_TOO_LONG: { meaning: 'A prompt that does not fit the context.', remedy: 'Shorten the prompt.' },
+  TOKENIZER_MISSING: { meaning: 'The prompt is a text, but the model has no tokenizer.', remedy: 'Give the prompt as token ids.' },
+  PROMPT_EMPTY: { meaning: 'The prompt has no tokens.', remedy: 'Give a text or token ids.' },
+  PROMPT_TOO_LONG: { meaning: 'The prompt does not fit the context.', remedy: 'Shorten the prompt, or load the model with a larger maxContext.' },
   REQUEST_TOO_LARGE: {
-    meaning: 'A request that this engine can never hold: too many completions of one prompt, or logits of too many tokens.',
+    meaning: 'The engine can never hold the request: too many completions of one prompt, or logits of too many tokens.',
     remedy: 'Ask for what the message says is possible.',
   },
   MESSAGES_INVALID: {
-    meaning: "Chat messages that are not a list of { role, content }, or that the model's chat template refuses.",
+    meaning: "Chat messages are not a list of { role, content }, or the model's chat template refuses them.",
     remedy: 'Correct the messages.',
   },
-  TOKEN_INVALID: { meaning: 'A token id that is not an integer of the vocabulary.', remedy: "Use this model's tokenizer." },
+  TOKEN_INVALID: { meaning: 'A token id is not an integer within the vocabulary.', remedy: "Use this model's tokenizer." },
   RANK_FAILED: {
-    meaning: 'A rank threw while it ran a step, or could not be started.',
-    remedy: 'The engine restarts its ranks and goes on; this reaches a request only after maxRestarts.',
+    meaning: 'A rank threw an error in a step, or could not be started.',
+    remedy: 'The engine restarts its ranks by itself. A request gets this error only after maxRestarts restarts.',
   },
   RANK_LATE: {
-    meaning: 'A rank did not come to a collective, or did not end a step, in time.',
-    remedy: 'Load another engine; raise stepDeadlineMs if the machine is just slow.',
+    meaning: 'A rank did not reach a collective, or did not finish a step, in time.',
+    remedy: 'Load another engine. Raise stepDeadlineMs if the machine is only slow.',
   },
-  RANK_EXITED: { meaning: 'The worker thread of a rank ended.', remedy: 'Close the engine and load another.' },
-  NON_FINITE_LOGITS: { meaning: 'The logits of a step are NaN or infinite.', remedy: 'Use another checkpoint, or f32 weights and cache.' },
-  OVERLOADED: { meaning: 'The queue holds maxQueue requests already.', remedy: 'Send the request again after retryAfterMs, or raise maxQueue.' },
-  TIMEOUT: { meaning: 'A request waited or ran longer than its timeout.', remedy: 'Raise timeoutMs or queueTimeoutMs, or ask for fewer tokens.' },
-  ENGINE_CLOSED: { meaning: 'A call on an engine that is closed, or was closed while the call ran.', remedy: 'Load another engine.' },
+  RANK_EXITED: { meaning: 'The worker thread of a rank ended.', remedy: 'Close the engine and load another one.' },
+  NON_FINITE_LOGITS: { meaning: 'The logits of a step are NaN or infinite.', remedy: 'Use another checkpoint, or f32 weights and an f32 cache.' },
+  OVERLOADED: { meaning: 'The queue is full: it has maxQueue requests.', remedy: 'Send the request again after retryAfterMs, or raise maxQueue.' },
+  TIMEOUT: { meaning: 'The request waited or ran longer than its timeout.', remedy: 'Raise timeoutMs or queueTimeoutMs, or ask for fewer tokens.' },
+  ENGINE_CLOSED: { meaning: 'The engine is closed, or was closed during the call.', remedy: 'Load another engine.' },
   MEMORY_EXHAUSTED: {
     meaning: 'Not enough memory for the model, or the allocation failed.',
-    remedy: 'Choose what the message says would fit, or free memory.',
+    remedy: 'Use the options that the message says would fit, or free memory.',
   },
-  LISTEN_FAILED: {
-    meaning: 'The server cannot listen at its address: the port is taken, or the machine does not have the address.',
-    remedy: 'Choose another --port or --host.',
-  },
-  OUTPUT_EXISTS: { meaning: 'The output directory holds a model already.', remedy: 'Choose another directory, or remove the model first.' },
+  OUTPUT_EXISTS: { meaning: 'The output file or directory exists already.', remedy: 'Choose another one, or remove it first.' },
   OUTPUT_FAILED: {
-    meaning: 'A file could not be written, or there is no room for it.',
-    remedy: 'Check the path, its permissions and the room on its disk.',
+    meaning: 'A file could not be written, or its disk is full.',
+    remedy: 'Check the path, its permissions and the free space on its disk.',
   },
   SNAPSHOT_INVALID: { meaning: 'The file is damaged or not a snapshot.', remedy: 'Save the snapshot again.' },
   SNAPSHOT_MISMATCH: {
-    meaning: 'A snapshot of another model, weight or cache format, or determinism key.',
-    remedy: 'Load it where it was saved, or save it again here.',
+    meaning: 'The snapshot belongs to another model, weight format, cache format or determinism key.',
+    remedy: 'Load it into an engine like the one that saved it, or save it again here.',
   },
   SNAPSHOT_NO_ROOM: {
-    meaning: 'The cache has no room for a snapshot.',
+    meaning: 'The cache has no room for the snapshot.',
     remedy: 'Wait until requests have ended, or load the engine with more cacheTokens.',
   },
+  LISTEN_FAILED: {
+    meaning: 'The server cannot listen at its address: another program uses the port, or this machine does not have the address.',
+    remedy: 'Choose another --port or --host.',
+  },
   REPLICA_FAILED: {
-    meaning: 'No process is left that could run the request: replicas ended, or did not answer in time, more often than they are started anew.',
-    remedy: 'See the log for why they ended; start the server again.',
+    meaning: 'No replica can run the request: replicas ended, or did not answer in time, more often than they are restarted.',
+    remedy: 'Check the log for why they ended, and start the server again.',
   },
   NATS_UNREACHABLE: {
-    meaning: 'No NATS server at the address lets this client in.',
+    meaning: 'No NATS server at the address accepts this client.',
     remedy: 'Check the address, that nats-server runs there, and the credentials and certificates.',
   },
   NATS_LOST: {
-    meaning: 'The connection to NATS was lost, and did not come back in time.',
+    meaning: 'The connection to NATS was lost and not restored in time.',
     remedy: 'Send the request again when the NATS servers are back.',
   },
   NATS_NO_JETSTREAM: {
-    meaning: 'The NATS server keeps no streams, which batch jobs need.',
+    meaning: 'The NATS server has no streams, which batch jobs need.',
     remedy: 'Start nats-server with -js, or allow JetStream for the account.',
   },
   MESSAGE_TOO_LARGE: {
-    meaning: 'A request or an answer that is larger than the messages of the NATS server.',
-    remedy: 'Raise max_payload of the NATS servers, or ask for less at once.',
+    meaning: 'A request or an answer is larger than the NATS server accepts.',
+    remedy: 'Raise max_payload of the NATS servers, or send less at once.',
   },
-  BATCH_INVALID: { meaning: 'A file of batch requests, or a line of it, that cannot be used.', remedy: 'Correct what the message names.' },
+  BATCH_INVALID: { meaning: 'A file of batch requests, or a line of it, cannot be used.', remedy: 'Correct what the message names.' },
   BATCH_OUTPUT_MISMATCH: {
-    meaning: 'The file for results holds those of other requests, or of another model version.',
+    meaning: 'The file for results has results of other requests, of a changed request, or of another model version.',
     remedy: 'Name another file, or remove this one.',
   },
-  BATCH_ABORTED: { meaning: 'A batch was stopped by its signal. What was done is in the file.', remedy: 'Run the same command again to go on.' },
-  SYNTH_ABORTED: { meaning: 'Writing a synthetic checkpoint was stopped.', remedy: 'Start it again when it is wanted.' },
-  EVAL_DATA_INVALID: { meaning: 'A file or array for an evaluation that cannot be used.', remedy: 'Correct what the message names.' },
-  REQUEST_ABORTED: { meaning: 'A score or an evaluation was stopped by its signal.', remedy: 'Start it again when it is wanted.' },
-  LOAD_ABORTED: { meaning: 'Loading was stopped by its signal.', remedy: 'Load again when it is wanted.' },
+  BATCH_ABORTED: {
+    meaning: 'A batch was stopped by its signal. Its results so far are in the file.',
+    remedy: 'Run the same command again to continue.',
+  },
+  SYNTH_ABORTED: { meaning: 'Writing a synthetic checkpoint was stopped by its signal.', remedy: 'Start it again if it is needed.' },
+  EVAL_DATA_INVALID: { meaning: 'A file or array cannot be used for an evaluation.', remedy: 'Correct what the message names.' },
+  REQUEST_ABORTED: { meaning: 'A score or an evaluation was stopped by its signal.', remedy: 'Start it again if it is needed.' },
+  LOAD_ABORTED: { meaning: 'Loading was stopped by its signal.', remedy: 'Load again if it is needed.' },
 } as const
 
 export type ErrorCode = keyof typeof ERROR_CODES

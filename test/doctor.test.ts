@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path'
 import test from 'ava'
 import { adapterNames } from '../kernels/gpu/adapter.js'
 import type { Diagnosis } from '../src/index.js'
-import { findMissing } from '../src/tools/doctor/missing.js'
+import { findMissing } from '../src/tools/doctor/findings.js'
 import { coreQuota } from '../src/tools/doctor/system.js'
 import { temporary } from './support/models.js'
 
@@ -95,13 +95,13 @@ test('Dawn that cannot be loaded is told by its cause, and nothing of drivers wi
     ['Error loading shared library ld-linux-x86-64.so.2: No such file or directory (needed by /x/dawn.node)', /musl/],
     ["Cannot find module '/x/webgpu/dist/linux-riscv64/dawn.node'", /no binary for linux-x64/],
     ["Cannot find package 'webgpu' imported from /x/context.js", /not installed/],
-    ['libstdc++.so.6: cannot open shared object file: No such file or directory', /can't be loaded \(libstdc\+\+/],
+    ['libstdc++.so.6: cannot open shared object file: No such file or directory', /cannot be loaded \(libstdc\+\+/],
   ]
   for (const [dawnError, what] of causes) {
     const found = without({ auto: { backend: 'wasm', reason: '', ranks: 4 } }, { dawnError, adapters: [], vulkanLoader: false })
     t.like(found, [{ code: 'dawn' }])
     t.regex(found[0]?.what ?? '', what)
-    t.regex(found[0]?.what ?? '', /wasm is used$/)
+    t.regex(found[0]?.what ?? '', /the wasm backend is used$/)
   }
 })
 

@@ -81,13 +81,16 @@ async function locally(
   const [{ createServer }, { runLocally }] = await Promise.all([import('../serve/server.js'), import('../serve/batch/run-locally.js')])
   const models = await loadModels(namedDirectories(flags.model), { ...flags, json: flags.json === true }, undefined, true, signal)
   try {
-    checkModels(facts, new Set(models.keys()))
+    warnOfUnserved(facts, models.keys())
     const fingerprints = new Map([...models].map(([id, { fingerprint }]) => [id, fingerprint as string]))
     const stop = () => void closeModels(models, 0)
     signal.addEventListener('abort', stop, { once: true })
-    // No one listens: requests are handed to it.
+    // Nobody listens: requests are injected.
     const { app } = createServer(models)
-    return await withOutput(results, facts, fingerprints, (output, onDone) => runLocally(app, requests, output, flags.concurrency, onDone, signal))
+    const { concurrency } = flags
+    return await withOutput(results, facts, fingerprints, (output, onDone) =>
+      runLocally({ app, models, path: requests, output, concurrency, onDone, signal }),
+    )
   } finally {
     await closeModels(models, 0)
   }
@@ -112,8 +115,13 @@ async function inCluster(
     const until = performance.now() + WAIT_MS
     while ([...facts.models].some((name) => !cluster.group(name)) && performance.now() < until && !signal.aborted)
       await new Promise((done) => setTimeout(done, 100))
-    checkModels(facts, new Set(cluster.models.keys()))
-    const groups = new Map([...facts.models].map((name) => [name, cluster.group(name) as string]))
+    warnOfUnserved(facts, cluster.models.keys())
+    const groups = new Map(
+      [...facts.models].flatMap((name) => {
+        const group = cluster.group(name)
+        return group === undefined ? [] : [[name, group] as const]
+      }),
+    )
     return await withOutput(results, facts, groups, (output, onDone) =>
       runInCluster({ link, path: requests, facts, output, groups, groupNow: (name) => cluster.group(name), onDone, log, signal }),
     )
@@ -157,13 +165,11 @@ async function checkApart(requests: string, results: string): Promise<void> {
   })
 }
 
-function checkModels({ models }: BatchFacts, served: ReadonlySet<string>): void {
-  const missing = [...models].find((name) => !served.has(name))
-  if (missing === undefined) return
-  throw new BatchError('BATCH_INVALID', {
-    what: `no one here serves the model ${JSON.stringify(missing)}, which requests ask for`,
-    expected: [...served].join(', ') || 'a replica in the cluster',
-    actual: missing,
-    remedy: 'Load it with --model name=directory, or start replicas of it.',
-  })
+/** Requests of a model that nobody serves get a result with status 404; the others run. */
+function warnOfUnserved({ models }: BatchFacts, served: Iterable<string>): void {
+  const names = [...served]
+  for (const name of models) {
+    if (names.includes(name)) continue
+    console.error(`the model ${JSON.stringify(name)} is not served (served: ${names.join(', ') || 'none'}): its requests get status 404`)
+  }
 }

@@ -7,10 +7,10 @@ import { invalidOption } from '../options/check.js'
 import type { Checked } from '../options/entry.js'
 import { int } from '../options/entry.js'
 import { MAX_TIMER_MS } from '../options/limits.js'
-import type { ServedModel } from '../serve/completions.js'
 import type { ClusterMember } from '../serve/nats/cluster-member.js'
 import type { NatsOptions } from '../serve/nats/connection.js'
 import type { JobServer } from '../serve/nats/job-worker.js'
+import type { ServedModel } from '../serve/served-model.js'
 import { checkFlags, collect, engineOptions, type Flags, withEngineFlags, withFlags } from './flags.js'
 import { checkAddress, listenFailed } from './listen-address.js'
 import { NATS_DEADLINE, type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
@@ -44,6 +44,7 @@ const SERVE_FLAGS = {
     flag: '<ms>',
     doc: 'longest time in ms from a request to the end of its answer; then it gets status 504',
   }),
+  keepAliveMs: int({ min: 0, max: MAX_TIMER_MS, default: 75_000, flag: '<ms>', doc: 'time in ms that an idle connection is kept open' }),
   drainMs: int({ min: 0, max: MAX_TIMER_MS, default: 30_000, flag: '<ms>', doc: 'longest time in ms that running requests get at the end' }),
   batchJobs: int({ min: 0, max: 256, default: 4, doc: 'with --nats: jobs of tetrad batch that run here at the same time' }),
 }
@@ -53,7 +54,7 @@ type ServeValues = Checked<typeof SERVE_FLAGS>
 /** Flags that a front uses; all others configure engines, which it does not have. */
 const OF_FRONT = new Set([
   ...['nats', 'natsCreds', 'natsCa', 'natsCert', 'natsKey', 'natsDeadlineMs', 'front', 'host', 'port'],
-  ...['apiKey', 'allowHost', 'allowOrigin', 'logPrompts', 'drainMs', 'requestTimeoutMs'],
+  ...['apiKey', 'allowHost', 'allowOrigin', 'logPrompts', 'drainMs', 'requestTimeoutMs', 'keepAliveMs'],
 ])
 
 export function addServe(program: Command): void {
@@ -125,7 +126,7 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
 
 /** Fronts ignore models with other names. Throws OptionError. */
 async function checkClusterNames(named: readonly NamedDirectory[]): Promise<void> {
-  const { MODEL_NAME } = await import('../serve/nats/messages.js')
+  const { MODEL_NAME } = await import('../serve/nats/message-schemas.js')
   const wrong = named.find(({ id }) => !new RegExp(MODEL_NAME).test(id))
   if (!wrong) return
   throw invalidOption({
@@ -172,7 +173,7 @@ interface Hooks {
 /** Serves until the end is asked for, and lets what runs end. */
 async function listen(
   flags: ServeFlags,
-  { port, drainMs, requestTimeoutMs: timeoutMs }: ServeValues,
+  { port, drainMs, requestTimeoutMs, keepAliveMs }: ServeValues,
   models: ReadonlyMap<string, ServedModel>,
   apiKey: string | undefined,
   what: string,
@@ -186,7 +187,8 @@ async function listen(
     apiKey,
     hosts: any ? [] : ['localhost', flags.host, ...(flags.allowHost ?? [])],
     origins: flags.allowOrigin ?? [],
-    timeoutMs,
+    requestTimeoutMs,
+    keepAliveTimeoutMs: keepAliveMs,
     logger: { level: 'info', redact: ['req.headers.authorization'] },
   })
   if (flags.logPrompts) {

@@ -1,10 +1,10 @@
 // Models that a command serves: named, loaded, and closed again.
+import { existsSync } from 'node:fs'
 import { basename, resolve } from 'node:path'
 import { EMBEDDED_MODEL } from '../assets.js'
 import { OptionError } from '../errors.js'
 import { modelDigest, servedFingerprint } from '../model/checkpoint/model-digest.js'
-import type { ServedModel } from '../serve/completions.js'
-import type { ServedEngine } from '../serve/replicas/replica-pool.js'
+import type { ServedEngine, ServedModel } from '../serve/served-model.js'
 import { engineOptions, type Flags } from './flags.js'
 import { loadEngine } from './progress.js'
 
@@ -66,6 +66,7 @@ async function load(dir: string, flags: Flags, replicas: number | undefined, sig
 }
 
 function nameOf(given: string): NamedDirectory {
-  const match = /^([\w.-]+)=(.+)$/.exec(given)
+  // A name may have slashes, as those of repositories do. A directory with = in its path is a directory.
+  const match = existsSync(given) ? null : /^(\w[\w.-]*(?:\/[\w.-]+)*)=(.+)$/.exec(given)
   return match ? { id: match[1] as string, dir: match[2] as string } : { id: basename(resolve(given)), dir: given }
 }

@@ -114,8 +114,9 @@ export function engineInfo(parts: EngineParts): EngineInfo {
 
 export function engineStats({ scheduler, statistics, allocator, coordinator, plan }: EngineParts): EngineStats {
   return {
-    queued: scheduler.waiting,
-    running: scheduler.running,
+    // After a failure for good nothing runs, although slots of the last steps were never given back.
+    queued: coordinator.fatal ? 0 : scheduler.waiting,
+    running: coordinator.fatal ? 0 : scheduler.running,
     finished: statistics.finished,
     promptTokens: statistics.promptTokens,
     cachedTokens: statistics.cachedTokens,

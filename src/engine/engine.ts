@@ -1,7 +1,8 @@
 // The public engine: takes prompts and answers with completions. What it runs on is built by load-parts.ts.
 import { EMBEDDED_MODEL } from '../assets.js'
-import { OptionError, RequestError } from '../errors.js'
+import { OptionError, RequestError, type TetradError } from '../errors.js'
 import { checkEvaluation } from '../evaluation/check-evaluation.js'
+import { cutToContext } from '../evaluation/joined-text.js'
 import {
   type LogLikelihood,
   type MultipleChoiceItem,
@@ -16,14 +17,14 @@ import { checkParams } from '../options/generate-params.js'
 import { MAX_TIMER_MS } from '../options/limits.js'
 import type { EngineOptions, GenerateManyParams, GenerateParams } from '../options/public-types.js'
 import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
+import { type TokenPiece, TokenPieces } from '../tokenizer/token-pieces.js'
 import { Admission } from './admission.js'
 import { chatPrompt } from './chat-prompt.js'
-import { withControlStops } from './control-stops.js'
 import { type EngineInfo, type EngineInternals, type EngineParts, type EngineStats, engineInfo, engineStats } from './engine-info.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
 import { loadParts } from './load-parts.js'
 import { everyLogits, scoreTokens } from './prompt-request.js'
-import { checkPrompts, emptyPrompt, type Prompt, PromptReader } from './prompts.js'
+import { checkPrompts, type Prompt, PromptReader } from './prompts.js'
 import type { RestartEvent } from './ranks/coordinator.js'
 import type { Profile } from './ranks/profile.js'
 import type { Request } from './request.js'
@@ -60,6 +61,7 @@ export class Engine implements AsyncDisposable {
   readonly #endOfText: ReadonlySet<number>
   #closed: Promise<void> | undefined
   #snapshots: SnapshotCache | undefined
+  #pieces: TokenPieces | undefined
   #template: Promise<ChatTemplate> | undefined
   /** What the engine runs: model, formats, sizes, determinism key. */
   readonly info: EngineInfo
@@ -133,7 +135,7 @@ export class Engine implements AsyncDisposable {
    * would be larger than 2 GiB.
    */
   async logits(ids: readonly number[]): Promise<Float32Array> {
-    const prompt = await this.#prompts.ids(ids, 0, false)
+    const prompt = this.#prompts.ids(ids, 0, false)
     const { vocab } = this.info
     const most = Math.floor(MAX_LOGITS_BYTES / (4 * vocab))
     if (prompt.length > most) {
@@ -164,7 +166,7 @@ export class Engine implements AsyncDisposable {
         option: 'onRow',
       })
     }
-    const prompt = await this.#prompts.ids(ids, 0, false)
+    const prompt = this.#prompts.ids(ids, 0, false)
     this.#admission.check(1)
     const row = new Float32Array(this.info.vocab)
     await everyLogits(this.#parts.coordinator, prompt, (position, logits) => {
@@ -174,55 +176,52 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * Log-likelihood of a continuation after a context. Texts are tokenized together: the continuation's tokens are those
-   * after the context's own (as in lm-evaluation-harness). Call it as often as you like at once; what contexts have in
-   * common is computed once. `bos` puts the token that begins a document before the context, which may be empty then.
+   * Log-likelihood of a continuation after a context, as in lm-evaluation-harness: two texts are tokenized together, white space at the end of
+   * the context counts as the continuation's, and the continuation's tokens are those after the context's own. Calls may run at once; what
+   * contexts have in common is computed once. `bos` puts `<|endoftext|>` before the context, which may be empty then.
    * Rejects as generate does; an aborted signal rejects with REQUEST_ABORTED.
    */
   async loglikelihood(context: Prompt, continuation: Prompt, options: { bos?: boolean; signal?: AbortSignal } = {}): Promise<LogLikelihood> {
     const { bos, signal } = checkEvaluation('loglikelihood', options, ['bos', 'signal'])
-    const before = await this.#prompts.tokensOf(context)
-    // An array and a text can't be tokenized together.
-    const all =
-      typeof context === 'string' && typeof continuation === 'string'
-        ? await this.tokenize(context + continuation)
-        : [...before, ...(await this.#prompts.tokensOf(continuation))]
-    const prefix = bos ? [this.#prompts.bosId()] : []
-    const from = prefix.length + before.length
-    const ids = [...prefix, ...all]
-    if (from === 0) throw emptyPrompt('the context has no tokens', 'Give one, or pass bos: true.')
-    if (ids.length <= from) throw emptyPrompt('the continuation has no tokens of its own', 'Give a longer one.')
+    const { ids, from } = this.#prompts.join(context, continuation, bos)
     const { logProbabilities, isGreedy } = await this.#score(ids, from, signal)
     return { sum: logProbabilities.reduce((sum, p) => sum + p, 0), perToken: [...logProbabilities], isGreedy }
   }
 
   /**
-   * Perplexity of a file of tokens (headerless little-endian uint16) or an array of them, by the authors' protocol; windows
-   * run batched. Rejects with EVAL_DATA_INVALID, REQUEST_ABORTED, or as generate does.
+   * Perplexity of a file of tokens (little-endian uint16, with or without the authors' header) or of an array, by the authors' protocol; windows
+   * run batched. Rejects with OptionError, EVAL_DATA_INVALID, REQUEST_ABORTED, or as generate does.
    */
   async perplexity(source: string | readonly number[], options: PerplexityOptions = {}): Promise<PerplexityResult> {
-    const names = ['blockSize', 'windows', 'firstToken', 'onProgress', 'signal']
     const { contextTokens, vocab } = this.info
-    const { signal } = checkEvaluation('perplexity', options, names)
+    const { signal } = checkEvaluation('perplexity', options, ['blockSize', 'windows', 'firstToken', 'onProgress', 'onWindow', 'signal'])
     const count = (name: string, value: number | undefined, min: number, max: number) =>
       value === undefined ? undefined : checkInteger(name, value, min, max, invalidOption)
     const blockSize = count('blockSize', options.blockSize, 1, contextTokens) ?? Math.min(this.#parts.model.config.contextTokens, contextTokens)
     const windows = count('windows', options.windows, 1, Number.MAX_SAFE_INTEGER)
-    const firstToken = count('firstToken', options.firstToken, 0, Number.MAX_SAFE_INTEGER) ?? 512
-    return perplexity(this.#scorer, source, { blockSize, windows, firstToken, vocab, onProgress: options.onProgress, signal })
+    const firstToken = count('firstToken', options.firstToken, 0, Number.MAX_SAFE_INTEGER) ?? 0
+    const { onProgress, onWindow } = options
+    const callbacks = { ...(onProgress && { onProgress }), ...(onWindow && { onWindow }) }
+    return perplexity(this.#scorer, source, { blockSize, windows, firstToken, vocab, signal, ...callbacks })
   }
 
   /**
-   * Accuracy on multiple-choice items: a JSONL file of {query, choices, gold}, or an array of them. Choices run batched, and
-   * a query is computed once for all of its choices. Rejects with EVAL_DATA_INVALID, REQUEST_ABORTED, or as generate does.
+   * Accuracy on multiple-choice items: a JSONL file of {query, choices, gold}, or an array of them. Choices run batched, and a query is computed
+   * once for all of its choices. A query that does not fit the context is cut from the left, and counted in the result; an item that cannot be
+   * scored says why in its `error`. Rejects with OptionError, EVAL_DATA_INVALID, REQUEST_ABORTED, or as generate does.
    */
   async multipleChoice(source: string | readonly MultipleChoiceItem[], options: MultipleChoiceOptions = {}): Promise<MultipleChoiceResult> {
-    const { bos, signal } = checkEvaluation('multipleChoice', options, ['bos', 'onProgress', 'signal'])
-    const given = { bos, ...(signal && { signal }) }
+    const { bos, signal } = checkEvaluation('multipleChoice', options, ['bos', 'onProgress', 'onItem', 'signal'])
     const { concurrency } = this.#scorer
     const limited = limiter(concurrency)
-    const score = (query: string, choice: string) => limited(() => this.loglikelihood(query, choice, given))
-    return multipleChoice(score, concurrency, source, options.onProgress)
+    const score = async (query: string, choice: string) => {
+      // As in lm-evaluation-harness, an empty query is the beginning of a text.
+      const joined = this.#prompts.join(query, choice, bos || (query === '' && this.#prompts.hasBos))
+      const { ids, from, truncatedTokens } = cutToContext(joined, this.info.contextTokens)
+      const { logProbabilities } = await this.#score(ids, from, signal)
+      return { sum: logProbabilities.reduce((sum, p) => sum + p, 0), truncatedTokens }
+    }
+    return multipleChoice((query, choice) => limited(() => score(query, choice)), concurrency, source, options)
   }
 
   get #scorer(): Scorer {
@@ -230,8 +229,8 @@ export class Engine implements AsyncDisposable {
   }
 
   async #score(ids: readonly number[], from: number, signal: AbortSignal | undefined): Promise<TokenScores> {
-    const prompt = await this.#prompts.ids(ids.slice(0, -1), 0, false)
-    const [next] = (await this.#prompts.ids(ids.slice(-1), 0, false)) as [number]
+    const prompt = this.#prompts.ids(ids.slice(0, -1), 0, false)
+    const next = this.#prompts.ids(ids.slice(-1), 0, false)[0] as number
     this.#admission.check(1)
     return scoreTokens(this.#parts.coordinator, prompt, { from, next }, signal)
   }
@@ -243,7 +242,7 @@ export class Engine implements AsyncDisposable {
    */
   async saveSnapshot(prompt: Prompt, path: string): Promise<{ tokens: number; bytes: number }> {
     const cache = this.#snapshotCache()
-    const ids = await this.#prompts.ids(prompt, 1, undefined)
+    const ids = this.#prompts.ids(prompt, 1, false)
     // Greedy, one token: afterwards every row of the prompt is in the cache.
     await this.generate(ids, { maxTokens: 1, ignoreEos: true })
     return saveSnapshot(cache, ids, checkPath(path))
@@ -264,17 +263,25 @@ export class Engine implements AsyncDisposable {
     return this.#snapshots
   }
 
-  /**
-   * Token ids of a text, without those that the tokenizer would add around it. Made on another thread. Rejects with RequestError
-   * TOKENIZER_MISSING, or PROMPT_TOO_LONG for a text that cannot fit the context.
-   */
-  tokenize(text: string): Promise<number[]> {
+  /** Token ids of a text. Throws RequestError TOKENIZER_MISSING. */
+  tokenize(text: string): number[] {
     return this.#prompts.tokenize(text)
   }
 
   /** The text of token ids, special tokens left out; '' without a tokenizer. */
   detokenize(ids: readonly number[]): string {
     return this.#prompts.textOf(ids)
+  }
+
+  /** The bytes of one token, also of one that is part of a character; none without a tokenizer. */
+  tokenPiece(id: number): TokenPiece {
+    this.#pieces ??= new TokenPieces(this.#parts.tokenizer)
+    return this.#pieces.piece(id)
+  }
+
+  /** Why no call can succeed any more: ranks failed more often than maxRestarts, or the engine is closed. undefined while it works. */
+  get failure(): TetradError | undefined {
+    return this.#parts.coordinator.fatal
   }
 
   /** What the engine is doing and has done. */
@@ -347,11 +354,13 @@ export class Engine implements AsyncDisposable {
         option: 'stop',
       })
     }
-    const effective = tokenizer ? withControlStops(resolved, tokenizer) : resolved
-    const ids = await Promise.all(prompts.map((prompt) => this.#prompts.ids(prompt, 1, effective.bos)))
+    const ids = prompts.map((prompt) => this.#prompts.ids(prompt, 1, resolved.bos))
     const most = this.#admission.admit(ids.length, resolved.n)
     const places = { most, free: () => this.#admission.free }
-    return startRequests({ coordinator, statistics, tokenizer, endOfText: this.#endOfText }, ids, effective, places, requests, push)
+    // A special token leaves no text, so a stop text that is one can only be found by its id.
+    const special = resolved.stop.flatMap((stop) => tokenizer?.controlId(stop) ?? [])
+    const stopping = { ...resolved, stopTokenIds: [...resolved.stopTokenIds, ...special] }
+    return startRequests({ coordinator, statistics, tokenizer, endOfText: this.#endOfText }, ids, stopping, places, requests, push)
   }
 }
 

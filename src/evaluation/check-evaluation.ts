@@ -1,13 +1,12 @@
-// Options that the evaluation calls have in common.
-
+// Checks of the options that evaluation calls share.
 import { checkBoolean, checkInstance, checkNames, checkSignal, invalidOption, isFunction } from '../options/check.js'
 
-/** What the evaluation calls have in common. */
+/** Options that are callbacks. */
+const CALLBACKS = ['onProgress', 'onWindow', 'onItem']
+
+/** names: all options of the call. Throws OptionError. */
 export function checkEvaluation(call: string, options: object, names: readonly string[]): { bos: boolean; signal: AbortSignal | undefined } {
   const o = checkNames(call, options, names)
-  checkInstance('onProgress', o.onProgress, isFunction, 'a function')
-  return {
-    bos: checkBoolean('bos', o.bos, invalidOption),
-    signal: checkSignal(o.signal),
-  }
+  for (const name of CALLBACKS) checkInstance(name, o[name], isFunction, 'a function')
+  return { bos: checkBoolean('bos', o.bos, invalidOption), signal: checkSignal(o.signal) }
 }

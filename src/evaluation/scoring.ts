@@ -1,21 +1,21 @@
-// What evaluation needs of an engine, and a bound on what it asks for at once. Knows no files.
+// What evaluations need of an engine, and a bound on concurrent calls. Knows no files.
 
 /** Log-probabilities of given tokens. */
 export interface TokenScores {
-  /** One per scored token: the natural logarithm of its probability after all tokens before it. */
+  /** For each scored token the natural logarithm of its probability after all tokens before it. */
   readonly logProbabilities: Float64Array
-  /** Every scored token is the most likely one. */
+  /** Whether every scored token is the most likely one. */
   readonly isGreedy: boolean
 }
 
 export interface Scorer {
   /** Scores tokens from..tokens.length-1 (from >= 1) of a sequence. */
   score(tokens: readonly number[], from: number, signal: AbortSignal | undefined): Promise<TokenScores>
-  /** Requests that are worth having in flight at once. */
+  /** How many calls are useful at once. */
   readonly concurrency: number
 }
 
-/** Runs `task` for each item, at most `limit` at once, and returns the results in order. Starts none after a failure. */
+/** Runs `task` for each item, at most `limit` at once, and resolves to the results in order. Starts no further task after a failure. */
 export async function mapLimited<T, R>(items: readonly T[], limit: number, task: (item: T, index: number) => Promise<R>): Promise<R[]> {
   const results: R[] = []
   let next = 0
@@ -46,7 +46,7 @@ export function limiter(limit: number): <T>(task: () => Promise<T>) => Promise<T
     try {
       return await task()
     } finally {
-      // The place goes to the next in line, if there is one.
+      // The next one in line takes the place, if there is one.
       const next = waiting.shift()
       if (next) next()
       else running--

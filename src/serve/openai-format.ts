@@ -1,22 +1,18 @@
 // Completions as OpenAI's API writes them. Knows shapes only.
-import type { Engine } from '../engine/engine.js'
 import type { Completion, TokenLogprobs } from '../engine/generation.js'
 import type { FinishReason } from '../engine/scheduling/sequence.js'
+import type { ServedEngine } from './served-model.js'
 
-type Decode = (id: number) => string
-
-export function decoder(engine: Pick<Engine, 'detokenize'>): Decode {
-  return (id) => engine.detokenize([id])
-}
+type TokenSource = Pick<ServedEngine, 'tokenPiece'>
 
 export function finishReason(reason: FinishReason): 'stop' | 'length' {
   return reason === 'length' ? 'length' : 'stop'
 }
 
+/** choices: completions of each prompt, whose prompt tokens count once. */
 export function usage(completions: readonly Completion[], choices: number): object {
-  // The prompt of several choices counts once.
   const prompts = completions.filter((_, i) => i % choices === 0)
-  const sum = (of: (c: Completion) => number, list: readonly Completion[]) => list.reduce((total, c) => total + of(c), 0)
+  const sum = (value: (c: Completion) => number, list: readonly Completion[]) => list.reduce((total, c) => total + value(c), 0)
   const prompt = sum((c) => c.usage.promptTokens, prompts)
   const completion = sum((c) => c.usage.completionTokens, completions)
   return {
@@ -27,32 +23,82 @@ export function usage(completions: readonly Completion[], choices: number): obje
   }
 }
 
-/** Of a choice of /v1/completions; `offset`: characters of the output before these tokens. */
-export function completionLogprobs(logprobs: readonly TokenLogprobs[] | undefined, decode: Decode, offset = 0): object | null {
-  if (!logprobs) return null
-  const texts = logprobs.map(({ token }) => decode(token))
-  let at = offset
-  return {
-    tokens: texts,
-    token_logprobs: logprobs.map(({ logprob }) => logprob),
-    top_logprobs: logprobs.map(({ top }) => Object.fromEntries(top.map(({ token, logprob }) => [decode(token), logprob]))),
-    text_offset: texts.map((text) => {
-      const start = at
-      at += text.length
-      return start
-    }),
+/** Writes the logprobs of one choice of /v1/completions, chunk by chunk. */
+export class CompletionLogprobs {
+  readonly #source: TokenSource
+  readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+  /** Length of the text that the tokens so far have completed, UTF-16 units. */
+  #offset = 0
+
+  constructor(source: TokenSource) {
+    this.#source = source
+  }
+
+  /**
+   * text_offset is where the token's text begins in the choice's text: a token that continues a character has the offset of that character.
+   * top_logprobs always has the sampled token, so it may have one entry more than was asked for.
+   */
+  write(logprobs: readonly TokenLogprobs[] | undefined): object | null {
+    if (!logprobs) return null
+    return {
+      tokens: logprobs.map(({ token }) => tokenName(this.#source, token)),
+      token_logprobs: logprobs.map(({ logprob }) => logprob),
+      top_logprobs: logprobs.map((entry) => namedLogprobs(this.#source, withSampled(entry))),
+      text_offset: logprobs.map(({ token }) => {
+        const offset = this.#offset
+        // Bytes of an unfinished character stay in the decoder.
+        this.#offset += this.#decoder.decode(this.#source.tokenPiece(token).bytes, { stream: true }).length
+        return offset
+      }),
+    }
   }
 }
 
-/** Of a choice of /v1/chat/completions. */
-export function chatLogprobs(logprobs: readonly TokenLogprobs[] | undefined, decode: Decode): object | null {
+/** The logprobs of a choice of /v1/chat/completions. `bytes` of consecutive tokens join to the text, also where a token is part of a character. */
+export function chatLogprobs(logprobs: readonly TokenLogprobs[] | undefined, source: TokenSource): object | null {
   if (!logprobs) return null
-  const entry = (token: number, logprob: number) => {
-    const text = decode(token)
-    return { token: text, logprob, bytes: [...Buffer.from(text)] }
-  }
+  const entry = ({ token, logprob }: { readonly token: number; readonly logprob: number }) => ({
+    token: tokenName(source, token),
+    logprob,
+    bytes: [...source.tokenPiece(token).bytes],
+  })
   return {
-    content: logprobs.map(({ token, logprob, top }) => ({ ...entry(token, logprob), top_logprobs: top.map((t) => entry(t.token, t.logprob)) })),
+    content: logprobs.map((scored) => ({ ...entry(scored), top_logprobs: scored.top.length === 0 ? [] : withSampled(scored).map(entry) })),
     refusal: null,
   }
+}
+
+type Scored = { readonly token: number; readonly logprob: number }
+
+/** The most likely tokens, and the sampled one if it is not among them. */
+function withSampled({ token, logprob, top }: TokenLogprobs): readonly Scored[] {
+  return top.some((other) => other.token === token) ? top : [...top, { token, logprob }]
+}
+
+/** Tokens of one name (a piece that two ids share) do not overwrite each other: the later one is named by its id. */
+function namedLogprobs(source: TokenSource, list: readonly Scored[]): Record<string, number> {
+  const named = new Map<string, number>()
+  for (const { token, logprob } of list) {
+    const name = tokenName(source, token)
+    named.set(named.has(name) ? idName(token) : name, logprob)
+  }
+  return Object.fromEntries(named)
+}
+
+const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/** A token's text; `bytes:\xf0\x9f` for one that is part of a character, as OpenAI writes it; `token_id:7` for one without text. */
+function tokenName(source: TokenSource, id: number): string {
+  const { bytes, special } = source.tokenPiece(id)
+  if (special !== undefined) return special
+  if (bytes.length === 0) return idName(id)
+  try {
+    return strictUtf8.decode(bytes)
+  } catch {
+    return `bytes:${[...bytes].map((byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('')}`
+  }
+}
+
+function idName(id: number): string {
+  return `token_id:${id}`
 }

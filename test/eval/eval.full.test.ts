@@ -28,13 +28,16 @@ const items = readFileSync(ITEMS, 'utf8')
   .split('\n')
   .map((line) => JSON.parse(line) as GoldenItem)
 
+/** Where the golden windows begin: the authors' script skips the 1024 bytes of the header, which genesis.bin does not have. */
+const FIRST = 512
+
 const binary = (tokens: readonly number[]) => Buffer.from(Uint16Array.from(tokens).buffer)
 
 for (const ranks of [1, 2, 4] as const) {
   test(`perplexity of genesis.bin at ${ranks} ranks: the golden loss of every window`, async (t) => {
     const engine = await Engine.load(TINY, { ranks })
     const seen: number[] = []
-    const result = await engine.perplexity(GENESIS, { onProgress: ({ done, total }) => seen.push(done / total) })
+    const result = await engine.perplexity(GENESIS, { firstToken: FIRST, onProgress: ({ done, total }) => seen.push(done / total) })
     t.is(result.windows, 8)
     for (const [i, loss] of result.windowLosses.entries()) t.true(Math.abs(loss - (golden.window_losses[i] as number)) < 1e-3, `window ${i}: ${loss}`)
     t.true(Math.abs(result.meanLoss - golden.mean_loss) < 1e-4, String(result.meanLoss))
@@ -70,7 +73,7 @@ test('int8 weights lose less than 0.5 % of perplexity', async (t) => {
   const losses: number[] = []
   for (const weights of ['bf16', 'int8'] as const) {
     const engine = await Engine.load(TINY, { ranks: 2, weights })
-    losses.push((await engine.perplexity(GENESIS)).perplexity)
+    losses.push((await engine.perplexity(GENESIS, { firstToken: FIRST })).perplexity)
     await engine.close()
   }
   const [bf16, int8] = losses as [number, number]
@@ -87,7 +90,7 @@ test('an int8 cache loses less than 0.5 % of perplexity, and has the same bits a
     ['int8', 4],
   ] as const) {
     const engine = await Engine.load(TINY, { ranks, cache, prefillChunk: 64 / ranks })
-    losses.push((await engine.perplexity(GENESIS)).perplexity)
+    losses.push((await engine.perplexity(GENESIS, { firstToken: FIRST })).perplexity)
     await engine.close()
   }
   const [f32, int8, ...others] = losses as [number, number, number, number]
@@ -115,14 +118,14 @@ test('multiple choice: golden log-likelihoods, acc and acc_norm', async (t) => {
 test('the query of an item is computed once for all of its choices', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 1 })
   const { query, choices } = items[0] as GoldenItem
-  const before = (await engine.tokenize(query)).length
+  const before = engine.tokenize(query).length
   const rows = () => readCounters(engine)[0]?.cacheBytes ?? 0
   const start = rows()
   await engine.multipleChoice([{ query, choices, gold: 0 }])
   const read = rows() - start
   // Bytes of the cache that rows from..end-1 read: row p reads p + 1 cached rows.
   const cost = (from: number, end: number) => (((end * (end + 1)) / 2 - (from * (from + 1)) / 2) * 8 * 4 * (4 * 64 + 32)) as number
-  const ends = await Promise.all(choices.map(async (choice) => (await engine.tokenize(query + choice)).length - 1))
+  const ends = choices.map((choice) => engine.tokenize(query + choice).length - 1)
   const once = ends.reduce((sum, end, i) => sum + cost(i === 0 ? 0 : before - 1, end), 0)
   // The rope key is read for all units at once; choices may share more than the query.
   t.true(read <= once && read > once / 2, `${read} bytes, ${once} when the query is computed once`)
@@ -131,7 +134,7 @@ test('the query of an item is computed once for all of its choices', async (t) =
 
 test('log-likelihood: what the logits say, token by token; ids and texts; greedy or not', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 2 })
-  const context = await engine.tokenize('Once upon a time')
+  const context = engine.tokenize('Once upon a time')
   const { tokens } = await engine.generate('Once upon a time', { maxTokens: 6 })
   const greedy = await engine.loglikelihood(context, tokens)
   t.true(greedy.isGreedy)
@@ -175,10 +178,10 @@ test('bad token files and options are named, and the engine serves the next requ
   const ordinary = Array.from({ length: 700 }, (_, i) => i)
   for (const [path, options, message] of [
     [file('odd.bin', new Uint8Array(2001)), {}, /odd\.bin .* even number of bytes.* 2001 bytes/],
-    [file('short.bin', binary(ordinary)), {}, /at least 1537 tokens.* 700 tokens, 0 windows/],
-    [file('short.bin', binary(ordinary)), { blockSize: 64, windows: 3 }, /at least 705 tokens.* Ask for at most 2 windows/],
+    [file('short.bin', binary(ordinary)), {}, /at least 1025 tokens.* 700 tokens, 0 windows/],
+    [file('short.bin', binary(ordinary)), { blockSize: 64, windows: 11 }, /at least 705 tokens.* Ask for at most 10 windows/],
     [file('empty.bin', new Uint8Array(0)), { blockSize: 64 }, /0 tokens, 0 windows/],
-    [file('ids.bin', binary(ordinary.map((v) => (v === 600 ? 4096 : v)))), { blockSize: 64 }, /vocabulary's 4096.* 4096 at token 600/],
+    [file('ids.bin', binary(ordinary.map((v) => (v === 600 ? 4096 : v)))), { blockSize: 64 }, /vocabulary size 4096.* 4096 at token 600/],
     [join(dir, 'none.bin'), {}, /ENOENT/],
   ] as const) {
     const error = await t.throwsAsync(engine.perplexity(path, options), { instanceOf: TetradError, message })
@@ -198,9 +201,9 @@ test('bad items are named by their line', async (t) => {
   for (const [line, message] of [
     ['{"query": ', /line 2: not JSON/],
     ['[]', /line 2: not an object/],
-    ['{"query": 1, "choices": ["a"], "gold": 0}', /line 2: query is no text/],
-    ['{"query": "a", "choices": [], "gold": 0}', /line 2: choices are no texts/],
-    ['{"query": "a", "choices": ["b", ""], "gold": 0}', /line 2: choices are no texts/],
+    ['{"query": 1, "choices": ["a"], "gold": 0}', /line 2: query must be a string/],
+    ['{"query": "a", "choices": [], "gold": 0}', /line 2: choices must be strings/],
+    ['{"query": "a", "choices": ["b", ""], "gold": 0}', /line 2: choices must be strings/],
     ['{"query": "a", "choices": ["b", "c"], "gold": 2}', /line 2: gold is out of range.* 0 to 1/],
     ['{"query": "a", "choices": ["b", "c"], "gold": "0"}', /line 2: gold is out of range/],
   ] as const) {
@@ -229,5 +232,98 @@ test('an aborted signal ends an evaluation, and frees all pages', async (t) => {
   t.is(error.code, 'REQUEST_ABORTED')
   await engine.generate('Once', { maxTokens: 3 })
   t.is(engine.stats().pages.inUse, 0)
+  await engine.close()
+})
+
+test('token files: the tokens after a header, from the first one on without; damaged headers are named', async (t) => {
+  const engine = await Engine.load(TINY, { ranks: 1 })
+  const dir = temporary(t)
+  const write = (name: string, ...parts: Uint8Array[]) => {
+    writeFileSync(join(dir, name), Buffer.concat(parts))
+    return join(dir, name)
+  }
+  const header = (magic: number, version: number, count: number) => {
+    const words = new Int32Array(256)
+    words.set([magic, version, count])
+    return new Uint8Array(words.buffer)
+  }
+  const all = readFileSync(GENESIS)
+  const some = all.subarray(0, 2 * 200)
+  const options = { blockSize: 64 }
+  const tokens = Array.from(new Uint16Array(Uint8Array.from(some).buffer))
+  const expected = await engine.perplexity(tokens, options)
+  t.is(expected.windows, 3)
+  t.deepEqual(await engine.perplexity(write('plain.bin', some), options), expected)
+  t.deepEqual(await engine.perplexity(write('header.bin', header(20240520, 1, 200), some), options), expected)
+  // The authors' protocol on a file of theirs: the golden loss.
+  const theirs = write('genesis.bin', header(20240520, 1, all.length / 2 - FIRST), all.subarray(2 * FIRST))
+  t.true(Math.abs((await engine.perplexity(theirs)).meanLoss - golden.mean_loss) < 1e-4)
+  for (const [path, message] of [
+    [write('version.bin', header(20240520, 2, 200), some), /version 1.* version 2/],
+    [write('short.bin', header(20240520, 1, 300), some), /300 tokens.* 200/],
+    [write('cut.bin', header(20240520, 1, 300).subarray(0, 100)), /300 tokens/],
+    [write('wide.bin', header(20240801, 1, 100), some), /tokens of four bytes/],
+  ] as const) {
+    const error = await t.throwsAsync(engine.perplexity(path, options), { instanceOf: TetradError, message })
+    t.is(error.code, 'EVAL_DATA_INVALID')
+  }
+  await engine.close()
+})
+
+test('windows and items that were computed are told before a later one fails', async (t) => {
+  const engine = await Engine.load(TINY, { ranks: 1, maxRunning: 1 })
+  const controller = new AbortController()
+  const losses: number[] = []
+  const onWindow = (index: number, loss: number) => {
+    losses[index] = loss
+    if (index === 1) controller.abort()
+  }
+  await t.throwsAsync(engine.perplexity(GENESIS, { blockSize: 32, onWindow, signal: controller.signal }), { instanceOf: RequestError })
+  const whole = await engine.perplexity(GENESIS, { blockSize: 32, windows: 2 })
+  t.deepEqual(losses.slice(0, 2), [...whole.windowLosses])
+  // A wrong token in the last window is found before anything is computed.
+  const tokens = Array.from({ length: 129 }, (_, i) => (i === 128 ? 9999 : 5))
+  const before = engine.stats().finished
+  await t.throwsAsync(engine.perplexity(tokens, { blockSize: 32 }), { message: /9999 at token 128/ })
+  t.is(engine.stats().finished, before)
+  await engine.close()
+})
+
+test('white space at the end of a query counts as the choice’s, as in lm-evaluation-harness', async (t) => {
+  const engine = await Engine.load(TINY, { ranks: 1 })
+  const likelihoods = async (query: string, choices: string[]) =>
+    (await engine.multipleChoice([{ query, choices, gold: 0 }])).items[0]?.loglikelihoods
+  const expected = await likelihoods('Once upon a', [' time', ' king'])
+  t.deepEqual(await likelihoods('Once upon a ', ['time', 'king']), expected)
+  t.deepEqual(await likelihoods('Once upon a\n', ['time']), await likelihoods('Once upon a', ['\ntime']))
+  const sum = async (context: string, continuation: string) => (await engine.loglikelihood(context, continuation)).sum
+  t.is(await sum('Once upon a ', 'time'), await sum('Once upon a', ' time'))
+  // Characters of the choice alone, without the space that was moved.
+  const { acc_norm } = await engine.multipleChoice([{ query: 'Once upon a ', choices: ['time', 'king'], gold: 0 }])
+  t.is(acc_norm, 1)
+  await engine.close()
+})
+
+test('an item longer than the context is cut from the left and counted; one that cannot be scored is reported alone', async (t) => {
+  const engine = await Engine.load(TINY, { ranks: 1, maxContext: 64, cacheTokens: 256 })
+  const short = { query: 'Once upon a', choices: [' time', ' king'], gold: 0 }
+  const words = Array.from({ length: 200 }, (_, i) => (i % 3 === 0 ? 'king' : 'wolf')).join(' ')
+  const seen: number[] = []
+  const result = await engine.multipleChoice(
+    [short, { ...short, query: words }, { ...short, choices: [' time', ` ${words}`] }, { ...short, query: '' }],
+    { onItem: (index) => seen.push(index) },
+  )
+  t.deepEqual([result.items.length, result.truncated, result.unscored, seen.length], [4, 1, 1, 4])
+  t.is(result.items[0]?.error, undefined)
+  // The last tokens of the query are what counts.
+  const ids = engine.tokenize(`${words} time`)
+  const { sum } = await engine.loglikelihood(ids.slice(-65, -1), ids.slice(-1))
+  t.is(result.items[1]?.loglikelihoods[0], sum)
+  t.is(result.items[1]?.truncatedTokens, ids.length - 65)
+  t.regex(result.items[2]?.error ?? '', /a choice alone is longer than the context/)
+  t.deepEqual(result.items[2]?.loglikelihoods, [])
+  // An empty query is the beginning of a text.
+  t.is(result.items[3]?.loglikelihoods[0], (await engine.loglikelihood('', ' time', { bos: true })).sum)
+  t.is(result.acc, [0, 1, 3].reduce((total, i) => total + (result.items[i]?.acc ?? 0), 0) / 3)
   await engine.close()
 })

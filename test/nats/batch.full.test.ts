@@ -122,9 +122,7 @@ test('files of requests that cannot be used are refused, with the line', async (
     ['', /line 1 .*at least one/],
     [`${JSON.stringify(good)}\nnonsense`, /line 2 .*JSON/],
     [`${JSON.stringify(good)}\n\n${JSON.stringify(good)}\n`, /line 3 .*as in line 1/],
-    [JSON.stringify({ ...good, url: '/v1/embeddings' }), /line 1 .*url/],
     [JSON.stringify({ ...good, method: 'GET' }), /line 1 .*method/],
-    [JSON.stringify({ ...good, body: {} }), /line 1 .*model/],
     [JSON.stringify({ ...good, more: 1 }), /line 1 .*additional/],
     ['[]', /line 1 .*object/],
     [`"${'x'.repeat(17 << 20)}"`, /line 1 .*longer line/],
@@ -134,10 +132,6 @@ test('files of requests that cannot be used are refused, with the line', async (
     t.regex(error?.message as string, expected)
   }
   await t.throwsAsync(scanBatch('/nowhere/in.jsonl'), { instanceOf: BatchError })
-  writeFileSync(path, JSON.stringify({ ...good, body: { model: 'other', prompt: 'x' } }))
-  const { ended, output } = tetrad(t, 'batch', path, `${path}.out`)
-  t.is((await ended)[0], 1)
-  t.regex(output.err, /BATCH_INVALID: no one here serves the model "other"/)
 })
 
 natsTest(
@@ -212,7 +206,7 @@ natsTest('the first result of a job is the one; a job is in the cluster once; wh
   await t.throwsAsync(streams.submit('g', { ...job, line: 2, body: { prompt: 'x'.repeat(2 << 20) } }, most), { instanceOf: RangeError })
   const worker = await replica(t, server.url)
   link.nc.publish(`tetrad.jobs.${worker.group}.${'b'.repeat(24)}.1`, Buffer.from('nonsense'))
-  await worker.until(/a batch job is none/)
+  await worker.until(/discarding a malformed batch job/)
   // A job without a seed is answered all the same.
   await streams.begin('c'.repeat(24), most)
   t.true(await streams.submit(worker.group, { ...job, batch: 'c'.repeat(24) }, most))
@@ -234,7 +228,7 @@ natsTest('a batch whose replicas make way for another version ends, and says so'
   await first.ended
   await replica(t, server.url, '--weights', 'int8', '--batch-jobs', '0')
   t.is((await client.ended)[0], 1)
-  t.regex(client.output.err, /BATCH_OUTPUT_MISMATCH: the replicas of tiny are of another version now/)
+  t.regex(client.output.err, /BATCH_OUTPUT_MISMATCH: the replicas of tiny run another version now/)
 })
 
 natsTest('a server without streams: replicas serve, and a batch is refused; when it has them, jobs are taken', async (t) => {

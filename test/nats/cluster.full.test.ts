@@ -231,7 +231,7 @@ natsTest('another version of a model never answers for the first, and takes over
   // The same weights in another format are another determinism key, and other bits.
   const young = await replica(t, server.url, '--model', folder, '--weights', 'int8')
   t.not(young.group, old.group)
-  await until(new RegExp(`replica ${young.instance} of tiny \\(${young.group}\\) is there`))
+  await until(new RegExp(`replica ${young.instance} of tiny \\(${young.group}\\) joined`))
   const ask = async () => {
     const answer = await client.completions.create({ model: 'tiny', prompt: 'Once upon a time', max_tokens: 30, temperature: 0 })
     return { text: answer.choices[0]?.text, by: (answer as unknown as { system_fingerprint: string }).system_fingerprint }

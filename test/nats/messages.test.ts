@@ -1,9 +1,9 @@
 // What arrives from a cluster is taken only as what it should be.
 import test from 'ava'
 import fc from 'fast-check'
+import { packMessage } from '../../src/message-pack.js'
 import { readJob, readResult } from '../../src/serve/nats/job-streams.js'
 import { decode, encode, type Messages } from '../../src/serve/nats/messages.js'
-import { packMessage } from '../../src/serve/replicas/message-pack.js'
 
 const usage = { promptTokens: 1, completionTokens: 2, cachedTokens: 0 }
 const timings = { ttftMs: 1.5, decodeMs: 2, tokensPerSecond: 3 }
@@ -13,7 +13,7 @@ const VALID: { [K in keyof Messages]?: Messages[K] } = {
   frame: { seq: 3, type: 'done', completions: [{ finishReason: 'stop', stoppedBy: 'x', usage, timings, seed: 7 }] },
   control: { requests: [['a-1', 2, 66]], aborts: ['b'] },
   describe: { from: 0 },
-  metadata: { protocol: '1', model: 'tiny', group: 'abc', determinism_key: 'k' },
+  metadata: { protocol: '2', model: 'tiny', group: 'abc', determinism_key: 'k' },
 }
 const KINDS = Object.keys(VALID) as (keyof Messages)[]
 

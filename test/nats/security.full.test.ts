@@ -119,7 +119,7 @@ resolver_preload: {
   const withBatches = ['$JS.API.>', '$JS.ACK.>']
   const ofBatch = { ...ofFront, pub: { allow: [...ofFront.pub.allow, 'tetrad.jobs.>', 'tetrad.results.*.open', ...withBatches] } }
   const ofWorker = {
-    pub: { allow: [...ofReplica.pub.allow, 'tetrad.results.>', ...withBatches] },
+    pub: { allow: [...ofReplica.pub.allow, 'tetrad.results.>', 'tetrad.jobs.>', ...withBatches] },
     sub: { allow: [...ofReplica.sub.allow, '_INBOX.>'] },
   }
   const server = await natsServer(t, ['-c', join(folder, 'nats.conf')])

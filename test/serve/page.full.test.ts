@@ -29,9 +29,10 @@ withBrowser('the page: tokens with their probabilities, lanes of the ranks, stop
   page.on('pageerror', (error) => problems.push(error.message))
   const foreign: string[] = []
   page.on('request', (request) => {
-    if (!request.url().startsWith(address) && !request.url().startsWith('data:')) foreign.push(request.url())
+    if (!request.url().startsWith('http://127.0.0.1:') && !request.url().startsWith('data:')) foreign.push(request.url())
   })
   await page.goto(address)
+  await page.getByText('The server asks for an API key.').waitFor()
   await page.getByLabel('API key').fill('k')
   await page.getByLabel('API key').press('Tab')
   await page.getByText('Connected.', { exact: true }).waitFor()
@@ -51,6 +52,11 @@ withBrowser('the page: tokens with their probabilities, lanes of the ranks, stop
   )
   await page.locator('#output span[data-index="3"]').hover()
   t.regex((await page.locator('#token-facts').textContent()) ?? '', /^".*" had \d+\.\d %\. Most likely: /)
+  // The text scrolls in its box, and the facts stay in the window.
+  const box = await page.locator('#output').boundingBox()
+  t.true((box?.height ?? 900) < 420, JSON.stringify(box))
+  const facts = await page.locator('#token-facts').boundingBox()
+  t.true((facts?.y ?? 900) + (facts?.height ?? 0) <= 900, JSON.stringify(facts))
   await page.locator('#output').focus()
   await page.keyboard.press('Home')
   const first = await page.locator('#token-facts').textContent()
@@ -76,6 +82,12 @@ withBrowser('the page: tokens with their probabilities, lanes of the ranks, stop
   await page.getByText(/^Failed: temperature is out of range/).waitFor()
   for (let i = 0; i < 100 && engine.stats().running > 0; i++) await new Promise((done) => setTimeout(done, 50))
   t.is(engine.stats().running, 0)
+  // Without a key there is nothing to ask for, and no field.
+  const open = createServer(new Map([['tiny', { id: 'tiny', engine, template: PLAIN, created: 1 }]]))
+  t.teardown(() => open.app.close())
+  await page.goto(await open.app.listen({ port: 0, host: '127.0.0.1' }))
+  await page.getByText('Connected.', { exact: true }).waitFor()
+  t.false(await page.getByLabel('API key').isVisible())
   t.deepEqual(problems, [])
   t.deepEqual(foreign, [])
 })

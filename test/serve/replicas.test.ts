@@ -2,9 +2,9 @@
 import test from 'ava'
 import OpenAI from 'openai'
 import { CheckpointError, Engine, OptionError, OverloadedError, TetradError } from '../../src/index.js'
-import { Delivery } from '../../src/serve/replicas/delivery.js'
 import { prefixOwner } from '../../src/serve/replicas/prefix-owner.js'
-import { encodeFrame, FrameDecoder, type ToFront } from '../../src/serve/replicas/protocol.js'
+import { encodeFrame, FrameDecoder, type FromReplica } from '../../src/serve/replicas/protocol.js'
+import { ReplayFilter } from '../../src/serve/replicas/replay-filter.js'
 import { ReplicaPool } from '../../src/serve/replicas/replica-pool.js'
 import { createServer } from '../../src/serve/server.js'
 import { PLAIN } from '../../src/tokenizer/chat-template.js'
@@ -88,14 +88,14 @@ full('errors of a replica come with their class, code and remedy; an abort and a
 })
 
 test('frames: in pieces, together, and what is none', (t) => {
-  const messages: ToFront[] = [
+  const messages: FromReplica[] = [
     { type: 'hello', key: 'a' },
     { type: 'chunk', id: 7, chunk: { index: 0, text: 'é', tokens: [1, 2] } },
   ]
   const bytes = Buffer.concat(messages.map(encodeFrame))
   for (const size of [1, 3, 7, bytes.length]) {
-    const decoder = new FrameDecoder<ToFront>()
-    const got: ToFront[] = []
+    const decoder = new FrameDecoder<FromReplica>()
+    const got: FromReplica[] = []
     for (let at = 0; at < bytes.length; at += size) got.push(...decoder.take(bytes.subarray(at, at + size)))
     t.deepEqual(got, messages)
   }
@@ -105,21 +105,21 @@ test('frames: in pieces, together, and what is none', (t) => {
     Buffer.from([1, 0, 0, 0, 0xc0]),
     Buffer.from([2, 0, 0, 0, 0x81, 0xc1]),
   ])
-    t.throws(() => [...new FrameDecoder<ToFront>().take(wrong)])
+    t.throws(() => [...new FrameDecoder<FromReplica>().take(wrong)])
 })
 
 test('a replay delivers what is new and nothing twice, wherever its chunks are cut', (t) => {
   const out: { text: string; tokens: readonly number[] }[] = []
-  const delivery = new Delivery(({ text, tokens }) => out.push({ text, tokens }))
-  const chunk = (tokens: readonly number[], text: string) => delivery.take({ index: 0, tokens, text })
-  delivery.begin()
+  const filter = new ReplayFilter(({ text, tokens }) => out.push({ text, tokens }))
+  const chunk = (tokens: readonly number[], text: string) => filter.take({ index: 0, tokens, text })
+  filter.begin()
   chunk([1], 'a')
   chunk([2, 3], 'bc')
-  delivery.begin()
+  filter.begin()
   chunk([1, 2], 'ab')
   chunk([3, 4], 'cd')
   chunk([5], 'e')
-  delivery.begin()
+  filter.begin()
   chunk([1, 2, 3, 4, 5, 6], 'abcdef')
   t.deepEqual(
     out.flatMap((o) => o.tokens),

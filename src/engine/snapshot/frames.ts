@@ -2,16 +2,11 @@
 // before it. Knows no models; believes no length.
 import { createHash, type Hash, randomBytes } from 'node:crypto'
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
-import { Packr } from 'msgpackr/pack'
-import { Unpackr } from 'msgpackr/unpack'
 import { SnapshotError, TetradError } from '../../errors.js'
+import { packMessage, unpackMessage } from '../../message-pack.js'
 
 /** Maximum size of a frame: a length in a file cannot make the reader allocate more. */
 export const MAX_FRAME_BYTES = 64 << 20
-
-// Plain maps and binary only: no records, whose definitions a file could contain, and no extensions that build classes.
-const packr = new Packr({ useRecords: false })
-const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true })
 
 /** Writes a file under a temporary name and renames it when it is complete. Throws TetradError OUTPUT_FAILED. */
 export class FrameWriter {
@@ -36,7 +31,7 @@ export class FrameWriter {
   }
 
   async write(value: unknown): Promise<void> {
-    const body = packr.pack(value)
+    const body = packMessage(value)
     if (body.length > MAX_FRAME_BYTES) throw new RangeError(`a frame of ${body.length} bytes`)
     const length = Buffer.alloc(4)
     length.writeUInt32LE(body.length)
@@ -146,7 +141,7 @@ export class FrameReader {
 
   #decode(body: Buffer): unknown {
     try {
-      return unpackr.unpack(body)
+      return unpackMessage(body)
     } catch (cause) {
       throw invalid(this.#path, `a frame is not MessagePack: ${cause instanceof Error ? cause.message : String(cause)}`, cause)
     }

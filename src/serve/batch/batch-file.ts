@@ -1,55 +1,57 @@
-// A file of batch requests, as OpenAI's batch API has it: a line of JSON for each, read a line at a time.
+// A file of batch requests, as in OpenAI's batch API: one JSON object a line, read line by line. What identifies a line must be right, or the
+// file is refused; everything else that is wrong with a request is its own result.
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { Ajv } from 'ajv'
 import { BatchError } from '../../errors.js'
 import { withoutByteOrderMark } from '../../json.js'
+import { BATCH_URLS, type BatchRequest, resultId } from './batch-request.js'
 
-export interface BatchLine {
+export interface BatchLine extends BatchRequest {
   /** From 1 on. */
   readonly number: number
-  readonly customId: string
-  readonly url: '/v1/completions' | '/v1/chat/completions'
+  /** '' if the body names none. */
   readonly model: string
-  readonly body: Readonly<Record<string, unknown>>
 }
 
 export interface BatchFacts {
-  /** Of the whole file. */
+  /** Hash of all requests. */
   readonly digest: string
-  /** custom_id -> number of its line. */
-  readonly lines: ReadonlyMap<string, number>
+  /** By custom_id. */
+  readonly lines: ReadonlyMap<string, { readonly number: number; readonly resultId: string }>
+  /** Models that requests to a supported URL name. */
   readonly models: ReadonlySet<string>
 }
 
-const MOST_LINE_BYTES = 16 << 20
+const MAX_LINE_BYTES = 16 << 20
 const NEWLINE = 0x0a
 
-const isRequest = new Ajv().compile<{ custom_id: string; url: BatchLine['url']; body: { model: string } & Record<string, unknown> }>({
+const isRequest = new Ajv().compile<{ custom_id: string; url: string; body: Record<string, unknown> }>({
   type: 'object',
   properties: {
     custom_id: { type: 'string', minLength: 1, maxLength: 512 },
     method: { const: 'POST' },
-    url: { enum: ['/v1/completions', '/v1/chat/completions'] },
-    body: { type: 'object', properties: { model: { type: 'string', minLength: 1 } }, required: ['model'] },
+    url: { type: 'string' },
+    body: { type: 'object' },
   },
   required: ['custom_id', 'method', 'url', 'body'],
   additionalProperties: false,
 })
 
-/** Reads and checks the whole file. Throws BatchError BATCH_INVALID, which names the line. */
+/** Reads and checks the whole file. Rejects with BatchError BATCH_INVALID, which names the line. */
 export async function scanBatch(path: string): Promise<BatchFacts> {
   const hash = createHash('sha256')
-  const lines = new Map<string, number>()
+  const lines = new Map<string, { number: number; resultId: string }>()
   const models = new Set<string>()
-  for await (const { number, customId, model, body, url } of readBatch(path)) {
-    const twice = lines.get(customId)
-    if (twice !== undefined) throw invalid(path, number, 'a custom_id of its own', `${JSON.stringify(customId)}, as in line ${twice}`)
-    lines.set(customId, number)
-    models.add(model)
+  for await (const line of readBatch(path)) {
+    const { number, customId, model, body, url } = line
+    const other = lines.get(customId)
+    if (other !== undefined) throw invalid(path, number, 'a custom_id of its own', `${JSON.stringify(customId)}, as in line ${other.number}`)
+    lines.set(customId, { number, resultId: resultId(line) })
+    if (BATCH_URLS.has(url) && model !== '') models.add(model)
     hash.update(`${JSON.stringify([number, customId, url, body])}\n`)
   }
-  if (lines.size === 0) throw invalid(path, 1, 'at least one request', 'none')
+  if (lines.size === 0) throw invalid(path, 1, 'at least one request', 'an empty file')
   return { digest: hash.digest('hex'), lines, models }
 }
 
@@ -68,15 +70,16 @@ export async function* readBatch(path: string): AsyncGenerator<BatchLine, void, 
       throw invalid(
         path,
         number,
-        'an object with custom_id, method POST, url /v1/completions or /v1/chat/completions, and body with model',
-        `${first?.instancePath.slice(1) || 'the line'} ${first?.message ?? 'is wrong'}`,
+        'an object with custom_id, method POST, url and body',
+        `${first?.instancePath.slice(1) || 'the line'} ${first?.message ?? 'is invalid'}`,
       )
     }
-    yield { number, customId: parsed.custom_id, url: parsed.url, model: parsed.body.model, body: parsed.body }
+    const { custom_id: customId, url, body } = parsed
+    yield { number, customId, url, model: typeof body.model === 'string' ? body.model : '', body }
   }
 }
 
-/** Lines of a file; the last one may lack its newline. */
+/** Lines of a file. The last one may lack its newline. */
 async function* readLines(path: string): AsyncGenerator<{ number: number; text: string }, void, undefined> {
   let number = 1
   let parts: Buffer[] = []
@@ -84,7 +87,7 @@ async function* readLines(path: string): AsyncGenerator<{ number: number; text: 
   const take = (part: Buffer) => {
     parts.push(part)
     length += part.length
-    if (length > MOST_LINE_BYTES) throw invalid(path, number, `at most ${MOST_LINE_BYTES} bytes`, 'a longer line')
+    if (length > MAX_LINE_BYTES) throw invalid(path, number, `at most ${MAX_LINE_BYTES} bytes`, 'a longer line')
   }
   const line = () => {
     const text = Buffer.concat(parts).toString('utf8')
@@ -105,7 +108,7 @@ async function* readLines(path: string): AsyncGenerator<{ number: number; text: 
   } catch (cause) {
     if (cause instanceof BatchError) throw cause
     throw new BatchError('BATCH_INVALID', {
-      what: `${path} cannot be read`,
+      what: `cannot read ${path}`,
       expected: 'a file',
       actual: (cause as Error).message,
       remedy: 'Check the path and its permissions.',
@@ -116,5 +119,5 @@ async function* readLines(path: string): AsyncGenerator<{ number: number; text: 
 }
 
 function invalid(path: string, line: number, expected: string, actual: string): BatchError {
-  return new BatchError('BATCH_INVALID', { what: `line ${line} of ${path} is no batch request`, expected, actual, remedy: 'Correct the line.' })
+  return new BatchError('BATCH_INVALID', { what: `line ${line} of ${path} is not a batch request`, expected, actual, remedy: 'Correct the line.' })
 }

@@ -1,41 +1,43 @@
-// The file of results: a line for each request, in the order in which they ended. What is there already is kept and not run again.
+// The file of results: one line for each request, in the order in which they ended. Results that are in the file are kept and not run again.
 import { type FileHandle, open } from 'node:fs/promises'
 import { BatchError, TetradError } from '../../errors.js'
 import type { BatchFacts } from './batch-file.js'
 import type { BatchResult } from './batch-request.js'
 
 const READ_BYTES = 1 << 16
-/** Every line begins so. */
+/** Beginning of every line. */
 const RESULT_START = '{"id":"batch_req_'
 const NEWLINE = 0x0a
-/** While lines are written, those before are on the disk after so long. */
+/** Written lines are on the disk after this time at most, milliseconds. */
 const SYNC_MS = 1000
 
 export class BatchOutput {
   readonly #path: string
   readonly #file: FileHandle
-  readonly #lines: ReadonlyMap<string, number>
+  readonly #lines: BatchFacts['lines']
   readonly #done = new Set<string>()
   #failed = 0
-  #at: number
+  /** Where the next line goes. */
+  #end: number
   #writing: Promise<void> = Promise.resolve()
-  #synced = performance.now()
+  #syncedAt = performance.now()
 
-  private constructor(path: string, file: FileHandle, lines: ReadonlyMap<string, number>, at: number) {
+  private constructor(path: string, file: FileHandle, lines: BatchFacts['lines'], end: number) {
     this.#path = path
     this.#file = file
     this.#lines = lines
-    this.#at = at
+    this.#end = end
   }
 
   /**
-   * Opens or makes the file. A last line without an end, from a process that was killed, is cut off.
-   * fingerprints: of the models that run now. Throws BatchError BATCH_OUTPUT_MISMATCH, or TetradError OUTPUT_FAILED.
+   * Opens or creates the file. An incomplete last line, left by a process that was killed, is cut off.
+   * fingerprints: of the models as they run now, by name. Rejects with BatchError BATCH_OUTPUT_MISMATCH, also if a request has changed since its
+   * result was written, or TetradError OUTPUT_FAILED.
    */
   static async open(path: string, { lines }: BatchFacts, fingerprints: ReadonlyMap<string, string>): Promise<BatchOutput> {
     let file: FileHandle
     try {
-      // Neither emptied nor appended to: what is written goes behind the last whole line.
+      // 'a+' creates it without truncating; 'r+' allows writing after the last whole line.
       file = await open(path, 'a+').then(async (made) => {
         await made.close()
         return open(path, 'r+')
@@ -46,8 +48,8 @@ export class BatchOutput {
     try {
       const output = new BatchOutput(path, file, lines, 0)
       for await (const { text, end } of wholeLines(file)) {
-        output.#known(text, fingerprints)
-        output.#at = end
+        output.#takeOld(text, fingerprints)
+        output.#end = end
       }
       await output.#cutTail()
       return output
@@ -57,12 +59,12 @@ export class BatchOutput {
     }
   }
 
-  /** What a process that was killed left of a line goes; what is no beginning of a result is somebody else's. */
+  /** Cuts an incomplete line off. Text that cannot be the beginning of a result belongs to somebody else. */
   async #cutTail(): Promise<void> {
-    const { buffer, bytesRead } = await this.#file.read(Buffer.alloc(RESULT_START.length), 0, RESULT_START.length, this.#at)
+    const { buffer, bytesRead } = await this.#file.read(Buffer.alloc(RESULT_START.length), 0, RESULT_START.length, this.#end)
     const start = buffer.toString('utf8', 0, bytesRead)
     if (!RESULT_START.startsWith(start)) throw this.#mismatch('results of this batch', `a last line that begins with ${JSON.stringify(start)}`)
-    await this.#file.truncate(this.#at)
+    await this.#file.truncate(this.#end)
   }
 
   has(customId: string): boolean {
@@ -78,29 +80,29 @@ export class BatchOutput {
     return this.#failed
   }
 
-  /** A second result of a request is dropped. Rejects with TetradError OUTPUT_FAILED. */
+  /** Appends a result. Does nothing if the file has it, or if it is not of this batch. Rejects with TetradError OUTPUT_FAILED. */
   async add(result: BatchResult): Promise<void> {
     const { custom_id: customId } = result
     if (this.#done.has(customId) || !this.#lines.has(customId)) return
     this.#count(customId, result)
     const bytes = Buffer.from(`${JSON.stringify(result)}\n`)
-    const at = this.#at
-    this.#at += bytes.length
+    const at = this.#end
+    this.#end += bytes.length
     this.#writing = this.#writing.then(async () => {
       for (let written = 0; written < bytes.length; ) {
         const { bytesWritten } = await this.#file.write(bytes, written, bytes.length - written, at + written)
         written += bytesWritten
       }
-      if (performance.now() - this.#synced < SYNC_MS) return
+      if (performance.now() - this.#syncedAt < SYNC_MS) return
       await this.#file.datasync()
-      this.#synced = performance.now()
+      this.#syncedAt = performance.now()
     })
     await this.#writing.catch((cause: unknown) => {
       throw failed(this.#path, cause)
     })
   }
 
-  /** All that was added is on the disk. Rejects with TetradError OUTPUT_FAILED. */
+  /** Resolves when everything that was added is on the disk. Rejects with TetradError OUTPUT_FAILED. */
   async sync(): Promise<void> {
     await this.#writing
       .then(() => this.#file.sync())
@@ -109,28 +111,39 @@ export class BatchOutput {
       })
   }
 
-  /** The same, and the file is closed. */
+  /** Syncs and closes the file. */
   async close(): Promise<void> {
     await this.sync().finally(() => this.#file.close())
   }
 
-  #known(text: string, fingerprints: ReadonlyMap<string, string>): void {
+  /** Takes a line of an earlier run. */
+  #takeOld(text: string, fingerprints: ReadonlyMap<string, string>): void {
     let result: Partial<BatchResult> | null
     try {
       result = JSON.parse(text) as Partial<BatchResult> | null
     } catch {
-      throw this.#mismatch('results of this batch', 'a line that is no JSON')
+      throw this.#mismatch('results of this batch', 'a line that is not JSON')
     }
     const id = result?.custom_id
-    if (result?.response === undefined || typeof id !== 'string' || !this.#lines.has(id) || this.#done.has(id)) {
+    const line = typeof id === 'string' ? this.#lines.get(id) : undefined
+    if (result?.response === undefined || id === undefined || !line || this.#done.has(id)) {
       throw this.#mismatch('results of this batch, one for each request', `a line with custom_id ${JSON.stringify(id)?.slice(0, 100)}`)
     }
-    const { model, system_fingerprint: fingerprint } = (result?.response?.body ?? {}) as { model?: string; system_fingerprint?: string }
+    if (result.id !== line.resultId) {
+      throw new BatchError('BATCH_OUTPUT_MISMATCH', {
+        what: `${this.#path} has the result of another request with custom_id ${JSON.stringify(id).slice(0, 100)}`,
+        expected: `the result ${line.resultId} of the request in line ${line.number} as it is now`,
+        actual: String(result.id).slice(0, 100),
+        remedy:
+          'The request was changed after its result was written: give it a new custom_id, remove its result, or name another file for the results.',
+      })
+    }
+    const { model, system_fingerprint: fingerprint } = (result.response?.body ?? {}) as { model?: string; system_fingerprint?: string }
     const now = model === undefined ? undefined : fingerprints.get(model)
     if (fingerprint !== undefined && now !== undefined && fingerprint !== `fp_${now}`) {
       throw this.#mismatch(`results of ${model} as it runs now, fp_${now}`, `one of ${fingerprint}: another version of the model, or another build`)
     }
-    this.#count(id, result ?? {})
+    this.#count(id, result)
   }
 
   #count(customId: string, { response }: Partial<BatchResult>): void {
@@ -140,7 +153,7 @@ export class BatchOutput {
 
   #mismatch(expected: string, actual: string): BatchError {
     return new BatchError('BATCH_OUTPUT_MISMATCH', {
-      what: `${this.#path} holds something else than results of this batch`,
+      what: `${this.#path} contains something other than results of this batch`,
       expected,
       actual,
       remedy: 'Name another file for the results, or remove this one.',
@@ -148,7 +161,7 @@ export class BatchOutput {
   }
 }
 
-/** Lines that have their newline, and where each ends. */
+/** Lines that end with a newline, and where each ends. */
 async function* wholeLines(file: FileHandle): AsyncGenerator<{ text: string; end: number }, void, undefined> {
   let rest = Buffer.alloc(0)
   let position = 0
@@ -169,9 +182,9 @@ async function* wholeLines(file: FileHandle): AsyncGenerator<{ text: string; end
 
 function failed(path: string, cause: unknown): TetradError {
   return new TetradError('OUTPUT_FAILED', {
-    what: `${path} cannot be written`,
+    what: `cannot write ${path}`,
     actual: (cause as Error).message,
-    remedy: 'Check the path, its permissions and the room on its disk.',
+    remedy: 'Check the path, its permissions and the free space on its disk.',
     cause,
   })
 }

@@ -1,5 +1,5 @@
-// What a process with engines is in a NATS cluster: a service for each model, and a worker for its batch jobs.
-import type { ServedModel } from '../completions.js'
+// A process with engines as a member of a NATS cluster: a service for each model, and a worker for its batch jobs.
+import type { ServedModel } from '../served-model.js'
 import type { NatsLink } from './connection.js'
 import { type JobServer, JobWorker } from './job-worker.js'
 import { ReplicaService } from './replica-service.js'
@@ -13,7 +13,7 @@ export class ClusterMember {
     this.#workers = workers
   }
 
-  /** models: with fingerprints. jobs: batch jobs at once, of each model; 0: none are taken. */
+  /** models: with fingerprints. jobs: batch jobs that run at once, for each model; 0: none are taken. */
   static async join(
     link: NatsLink,
     models: ReadonlyMap<string, ServedModel>,
@@ -24,7 +24,7 @@ export class ClusterMember {
     const groups = [...models.values()].map((model) => ({ model, group: model.fingerprint as string }))
     const services = await Promise.all(groups.map(({ model, group }) => ReplicaService.start(link, model, group, log)))
     for (const { group, instance } of services) log(`replica ${instance} of ${group} is in the cluster`)
-    const workers = jobs > 0 ? groups.map(({ group }) => new JobWorker(link, group, server, jobs, log)) : []
+    const workers = jobs > 0 ? groups.map(({ group, model }) => new JobWorker({ link, group, engine: model.engine, server, jobs, log })) : []
     return new ClusterMember(services, workers)
   }
 

@@ -1,15 +1,15 @@
-// A connection to a NATS cluster that is kept: it reconnects for ever, and knows since when it is connected or not.
+// A connection to a NATS cluster that reconnects without limit, and knows since when it has been connected or not.
 import { readFile } from 'node:fs/promises'
 import { ServiceError, Svcm } from '@nats-io/services'
 import { type ConnectionOptions, connect, credsAuthenticator, type Msg, type NatsConnection } from '@nats-io/transport-node'
 import { ClusterError } from '../../errors.js'
 
 export interface NatsOptions {
-  /** nats://[user:password@ or token@]host[:4222], tls:// for TLS; several of one cluster with commas. */
+  /** nats://[user:password@ or token@]host[:4222], or tls:// for TLS. Several servers of one cluster are separated by commas. */
   readonly url: string
-  /** File of credentials (.creds: a JWT and the seed of its key). */
+  /** Path of a credentials file (.creds: a JWT and the seed of its key). */
   readonly creds?: string | undefined
-  /** Files: certificates of authorities, and this client's own certificate and key. */
+  /** Paths of the certificates of authorities, and of this client's own certificate and key. */
   readonly ca?: string | undefined
   readonly cert?: string | undefined
   readonly key?: string | undefined
@@ -18,7 +18,7 @@ export interface NatsOptions {
 }
 
 const RECONNECT_WAIT_MS = 250
-/** A link that was cut is noticed after two pings without an answer. */
+/** A cut link is noticed after two pings without an answer. */
 const PING_MS = 4000
 const CONNECT_MS = 5000
 const DEADLINE_MS = 30_000
@@ -35,13 +35,13 @@ export class NatsLink {
   private constructor(nc: NatsConnection, deadlineMs: number, log: (text: string) => void) {
     this.nc = nc
     this.deadlineMs = deadlineMs
-    // Its types are those of the core that it was built with, which asks the same of a connection.
+    // The package brings its own copy of the core's types, which require the same of a connection.
     this.services = new Svcm(nc as unknown as ConstructorParameters<typeof Svcm>[0])
     this.#maxPayload = this.maxPayload
     void this.#follow(log)
   }
 
-  /** Throws ClusterError NATS_UNREACHABLE. log: told of what happens to the connection. */
+  /** Rejects with ClusterError NATS_UNREACHABLE. log: told when the connection is lost and restored. */
   static async open(options: NatsOptions, name: string, log: (text: string) => void): Promise<NatsLink> {
     try {
       return new NatsLink(await connect(await connectionOptions(options, name)), options.deadlineMs ?? DEADLINE_MS, log)
@@ -49,7 +49,7 @@ export class NatsLink {
       const actual = cause instanceof Error ? cause.message : String(cause)
       throw new ClusterError('NATS_UNREACHABLE', {
         what: `no connection to the NATS server at ${withoutSecrets(options.url)}`,
-        expected: 'a server that lets this client in',
+        expected: 'a server that accepts this client',
         actual,
         remedy: 'Check the address, that nats-server runs there, and the credentials and certificates.',
         cause,
@@ -61,26 +61,26 @@ export class NatsLink {
     return this.#connected && !this.nc.isClosed()
   }
 
-  /** Milliseconds for which it has been connected, or not. */
+  /** Milliseconds since it was connected, or disconnected, last. */
   get sinceMs(): number {
     return performance.now() - this.#since
   }
 
-  /** Most bytes of a message that the server takes. */
+  /** Maximum size of a message that the server accepts, bytes. */
   get maxPayload(): number {
-    // Unknown while it is away: what it said last.
+    // Unknown while the server is away: its last value then.
     this.#maxPayload = this.nc.info?.max_payload ?? this.#maxPayload
     return this.#maxPayload
   }
 
-  /** Not while the connection is down: the client would keep it all. false: it was not sent. */
+  /** Returns false without sending while the connection is down: the client library would queue without limit. */
   publish(subject: string, payload: Uint8Array, reply?: string): boolean {
     if (!this.connected || this.nc.isDraining()) return false
     this.nc.publish(subject, payload, reply === undefined ? {} : { reply })
     return true
   }
 
-  /** Sends what is left to send, and closes. */
+  /** Sends what is queued, and closes. */
   async close(): Promise<void> {
     if (this.nc.isClosed()) return
     if (this.#connected) await this.nc.drain().catch(() => this.nc.close())
@@ -92,7 +92,7 @@ export class NatsLink {
       switch (status.type) {
         case 'disconnect':
           this.#change(false)
-          log(`the connection to NATS (${status.server}) is lost`)
+          log(`lost the connection to NATS (${status.server})`)
           break
         case 'reconnect':
           this.#change(true)
@@ -115,7 +115,7 @@ async function connectionOptions({ url, creds, ca, cert, key }: NatsOptions, nam
   const addresses = url.split(',').map((part) => new URL(part.includes('://') ? part : `nats://${part}`))
   const [{ username, password }] = addresses as [URL]
   if (addresses.some((other) => other.username !== '' && (other.username !== username || other.password !== password)))
-    throw new Error('its servers have different users: a client has one for all of them')
+    throw new Error('its servers have different users, but a client can have only one')
   const unknown = addresses.find(({ protocol }) => protocol !== 'nats:' && protocol !== 'tls:')
   if (unknown) throw new Error(`${unknown.protocol}// is neither nats:// nor tls://`)
   const tls = addresses.some(({ protocol }) => protocol === 'tls:') || ca !== undefined || cert !== undefined || key !== undefined
@@ -124,7 +124,7 @@ async function connectionOptions({ url, creds, ca, cert, key }: NatsOptions, nam
     servers: addresses.map(({ host }) => host),
     name,
     maxReconnectAttempts: -1,
-    // A server that refuses for a while (its accounts are being changed, say) is asked again.
+    // A server may refuse for a while, for example while its accounts are changed.
     ignoreAuthErrorAbort: true,
     reconnectTimeWait: RECONNECT_WAIT_MS,
     pingInterval: PING_MS,
@@ -135,7 +135,7 @@ async function connectionOptions({ url, creds, ca, cert, key }: NatsOptions, nam
   }
 }
 
-/** The error that a service answered with, if it did. */
+/** The error that a service answered with; null if it answered with a result. */
 export function serviceError(message: Msg): ServiceError | null {
   return ServiceError.toServiceError(message as unknown as Parameters<typeof ServiceError.toServiceError>[0])
 }

@@ -1,22 +1,22 @@
-// A stream of numbered frames over messages that may be lost, come twice or in another order: the sender keeps what was not acknowledged
-// and sends it again, and sends no more than it has credit for; the receiver gives each frame once and in order.
+// A stream of numbered frames over messages that may be lost, duplicated or reordered. The sender keeps each frame until it is acknowledged,
+// sends it again, and never sends more than it has credit for; the receiver yields each frame once and in order.
 import type { Control, Frame } from './messages.js'
 
-/** Frames that may be under way, and that the sender keeps at most. */
+/** Maximum number of unacknowledged frames. */
 export const WINDOW = 64
-/** A frame that was sent longer ago and has not come is sent again. */
+/** An unacknowledged frame is sent again after this time, milliseconds. */
 const RESEND_MS = 1000
 
-interface Sent {
+interface SentFrame {
   readonly seq: number
   readonly bytes: Uint8Array
-  at: number
+  sentAt: number
 }
 
 export class FrameSender {
   readonly #send: (bytes: Uint8Array) => void
   readonly #now: () => number
-  #kept: Sent[] = []
+  #unacknowledged: SentFrame[] = []
   #next = 1
   #received = 0
   #credit = WINDOW
@@ -28,12 +28,12 @@ export class FrameSender {
     this.#now = now
   }
 
-  /** Whether the receiver has all that was given. */
+  /** Whether the receiver has everything. */
   get settled(): boolean {
-    return this.#kept.length === 0
+    return this.#unacknowledged.length === 0
   }
 
-  /** Sends a frame once there is credit for it. false: the stream was closed. */
+  /** Sends a frame once there is credit for it. Resolves to false if the stream was closed. */
   async give(frame: (seq: number) => Uint8Array): Promise<boolean> {
     while (this.#next > this.#credit && !this.#closed) {
       await new Promise<void>((resolve) => {
@@ -43,29 +43,29 @@ export class FrameSender {
     if (this.#closed) return false
     const seq = this.#next++
     const bytes = frame(seq)
-    this.#kept.push({ seq, bytes, at: this.#now() })
+    this.#unacknowledged.push({ seq, bytes, sentAt: this.#now() })
     this.#send(bytes)
     return true
   }
 
-  /** What the receiver says. Numbers that can't be are of no effect. */
+  /** Takes an acknowledgement: the last frame in order that was received, and the last that may be sent. Impossible numbers are ignored. */
   control(received: number, credit: number): void {
     if (received >= this.#next || credit > received + WINDOW) return
     if (received > this.#received) this.#received = received
     if (credit > this.#credit) this.#credit = credit
-    this.#kept = this.#kept.filter(({ seq }) => seq > this.#received)
+    this.#unacknowledged = this.#unacknowledged.filter(({ seq }) => seq > this.#received)
     const now = this.#now()
-    for (const sent of this.#kept) {
-      if (now - sent.at < RESEND_MS) continue
-      sent.at = now
-      this.#send(sent.bytes)
+    for (const frame of this.#unacknowledged) {
+      if (now - frame.sentAt < RESEND_MS) continue
+      frame.sentAt = now
+      this.#send(frame.bytes)
     }
     this.#wake?.()
   }
 
   close(): void {
     this.#closed = true
-    this.#kept = []
+    this.#unacknowledged = []
     this.#wake?.()
   }
 }
@@ -75,12 +75,12 @@ export class FrameReceiver {
   #received = 0
   #credit = WINDOW
 
-  /** The last frame before which none is missing. */
+  /** The last frame that arrived without a gap before it. */
   get received(): number {
     return this.#received
   }
 
-  /** What to tell the sender. paused: it gets no more credit than it has. */
+  /** What to tell the sender. paused: it gets no further credit. */
   report(paused: boolean): readonly [received: number, credit: number] {
     if (!paused) this.#credit = this.#received + WINDOW
     return [this.#received, this.#credit]

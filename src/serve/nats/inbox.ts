@@ -1,4 +1,4 @@
-// Where frames arrive: one subscription of a front, and a subject below it for each request.
+// Where frames arrive: one subscription of a frontend, with a subject below it for each request.
 import { createInbox, type Subscription } from '@nats-io/transport-node'
 import type { NatsLink } from './connection.js'
 
@@ -15,7 +15,7 @@ export class Inbox {
     })
   }
 
-  /** The subject for frames of a request. */
+  /** Returns the subject for the frames of a request. */
   open(id: string, handler: (bytes: Uint8Array) => void): string {
     this.#handlers.set(id, handler)
     return `${this.#prefix}.${id}`

@@ -1,72 +1,82 @@
-// A replica elsewhere in a NATS cluster, as a front has it: its load, its requests, and whether it is alive.
-
+// A replica in the NATS cluster as a frontend sees it: its load, its requests, and whether it is alive.
 import { ServiceError } from '@nats-io/services'
 import { type Msg, NoRespondersError, TimeoutError } from '@nats-io/transport-node'
 import type { EngineStats } from '../../engine/engine-info.js'
-import type { Completion, GenerationControl, TokenLogprobs } from '../../engine/generation.js'
+import type { GenerationControl } from '../../engine/generation.js'
 import type { Prompt } from '../../engine/prompts.js'
-import { ClusterError, EngineClosedError, RankError, ReplicaError } from '../../errors.js'
+import { ClusterError } from '../../errors.js'
 import type { GenerateManyParams } from '../../options/public-types.js'
-import { unpackError } from '../replicas/protocol.js'
-import type { Remote, RemoteReplica } from '../replicas/remote-request.js'
+import type { ReplicaHandle, RequestHandlers } from '../replicas/replicated-request.js'
 import { type NatsLink, serviceError } from './connection.js'
-import { type ControlEntry, FrameReceiver, WINDOW } from './frames.js'
 import type { Inbox } from './inbox.js'
-import { type CompletionEnd, checked, decode, encode, type Frame, type Load, SERVICE, subjects, tooLarge } from './messages.js'
+import { IncomingStream } from './incoming-stream.js'
+import { checked, decode, encode, type Load, SERVICE, subjects, tooLarge } from './messages.js'
 
-/** Statistics are asked for so often; they are the sign of life. */
+/** How often statistics are asked for, which are the sign of life, and how long an answer is waited for. */
 const BEAT_MS = 250
 const BEAT_TIMEOUT_MS = 2000
-/** Questions without an answer yet: one that came to a replica just before its end gets none. */
-const MOST_BEATS = 8
-/** Without an answer for so long, while the front is connected, a replica is dead. */
+/** Statistics requests that may be unanswered at once: one that reaches a replica just before its end gets no answer. */
+const MAX_BEATS = 8
+/** A replica is dead if it was silent for this time while the frontend was connected. */
 export const SILENCE_MS = 10_000
-/** The server knows of no such replica: dead, if it says so again after so long, and the replica had so long to reconnect after a restart. */
+/** If the NATS server knows no such replica, it is asked again after this time. */
 const ASK_AGAIN_MS = 50
+/** After a restart of the NATS server replicas have this time to reconnect. */
 const REJOIN_MS = 5000
+/** Time in which a replica must accept a request. */
 const ACCEPT_MS = 5000
-/** Before a request that was refused looks for a replica again. */
-const AGAIN_MS = 100
+/** Pause before a refused request looks for a replica again. */
+const RETRY_REFUSED_MS = 100
 
-export class NatsReplica implements RemoteReplica {
+export class NatsReplica implements ReplicaHandle {
   readonly id: string
   readonly group: string
   readonly #link: NatsLink
   readonly #inbox: Inbox
-  readonly #onEnd: (replica: NatsReplica, reason: string) => void
-  readonly #running = new Map<string, Incoming>()
-  /** Where the replica says what it has forgotten. */
+  readonly #onEnd: (reason: string) => void
+  readonly #log: (text: string) => void
+  readonly #running = new Map<string, IncomingStream>()
+  /** Subject where the replica reports which requests it has forgotten. */
   readonly #answers: string
   readonly #timer: NodeJS.Timeout
   #beats = 0
-  #heard = performance.now()
-  #unknown = 0
+  #heardAt = performance.now()
+  /** How often in a row it was not reachable. */
+  #unreachable = 0
   #ended = false
-  /** As its statistics said last. */
+  /** Its last statistics. */
   #load: Load | undefined
+  /** The last problem with its statistics, so that each is logged once. */
+  #problem = ''
 
-  constructor(link: NatsLink, inbox: Inbox, group: string, instance: string, onEnd: (replica: NatsReplica, reason: string) => void) {
+  constructor(
+    link: NatsLink,
+    inbox: Inbox,
+    id: { readonly group: string; readonly instance: string },
+    onEnd: (reason: string) => void,
+    log: (text: string) => void,
+  ) {
     this.#link = link
     this.#inbox = inbox
-    this.group = group
-    this.id = instance
+    this.group = id.group
+    this.id = id.instance
     this.#onEnd = onEnd
-    this.#answers = inbox.open(instance, (bytes) => this.#forgotten(bytes))
+    this.#log = log
+    this.#answers = inbox.open(id.instance, (bytes) => this.#forgotten(bytes))
     this.#timer = setInterval(() => this.#tick(), BEAT_MS)
     this.#tick()
   }
 
-  /** Whether it takes requests. */
-  get open(): boolean {
-    return !this.#ended && this.#load !== undefined && !this.draining && this.#unknown === 0
+  get acceptsRequests(): boolean {
+    return !this.#ended && this.#load !== undefined && !this.draining && this.#unreachable === 0
   }
 
-  /** It takes nothing new, as it says. */
+  /** It finishes what it has, and takes nothing new. */
   get draining(): boolean {
     return this.#load?.draining ?? false
   }
 
-  /** As it says itself, other fronts' requests included; what was sent since it said so is known here only. */
+  /** Requests there, those of other frontends included. What was sent after its last statistics is known only here. */
   get load(): number {
     const { running = 0, queued = 0 } = this.#load?.stats ?? {}
     return Math.max(this.#running.size, running + queued)
@@ -76,106 +86,107 @@ export class NatsReplica implements RemoteReplica {
     return this.#load?.stats
   }
 
-  run(prompts: readonly Prompt[], params: GenerateManyParams, remote: Remote): GenerationControl {
-    const incoming = new Incoming(remote, () => this.#report([incoming]))
-    this.#running.set(incoming.id, incoming)
-    const inbox = this.#inbox.open(incoming.id, (bytes) => this.#frame(incoming, bytes))
-    const payload = encode('run', { id: incoming.id, inbox, prompts, params })
+  run(prompts: readonly Prompt[], params: GenerateManyParams, handlers: RequestHandlers): GenerationControl {
+    const stream = new IncomingStream(handlers, () => this.#report([stream]))
+    this.#running.set(stream.id, stream)
+    const inbox = this.#inbox.open(stream.id, (bytes) => this.#frame(stream, bytes))
+    const payload = encode('run', { id: stream.id, inbox, prompts, params })
     if (payload.length > this.#link.maxPayload) {
-      this.#withdraw(incoming)
-      remote.onError(tooLarge('a request', payload.length, this.#link.maxPayload))
+      this.#withdraw(stream)
+      handlers.onError(tooLarge('the request', payload.length, this.#link.maxPayload))
     } else {
-      void this.#ask(incoming, payload)
+      void this.#submit(stream, payload)
     }
     return {
       abort: () => {
-        incoming.aborted = true
-        // Its last frame is awaited, whether somebody reads or not.
-        incoming.paused = false
-        this.#report([incoming])
+        stream.aborted = true
+        // The last frame is awaited, whether somebody reads or not.
+        stream.paused = false
+        this.#report([stream])
       },
       pause: (paused) => {
-        incoming.paused = paused && !incoming.aborted
-        if (!paused) this.#report([incoming])
+        stream.paused = paused && !stream.aborted
+        if (!paused) this.#report([stream])
       },
     }
   }
 
-  /** It is given up: its requests are lost. */
+  /** Gives the replica up: its requests are lost, and run elsewhere. */
   end(reason: string): void {
     if (this.#ended) return
     this.#ended = true
     clearInterval(this.#timer)
     this.#inbox.close(this.id)
-    this.#onEnd(this, reason)
-    for (const incoming of [...this.#running.values()]) {
-      this.#withdraw(incoming)
-      incoming.remote.onLost()
+    this.#onEnd(reason)
+    for (const stream of [...this.#running.values()]) {
+      this.#withdraw(stream)
+      stream.handlers.onLost()
     }
   }
 
-  async #ask(incoming: Incoming, payload: Uint8Array): Promise<void> {
+  async #submit(stream: IncomingStream, payload: Uint8Array): Promise<void> {
     try {
       const answer = await this.#link.nc.request(subjects.runAt(this.group, this.id), payload, { timeout: ACCEPT_MS })
-      const refused = serviceError(answer)
-      if (refused) throw refused
+      const refusal = serviceError(answer)
+      if (refusal) throw refusal
       decode('accepted', answer.data)
-      incoming.accepted = true
+      stream.accepted = true
     } catch (error) {
-      // Ended meanwhile; or its answer was lost, and its frames say that it runs.
-      if (!this.#running.has(incoming.id) || incoming.begun) return
+      // It ended meanwhile; or the answer was lost, and the frames show that it runs.
+      if (!this.#running.has(stream.id) || stream.begun) return
       if (error instanceof ServiceError && error.code === 400) {
-        this.#withdraw(incoming)
-        incoming.remote.onError(new Error(`the replica refused the message: ${error.message}`))
+        this.#withdraw(stream)
+        stream.handlers.onError(new Error(`the replica refused the message: ${error.message}`))
         return
       }
       if (error instanceof ServiceError && error.code === 503 && this.#load) this.#load = { ...this.#load, draining: true }
-      else this.#unknown++
+      // A replica that is late is busy, not dead: others are asked until its next statistics arrive.
+      else this.#unreachable++
       // It may have begun all the same.
-      incoming.aborted = true
-      this.#report([incoming])
-      this.#withdraw(incoming)
-      setTimeout(() => incoming.remote.onRefused(), AGAIN_MS)
+      stream.aborted = true
+      this.#report([stream])
+      this.#withdraw(stream)
+      setTimeout(() => stream.handlers.onRefused(), RETRY_REFUSED_MS)
     }
   }
 
-  #frame(incoming: Incoming, bytes: Uint8Array): void {
-    this.#heard = performance.now()
+  #frame(stream: IncomingStream, bytes: Uint8Array): void {
+    this.#heardAt = performance.now()
     try {
-      if (incoming.take(decode('frame', bytes))) {
-        this.#report([incoming])
-        this.#withdraw(incoming)
+      if (stream.take(decode('frame', bytes))) {
+        this.#report([stream])
+        this.#withdraw(stream)
       }
     } catch {
-      // Not of a replica: it is as if nothing had come.
+      // Not sent by a replica: ignored.
     }
   }
 
-  /** Requests that were given up there, while the connection was away: they are lost. */
+  /** Requests that the replica gave up while the connection was away are lost. */
   #forgotten(bytes: Uint8Array): void {
     try {
       for (const id of decode('forgotten', bytes).ids) {
-        const incoming = this.#running.get(id)
-        // One that was just sent may not be there yet.
-        if (!incoming || !(incoming.accepted || incoming.begun)) continue
-        this.#withdraw(incoming)
-        incoming.remote.onLost()
+        const stream = this.#running.get(id)
+        // A request that was just sent may not have arrived yet.
+        if (!stream || !(stream.accepted || stream.begun)) continue
+        this.#withdraw(stream)
+        stream.handlers.onLost()
       }
     } catch {
-      // Not of a replica.
+      // Not sent by a replica: ignored.
     }
   }
 
-  /** Said again and again: a message may be lost. */
-  #report(of: Iterable<Incoming>): void {
-    const list = [...of]
+  /** Sent again at every tick, since a message may be lost. */
+  #report(streams: Iterable<IncomingStream>): void {
+    const list = [...streams]
     if (list.length === 0) return
-    const requests = list.map((incoming) => incoming.entry())
+    const requests = list.map((stream) => stream.entry())
     const aborts = list.filter(({ aborted }) => aborted).map(({ id }) => id)
     this.#link.publish(subjects.control(this.id), encode('control', { requests, aborts }), this.#answers)
   }
 
-  #withdraw({ id }: Incoming): void {
+  #withdraw({ id }: IncomingStream): void {
     this.#running.delete(id)
     this.#inbox.close(id)
   }
@@ -185,12 +196,12 @@ export class NatsReplica implements RemoteReplica {
     const { connected, sinceMs } = this.#link
     if (connected) {
       this.#report(this.#running.values())
-      if (this.#beats < MOST_BEATS) void this.#beat()
-      if (performance.now() - this.#heard > SILENCE_MS && sinceMs > SILENCE_MS) this.end(`it said nothing for ${SILENCE_MS / 1000} s`)
+      if (this.#beats < MAX_BEATS) void this.#beat()
+      if (performance.now() - this.#heardAt > SILENCE_MS && sinceMs > SILENCE_MS) this.end(`it was silent for ${SILENCE_MS / 1000} s`)
     } else if (sinceMs > this.#link.deadlineMs) {
-      for (const incoming of [...this.#running.values()]) {
-        this.#withdraw(incoming)
-        incoming.remote.onError(disconnected(this.#link))
+      for (const stream of [...this.#running.values()]) {
+        this.#withdraw(stream)
+        stream.handlers.onError(disconnected(this.#link))
       }
     }
   }
@@ -199,81 +210,32 @@ export class NatsReplica implements RemoteReplica {
     this.#beats++
     try {
       const answer = await this.#link.nc.request(`$SRV.STATS.${SERVICE}.${this.id}`, undefined, { timeout: BEAT_TIMEOUT_MS })
+      // It answered, whatever it says.
+      this.#heardAt = performance.now()
       this.#load = loadOf(answer)
-      this.#heard = performance.now()
-      this.#unknown = 0
+      this.#unreachable = 0
+      this.#problem = ''
     } catch (error) {
       if (error instanceof TimeoutError) return
-      if (!isUnknown(error)) return
-      if (++this.#unknown === 1) setTimeout(() => this.#tick(), ASK_AGAIN_MS)
-      else if (this.#link.connected && this.#link.sinceMs > REJOIN_MS) this.end('it left the cluster')
+      if (isUnknown(error)) this.#missing()
+      else this.#complain(error)
     } finally {
       this.#beats--
     }
   }
-}
 
-/** A request's frames, and what they make. */
-class Incoming {
-  readonly id = crypto.randomUUID()
-  readonly remote: Remote
-  paused = false
-  aborted = false
-  accepted = false
-  readonly #frames = new FrameReceiver()
-  readonly #report: () => void
-  readonly #parts = new Map<number, { text: string; tokens: number[]; logprobs: TokenLogprobs[] | undefined }>()
-  #reported = 0
-
-  constructor(remote: Remote, report: () => void) {
-    this.remote = remote
-    this.#report = report
+  /** The NATS server knows no such replica. */
+  #missing(): void {
+    if (++this.#unreachable === 1) setTimeout(() => this.#tick(), ASK_AGAIN_MS)
+    else if (this.#link.connected && this.#link.sinceMs > REJOIN_MS) this.end('it left the cluster')
   }
 
-  /** Whether a frame has come. */
-  get begun(): boolean {
-    return this.#frames.received > 0
-  }
-
-  /** For a control message. */
-  entry(): ControlEntry {
-    const [received, credit] = this.#frames.report(this.paused)
-    this.#reported = received
-    return [this.id, received, credit]
-  }
-
-  /** true: that was the last one. */
-  take(frame: Frame): boolean {
-    for (const next of this.#frames.take(frame)) {
-      if (next.type === 'error') {
-        const error = unpackError(next.error)
-        // The replica's ranks failed for good, or it ends: others may do better.
-        if (error instanceof RankError || error instanceof EngineClosedError || error instanceof ReplicaError) this.remote.onLost()
-        else this.remote.onError(error)
-        return true
-      }
-      if (next.type === 'done') {
-        this.remote.onDone(next.completions.map((end, index) => this.#completion(end, index)))
-        return true
-      }
-      const { index, text, tokens, logprobs } = next.chunk
-      const part = this.#parts.get(index) ?? { text: '', tokens: [], logprobs: undefined }
-      part.text += text
-      part.tokens.push(...tokens)
-      if (logprobs) {
-        part.logprobs ??= []
-        part.logprobs.push(...logprobs)
-      }
-      this.#parts.set(index, part)
-      this.remote.onChunk(next.chunk)
-    }
-    if (!this.paused && this.#frames.received - this.#reported >= WINDOW / 4) this.#report()
-    return false
-  }
-
-  #completion(end: CompletionEnd, index: number): Completion {
-    const { text = '', tokens = [], logprobs } = this.#parts.get(index) ?? {}
-    return { text, tokens, ...(logprobs && { logprobs }), ...end }
+  /** Statistics that cannot be read would otherwise keep a replica unused without a word. */
+  #complain(error: unknown): void {
+    const message = error instanceof Error ? error.message : String(error)
+    if (this.#ended || message === this.#problem) return
+    this.#problem = message
+    this.#log(`replica ${this.id}: its statistics cannot be used: ${message}`)
   }
 }
 
@@ -282,7 +244,7 @@ function loadOf(message: Msg): Load {
   return checked('load', endpoints?.find(({ name }) => name === 'run-here')?.data)
 }
 
-/** The server says that nobody listens there. */
+/** The NATS server reports that nobody listens there. */
 function isUnknown(error: unknown): boolean {
   return error instanceof NoRespondersError || (error instanceof Error && error.cause instanceof NoRespondersError)
 }

@@ -1,41 +1,44 @@
-// A model of this process as a NATS service: requests come from fronts anywhere in the cluster, and completions go back as frames that
-// outlive a restart of the NATS server.
+// A model of this process as a NATS service: requests arrive from frontends anywhere in the cluster, and completions go back as frames that
+// survive a restart of the NATS server.
 import type { Service, ServiceMsg } from '@nats-io/services'
 import type { Msg } from '@nats-io/transport-node'
 import type { Completion } from '../../engine/generation.js'
 import { EngineClosedError, RankError, ReplicaError, TetradError } from '../../errors.js'
 import { VERSION } from '../../version.js'
-import type { ServedModel } from '../completions.js'
 import { packError } from '../replicas/protocol.js'
+import type { ServedModel } from '../served-model.js'
 import type { NatsLink } from './connection.js'
 import { FrameSender } from './frames.js'
+import { PROTOCOL } from './message-schemas.js'
 import {
   type CompletionEnd,
+  type Description,
   decode,
   encode,
   type Frame,
   type Load,
   type Metadata,
-  PROTOCOL,
+  type PackedPiece,
   type RunRequest,
   SERVICE,
   subjects,
   tooLarge,
 } from './messages.js'
 
-/** A front that says nothing for so long, while this replica is connected, is gone; and after the second, whether connected or not. */
+/** A frontend that was silent for this time, while this replica was connected, is gone. */
 const ABANDONED_MS = 20_000
+/** The same, whether this replica was connected or not. */
 const LOST_MS = 60_000
 const SWEEP_MS = 1000
 /** How long the last frames may take to be acknowledged when the service ends. */
 const SETTLE_MS = 3000
-/** Of the texts in an answer to describe. */
+/** Maximum size of the texts and pieces in one description. */
 const DESCRIBE_BYTES = 1 << 18
 
 interface Running {
   readonly sender: FrameSender
   readonly abort: AbortController
-  heard: number
+  heardAt: number
   ended: boolean
 }
 
@@ -45,14 +48,14 @@ export class ReplicaService {
   readonly #group: string
   readonly #log: (text: string) => void
   readonly #service: Service
-  /** Its id in the cluster. */
+  /** Id of the service in the cluster. */
   readonly instance: string
   readonly #running = new Map<string, Running>()
   readonly #sweep: NodeJS.Timeout
   #draining = false
   #closed = false
 
-  /** group: of the model's fingerprint. A subscription that is not allowed ends the service, which the log says. */
+  /** group: the model's fingerprint. A subscription that is not permitted ends the service, which is logged. */
   static async start(link: NatsLink, model: ServedModel, group: string, log: (text: string) => void): Promise<ReplicaService> {
     const metadata: Metadata = { protocol: PROTOCOL, model: model.id, group, determinism_key: model.engine.info.determinismKey }
     let made: ReplicaService | undefined
@@ -61,7 +64,7 @@ export class ReplicaService {
       version: VERSION,
       description: `${model.id}, ${model.engine.info.ranks} ranks`,
       metadata: { ...metadata },
-      // Endpoints are in no queue group but where they say so.
+      // Endpoints name their queue group themselves; the default would be one group for all of them.
       queue: '',
       statsHandler: async ({ subject }) => (made && subject === subjects.runAt(group, made.instance) ? made.#load() : null),
     })
@@ -104,12 +107,12 @@ export class ReplicaService {
     return this.#group
   }
 
-  /** New requests are refused from now on, and fronts are told; those that run go on. */
+  /** Refuses new requests from now on, and tells frontends so. Running requests go on. */
   drain(): void {
     this.#draining = true
   }
 
-  /** Once the engine has ended its requests: waits for the last frames to arrive, and leaves the cluster. */
+  /** Call it after the engine has ended its requests. Waits for the last frames to arrive, and leaves the cluster. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#draining = true
@@ -124,16 +127,21 @@ export class ReplicaService {
     await this.#service.stop()
   }
 
+  /** An engine that failed for good answers nothing more, so frontends must not choose it. */
+  get #refuses(): boolean {
+    return this.#draining || this.#model.engine.failure !== undefined
+  }
+
   #load(): Load {
-    return { draining: this.#draining, stats: this.#model.engine.stats() }
+    return { draining: this.#refuses, stats: this.#model.engine.stats() }
   }
 
   /** Answers with a message, or with the service's error headers. */
-  #answer(message: ServiceMsg, of: () => Uint8Array): void {
+  #answer(message: ServiceMsg, make: () => Uint8Array): void {
     try {
-      message.respond(of())
+      message.respond(make())
     } catch (error) {
-      // What came is no message of ours: that is the sender's fault, whatever was thrown.
+      // The message was not a valid request, which is the sender's fault.
       message.respondError(400, oneLine(error))
     }
   }
@@ -141,24 +149,30 @@ export class ReplicaService {
   #describe(from: number): Uint8Array {
     const { engine, template } = this.#model
     const texts: string[] = []
-    // The facts of an engine are small; a text is 3 bytes a character at most.
-    const most = Math.min(DESCRIBE_BYTES, this.#link.maxPayload / 2)
-    for (let bytes = 0, token = from; token < engine.info.vocab && bytes < most; token++) {
+    const pieces: PackedPiece[] = []
+    // The facts of an engine are small; a UTF-16 unit is at most 3 bytes of UTF-8.
+    const max = Math.min(DESCRIBE_BYTES, this.#link.maxPayload / 2)
+    for (let size = 0, token = from; token < engine.info.vocab && size < max; token++) {
       const text = engine.info.hasTokenizer ? engine.detokenize([token]) : ''
+      const { bytes, special } = engine.tokenPiece(token)
       texts.push(text)
-      bytes += text.length * 3 + 2
+      size += text.length * 3 + 2
+      if (special === undefined && Buffer.from(text).equals(bytes)) continue
+      pieces.push([token, bytes, special ?? null])
+      size += bytes.length + (special?.length ?? 0) * 3 + 12
     }
-    return encode('description', { info: engine.info, template: template.source ?? null, texts })
+    const description: Description = { info: engine.info, template: template.source ?? null, texts, pieces }
+    return encode('description', description)
   }
 
   #accept(message: ServiceMsg): void {
-    if (this.#draining) {
+    if (this.#refuses) {
       message.respondError(503, 'draining')
       return
     }
     this.#answer(message, () => {
       const request = decode('run', message.data)
-      // Asked twice: it runs already.
+      // A request that arrives twice is already running.
       if (!this.#running.has(request.id)) this.#run(request).catch((error: unknown) => this.#log(`request ${request.id}: ${oneLine(error)}`))
       return encode('accepted', { instance: this.instance })
     })
@@ -167,22 +181,22 @@ export class ReplicaService {
   async #run({ id, inbox, prompts, params }: RunRequest): Promise<void> {
     const sender = new FrameSender((bytes) => this.#link.publish(inbox, bytes))
     const abort = new AbortController()
-    const running: Running = { sender, abort, heard: performance.now(), ended: false }
+    const running: Running = { sender, abort, heardAt: performance.now(), ended: false }
     this.#running.set(id, running)
     const give = (frame: (seq: number) => Frame) => sender.give((seq) => this.#fitting(seq, frame(seq)))
     try {
       const generation = this.#model.engine.generateMany(prompts, { ...params, signal: abort.signal })
-      // Not read while the front has enough: the engine pauses the request then.
+      // Not read while the frontend gives no credit: then the engine pauses the request.
       for await (const chunk of generation) {
         if (!(await give((seq) => ({ seq, type: 'chunk', chunk })))) return
       }
       const completions = (await generation).map(endOf)
-      // Nobody asked for that but the end of this process: the front has other replicas.
-      if (!abort.signal.aborted && completions.some(({ finishReason }) => finishReason === 'abort')) throw ended()
+      // Only the end of this process aborts a request that nobody aborted: the frontend has other replicas.
+      if (!abort.signal.aborted && completions.some(({ finishReason }) => finishReason === 'abort')) throw shutDown()
       await give((seq) => ({ seq, type: 'done', completions }))
     } catch (error) {
       if (!(error instanceof TetradError)) this.#log(`request ${id} failed: ${oneLine(error)}`)
-      // Its engine is of no more use.
+      // The engine cannot be used any more.
       if (error instanceof EngineClosedError || error instanceof RankError || error instanceof ReplicaError) this.drain()
       await give((seq) => ({ seq, type: 'error', error: packError(error) }))
     } finally {
@@ -191,11 +205,11 @@ export class ReplicaService {
     }
   }
 
-  /** A frame's bytes; an error in its place if the server would not take them. */
+  /** A frame's bytes; an error in their place if the server would not accept them. */
   #fitting(seq: number, frame: Frame): Uint8Array {
     const bytes = encode('frame', frame)
-    const most = this.#link.maxPayload
-    return bytes.length <= most ? bytes : encode('frame', { seq, type: 'error', error: packError(tooLarge('an answer', bytes.length, most)) })
+    const max = this.#link.maxPayload
+    return bytes.length <= max ? bytes : encode('frame', { seq, type: 'error', error: packError(tooLarge('the answer', bytes.length, max)) })
   }
 
   #control(message: Msg): void {
@@ -206,13 +220,13 @@ export class ReplicaService {
       for (const [id, received, credit] of requests) {
         const running = this.#running.get(id)
         if (!running) continue
-        running.heard = performance.now()
+        running.heardAt = performance.now()
         running.sender.control(received, credit)
         this.#forgetSettled(id, running)
       }
       for (const id of aborts) this.#running.get(id)?.abort.abort()
     } catch (error) {
-      this.#log(`a control message is wrong: ${oneLine(error)}`)
+      this.#log(`ignoring an invalid control message: ${oneLine(error)}`)
     }
   }
 
@@ -220,11 +234,12 @@ export class ReplicaService {
     if (ended && sender.settled) this.#running.delete(id)
   }
 
+  /** Ends requests whose frontend is gone. */
   #abandon(): void {
     const now = performance.now()
-    for (const [id, { heard, abort, sender }] of this.#running) {
-      const silent = now - heard
-      if (silent < LOST_MS && !(silent > ABANDONED_MS && this.#link.connected && this.#link.sinceMs > ABANDONED_MS)) continue
+    for (const [id, { heardAt, abort, sender }] of this.#running) {
+      const silentMs = now - heardAt
+      if (silentMs < LOST_MS && !(silentMs > ABANDONED_MS && this.#link.connected && this.#link.sinceMs > ABANDONED_MS)) continue
       abort.abort()
       sender.close()
       this.#running.delete(id)
@@ -236,8 +251,11 @@ function endOf({ finishReason, stoppedBy, promptLogprobs, usage, timings, seed }
   return { finishReason, usage, timings, seed, ...(stoppedBy !== undefined && { stoppedBy }), ...(promptLogprobs && { promptLogprobs }) }
 }
 
-function ended(): EngineClosedError {
-  return new EngineClosedError('ENGINE_CLOSED', { what: 'the replica ended before the answer did', remedy: 'Send the request again.' })
+function shutDown(): EngineClosedError {
+  return new EngineClosedError('ENGINE_CLOSED', {
+    what: 'the replica was shut down before the answer was complete',
+    remedy: 'Send the request again.',
+  })
 }
 
 function oneLine(error: unknown): string {

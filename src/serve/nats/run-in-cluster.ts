@@ -1,31 +1,32 @@
-// A batch as jobs of a NATS cluster: whoever is there takes them, and this process, or the next one with the same file, fetches the results.
+// A batch as jobs of a NATS cluster: any replica of the model takes them, and this process, or a later one with the same file, fetches the
+// results.
 import { createHash } from 'node:crypto'
 import { setTimeout } from 'node:timers/promises'
 import { BatchError, TetradError } from '../../errors.js'
-import { type BatchFacts, readBatch } from '../batch/batch-file.js'
+import { type BatchFacts, type BatchLine, readBatch } from '../batch/batch-file.js'
 import type { BatchOutput } from '../batch/batch-output.js'
-import { failedRequest } from '../batch/batch-request.js'
+import { BATCH_URLS, type BatchResult, failedRequest, runRequest, unservedModel } from '../batch/batch-request.js'
 import { aborted } from '../batch/run-locally.js'
 import type { NatsLink } from './connection.js'
 import { JobStreams, readResult } from './job-streams.js'
 
-/** Jobs that are being written at once. */
-const SUBMITTING = 64
+/** Jobs that are submitted at once. */
+const MAX_SUBMITTING = 64
 const RETRY_MS = 1000
-/** After so long without a result, jobs that are in no stream any more are submitted again. */
+/** After this time without a result, jobs that are in no stream any more are submitted again. */
 const STALLED_MS = 30_000
-/** Results asked for at once. */
-const PULL = 256
+/** Results that are requested at once. */
+const MAX_PULL = 256
 const WATCH_MS = 200
-/** A server that is there and refuses is asked so often. */
-const MOST_ATTEMPTS = 10
+/** Attempts at a request to a NATS server that is connected and refuses. */
+const MAX_ATTEMPTS = 10
 
 export interface ClusterBatch {
   readonly link: NatsLink
   readonly path: string
   readonly facts: BatchFacts
   readonly output: BatchOutput
-  /** Of each model, by name. */
+  /** The group of each served model, by name. */
   readonly groups: ReadonlyMap<string, string>
   /** The group that a model's name stands for now. */
   readonly groupNow: (model: string) => string | undefined
@@ -42,48 +43,48 @@ export async function runInCluster(batch: ClusterBatch): Promise<void> {
     .update(JSON.stringify([facts.digest, [...groups].sort()]))
     .digest('hex')
     .slice(0, 24)
-  const named = [...new Set(groups.values())]
-  await again(batch, () => streams.begin(id, link.maxPayload))
-  // First what is there from an earlier run, then the jobs that are missing.
+  const used = [...new Set(groups.values())]
+  await retryUntilConnected(batch, () => streams.begin(id, link.maxPayload))
+  // First the results of an earlier run, then the jobs that are missing.
   await fetch(streams, id, batch, false)
   await submit(streams, id, batch)
   while (output.done < facts.lines.size) {
     if (signal.aborted) throw aborted(output.done)
     await fetch(streams, id, batch, true)
     if (signal.aborted) continue
-    const counts = await Promise.all(named.map((group) => again(batch, () => streams.pending(group, id))))
+    const counts = await Promise.all(used.map((group) => retryUntilConnected(batch, () => streams.pending(group, id))))
     const pending = counts.reduce((sum, count) => sum + count, 0)
     const missing = facts.lines.size - output.done
     if (missing > 0) await checkVersions(batch)
-    if (missing > 0) log(`no result for ${STALLED_MS / 1000} s: of ${missing} requests ${pending} wait for a replica that takes jobs, or run in one`)
-    // After a week without its end NATS has forgotten that it began.
-    await again(batch, () => streams.begin(id, link.maxPayload))
+    if (missing > 0) log(`no result for ${STALLED_MS / 1000} s: ${pending} of ${missing} requests wait for a replica, or run in one`)
+    // NATS deletes the mark after a week.
+    await retryUntilConnected(batch, () => streams.begin(id, link.maxPayload))
     if (pending < missing) await submit(streams, id, batch)
   }
   await output.sync()
-  for (const group of named) await again(batch, () => streams.forget(group, id))
+  for (const group of used) await retryUntilConnected(batch, () => streams.forget(group, id))
 }
 
-/** Takes results until all are there, or (not waiting) those that are stored; or returns when nothing comes any more. */
+/** Fetches results until all are there, or none arrives any more. waiting: false: only those that are stored. */
 async function fetch(streams: JobStreams, id: string, batch: ClusterBatch, waiting: boolean): Promise<void> {
   const { link, facts, output, signal } = batch
-  const numbers = new Map([...facts.lines].map(([customId, line]) => [line, customId]))
-  const { consumer, stored } = await again(batch, () => streams.resultsOf(id))
+  const idOfLine = new Map([...facts.lines].map(([customId, { number }]) => [number, customId]))
+  const { consumer, stored } = await retryUntilConnected(batch, () => streams.resultsOf(id))
   if (!waiting && stored === 0) return
-  const messages = await again(batch, () => consumer.consume({ max_messages: PULL }))
+  const messages = await retryUntilConnected(batch, () => consumer.consume({ max_messages: MAX_PULL }))
   let taken = 0
-  let heard = performance.now()
+  let heardAt = performance.now()
   const isOver = () => output.done === facts.lines.size || signal.aborted || (!waiting && taken >= stored)
-  const isStalled = () => link.connected && performance.now() - Math.max(heard, performance.now() - link.sinceMs) > STALLED_MS
+  const isStalled = () => link.connected && performance.now() - Math.max(heardAt, performance.now() - link.sinceMs) > STALLED_MS
   const watch = setInterval(() => {
     if (isOver() || isStalled()) messages.stop()
   }, WATCH_MS)
   try {
     for await (const message of messages) {
       taken++
-      heard = performance.now()
+      heardAt = performance.now()
       if (message.data.length === 0) continue
-      await take(message.data, numbers, batch)
+      await take(message.data, idOfLine, batch)
       if (isOver()) break
     }
   } finally {
@@ -92,21 +93,25 @@ async function fetch(streams: JobStreams, id: string, batch: ClusterBatch, waiti
   }
 }
 
-/** What is no result of this batch is left out. */
-async function take(data: Uint8Array, numbers: ReadonlyMap<number, string>, { output, onDone, log }: ClusterBatch): Promise<void> {
+/** Adds a result, and ignores messages that are not results of this batch. */
+async function take(data: Uint8Array, idOfLine: ReadonlyMap<number, string>, batch: ClusterBatch): Promise<void> {
   try {
     const { line, result } = readResult(data)
-    if (numbers.get(line) !== result.custom_id) throw new RangeError(`line ${line} is not ${JSON.stringify(result.custom_id)}`)
-    const before = output.done
-    await output.add(result)
-    if (output.done > before) onDone()
+    if (idOfLine.get(line) !== result.custom_id) throw new RangeError(`line ${line} is not ${JSON.stringify(result.custom_id)}`)
+    await add(result, batch)
   } catch (error) {
     if (error instanceof TetradError) throw error
-    log(`a result is none of this batch: ${(error as Error).message}`)
+    batch.log(`ignoring a message that is not a result of this batch: ${(error as Error).message}`)
   }
 }
 
-/** Nobody is left who gives the answers of this batch, but others who would give theirs. */
+async function add(result: BatchResult, { output, onDone }: ClusterBatch): Promise<void> {
+  const before = output.done
+  await output.add(result)
+  if (output.done > before) onDone()
+}
+
+/** Rejects if the version that this batch began with has no replica left, but another version has. */
 async function checkVersions({ path, groups, groupNow, output }: ClusterBatch): Promise<void> {
   for await (const { customId, model } of readBatch(path)) {
     if (output.has(customId)) continue
@@ -114,7 +119,7 @@ async function checkVersions({ path, groups, groupNow, output }: ClusterBatch): 
     const now = groupNow(model)
     if (now === undefined || now === group) continue
     throw new BatchError('BATCH_OUTPUT_MISMATCH', {
-      what: `the replicas of ${model} are of another version now`,
+      what: `the replicas of ${model} run another version now`,
       expected: group ?? model,
       actual: now,
       remedy: `Start replicas of the first version and run the command again (it has ${output.done} results), or name another file for the results.`,
@@ -122,38 +127,57 @@ async function checkVersions({ path, groups, groupNow, output }: ClusterBatch): 
   }
 }
 
-/** Every request that has no result, unless its job is there already. */
+/** Submits every request that has no result, unless its job is in the stream. Requests that no replica can answer get their result here. */
 async function submit(streams: JobStreams, id: string, batch: ClusterBatch): Promise<void> {
-  const { link, path, output, groups, onDone, signal } = batch
-  const lines = readBatch(path)
+  const lines = readBatch(batch.path)
   const submitter = async () => {
     for (;;) {
-      if (signal.aborted) return
+      if (batch.signal.aborted) return
       const { done, value: line } = await lines.next()
       if (done) return
-      const { customId, url, body, number, model } = line
-      if (output.has(customId)) continue
-      const job = { batch: id, line: number, customId, url, body }
-      try {
-        await again(batch, () => streams.submit(groups.get(model) as string, job, link.maxPayload))
-      } catch (error) {
-        if (!(error instanceof RangeError)) throw error
-        await output.add(failedRequest(customId, 'request_too_large', `The request has ${error.message}.`))
-        onDone()
-      }
+      if (!batch.output.has(line.customId)) await submitLine(streams, id, batch, line)
     }
   }
-  await Promise.all(Array.from({ length: SUBMITTING }, submitter))
+  await Promise.all(Array.from({ length: MAX_SUBMITTING }, submitter))
 }
 
-/** While the server is away it is asked again. */
-async function again<T>({ signal, output, link }: ClusterBatch, ask: () => Promise<T>): Promise<T> {
+async function submitLine(streams: JobStreams, id: string, batch: ClusterBatch, line: BatchLine): Promise<void> {
+  const { link, groups } = batch
+  const { customId, url, body, number, model } = line
+  const group = groups.get(model)
+  if (!BATCH_URLS.has(url) || group === undefined) {
+    await add(await refusedLine(line), batch)
+    return
+  }
+  const job = { batch: id, line: number, customId, url, body }
+  try {
+    await retryUntilConnected(batch, () => streams.submit(group, job, link.maxPayload))
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error
+    await add(failedRequest(line, 'request_too_large', `The request is too large: ${error.message}.`), batch)
+  }
+}
+
+/** The same result that a batch on this machine would have: from a server without models. */
+async function refusedLine(line: BatchLine): Promise<BatchResult> {
+  if (BATCH_URLS.has(line.url) && line.model !== '') return unservedModel(line, line.model)
+  const { createServer } = await import('../server.js')
+  const { app } = createServer(new Map())
+  try {
+    return (await runRequest(app, line, { apiKey: undefined, maxBusyMs: 0, signal: AbortSignal.abort() })).result
+  } finally {
+    await app.close()
+  }
+}
+
+/** Repeats a request to NATS while the server is away. */
+async function retryUntilConnected<T>({ signal, output, link }: ClusterBatch, ask: () => Promise<T>): Promise<T> {
   for (let attempts = 1; ; ) {
     try {
       return await ask()
     } catch (error) {
       if (signal.aborted) throw aborted(output.done)
-      if (error instanceof RangeError || link.nc.isClosed() || (link.connected && attempts++ >= MOST_ATTEMPTS)) throw error
+      if (error instanceof RangeError || link.nc.isClosed() || (link.connected && attempts++ >= MAX_ATTEMPTS)) throw error
       await setTimeout(RETRY_MS, undefined, { signal }).catch(() => {})
     }
   }

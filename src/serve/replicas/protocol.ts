@@ -1,6 +1,5 @@
-// What a front process and a replica say to each other: MessagePack frames behind a length. Each frame is checked for its size and type;
-// its content is trusted, since both ends are this package.
-
+// Messages between the server process and its replica processes: MessagePack frames behind a length. The size and type of each frame are
+// checked; the content is trusted, since both ends are this package.
 import type { IndexedChunk } from '../../engine/engine.js'
 import type { EngineInfo, EngineStats } from '../../engine/engine-info.js'
 import type { Completion } from '../../engine/generation.js'
@@ -18,8 +17,8 @@ import {
   RequestError,
   TetradError,
 } from '../../errors.js'
+import { packMessage, unpackMessage } from '../../message-pack.js'
 import type { EngineOptions, GenerateManyParams } from '../../options/public-types.js'
-import { packMessage, unpackMessage } from './message-pack.js'
 
 export type ToReplica =
   | { readonly type: 'load'; readonly dir: string; readonly options: EngineOptions }
@@ -28,16 +27,18 @@ export type ToReplica =
   | { readonly type: 'pause'; readonly id: number; readonly paused: boolean }
   | { readonly type: 'close'; readonly drainMs: number }
 
-export type ToFront =
+export type FromReplica =
   | { readonly type: 'hello'; readonly key: string }
-  /** The heartbeat until then. */
+  /** Heartbeat while the model loads. */
   | { readonly type: 'loading' }
   | { readonly type: 'ready'; readonly info: EngineInfo }
   | { readonly type: 'chunk'; readonly id: number; readonly chunk: IndexedChunk }
   | { readonly type: 'done'; readonly id: number; readonly completions: readonly Completion[] }
   /** id: of the request; undefined: loading failed. */
   | { readonly type: 'error'; readonly id: number | undefined; readonly error: PackedError }
-  /** The heartbeat. */
+  /** Its engine failed for good: the replica must be replaced, and its requests run elsewhere. */
+  | { readonly type: 'failed'; readonly error: PackedError }
+  /** Heartbeat of a loaded replica. */
   | { readonly type: 'stats'; readonly stats: EngineStats }
 
 export interface PackedError {
@@ -50,28 +51,31 @@ export interface PackedError {
   readonly retryAfterMs: number | undefined
 }
 
-/** Between two heartbeats, and without any frame until the other end is taken for dead. */
+/** Time between two heartbeats, milliseconds. */
 export const HEARTBEAT_MS = 500
+/** Time without a frame after which a replica that is not busy is considered dead, milliseconds. */
 export const SILENCE_MS = 10_000
-/** The same for one that loads: a large vocabulary keeps it from answering for a while. */
+/** The same while it loads: a large vocabulary keeps its thread busy for a while. */
 export const LOADING_SILENCE_MS = 30_000
+/** Time after which also a busy replica is considered dead, milliseconds: it hangs in a loop. */
+export const MAX_BUSY_MS = 120_000
 
-const MOST_FRAME_BYTES = 64 << 20
+const MAX_FRAME_BYTES = 64 << 20
 
-export function encodeFrame(message: ToReplica | ToFront): Buffer {
+export function encodeFrame(message: ToReplica | FromReplica): Buffer {
   const body = packMessage(message)
-  if (body.length > MOST_FRAME_BYTES) throw new RangeError(`a frame of ${body.length} bytes`)
+  if (body.length > MAX_FRAME_BYTES) throw new RangeError(`a frame of ${body.length} bytes; the limit is ${MAX_FRAME_BYTES}`)
   const frame = Buffer.allocUnsafe(4 + body.length)
   frame.writeUInt32LE(body.length)
   body.copy(frame, 4)
   return frame
 }
 
-/** Takes bytes as they come, and gives whole frames. Throws RangeError for what can't be one. */
+/** Takes bytes in pieces of any size and yields whole frames. Throws RangeError for bytes that cannot be a frame. */
 export class FrameDecoder<T> {
   #parts: Buffer[] = []
   #bytes = 0
-  /** Of the frame that is awaited, its length included; 0: not known yet. */
+  /** Size of the next frame with its length; 0: not known yet. */
   #needed = 0;
 
   *take(data: Buffer): Generator<T, void, undefined> {
@@ -80,12 +84,12 @@ export class FrameDecoder<T> {
     for (;;) {
       if (this.#needed === 0) {
         if (this.#bytes < 4) return
-        const length = this.#whole().readUInt32LE()
-        if (length === 0 || length > MOST_FRAME_BYTES) throw new RangeError(`a frame of ${length} bytes`)
+        const length = this.#join().readUInt32LE()
+        if (length === 0 || length > MAX_FRAME_BYTES) throw new RangeError(`a frame of ${length} bytes`)
         this.#needed = 4 + length
       }
       if (this.#bytes < this.#needed) return
-      const all = this.#whole()
+      const all = this.#join()
       const message: unknown = unpackMessage(all.subarray(4, this.#needed))
       if (typeof message !== 'object' || message === null || typeof (message as { type?: unknown }).type !== 'string')
         throw new RangeError('a frame without a type')
@@ -96,7 +100,7 @@ export class FrameDecoder<T> {
     }
   }
 
-  #whole(): Buffer {
+  #join(): Buffer {
     const whole = this.#parts.length === 1 ? (this.#parts[0] as Buffer) : Buffer.concat(this.#parts)
     this.#parts = [whole]
     return whole

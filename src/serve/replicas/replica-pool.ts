@@ -1,115 +1,109 @@
-// Several processes with the same model behind one: requests go where their prefix was before or where least runs, and a request whose
-// replica dies is replayed on another.
+// Several processes with the same model as one engine. A request goes to the replica whose cache has its prefix, or to the least busy one; a
+// request whose replica dies is replayed in another.
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { createServer, type Server, type Socket } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import type { Engine, IndexedChunk } from '../../engine/engine.js'
+import type { Socket } from 'node:net'
+import type { IndexedChunk } from '../../engine/engine.js'
 import type { EngineInfo, EngineStats } from '../../engine/engine-info.js'
 import type { Completion, Generation } from '../../engine/generation.js'
 import type { Prompt } from '../../engine/prompts.js'
 import { EngineClosedError, ReplicaError } from '../../errors.js'
 import type { EngineOptions, GenerateManyParams } from '../../options/public-types.js'
+import { type TokenPiece, TokenPieces } from '../../tokenizer/token-pieces.js'
 import { loadTokenizer, type Tokenizer } from '../../tokenizer/tokenizer.js'
-import { FrameDecoder, type ToFront } from './protocol.js'
-import { generateRemotely, preferred, type ReplicaSource } from './remote-request.js'
+import type { ServedEngine } from '../served-model.js'
 import { Replica } from './replica.js'
+import { ReplicaSocket } from './replica-socket.js'
+import { generateInReplica, preferredReplica, type ReplicaSource } from './replicated-request.js'
 import { sumStats } from './sum-stats.js'
 
-/** What the server needs of an engine; a pool of replicas is one as well. */
-export type ServedEngine = Pick<Engine, 'detokenize' | 'info'> & {
-  generateMany(prompts: readonly Prompt[], params: GenerateManyParams): Generation<Completion[], IndexedChunk>
-  stats(): EngineStats
-  close(options?: { drainMs?: number }): Promise<void>
+/** Deaths within the window after which no replica is started any more. */
+const MAX_DEATHS = 10
+const DEATH_WINDOW_MS = 60_000
+/** Starts in a row that may fail, however long each of them takes. */
+const MAX_FAILED_STARTS = 5
+/** Time in which a new process must connect, milliseconds. */
+const HELLO_MS = 30_000
+
+interface Started {
+  readonly replica: Replica
+  readonly info: EngineInfo
 }
 
-/** Deaths within the window after which nothing is started anew. */
-const MOST_DEATHS = 10
-const WINDOW_MS = 60_000
-const HELLO_MS = 30_000
+/** Starts replicas of one model; tells of each that died. */
+interface Starter {
+  start(index: number): Promise<Started>
+  /** Set by the pool. */
+  onEnd: (replica: Replica, reason: string) => void
+}
 
 export class ReplicaPool implements ServedEngine, ReplicaSource {
   readonly info: EngineInfo
   readonly #tokenizer: Tokenizer | undefined
+  readonly #pieces: TokenPieces
   readonly #slots: (Replica | undefined)[]
-  readonly #start: (index: number) => Promise<{ replica: Replica; info: EngineInfo }>
-  readonly #cleanUp: () => Promise<void>
-  readonly #onDeath: (text: string) => void
+  readonly #starter: Starter
+  readonly #socket: ReplicaSocket
+  readonly #log: (text: string) => void
   readonly #deaths: number[] = []
   readonly #waiting = new Set<() => void>()
+  #failedStarts = 0
   #restarts = 0
   #gaveUp = false
   #closed = false
 
-  private constructor(parts: {
-    info: EngineInfo
-    tokenizer: Tokenizer | undefined
-    slots: (Replica | undefined)[]
-    start: (index: number) => Promise<{ replica: Replica; info: EngineInfo }>
-    cleanUp: () => Promise<void>
-    onDeath: (text: string) => void
-    ended: { handler: (replica: Replica, reason: string) => void }
-  }) {
-    this.info = parts.info
-    this.#tokenizer = parts.tokenizer
-    this.#slots = parts.slots
-    this.#start = parts.start
-    this.#cleanUp = parts.cleanUp
-    this.#onDeath = parts.onDeath
-    parts.ended.handler = (replica, reason) => this.#died(replica, reason)
+  private constructor(
+    replicas: readonly Started[],
+    tokenizer: Tokenizer | undefined,
+    starter: Starter,
+    socket: ReplicaSocket,
+    log: (text: string) => void,
+  ) {
+    const [first] = replicas as [Started]
+    this.info = first.info
+    this.#tokenizer = tokenizer
+    this.#pieces = new TokenPieces(tokenizer)
+    this.#slots = replicas.map(({ replica }) => replica)
+    this.#starter = starter
+    this.#socket = socket
+    this.#log = log
+    starter.onEnd = (replica, reason) => this.#died(replica, reason)
   }
 
-  /** Starts `count` processes that load `dir`. Throws what Engine.load would. onDeath: told of each replica that died. */
-  static async load(dir: string, options: EngineOptions, count: number, onDeath: (text: string) => void = () => {}): Promise<ReplicaPool> {
-    const folder = await mkdtemp(join(tmpdir(), 'tetrad-replicas-'))
-    const path = join(folder, 'socket')
-    const expected = new Map<string, (socket: Socket) => void>()
-    const server = await listen(path, expected)
-    const ended = { handler: (_replica: Replica, _reason: string) => {} }
+  /** Starts `count` processes that load `dir`. Rejects with what Engine.load would. log: told of each replica that died. */
+  static async load(dir: string, options: EngineOptions, count: number, log: (text: string) => void = () => {}): Promise<ReplicaPool> {
+    const socket = await ReplicaSocket.open()
     const { signal: _, onProgress: __, ...sent } = options
-    const start = async (index: number) => {
-      const key = randomBytes(16).toString('hex')
-      let replica: Replica | undefined
-      const arrived = new Promise<Socket>((resolve, reject) => {
-        const late = setTimeout(() => reject(new Error(`a replica did not connect within ${HELLO_MS} ms`)), HELLO_MS)
-        expected.set(key, (socket) => {
-          clearTimeout(late)
-          resolve(socket)
-        })
-        replica = new Replica(index, path, key, (dead, reason) => {
-          clearTimeout(late)
-          reject(new Error(`a replica could not be started: ${reason}`))
-          ended.handler(dead, reason)
-        })
-      }).finally(() => expected.delete(key))
-      const made = replica as unknown as Replica
-      try {
-        return { replica: made, info: await made.attach(await arrived, { type: 'load', dir, options: sent }) }
-      } catch (error) {
-        await made.close(0)
-        throw error
-      }
+    const starter: Starter = {
+      onEnd: () => {},
+      start: async (index) => {
+        const { replica, connected } = spawnReplica(socket, index, (dead, reason) => starter.onEnd(dead, reason))
+        try {
+          return { replica, info: await replica.attach(await connected, { type: 'load', dir, options: sent }) }
+        } catch (error) {
+          await replica.close(0)
+          throw error
+        }
+      },
     }
-    const cleanUp = async () => {
-      await new Promise<void>((resolve) => server.close(() => resolve()))
-      await rm(folder, { recursive: true, force: true })
-    }
-    const begun = await Promise.allSettled(Array.from({ length: count }, (_unused, index) => start(index)))
-    const failed = begun.find((result) => result.status === 'rejected')
-    const replicas = begun.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
-    if (failed) {
+    const results = await Promise.allSettled(Array.from({ length: count }, (_unused, index) => starter.start(index)))
+    const replicas = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+    try {
+      for (const result of results) if (result.status === 'rejected') throw result.reason
+      const [first] = replicas as [Started]
+      return new ReplicaPool(replicas, await loadTokenizer(dir, first.info.vocab), starter, socket, log)
+    } catch (error) {
       await Promise.all(replicas.map(({ replica }) => replica.close(0)))
-      await cleanUp()
-      throw failed.reason
+      await socket.close()
+      throw error
     }
-    const [first] = replicas as [{ replica: Replica; info: EngineInfo }]
-    const tokenizer = await loadTokenizer(dir, first.info.vocab)
-    return new ReplicaPool({ info: first.info, tokenizer, slots: replicas.map(({ replica }) => replica), start, cleanUp, onDeath, ended })
   }
 
   detokenize(ids: readonly number[]): string {
     return this.#tokenizer?.decode(ids) ?? ''
+  }
+
+  tokenPiece(id: number): TokenPiece {
+    return this.#pieces.piece(id)
   }
 
   /** Process ids, for tests. */
@@ -117,102 +111,119 @@ export class ReplicaPool implements ServedEngine, ReplicaSource {
     return this.#slots.map((replica) => replica?.pid)
   }
 
+  get failure(): Error | undefined {
+    if (this.#closed) return closed()
+    return this.#alive().length === 0 && this.#isExhausted() ? this.#exhausted() : undefined
+  }
+
+  get available(): boolean {
+    return this.#alive().length > 0
+  }
+
   generateMany(prompts: readonly Prompt[], params: GenerateManyParams): Generation<Completion[], IndexedChunk> {
-    return generateRemotely(this, prompts, params)
+    return generateInReplica(this, prompts, params)
   }
 
   /** Sums over the replicas. */
   stats(): EngineStats {
-    const all = this.#slots.flatMap((replica) => (replica?.alive && replica.stats ? [replica.stats] : []))
+    const all = this.#alive().flatMap(({ stats }) => (stats ? [stats] : []))
     return sumStats(all, this.#restarts)
   }
 
   async close({ drainMs = 0 }: { drainMs?: number } = {}): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    for (const wake of this.#waiting) wake()
+    for (const wake of [...this.#waiting]) wake()
     await Promise.all(this.#slots.map((replica) => replica?.close(drainMs)))
-    await this.#cleanUp()
+    await this.#socket.close()
   }
 
-  /** The replica for a prompt, not one of `full`. Waits while all are being started anew. Throws ReplicaError or EngineClosedError. */
-  async choose(prompts: readonly Prompt[], full: ReadonlySet<string>): Promise<Replica | undefined> {
+  /** Waits while all replicas are being started. Rejects with ReplicaError once none is started any more, or EngineClosedError. */
+  async choose(prompts: readonly Prompt[], full: ReadonlySet<string>, signal: AbortSignal): Promise<Replica | undefined> {
     for (;;) {
+      if (signal.aborted) return undefined
       if (this.#closed) throw closed()
-      const alive = this.#slots.filter((replica): replica is Replica => replica?.alive === true)
+      const alive = this.#alive()
       const usable = alive.filter((replica) => !full.has(replica.id))
-      if (alive.length > 0 && usable.length === 0) return undefined
-      if (usable.length > 0) return preferred(prompts, usable)
-      if (this.#exhausted()) {
-        throw new ReplicaError('REPLICA_FAILED', {
-          what: 'no replica is left',
-          expected: `at most ${MOST_DEATHS} deaths in ${WINDOW_MS / 1000} s`,
-          actual: String(this.#deaths.length),
-          remedy: 'See the log for why they ended; start the server again.',
-        })
-      }
-      await new Promise<void>((resolve) => {
-        const wake = () => {
-          this.#waiting.delete(wake)
-          resolve()
-        }
-        this.#waiting.add(wake)
-      })
+      if (usable.length > 0) return preferredReplica(prompts, usable)
+      if (alive.length > 0) return undefined
+      if (this.#isExhausted()) throw this.#exhausted()
+      await this.#nextChange(signal)
     }
   }
 
-  #exhausted(): boolean {
-    const since = performance.now() - WINDOW_MS
+  #alive(): Replica[] {
+    return this.#slots.filter((replica): replica is Replica => replica?.alive === true)
+  }
+
+  /** Resolves when a replica was started, or could not be, and when the signal aborts. */
+  async #nextChange(signal: AbortSignal): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const wake = () => {
+        this.#waiting.delete(wake)
+        signal.removeEventListener('abort', wake)
+        resolve()
+      }
+      this.#waiting.add(wake)
+      signal.addEventListener('abort', wake, { once: true })
+    })
+  }
+
+  /** Too many deaths: nothing is started any more. */
+  #isExhausted(): boolean {
+    const since = performance.now() - DEATH_WINDOW_MS
     while ((this.#deaths[0] ?? Number.POSITIVE_INFINITY) < since) this.#deaths.shift()
-    // For good: nothing is started any more.
-    this.#gaveUp ||= this.#deaths.length > MOST_DEATHS
+    this.#gaveUp ||= this.#deaths.length > MAX_DEATHS || this.#failedStarts > MAX_FAILED_STARTS
     return this.#gaveUp
+  }
+
+  #exhausted(): ReplicaError {
+    return new ReplicaError('REPLICA_FAILED', {
+      what: 'no replica is left',
+      expected: `at most ${MAX_DEATHS} deaths in ${DEATH_WINDOW_MS / 1000} s and ${MAX_FAILED_STARTS} failed starts in a row`,
+      actual: `${this.#deaths.length} deaths, ${this.#failedStarts} failed starts`,
+      remedy: 'Check the log for why they ended, and start the server again.',
+    })
   }
 
   #died(replica: Replica, reason: string): void {
     if (this.#slots[replica.index] === replica) this.#slots[replica.index] = undefined
     if (this.#closed) return
     this.#deaths.push(performance.now())
-    this.#onDeath(`replica ${replica.index} is lost: ${reason}`)
+    this.#log(`replica ${replica.index} is lost: ${reason}`)
     void this.#replace(replica.index)
   }
 
   async #replace(index: number): Promise<void> {
     try {
-      if (this.#exhausted()) return
-      const { replica } = await this.#start(index)
+      if (this.#isExhausted()) return
+      const { replica } = await this.#starter.start(index)
+      this.#failedStarts = 0
       if (this.#closed) await replica.close(0)
       else this.#slots[index] = replica
       this.#restarts++
     } catch {
-      // Its death was told, and begins the next attempt.
+      // Its death was logged, and started the next attempt.
+      this.#failedStarts++
     } finally {
       for (const wake of [...this.#waiting]) wake()
     }
   }
 }
 
-/** A socket at a path in a folder of our own; who connects must know a key that only its child was told. */
-async function listen(path: string, expected: ReadonlyMap<string, (socket: Socket) => void>): Promise<Server> {
-  const server = createServer((socket) => {
-    const decoder = new FrameDecoder<ToFront>()
-    socket.on('error', () => socket.destroy())
-    socket.once('data', (data) => {
-      try {
-        const [hello] = decoder.take(data)
-        const welcome = hello?.type === 'hello' ? expected.get(hello.key) : undefined
-        if (welcome) welcome(socket)
-        else socket.destroy()
-      } catch {
-        socket.destroy()
-      }
-    })
+/** A new process, and its connection. `connected` rejects if the process ends first or is late. */
+function spawnReplica(
+  socket: ReplicaSocket,
+  index: number,
+  onEnd: (replica: Replica, reason: string) => void,
+): { replica: Replica; connected: Promise<Socket> } {
+  const key = randomBytes(16).toString('hex')
+  const { arrived, cancel } = socket.expect(key, HELLO_MS)
+  const replica = new Replica(index, socket.path, key, (dead, reason) => {
+    cancel(new Error(`a replica could not be started: ${reason}`))
+    onEnd(dead, reason)
   })
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(path, resolve)
-  })
-  return server
+  return { replica, connected: arrived }
 }
 
 function closed(): EngineClosedError {

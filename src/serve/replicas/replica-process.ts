@@ -1,8 +1,8 @@
-// A replica: a process with an engine, which serves one front over a socket and ends with it.
+// A replica: a process with an engine, which serves one server process over a socket and ends with it.
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { Engine } from '../../engine/engine.js'
-import { encodeFrame, FrameDecoder, HEARTBEAT_MS, packError, type ToFront, type ToReplica } from './protocol.js'
+import { encodeFrame, FrameDecoder, type FromReplica, HEARTBEAT_MS, packError, type ToReplica } from './protocol.js'
 
 const [path = '', key = ''] = process.argv.slice(2)
 const socket = connect(path)
@@ -10,12 +10,12 @@ const decoder = new FrameDecoder<ToReplica>()
 let engine: Engine | undefined
 const running = new Map<number, Running>()
 
-// The front sees to the end: a signal to the whole group of processes must not end a replica that still has requests.
+// The server process decides when a replica ends: a signal to the process group must not end one that still has requests.
 process.on('SIGINT', () => {})
 process.on('SIGTERM', () => {})
 
-/** Resolves when there is room for more. */
-async function send(message: ToFront): Promise<void> {
+/** Resolves when the socket has room for more. */
+async function send(message: FromReplica): Promise<void> {
   if (!socket.write(encodeFrame(message)) && !socket.destroyed) await Promise.race([once(socket, 'drain'), once(socket, 'close')])
 }
 
@@ -29,9 +29,9 @@ async function generate({ id, prompts, params }: Extract<ToReplica, { type: 'gen
   const request: Running = { abort: new AbortController(), paused: false, wake: undefined }
   running.set(id, request)
   try {
-    if (!engine) throw new Error('not loaded yet')
+    if (!engine) throw new Error('the engine is not loaded yet')
     const generation = engine.generateMany(prompts, { ...params, signal: request.abort.signal })
-    // Not read while the socket is full or the front has enough: the engine pauses the request then.
+    // Not read while the socket is full or the server has enough: then the engine pauses the request.
     for await (const chunk of generation) {
       await send({ type: 'chunk', id, chunk })
       while (request.paused && !request.abort.signal.aborted) {
@@ -42,27 +42,37 @@ async function generate({ id, prompts, params }: Extract<ToReplica, { type: 'gen
     }
     await send({ type: 'done', id, completions: await generation })
   } catch (error) {
-    await send({ type: 'error', id, error: packError(error) })
+    // Other replicas can run the request; this one will never answer another.
+    if (engine?.failure && !closing) await send({ type: 'failed', error: packError(engine.failure) })
+    else await send({ type: 'error', id, error: packError(error) })
   } finally {
     running.delete(id)
   }
 }
 
+let closing = false
+
+async function load({ dir, options }: Extract<ToReplica, { type: 'load' }>): Promise<void> {
+  const alive = setInterval(() => void send({ type: 'loading' }), HEARTBEAT_MS)
+  try {
+    const loaded = await Engine.load(dir, options)
+    engine = loaded
+    await send({ type: 'ready', info: loaded.info })
+    setInterval(() => {
+      if (loaded.failure && !closing) void send({ type: 'failed', error: packError(loaded.failure) })
+      else void send({ type: 'stats', stats: loaded.stats() })
+    }, HEARTBEAT_MS).unref()
+  } catch (error) {
+    await send({ type: 'error', id: undefined, error: packError(error) })
+  } finally {
+    clearInterval(alive)
+  }
+}
+
 async function handle(message: ToReplica): Promise<void> {
   switch (message.type) {
-    case 'load': {
-      const alive = setInterval(() => void send({ type: 'loading' }), HEARTBEAT_MS)
-      try {
-        engine = await Engine.load(message.dir, message.options)
-        await send({ type: 'ready', info: engine.info })
-        setInterval(() => void send({ type: 'stats', stats: (engine as Engine).stats() }), HEARTBEAT_MS).unref()
-      } catch (error) {
-        await send({ type: 'error', id: undefined, error: packError(error) })
-      } finally {
-        clearInterval(alive)
-      }
-      return
-    }
+    case 'load':
+      return load(message)
     case 'generate':
       return generate(message)
     case 'abort': {
@@ -79,6 +89,7 @@ async function handle(message: ToReplica): Promise<void> {
       return
     }
     case 'close':
+      closing = true
       await engine?.close({ drainMs: message.drainMs })
       socket.end()
   }
@@ -90,6 +101,7 @@ socket.on('data', (data) => {
 })
 socket.on('error', () => {})
 socket.on('close', () => {
-  // Nobody is left to answer to.
+  closing = true
+  // Nobody is left to answer.
   void (engine?.close() ?? Promise.resolve()).finally(() => process.exit(0))
 })

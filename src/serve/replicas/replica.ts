@@ -1,29 +1,36 @@
-// A replica as its front has it: the process, its socket, and the requests it runs. It is dead once it ended, or said nothing for too long.
+// A replica as the server process sees it: the child process, its socket, and the requests that run there. It is dead once its process ended
+// or its engine failed, or once it was silent for too long without being busy.
 import { type ChildProcess, spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import type { EngineInfo, EngineStats } from '../../engine/engine-info.js'
 import type { GenerationControl } from '../../engine/generation.js'
 import type { Prompt } from '../../engine/prompts.js'
 import type { GenerateManyParams } from '../../options/public-types.js'
-import { encodeFrame, FrameDecoder, LOADING_SILENCE_MS, SILENCE_MS, type ToFront, type ToReplica, unpackError } from './protocol.js'
-import type { Remote, RemoteReplica } from './remote-request.js'
+import { encodeFrame, FrameDecoder, type FromReplica, LOADING_SILENCE_MS, MAX_BUSY_MS, SILENCE_MS, type ToReplica, unpackError } from './protocol.js'
+import type { ReplicaHandle, RequestHandlers } from './replicated-request.js'
 
-export class Replica implements RemoteReplica {
+/** How often the processor time of a silent replica is looked at, milliseconds. */
+const BUSY_CHECK_MS = 1000
+
+export class Replica implements ReplicaHandle {
   readonly index: number
   readonly id: string
   readonly #child: ChildProcess
-  readonly #remotes = new Map<number, Remote>()
+  readonly #requests = new Map<number, RequestHandlers>()
   readonly #onEnd: (replica: Replica, reason: string) => void
-  readonly #decoder = new FrameDecoder<ToFront>()
+  readonly #decoder = new FrameDecoder<FromReplica>()
   #socket: Socket | undefined
   #info: EngineInfo | undefined
   #loading: { resolve: (info: EngineInfo) => void; reject: (error: Error) => void } | undefined
   #silence: NodeJS.Timeout | undefined
+  #heardAt = performance.now()
   #ended = false
-  #next = 1
+  #nextId = 1
   stats: EngineStats | undefined
 
+  /** onEnd: called once, when the replica is dead. */
   constructor(index: number, path: string, key: string, onEnd: (replica: Replica, reason: string) => void) {
     this.index = index
     this.id = String(index)
@@ -44,10 +51,10 @@ export class Replica implements RemoteReplica {
 
   /** Requests that were sent and have not ended. */
   get load(): number {
-    return this.#remotes.size
+    return this.#requests.size
   }
 
-  /** Its socket, once it has said which one is its own. Resolves with what it loaded. */
+  /** Hands it the socket on which it said hello. Resolves with what it loaded. */
   attach(socket: Socket, load: Extract<ToReplica, { type: 'load' }>): Promise<EngineInfo> {
     this.#socket = socket
     socket.on('data', (data) => this.#take(data))
@@ -61,9 +68,9 @@ export class Replica implements RemoteReplica {
     })
   }
 
-  run(prompts: readonly Prompt[], params: GenerateManyParams, remote: Remote): GenerationControl {
-    const id = this.#next++
-    this.#remotes.set(id, remote)
+  run(prompts: readonly Prompt[], params: GenerateManyParams, handlers: RequestHandlers): GenerationControl {
+    const id = this.#nextId++
+    this.#requests.set(id, handlers)
     this.#send({ type: 'generate', id, prompts, params })
     return { abort: () => this.#send({ type: 'abort', id }), pause: (paused) => this.#send({ type: 'pause', id, paused }) }
   }
@@ -87,12 +94,12 @@ export class Replica implements RemoteReplica {
     try {
       for (const message of this.#decoder.take(data)) this.#handle(message)
     } catch (error) {
-      this.#end(`it sent what is no frame: ${error instanceof Error ? error.message : String(error)}`)
+      this.#end(`it sent bytes that are not a frame: ${error instanceof Error ? error.message : String(error)}`)
     }
     this.#watch()
   }
 
-  #handle(message: ToFront): void {
+  #handle(message: FromReplica): void {
     switch (message.type) {
       case 'ready':
         this.#info = message.info
@@ -102,10 +109,13 @@ export class Replica implements RemoteReplica {
         this.stats = message.stats
         return
       case 'chunk':
-        this.#remotes.get(message.id)?.onChunk(message.chunk)
+        this.#requests.get(message.id)?.onChunk(message.chunk)
         return
       case 'done':
         this.#withdraw(message.id)?.onDone(message.completions)
+        return
+      case 'failed':
+        this.#end(`its engine failed: ${unpackError(message.error).message}`)
         return
       case 'error':
         if (message.id === undefined) this.#loading?.reject(unpackError(message.error))
@@ -113,17 +123,31 @@ export class Replica implements RemoteReplica {
     }
   }
 
-  #withdraw(id: number): Remote | undefined {
-    const remote = this.#remotes.get(id)
-    this.#remotes.delete(id)
-    return remote
+  #withdraw(id: number): RequestHandlers | undefined {
+    const handlers = this.#requests.get(id)
+    this.#requests.delete(id)
+    return handlers
   }
 
+  /** Waits for the next frame. */
   #watch(): void {
     clearTimeout(this.#silence)
     if (this.#ended) return
+    this.#heardAt = performance.now()
     const ms = this.#info ? SILENCE_MS : LOADING_SILENCE_MS
-    this.#silence = setTimeout(() => this.#end(`it said nothing for ${ms} ms`), ms)
+    // Before the end its processor time is looked at twice, so that it is known whether it works.
+    this.#silence = setTimeout(() => this.#checkBusy(mainThreadTicks(this.pid)), ms - BUSY_CHECK_MS)
+  }
+
+  /** A silent replica whose main thread uses the processor is busy (it tokenizes a long text, say), not dead. */
+  #checkBusy(before: number | undefined): void {
+    this.#silence = setTimeout(() => {
+      const now = mainThreadTicks(this.pid)
+      const silentMs = performance.now() - this.#heardAt
+      const isBusy = now !== undefined && before !== undefined && now > before
+      if (isBusy && silentMs < MAX_BUSY_MS) this.#checkBusy(now)
+      else this.#end(`it was silent for ${Math.round(silentMs / 1000)} s${isBusy ? ', although it is busy' : ''}`)
+    }, BUSY_CHECK_MS)
   }
 
   #end(reason: string): void {
@@ -134,8 +158,20 @@ export class Replica implements RemoteReplica {
     this.#socket?.destroy()
     this.#loading?.reject(new Error(`a replica could not be loaded: ${reason}`))
     this.#onEnd(this, reason)
-    const lost = [...this.#remotes.values()]
-    this.#remotes.clear()
-    for (const remote of lost) remote.onLost()
+    const lost = [...this.#requests.values()]
+    this.#requests.clear()
+    for (const handlers of lost) handlers.onLost()
+  }
+}
+
+/** Processor time of a process's main thread in clock ticks (utime + stime, fields 14 and 15 of stat). undefined where there is no /proc. */
+export function mainThreadTicks(pid: number | undefined): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/task/${pid}/stat`, 'latin1')
+    // The name of the command, in parentheses, may hold spaces.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return Number(fields[11]) + Number(fields[12])
+  } catch {
+    return undefined
   }
 }

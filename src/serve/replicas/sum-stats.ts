@@ -1,11 +1,11 @@
-// Statistics of several engines as one.
+// Statistics of several engines as those of one.
 import type { EngineStats } from '../../engine/engine-info.js'
+import type { HistogramData } from '../../engine/ranks/statistics.js'
 
-/** Sums; ranks one after the other. restarts: of replicas, beside those of their ranks. */
+/** Adds counters and histograms, and lists all ranks. restarts: of replicas, added to the restarts of their ranks. */
 export function sumStats(all: readonly EngineStats[], restarts: number): EngineStats {
-  const sum = (of: (stats: EngineStats) => number) => all.reduce((total, stats) => total + of(stats), 0)
-  const [first] = all
-  const empty = { boundsMs: [], counts: [], count: 0, sumMs: 0 }
+  const sum = (value: (stats: EngineStats) => number) => all.reduce((total, stats) => total + value(stats), 0)
+  const merge = (value: (stats: EngineStats) => HistogramData) => mergeHistograms(all.map(value))
   return {
     queued: sum((s) => s.queued),
     running: sum((s) => s.running),
@@ -14,14 +14,25 @@ export function sumStats(all: readonly EngineStats[], restarts: number): EngineS
     cachedTokens: sum((s) => s.cachedTokens),
     generatedTokens: sum((s) => s.generatedTokens),
     tokensPerSecond: sum((s) => s.tokensPerSecond),
-    // Of the first: histograms of a pool are the server's own (/metrics).
-    ttft: first?.ttft ?? empty,
-    timePerToken: first?.timePerToken ?? empty,
-    requestTime: first?.requestTime ?? empty,
-    scheduling: first?.scheduling ?? empty,
+    ttft: merge((s) => s.ttft),
+    timePerToken: merge((s) => s.timePerToken),
+    requestTime: merge((s) => s.requestTime),
+    scheduling: merge((s) => s.scheduling),
     pages: { all: sum((s) => s.pages.all), inUse: sum((s) => s.pages.inUse), cached: sum((s) => s.pages.cached) },
     preemptions: sum((s) => s.preemptions),
     restarts: sum((s) => s.restarts) + restarts,
     ranks: all.flatMap((s) => s.ranks),
+  }
+}
+
+/** Buckets are added where the bounds agree, as they do between engines of one version; else only count and sum are. */
+function mergeHistograms(list: readonly HistogramData[]): HistogramData {
+  const [first = { boundsMs: [], counts: [], count: 0, sumMs: 0 }] = list
+  const alike = list.filter(({ boundsMs }) => boundsMs.join() === first.boundsMs.join())
+  return {
+    boundsMs: first.boundsMs,
+    counts: first.counts.map((_, bucket) => alike.reduce((total, { counts }) => total + (counts[bucket] ?? 0), 0)),
+    count: list.reduce((total, { count }) => total + count, 0),
+    sumMs: list.reduce((total, { sumMs }) => total + sumMs, 0),
   }
 }

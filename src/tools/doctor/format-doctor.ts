@@ -1,7 +1,7 @@
-// A diagnosis as a person reads it.
+// A diagnosis as text for people.
 import type { AdapterDescription } from '../../../kernels/gpu/adapter.js'
-import type { Diagnosis } from './doctor.js'
-import { TENSOR_CORE_FEATURES } from './missing.js'
+import type { Diagnosis } from './diagnosis.js'
+import { TENSOR_CORE_FEATURES } from './findings.js'
 
 export function formatDiagnosis(d: Diagnosis): string {
   const { gpu, auto } = d
@@ -27,7 +27,7 @@ export function formatDiagnosis(d: Diagnosis): string {
   ].join('\n')
 }
 
-/** What the system shows of GPUs, whether or not one answers. */
+/** What the operating system shows of GPUs, whether or not one answers. */
 function driverFacts({ gpu }: Diagnosis): string {
   const parts = [
     gpu.deviceFiles.length === 0 ? 'no GPU device files' : gpu.deviceFiles.join(' '),

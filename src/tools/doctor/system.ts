@@ -1,20 +1,21 @@
-// What the operating system shows of processors, GPU devices and Vulkan drivers. Reads files and the environment; knows nothing of Dawn.
+// What the operating system shows of processors, GPU devices and Vulkan drivers. Reads files and the environment; does not use Dawn.
 import { accessSync, constants, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { constants as osConstants } from 'node:os'
 import { dirname, join } from 'node:path'
 import { gpuDeviceFiles } from '../../engine/choose-backend.js'
 
 export interface GpuSystem {
-  /** Device files of GPUs (Linux), and those of them that this user may not open. */
+  /** Device files of GPUs (Linux). */
   readonly deviceFiles: readonly string[]
+  /** Those of them that this user has no permission to open. */
   readonly deniedFiles: readonly string[]
-  /** Whether libvulkan.so.1 can be loaded; absent where Vulkan is not what Dawn uses. */
+  /** Whether libvulkan.so.1 can be loaded. Absent on systems where Dawn does not use Vulkan. */
   readonly vulkanLoader?: boolean
   /** Version of NVIDIA's kernel module. */
   readonly nvidiaDriver?: string
-  /** Where Vulkan drivers are registered: their ICD files in the system's folders. */
+  /** ICD files in the system's folders, by which Vulkan drivers are registered. */
   readonly icdFiles: readonly string[]
-  /** Variables that decide which drivers are loaded, where they are set. */
+  /** Environment variables that decide which drivers are loaded, if they are set. */
   readonly variables: Readonly<Record<string, string>>
   /** Files that those variables name and that do not exist. */
   readonly absentFiles: readonly string[]
@@ -42,7 +43,7 @@ export function lookForGpus(): GpuSystem {
   }
 }
 
-/** Cores' worth of time that the cgroups of this process allow; undefined: as many as there are. `root`: of the file system. */
+/** Number of cores whose time the cgroups of this process allow; undefined: no limit. root: of the file system. */
 export function coreQuota(root = '/'): number | undefined {
   const quotas: number[] = []
   for (const line of read(join(root, 'proc/self/cgroup'))?.split('\n') ?? []) {
@@ -63,7 +64,7 @@ export function coreQuota(root = '/'): number | undefined {
   return Number.isFinite(least) ? least : undefined
 }
 
-/** The folder of a cgroup and all above it: a parent's quota holds too, and a container may see its own as the root. */
+/** The folder of a cgroup and all folders above it: a parent's quota applies too, and a container may see its own group as the root. */
 function ancestors(mount: string, path: string): string[] {
   return path === '/' ? [mount] : [join(mount, path), ...ancestors(mount, dirname(path))]
 }
@@ -72,7 +73,7 @@ function ratio(quota?: string, period?: string): number {
   return Number(quota) / Number(period)
 }
 
-/** The dynamic linker is asked, as it knows all its folders: Node opens the library, and then finds that it is no addon. */
+/** Asks the dynamic linker, which knows all its folders: Node opens the library and then reports that it is not an addon. */
 function canLoad(library: string): boolean {
   try {
     process.dlopen({ exports: {} }, library, osConstants.dlopen.RTLD_LAZY)

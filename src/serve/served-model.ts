@@ -1,0 +1,28 @@
+// What the HTTP server, the batch runner and the NATS service need of a model, whatever computes it: an engine of this process, a pool of
+// replica processes, or replicas in a NATS cluster.
+import type { Engine, IndexedChunk } from '../engine/engine.js'
+import type { EngineStats } from '../engine/engine-info.js'
+import type { Completion, Generation } from '../engine/generation.js'
+import type { Prompt } from '../engine/prompts.js'
+import type { GenerateManyParams } from '../options/public-types.js'
+import type { ChatTemplate } from '../tokenizer/chat-template.js'
+
+export type ServedEngine = Pick<Engine, 'detokenize' | 'info' | 'tokenPiece'> & {
+  generateMany(prompts: readonly Prompt[], params: GenerateManyParams): Generation<Completion[], IndexedChunk>
+  stats(): EngineStats
+  close(options?: { drainMs?: number }): Promise<void>
+  /** Why no request can be answered any more, for good; undefined while the engine works. */
+  readonly failure: Error | undefined
+  /** false: no replica accepts requests at the moment. Absent means true. */
+  readonly available?: boolean
+}
+
+export interface ServedModel {
+  readonly id: string
+  readonly engine: ServedEngine
+  readonly template: ChatTemplate
+  /** Seconds since 1970. */
+  readonly created: number
+  /** Hash of the model's files and its determinism key, if it was computed: equal fingerprints give equal texts for a seed. */
+  readonly fingerprint?: string | undefined
+}
