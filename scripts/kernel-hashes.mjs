@@ -3,11 +3,13 @@
 // keeps all bits prints the same before and after: node scripts/kernel-hashes.mjs > before.txt
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
+import { CACHE_FORMAT_NAMES, CACHE_FORMATS } from '../dist/kernels/cache-formats.js'
+import { WEIGHT_FORMAT_NAMES, WEIGHT_FORMATS } from '../dist/kernels/weight-formats.js'
 import { openModel, planRun } from '../dist/src/engine/model.js'
 import { variantNamed } from '../dist/src/model/attention-variants.js'
 import { lowerModel } from '../dist/src/model/lower-model.js'
 import { parseModelConfig } from '../dist/src/model/model-config.js'
-import { resolveOptions } from '../dist/src/options/engine-options.js'
+import { checkOptions, resolveFor } from '../dist/src/options/engine-options.js'
 import { PRESETS } from '../dist/src/tools/synth/presets.js'
 import { DryProgram } from '../dist/workers/gpu/dry-program.js'
 import { listDispatches } from '../dist/workers/gpu/list-dispatches.js'
@@ -53,12 +55,12 @@ const models = [
   }),
 ]
 for (const model of models) {
-  for (const cache of ['f32', 'bf16', 'f16']) {
-    for (const weights of ['f32', 'bf16', 'int8']) {
+  for (const cache of CACHE_FORMAT_NAMES.filter((name) => CACHE_FORMATS[name].gpu)) {
+    for (const weights of WEIGHT_FORMAT_NAMES) {
       for (const ranks of [1, 2, 4]) {
         for (const gpuKernels of ['auto', 'gpu.js']) {
-          if (gpuKernels === 'gpu.js' && (cache !== 'f32' || weights === 'int8')) continue
-          const options = resolveOptions({ backend: 'gpu', ranks, cache, weights, gpuKernels, cacheTokens: 1024, maxContext: 1024 })
+          if (gpuKernels === 'gpu.js' && !(CACHE_FORMATS[cache].gpu.gpuJs && WEIGHT_FORMATS[weights].floatTiles)) continue
+          const options = resolveFor('gpu', checkOptions({ ranks, cache, weights, gpuKernels, cacheTokens: 1024, maxContext: 1024 }))
           const plan = planRun(model, options, 4, 2 ** 33)
           const layout = layoutModel(model.lowered.shape, plan)
           for (const tensorCores of [true, false]) {

@@ -5,6 +5,7 @@ import { WEIGHT_FORMAT_NAMES, WEIGHT_FORMATS } from '../../kernels/weight-format
 import { layoutModel, type ModelLayout } from '../../workers/layout/model-layout.js'
 import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
 import { MemoryError } from '../errors.js'
+import { mib } from '../mib.js'
 import type { ResolvedOptions } from '../options/engine-options.js'
 import { cachePageBytes, mostPages, type OpenModel, planRun } from './model.js'
 
@@ -81,8 +82,4 @@ function alternatives(model: OpenModel, options: ResolvedOptions): Partial<Resol
 
 function fits(need: MemoryNeed, plan: RunPlan, available: number): boolean {
   return need.totalBytes <= available && (plan.backend !== 'wasm' || need.largestBytes <= MEMORY_LIMIT)
-}
-
-function mib(bytes: number): string {
-  return `${Math.ceil(bytes / 2 ** 20)} MiB`
 }

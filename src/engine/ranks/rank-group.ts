@@ -1,5 +1,6 @@
 // The worker threads of an engine: started by piscina, attached once, driven over comlink. Owns the pool and the ports;
 // the memories are the engine's.
+
 import { setTimeout } from 'node:timers/promises'
 import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads'
 import * as Comlink from 'comlink'
@@ -10,6 +11,7 @@ import { loadDawn } from '../../../kernels/gpu/context.js'
 import type { AttachTask, RankApi, RankFailure, RankInit, RankReport } from '../../../workers/protocol.js'
 import { assetUrl } from '../../assets.js'
 import { MemoryError, RankError } from '../../errors.js'
+import { mib } from '../../mib.js'
 import { endingPool } from './pool-threads.js'
 
 /** How long a rank may take to free its device. */
@@ -24,7 +26,6 @@ function ofRank(rank: number) {
 function reportOf(answer: RankReport | DeviceShortage, rank: number): RankReport {
   if ('backend' in answer) return answer
   const { what, askedBytes, hadBytes, fitsTokens } = answer
-  const mib = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`
   throw new MemoryError('MEMORY_EXHAUSTED', {
     what: `the GPU of rank ${rank} ran out of device memory: ${what}`,
     expected: `${mib(askedBytes)} for it`,

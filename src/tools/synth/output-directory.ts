@@ -1,6 +1,8 @@
 // A directory that a model may be written to: without one yet, and with room for it.
+
 import { mkdir, readdir, statfs } from 'node:fs/promises'
 import { TetradError } from '../../errors.js'
+import { mib } from '../../mib.js'
 import { show } from '../../options/check.js'
 
 /** Makes the directory. Throws TetradError OUTPUT_EXISTS or OUTPUT_FAILED. */
@@ -24,9 +26,9 @@ export async function checkOutput(dir: string, bytes: number): Promise<void> {
   const { bavail, bsize } = await statfs(dir)
   if (bavail * bsize > bytes) return
   throw new TetradError('OUTPUT_FAILED', {
-    what: `${dir} has not enough room`,
-    expected: `${mib(bytes)} MiB`,
-    actual: `${mib(bavail * bsize)} MiB free`,
+    what: `${dir} does not have enough free space`,
+    expected: mib(bytes),
+    actual: `${mib(bavail * bsize)} free`,
     remedy: 'Free space, or choose another directory.',
   })
 }
@@ -39,8 +41,4 @@ export function outputFailed(dir: string, cause: unknown): TetradError {
     remedy: 'Check the path, its permissions and the room on its disk.',
     cause,
   })
-}
-
-function mib(bytes: number): number {
-  return Math.ceil(bytes / 2 ** 20)
 }
