@@ -1,4 +1,4 @@
-// The ids that end a text: all that config.json, generation_config.json and tokenizer_config.json name.
+// The ids that end a text: all that config.json, generation_config.json, and tokenizer_config.json (or special_tokens_map.json) name.
 import { join } from 'node:path'
 import { MAX_MODEL_END_IDS } from '../../workers/mailbox/mailbox-layout.js'
 import { CheckpointError } from '../errors.js'
@@ -35,9 +35,10 @@ export async function readEndIds(
 ): Promise<readonly number[]> {
   const generation = await readFields(dir, 'generation_config.json')
   const tokenizer = await readFields(dir, 'tokenizer_config.json')
+  const special = await readFields(dir, 'special_tokens_map.json')
   const ids = new Set<number>(config.eosTokenIds ?? [])
   for (const id of endIdsOf(generation?.eos_token_id, config.vocab, failOf('generation_config.json')) ?? []) ids.add(id)
-  const named = tokenizer && endToken(tokenizer)
+  const named = endToken('tokenizer_config.json', tokenizer) ?? endToken('special_tokens_map.json', special)
   if (named !== undefined && vocabulary) {
     const id = vocabulary.idOf(named)
     if (id === undefined || id >= config.vocab) {
@@ -70,11 +71,12 @@ async function readFields(dir: string, file: string): Promise<Record<string, unk
 }
 
 /** A text, or an AddedToken with its text as content. */
-function endToken({ eos_token: token }: Record<string, unknown>): string | undefined {
+function endToken(file: string, fields: Record<string, unknown> | undefined): string | undefined {
+  const token = fields?.eos_token
   const content = typeof token === 'object' && token !== null ? (token as { content?: unknown }).content : token
   if (content === undefined || content === null) return undefined
   if (typeof content === 'string') return content
-  throw failOf('tokenizer_config.json')({
+  throw failOf(file)({
     what: 'eos_token is not a text',
     expected: 'a text, or an object with content',
     actual: show(token),

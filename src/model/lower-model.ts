@@ -1,4 +1,6 @@
 // A variant and a configuration, lowered to the shape that ranks run.
+
+import { queryWidth } from '../../workers/layout/attention-geometry.js'
 import type { ModelShape } from '../../workers/protocol.js'
 import { LIMITS } from '../options/limits.js'
 import type { ShapeOf, Variant } from './families/family.js'
@@ -9,7 +11,7 @@ import { ropeShape } from './rope.js'
 /** Model shape and the factors that are folded into norm weights at load. */
 export interface LoweredModel {
   readonly shape: ModelShape
-  /** Of the norms of the query latent and of streams, as float32; 1 where there are none. */
+  /** Factors of the norms of the query latent and of streams, float32 values; 1 without such norms. */
   readonly queryNormFactor: number
   readonly streamNormFactor: number
 }
@@ -21,7 +23,7 @@ export interface LoweredModel {
  */
 export function lowerModel(config: ModelConfig, variant: Variant, shapeOf: ShapeOf = () => undefined, tiedHead?: boolean): LoweredModel {
   const { attention, queryNormFactor = 1, streamNormFactor = 1 } = variant.lower(config, inAttention(variant, shapeOf))
-  const values = attention.heads * Math.max(attention.valueDim, attention.nopeDim + attention.ropeDim)
+  const values = attention.heads * Math.max(attention.valueDim, queryWidth(attention))
   if (values > LIMITS.width)
     throw invalidConfig(`${config.keys.heads} times the width of a head is too large`, `at most ${LIMITS.width}`, String(values))
   const { layers, embed, vocab, intermediate, normEps } = config

@@ -57,7 +57,7 @@ export interface ModelConfig {
 
 export interface PackedFormat {
   readonly weights: WeightFormat
-  /** Of the token embedding. */
+  /** Format of the token embedding. */
   readonly embedding: FloatFormat
 }
 

@@ -13,7 +13,7 @@ import { allocateMemories } from '../engine/start-engine.js'
 import { CheckpointError, TetradError } from '../errors.js'
 import { withFile } from '../model/checkpoint/byte-reader.js'
 import { loadWeights } from '../model/checkpoint/load-weights.js'
-import { packedMatrices, rankPlans } from '../model/checkpoint/packed-checkpoint.js'
+import { packedMatrices, rankOwnedTensors } from '../model/checkpoint/packed-checkpoint.js'
 import { PACKED_VERSION } from '../model/checkpoint/packed-version.js'
 import { safetensorsHeader } from '../model/checkpoint/safetensors-header.js'
 import { elements, STORED_BYTES, type TensorSource } from '../model/checkpoint/tensor-source.js'
@@ -29,15 +29,15 @@ export interface ConvertOptions {
   /** Attention variant, where the keys do not tell it. */
   variant?: string
   onProgress?: (progress: LoadProgress) => void
-  /** Stops it; what was written is removed. */
+  /** Stops the conversion and removes what was written. */
   signal?: AbortSignal
 }
 
-export interface Converted {
+export interface ConvertResult {
   readonly dir: string
   readonly variant: string
   readonly weights: WeightFormat
-  /** Of the weight file. */
+  /** Size of the weight file. */
   readonly bytes: number
 }
 
@@ -48,7 +48,7 @@ const COPY_BYTES = 4 << 20
  * The same bits come out of it as of the original with the same `weights`.
  * @throws OptionError, CheckpointError, MemoryError, TetradError OUTPUT_EXISTS, OUTPUT_FAILED or LOAD_ABORTED
  */
-export async function convert(dir: string, out: string, options: ConvertOptions): Promise<Converted> {
+export async function convert(dir: string, out: string, options: ConvertOptions): Promise<ConvertResult> {
   const o = checkNames('convert', options, ['weights', 'variant', 'onProgress', 'signal'])
   const weights = checkOneOf('weights', o.weights as string, WEIGHT_FORMAT_NAMES, invalidOption)
   const signal = checkSignal(o.signal)
@@ -70,7 +70,7 @@ export async function convert(dir: string, out: string, options: ConvertOptions)
   checkMemory(model, resolved, plan, layout, available)
 
   const matrices = packedMatrices(layout)
-  const originals = rankPlans(plans.tensors).map(({ source }) => source)
+  const originals = rankOwnedTensors(plans.tensors).map(({ source }) => source)
   for (const { name } of originals) refuseView(model.checkpoint.tensors.get(name))
   const { header, dataBytes } = safetensorsHeader(
     [

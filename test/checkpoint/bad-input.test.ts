@@ -52,14 +52,14 @@ const CASES: readonly (readonly [string, string, ErrorCode, RegExp, Spoil])[] = 
   ['fewer layers than tensors', MODEL, 'TENSOR_SURPLUS', /tensors that its variant does not/, (dir) => editConfig(dir, { n_layer: 1 })],
   ['another width than the tensors', MODEL, 'TENSOR_SHAPE', /another shape/, (dir) => editConfig(dir, { intermediate_size: 95 })],
   ['a head count that fits no variant', MODEL, 'VARIANT_UNKNOWN', /fits no variant/, (dir) => editConfig(dir, { n_head: 5 })],
-  ['an empty .bin', MODEL, 'CHECKPOINT_INVALID', /no readable zip/, (dir) => writeFileSync(bin(dir), '')],
-  ['a truncated .bin', MODEL, 'CHECKPOINT_INVALID', /no readable zip/, (dir) => truncateSync(bin(dir), 300_000)],
-  ['a garbage .bin', MODEL, 'CHECKPOINT_INVALID', /no readable zip/, (dir) => writeFileSync(bin(dir), Buffer.alloc(70_000, 'PK\x05\x06'))],
+  ['an empty .bin', MODEL, 'CHECKPOINT_INVALID', /not a readable zip/, (dir) => writeFileSync(bin(dir), '')],
+  ['a truncated .bin', MODEL, 'CHECKPOINT_INVALID', /not a readable zip/, (dir) => truncateSync(bin(dir), 300_000)],
+  ['a garbage .bin', MODEL, 'CHECKPOINT_INVALID', /not a readable zip/, (dir) => writeFileSync(bin(dir), Buffer.alloc(70_000, 'PK\x05\x06'))],
   [
     'a token file as .bin',
     MODEL,
     'CHECKPOINT_INVALID',
-    /headerless token file/,
+    /file of tokens/,
     (dir) => writeFileSync(bin(dir), Buffer.from(Uint16Array.from({ length: 9000 }, (_, i) => i).buffer)),
   ],
   ['a zip without data.pkl', MODEL, 'CHECKPOINT_INVALID', /no data\.pkl/, (dir) => writeFileSync(bin(dir), zip([{ name: 'm/x', data: floats(1) }]))],
@@ -81,7 +81,7 @@ const CASES: readonly (readonly [string, string, ErrorCode, RegExp, Spoil])[] = 
     'an entry that climbs out',
     MODEL,
     'CHECKPOINT_INVALID',
-    /no readable zip/,
+    /not a readable zip/,
     (dir) => writeFileSync(bin(dir), zip([{ name: '../data.pkl', data: evil }])),
   ],
   [
@@ -308,7 +308,7 @@ const CASES: readonly (readonly [string, string, ErrorCode, RegExp, Spoil])[] = 
     'a directory as weights',
     MODEL,
     'CHECKPOINT_INVALID',
-    /no readable zip/,
+    /not a readable zip/,
     (dir) => {
       rmSync(bin(dir))
       mkdirSync(bin(dir))

@@ -167,6 +167,8 @@ test('ids that end a text come from every file that names one', async (t) => {
   put('tokenizer_config.json', { eos_token: '<nowhere>' })
   await t.throwsAsync(read(), { message: /tokenizer_config\.json: eos_token is not in the vocabulary/ })
   put('tokenizer_config.json', {})
+  put('special_tokens_map.json', { eos_token: '</s>' })
+  t.deepEqual(await read(), [5, 7, 3])
   put('generation_config.json', { eos_token_id: 100 })
   await t.throwsAsync(read(), { message: /generation_config\.json: eos_token_id is out of range/ })
   writeFileSync(join(dir, 'generation_config.json'), '{')

@@ -196,6 +196,24 @@ const REFUSED: readonly (readonly [string, ErrorCode, RegExp, (tensors: readonly
   ],
   ['a module of the script', 'CHECKPOINT_UNSAFE', /__main__\.GPT.*state_dict\(\)/, () => bytes(global('__main__', 'GPT'), ')\x81')],
   [
+    'a module of a package of its own',
+    'CHECKPOINT_UNSAFE',
+    /model\.GPT.*state_dict\(\)/,
+    () => bytes(global('model', 'GPT'), ')\x81', dict(['_parameters', dict()]), 'b'),
+  ],
+  [
+    'a configuration object beside the weights',
+    'CHECKPOINT_UNSAFE',
+    /model\.GPTConfig.*\['model'\]/,
+    () => dict(['config', bytes(global('model', 'GPTConfig'), ')\x81')]),
+  ],
+  [
+    'a class that runs programs',
+    'CHECKPOINT_UNSAFE',
+    /subprocess\.Popen.*Do not use this file/,
+    () => call(global('subprocess', 'Popen'), text('true')),
+  ],
+  [
     'arguments beside the weights',
     'CHECKPOINT_UNSAFE',
     /argparse\.Namespace.*\['model'\]/,

@@ -1,6 +1,7 @@
 // The exchange memory as one rank uses it: the slots of every collective as rows, and which of them make each sum.
 import type { KernelBackend } from '../../kernels/backend.js'
 import type { Rows } from '../../kernels/rows.js'
+import { queryWidth } from '../layout/attention-geometry.js'
 import { segmentHeads, shardHeads } from '../layout/attention-plan.js'
 import { cut, part } from '../layout/cuts.js'
 import type { ExchangeLayout } from '../layout/exchange-layout.js'
@@ -52,7 +53,7 @@ export function openExchange(shape: ModelShape, layout: ExchangeLayout, kernels:
   return {
     kernels,
     queryA: perShard((s) => kernels.rows(pointer(layout.queryA, s), part(a.queryRank, s))),
-    queryB: perShard((s) => kernels.rows(pointer(layout.queryB, s), segmentCount(s) * (a.nopeDim + a.ropeDim))),
+    queryB: perShard((s) => kernels.rows(pointer(layout.queryB, s), segmentCount(s) * queryWidth(a))),
     attention,
     attentionOut: perShard((s) => kernels.rows(pointer(layout.attentionOut, s), shape.embed)),
     mlp: perShard((s) => kernels.rows(pointer(layout.mlp, s), shape.embed)),

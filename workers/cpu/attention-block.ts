@@ -5,6 +5,7 @@ import { paddedRows } from '../../kernels/packing.js'
 import { copyRows, type Rows } from '../../kernels/rows.js'
 import type { Collectives } from '../collectives/collectives.js'
 import { type Exchange, type PartialSum, perShard } from '../collectives/exchange.js'
+import { queriesFromLatent, queryWidth } from '../layout/attention-geometry.js'
 import {
   cacheRows,
   cacheWidth,
@@ -85,21 +86,21 @@ export class AttentionBlock {
     this.#c = context
     const { shape, layout, kernels, plan } = context
     const a = shape.attention
-    const queryWidth = a.nopeDim + a.ropeDim
+    const perHead = queryWidth(a)
     const own = layout.shards
     this.#own = own
     this.#local = isLocal(a)
     this.#queryLatent = kernels.rows(layout.queryLatent, a.queryRank)
     this.#queryLatentParts = perShard((s) => this.#queryLatent.columns(cut(a.queryRank, s), part(a.queryRank, s)))
-    this.#queries = kernels.rows(layout.queries, a.heads * queryWidth)
-    const produced = a.factors?.queryRank ?? queryWidth
+    this.#queries = kernels.rows(layout.queries, a.heads * perHead)
+    const produced = a.factors?.queryRank ?? perHead
     const target = a.factors ? kernels.rows(layout.queryCoefficients, a.heads * produced) : this.#queries
     this.#queryParts = perShard((s) => {
       const { start, end } = segmentHeads(a, s)
       return target.columns(start * produced, (end - start) * produced)
     })
     this.#queryCoefficients = target.columns(layout.headStart * produced, (layout.headEnd - layout.headStart) * produced)
-    const first = layout.headStart * queryWidth
+    const first = layout.headStart * perHead
     this.#ownQueries = this.#queries.columns(first, this.#queries.width - first)
     this.#ropeQueries = this.#queries.columns(first + a.nopeDim, this.#queries.width - first - a.nopeDim)
     const sharedRows = layout.layers[0]?.shared.rows ?? 0
@@ -125,13 +126,13 @@ export class AttentionBlock {
     const { shape, kernels, collectives, layout, step, clock } = this.#c
     const a = shape.attention
     const weights = layout.layers[layer] as RankLayout['layers'][number]
-    const queryWidth = a.nopeDim + a.ropeDim
+    const perHead = queryWidth(a)
     clock.enter('projections')
     if (weights.shared.rows > 0) kernels.matmul(weights.shared, this.#c.normed, this.#shared, tokens, layout.matmul)
     this.#projectInputs(layer, tokens)
     if (a.queryRank > 0 && a.queryNormed) kernels.rmsNorm(this.#queryLatent, weights.queryNorm, this.#queryLatent, a.queryRank, tokens, a.normEps)
     this.#projectQueries(layer, tokens)
-    kernels.rope(this.#ropeQueries, queryWidth, a.factors ? 0 : layout.headEnd - layout.headStart, a.ropeDim / 2, this.#c.ropeTable, tokens)
+    kernels.rope(this.#ropeQueries, perHead, a.factors ? 0 : layout.headEnd - layout.headStart, a.ropeDim / 2, this.#c.ropeTable, tokens)
     if (a.sharedRopeDim > 0) kernels.rope(this.#ropeKey, 0, 1, a.sharedRopeDim / 2, this.#c.ropeTable, tokens)
     for (let i = 0; i < this.#streams.length; i++) {
       const rows = this.#streams[i] as Rows
@@ -182,7 +183,7 @@ export class AttentionBlock {
     const a = shape.attention
     const whole = plan.replicate.queryB && !this.#local
     const direct = this.#local || whole
-    const fromLatent = a.queryRank > 0 && !a.factors
+    const fromLatent = queriesFromLatent(a)
     for (let s = 0; s < SHARDS; s++) {
       if (!whole && !this.#own.includes(s)) continue
       const shard = this.#shard(s)
@@ -197,7 +198,7 @@ export class AttentionBlock {
     }
     if (!a.factors) return
     const { layout } = this.#c
-    const width = a.nopeDim + a.ropeDim
+    const width = queryWidth(a)
     kernels.rope(this.#queryLatent, a.ropeDim, a.factors.queryRank, a.ropeDim / 2, ropeTable, tokens)
     const heads = layout.headEnd - layout.headStart
     kernels.combineFactors(this.#ownQueries, this.#queryCoefficients, this.#queryLatent, heads, a.factors.queryRank, width, tokens)

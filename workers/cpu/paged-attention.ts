@@ -2,6 +2,7 @@
 // the streams' space already; what comes out is the weighted sum of a stream's values per head.
 import type { KernelBackend, UnitGeometry } from '../../kernels/backend.js'
 import type { Rows } from '../../kernels/rows.js'
+import { queryWidth } from '../layout/attention-geometry.js'
 import { type CacheRows, cacheWidth, contextWidth } from '../layout/attention-plan.js'
 import type { RankLayout } from '../layout/rank-layout.js'
 import { COPY, ROW } from '../mailbox/mailbox-layout.js'
@@ -57,7 +58,7 @@ export class PagedAttention {
     this.#rows = rows
     this.#a = a
     this.#inputs = inputs
-    this.#queryWidth = a.nopeDim + a.ropeDim
+    this.#queryWidth = queryWidth(a)
     this.#heads = layout.headEnd - layout.headStart
     this.#lanes = cacheWidth(this.#heads)
     this.#ropeQuery = layout.ropeQuery

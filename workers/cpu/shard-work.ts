@@ -2,6 +2,7 @@
 import type { KernelBackend } from '../../kernels/backend.js'
 import { type PackedMatrix, paddedRows } from '../../kernels/packing.js'
 import type { Rows } from '../../kernels/rows.js'
+import { queryWidth } from '../layout/attention-geometry.js'
 import { cacheWidth, contextWidth, segmentHeads, shardHeads } from '../layout/attention-plan.js'
 import { part } from '../layout/cuts.js'
 import type { ShardLayer, ShardLayout } from '../layout/shard-layout.js'
@@ -50,7 +51,7 @@ export class ShardWork {
     const heads = attends.end - attends.start
     const segment = segmentHeads(a, shard)
     const segmentWidth = (segment.end - segment.start) * a.valueDim
-    const queryWidth = a.nopeDim + a.ropeDim
+    const perHead = queryWidth(a)
     const input = (width: number, stride = width) => kernels.rows(buffers.input, width, stride)
     const padded = (ptr: number, width: number) => kernels.rows(ptr, width, paddedRows(width))
     const byHead = (width: number) => kernels.rows(buffers.output, heads * width, heads * width + paddedRows(width))
@@ -61,8 +62,8 @@ export class ShardWork {
     this.#scratch = buffers.matmul
     this.normed = input(shape.embed)
     this.queryLatent = input(a.queryRank)
-    this.queries = input(a.heads * queryWidth)
-    this.ownQueries = this.queries.columns(attends.start * queryWidth, heads * queryWidth)
+    this.queries = input(a.heads * perHead)
+    this.ownQueries = this.queries.columns(attends.start * perHead, heads * perHead)
     this.context = input(heads * contextWidth(a))
     this.segment = input(segmentWidth, cacheWidth(segmentWidth))
     this.queryA = padded(buffers.output, part(a.queryRank, shard))

@@ -12,6 +12,7 @@ import {
   type TensorShape,
   type TensorTiling,
 } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import { paddedQueryWidth } from '../layout/attention-geometry.js'
 import { cacheWidth, contextWidth, rankUnits, streamsOf, unitsOf } from '../layout/attention-plan.js'
 import { type AttentionShape, type AttentionUnit, type RunPlan, SHARDS } from '../protocol.js'
 
@@ -86,8 +87,8 @@ export function planAttention(
 ): AttentionPlan {
   const streams = streamsOf(a, own)
   const units = rankUnits(a, own)
-  const queryStride = a.absorbed ? cacheWidth(a.stream.keyWidth) : cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
-  const paddedWidth = cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
+  const queryStride = a.absorbed ? cacheWidth(a.stream.keyWidth) : paddedQueryWidth(a)
+  const paddedWidth = paddedQueryWidth(a)
   const maxHeads = Math.max(1, ...units.map((unit) => unit.headEnd - unit.headStart))
   const widths = {
     keyWidth: a.stream.keyWidth,

@@ -4,6 +4,7 @@ import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { slotTable } from '../../kernels/gpu/wgsl/tensor-parts.js'
 import { packedQueryWidth, SIDE } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import { paddedQueryWidth, queryWidth } from '../layout/attention-geometry.js'
 import { cacheWidth } from '../layout/attention-plan.js'
 import { SHARDS } from '../protocol.js'
 import type { GpuPlan } from './plan.js'
@@ -64,7 +65,7 @@ export class GpuBuffers {
   constructor(program: ProgramParts, plan: GpuPlan, tables: number) {
     const { a, shape, stepRows: T, own } = plan
     const tensor = (...dims: number[]) => program.tensor(...dims)
-    const paddedWidth = cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
+    const paddedWidth = paddedQueryWidth(a)
     // Idle heads of a group read past the last head's query.
     const withSlack = (width: number, stride: number): Shaped => ({ buffer: program.buffer((width * T + HEAD_GROUP * stride) * 4), dims: [width, T] })
     const { outHeads } = plan.flash
@@ -76,7 +77,7 @@ export class GpuBuffers {
     this.postAttention = tensor(shape.embed, T)
     this.inputs = tensor(plan.columns.width, T)
     this.latent = tensor(Math.max(1, a.queryRank), T)
-    this.rawQueries = tensor(a.heads * (a.nopeDim + a.ropeDim), T)
+    this.rawQueries = tensor(a.heads * queryWidth(a), T)
     this.queries = withSlack(plan.heads * paddedWidth, paddedWidth)
     this.absorbed = withSlack(Math.max(4, plan.absorbedWidth), cacheWidth(a.stream.keyWidth))
     this.streams = tensor(a.stream.width * Math.max(1, plan.streamCount), T)

@@ -1,4 +1,6 @@
 // Where each projection of a layer's normed input lies in the buffer `inputs`, [rows, width], of a rank's device.
+
+import { queriesFromLatent, queryRows } from '../layout/attention-geometry.js'
 import { ownStreams, segmentHeads, shardHeads, sharedStreams, streamsOf } from '../layout/attention-plan.js'
 import { type AttentionShape, SHARDS } from '../protocol.js'
 
@@ -16,16 +18,6 @@ export interface InputColumns {
   readonly width: number
 }
 
-/** Queries come out of the query latent by a product of their own. */
-export function queriesFromLatent(a: AttentionShape): boolean {
-  return a.queryRank > 0 && !a.factors
-}
-
-/** Columns that queryB makes of a head: its query, or with factors its coefficients. */
-export function queryColumns(a: AttentionShape): number {
-  return a.factors ? a.factors.queryRank : a.nopeDim + a.ropeDim
-}
-
 export function planInputColumns(a: AttentionShape, own: readonly number[]): InputColumns {
   const ownCount = own.reduce((sum, s) => sum + ownStreams(a, s).length, 0)
   if (ownCount > 0 && sharedStreams(a, own).length > 0) throw new RangeError('streams that are partly shared')
@@ -40,7 +32,7 @@ export function planInputColumns(a: AttentionShape, own: readonly number[]): Inp
   const streams = take(streamsOf(a, own).length * a.stream.width)
   const ropeKey = take(a.sharedRopeDim)
   const gate = take(a.gated ? projected * a.valueDim : 0)
-  const queryB = take(queriesFromLatent(a) ? 0 : a.heads * queryColumns(a))
+  const queryB = take(queriesFromLatent(a) ? 0 : a.heads * queryRows(a))
   const coefficients = own.map((s) => take(a.factors ? 2 * a.factors.rank * headsOf(s) : 0))
   return { queryA: 0, streams, ropeKey, gate, queryB, coefficients, width: end }
 }

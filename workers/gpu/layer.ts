@@ -14,10 +14,10 @@ import {
 } from '../../kernels/gpu/elementwise.js'
 import type { Command, Dispatch, ProgramParts, Shaped } from '../../kernels/gpu/program.js'
 import { headRows, sumRows, swigluRows } from '../../kernels/gpu/wgsl/tensor-rows.js'
+import { queriesFromLatent, queryWidth } from '../layout/attention-geometry.js'
 import { cacheWidth } from '../layout/attention-plan.js'
 import { SHARDS } from '../protocol.js'
 import type { GpuBuffers } from './buffers.js'
-import { queriesFromLatent } from './input-columns.js'
 import type { CacheWrite, KernelSet, Product } from './kernel-set.js'
 import type { GpuPlan } from './plan.js'
 import type { DeviceMatrices, Tile } from './weights.js'
@@ -137,7 +137,7 @@ export class LayerBuilder {
     const { a, columns, heads, headStart } = this.#plan
     const b = this.#b
     const program = this.#program
-    const width = a.nopeDim + a.ropeDim
+    const width = queryWidth(a)
     const paddedNope = cacheWidth(a.nopeDim)
     const paddedWidth = paddedNope + cacheWidth(a.ropeDim)
     const dispatches: Command[] = []

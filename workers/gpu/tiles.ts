@@ -1,5 +1,7 @@
 // Which tiles of packed weights each product of a layer takes, in which buffer they lie, and where their inputs and outputs are:
 // numbers only, from the model's shape and layout.
+
+import { paddedQueryWidth, queriesFromLatent, queryRows } from '../layout/attention-geometry.js'
 import { cacheWidth, rankHeads, segmentHeads, shardHeads, unitsOf } from '../layout/attention-plan.js'
 import { cut } from '../layout/cuts.js'
 import type { ModelLayout } from '../layout/model-layout.js'
@@ -7,7 +9,7 @@ import type { RankLayout } from '../layout/rank-layout.js'
 import type { ShardLayout } from '../layout/shard-layout.js'
 import type { MemoryName, ModelShape } from '../protocol.js'
 import type { AttentionPlan } from './attention-plan.js'
-import { EVERY_SHARD, type InputColumns, queriesFromLatent, queryColumns } from './input-columns.js'
+import { EVERY_SHARD, type InputColumns } from './input-columns.js'
 import { type DeviceLayout, type Tile, WeightPlan } from './weights.js'
 
 export interface GpuLayerPlan {
@@ -51,8 +53,8 @@ export function planTiles(plan: TileGeometry, placed: AttentionPlan['placed'], l
   const { shape, own, columns } = plan
   const { attention: a, embed } = shape
   const fromLatent = queriesFromLatent(a)
-  const queryRows = queryColumns(a)
-  const paddedWidth = cacheWidth(a.nopeDim) + cacheWidth(a.ropeDim)
+  const rowsPerHead = queryRows(a)
+  const paddedWidth = paddedQueryWidth(a)
   const shards = layout.shards
   const keyPad = cacheWidth(a.stream.keyWidth)
   const pad = plan.contextWidth
@@ -85,8 +87,8 @@ export function planTiles(plan: TileGeometry, placed: AttentionPlan['placed'], l
       const { start, end: stop } = segmentHeads(a, s)
       if (stop <= range.start || start >= range.end || stop === start) continue
       const matrix = put(layer(s).queryB, s)
-      if (fromLatent) queryB.push(...weights.tiles(matrix, a.queryNormed ? 0 : columns.queryA, start * queryRows))
-      else inputs.push(...weights.tiles(matrix, 0, columns.queryB + start * queryRows))
+      if (fromLatent) queryB.push(...weights.tiles(matrix, a.queryNormed ? 0 : columns.queryA, start * rowsPerHead))
+      else inputs.push(...weights.tiles(matrix, 0, columns.queryB + start * rowsPerHead))
     }
     const keyUp: Tile[] = []
     const valueUp: Tile[] = []

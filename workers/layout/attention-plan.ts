@@ -133,8 +133,3 @@ export function cachedValues(a: AttentionShape, shards: readonly number[]): numb
   const coefficients = a.factors ? 2 * a.factors.rank * (heads.end - heads.start) : 0
   return streamsOf(a, shards).length * a.stream.width + a.sharedRopeDim + coefficients
 }
-
-/** Scalars of a head's query. */
-export function queryWidth(a: AttentionShape): number {
-  return a.nopeDim + a.ropeDim
-}

@@ -2,7 +2,8 @@
 import { scalarBytes } from '../../kernels/open-backend.js'
 import { type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
 import { Arena, bufferRows } from './arena.js'
-import { queryWidth, segmentHeads } from './attention-plan.js'
+import { queryWidth } from './attention-geometry.js'
+import { segmentHeads } from './attention-plan.js'
 import { part } from './cuts.js'
 
 /** Slots of the collectives, indexed by shard, or by rank where only one rank writes and reads. Pointers in bytes. */

@@ -5,13 +5,13 @@ import { scalarBytes } from '../../kernels/open-backend.js'
 import { type PackedMatrix, packedBytes, paddedRows } from '../../kernels/packing.js'
 import { type AttentionUnit, type ModelShape, PAGE_TOKENS, type RunPlan } from '../protocol.js'
 import { Arena, bufferRows } from './arena.js'
+import { queryWidth } from './attention-geometry.js'
 import {
   cacheRows,
   cacheWidth,
   coefficientRowWidth,
   contextWidth,
   ownStreams,
-  queryWidth,
   rankHeads,
   rankUnits,
   shardsOf,

@@ -4,9 +4,10 @@ import { scalarBytes } from '../../kernels/open-backend.js'
 import { type PackedMatrix, packedBytes, paddedRows } from '../../kernels/packing.js'
 import type { WeightFormat } from '../../kernels/weight-format.js'
 import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
-import type { AttentionShape, ModelShape, RunPlan } from '../protocol.js'
+import type { ModelShape, RunPlan } from '../protocol.js'
 import { Arena, bufferRows } from './arena.js'
-import { cacheWidth, contextWidth, ownStreams, queryWidth, segmentHeads, shardHeads } from './attention-plan.js'
+import { queriesFromLatent, queryRows, queryWidth } from './attention-geometry.js'
+import { cacheWidth, contextWidth, ownStreams, segmentHeads, shardHeads } from './attention-plan.js'
 import { part } from './cuts.js'
 
 /** A matrix that a variant does not have has no rows. `heads` are the shard's: of its segment, or those it attends with. */
@@ -56,15 +57,10 @@ export interface ShardLayout {
   readonly bytes: number
 }
 
-/** Outputs of queryB for a head: its query, or the coefficients of its query. */
-function queryRows(a: AttentionShape): number {
-  return a.factors ? a.factors.queryRank : queryWidth(a)
-}
-
 /** Inputs of queryB. */
 function queryInputs(shape: ModelShape): number {
   const { attention: a, embed } = shape
-  return a.factors || a.queryRank === 0 ? embed : a.queryRank
+  return queriesFromLatent(a) ? a.queryRank : embed
 }
 
 export function layoutShard(shape: ModelShape, plan: RunPlan, shard: number): ShardLayout {

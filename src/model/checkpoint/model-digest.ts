@@ -24,7 +24,7 @@ export async function modelDigest(dir: string): Promise<string> {
   return hash.digest('hex')
 }
 
-/** Of a model by its name: equal ones give equal answers. 16 hexadecimal digits. */
+/** Identifies what a served model answers: equal fingerprints give equal answers. 16 hexadecimal digits. */
 export function servedFingerprint(name: string, digest: string, determinismKey: string): string {
   return createHash('sha256').update(`${name}\0${digest}\0${determinismKey}`).digest('hex').slice(0, 16)
 }

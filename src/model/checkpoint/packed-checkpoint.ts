@@ -41,7 +41,7 @@ export function packedMatrices(layout: ModelLayout): NamedMatrix[] {
 }
 
 /** Splits the plan of a model in what goes to shards (packed) and what ranks hold of their own (original tensors). */
-export function rankPlans(plans: readonly TensorPlan[]): TensorPlan[] {
+export function rankOwnedTensors(plans: readonly TensorPlan[]): TensorPlan[] {
   return plans
     .map((plan) => ({ ...plan, pieces: plan.pieces.filter((p) => p.memory.kind === 'rank') }))
     .filter((plan) => plan.pieces.length > 0 || plan.vectors.length > 0)
@@ -66,7 +66,7 @@ export function planPacked(tensors: ReadonlyMap<string, TensorSource>, model: Lo
       return none
     },
   }
-  const plans = rankPlans(planTensors(finder, model, variant, layout))
+  const plans = rankOwnedTensors(planTensors(finder, model, variant, layout))
   const missing = plans.find((plan) => absent.has(plan.source))
   if (missing) {
     throw new CheckpointError('TENSOR_MISSING', {

@@ -59,6 +59,10 @@ interface Refusal {
   readonly error: (name: string, file: string, text: string) => Omit<ErrorFacts, 'what'> & { is: string; code: CheckpointError['code'] }
 }
 
+/** Modules whose functions and classes reach the system: a file that names them is not one to trust. */
+const DANGEROUS =
+  /^(os|posix|nt|sys|subprocess|builtins|__builtin__|runpy|importlib|pkgutil|imp|zipimport|socket|ssl|http|urllib|ftplib|smtplib|shutil|pathlib\.os|tempfile|pty|tty|ctypes|cffi|code|codeop|codecs|_codecs|webbrowser|pickle|_pickle|cPickle|marshal|shelve|operator|_operator|functools|itertools|timeit|bdb|pdb|profile|cProfile|trace|doctest|unittest|asyncio|multiprocessing|threading|_thread|concurrent|signal|platform|commands|inspect|types\.(CodeType|FunctionType|MethodType)|pip|setuptools|distutils|torch\.(load|hub|utils\.cpp_extension|jit|serialization|package|ops|_C)|numpy\.(testing|f2py|distutils|load|lib))\b/
+
 const trusted = 'Only if you trust who made the file, since this runs its code: '
 
 const REFUSALS: readonly Refusal[] = [
@@ -131,7 +135,9 @@ const REFUSALS: readonly Refusal[] = [
     }),
   },
   {
-    matches: (name) => /^torch\.nn\.(?!parameter\.)|^__main__\.|^transformers\..*(model|Model)|^torch\._dynamo\.|^torch\.fx\./.test(name),
+    matches: (name, text) =>
+      /^torch\.nn\.(?!parameter\.)|^__main__\.|^transformers\..*(model|Model)|^torch\._dynamo\.|^torch\.fx\./.test(name) ||
+      (!DANGEROUS.test(name) && /torch\.nn\.modules\.|_parameters\b/.test(text)),
     error: (name, file) => ({
       is: `holds a pickled module or an object of a class of its own (it names ${name}), which only its code could make`,
       code: 'CHECKPOINT_UNSAFE',
@@ -141,8 +147,10 @@ const REFUSALS: readonly Refusal[] = [
     }),
   },
   {
+    // A class is named in CamelCase; a function is what hostile files call.
     matches: (name) =>
-      /^(argparse|pathlib|datetime|collections|decimal|enum|types\.SimpleNamespace|omegaconf|transformers|accelerate|lightning|pytorch_lightning|torch\.optim|torch\.utils|numpy|random|easydict|ml_collections|hydra)\b/.test(
+      !DANGEROUS.test(name) &&
+      /\.[A-Z]\w*$|^(argparse|pathlib|datetime|collections|decimal|enum|types\.SimpleNamespace|omegaconf|transformers|accelerate|lightning|pytorch_lightning|torch\.optim|torch\.utils|numpy|random|easydict|ml_collections|hydra)\b/.test(
         name,
       ),
     error: (name, file) => ({

@@ -116,7 +116,7 @@ export class Unpickler {
       case 0x93: {
         // STACK_GLOBAL
         const [module, name] = this.#popMany(2)
-        if (typeof module !== 'string' || typeof name !== 'string') throw this.#unsafe('names a global by no text')
+        if (typeof module !== 'string' || typeof name !== 'string') throw this.#unsafe('names a global by a value that is not text')
         return this.#global(module, name)
       }
       case 0x51: // BINPERSID
@@ -215,13 +215,14 @@ export class Unpickler {
 
   #append(values: Value[]): void {
     const list = this.#top()
-    if (!Array.isArray(list)) throw damaged(this.#path, 'its pickle appends to what is no list', 'a state dict')
+    if (!Array.isArray(list)) throw damaged(this.#path, 'its pickle appends to a value that is not a list', 'a state dict')
     for (const value of values) list.push(value)
   }
 
   #setItems(values: Value[]): void {
     const dict = this.#top()
-    if (!(dict instanceof Map) || values.length % 2 !== 0) throw damaged(this.#path, 'its pickle sets items of what is no dict', 'a state dict')
+    if (!(dict instanceof Map) || values.length % 2 !== 0)
+      throw damaged(this.#path, 'its pickle sets items of a value that is not a dict', 'a state dict')
     for (let i = 0; i < values.length; i += 2) dict.set(values[i], values[i + 1])
   }
 
@@ -243,7 +244,7 @@ export class Unpickler {
   }
 
   #call(callable: Value, args: Value): Value {
-    if (!isKind(callable, 'global') || !Array.isArray(args)) throw this.#unsafe('calls what is no function')
+    if (!isKind(callable, 'global') || !Array.isArray(args)) throw this.#unsafe('calls a value that is not a function')
     switch (callable.name) {
       case REBUILD.orderedDict:
         if (args.length === 0) return new Map()

@@ -1,5 +1,6 @@
 // Where the rows and columns of a logical matrix lie in the memories of shards and ranks. Knows no tensor names and no families.
 import { inBatch, type PackedMatrix } from '../../../kernels/packing.js'
+import { queryRows } from '../../../workers/layout/attention-geometry.js'
 import { ownStreams, segmentHeads, shardHeads, sharedStreams, unitsOf } from '../../../workers/layout/attention-plan.js'
 import { cut } from '../../../workers/layout/cuts.js'
 import type { ModelLayout } from '../../../workers/layout/model-layout.js'
@@ -88,7 +89,7 @@ export class Placement {
           ),
         )
       case 'queryB':
-        return rows(ofHeads((l) => l.queryB, a.factors ? a.factors.queryRank : a.nopeDim + a.ropeDim))
+        return rows(ofHeads((l) => l.queryB, queryRows(a)))
       case 'outputGate':
         return rows(ofHeads((l) => l.outputGate, a.valueDim))
       case 'attentionOut':

@@ -51,7 +51,7 @@ function parseHeader(
   } catch (cause) {
     throw invalid(path, 'its header is not JSON', 'a JSON object', cause)
   }
-  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw invalid(path, 'its header is no object', 'a JSON object')
+  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw invalid(path, 'its header is not an object', 'a JSON object')
   const dataStart = 8 + header.length
   const tensors: TensorSource[] = []
   const spans: Span[] = []

@@ -86,9 +86,9 @@ function readDirectory(reader: ByteReader, path: string): Promise<{ zip: ZipFile
     const fail = (cause: Error) =>
       reject(
         new CheckpointError('CHECKPOINT_INVALID', {
-          what: `${path}: it is no readable zip: ${cause.message}`,
+          what: `${path}: it is not a readable zip: ${cause.message}`,
           expected: 'a zip written by torch.save',
-          remedy: 'Fetch the file again. A headerless token file, though also named .bin, is no checkpoint.',
+          remedy: 'Fetch the file again. A file of tokens, though also named .bin, is not a checkpoint.',
           cause,
         }),
       )

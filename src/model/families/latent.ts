@@ -78,7 +78,7 @@ class LatentVariant implements Variant {
     return shapeOf(upKey)?.join() === this.stackedShape(config).join()
   }
 
-  /** Of the parameter of all latents, by the configuration. */
+  /** Shape of the parameter of all latents, by the configuration. */
   stackedShape({ dims, heads }: ModelConfig): number[] {
     const { latents, headsOf } = this.row
     const [start, end] = headsOf(0, heads)

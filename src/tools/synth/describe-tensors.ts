@@ -6,7 +6,7 @@ import type { LoweredModel } from '../../model/lower-model.js'
 export interface DescribedTensor {
   readonly name: string
   readonly shape: readonly number[]
-  /** Of random weights that keep activations at a size of about 1 at any depth; 0: a norm, whose weights are 1. */
+  /** Standard deviation of random weights that keeps activations at a size of about 1 at any depth; 0: a norm, whose weights are 1. */
   readonly deviation: number
 }
 

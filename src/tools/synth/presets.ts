@@ -44,7 +44,7 @@ function preset29b(variant: string): PresetConfig | undefined {
   return { ...common, ...variantNamed(variant).presetFields(SIZE_2_9B) }
 }
 
-/** Not of equal parameters: every variant has the same MLP. */
+/** Variants differ in size: every one has the same MLP. */
 function presetMid(variant: string): PresetConfig | undefined {
   if (!VARIANT_NAMES.includes(variant)) return undefined
   const common = { n_layer: 12, n_head: 16, n_embd: 1024, vocab_size: 8192, block_size: 4096, intermediate_size: 3072 }

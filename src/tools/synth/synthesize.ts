@@ -26,15 +26,15 @@ export interface SynthOptions {
   /** An integer from 0 (default) to 2^53 - 1. The same seed gives the same files. */
   seed?: number
   onProgress?: (progress: { readonly writtenBytes: number; readonly totalBytes: number }) => void
-  /** Stops it; what was written is removed. */
+  /** Stops writing and removes what was written. */
   signal?: AbortSignal
 }
 
-export interface Synthesized {
+export interface SynthResult {
   readonly dir: string
   readonly variant: string
   readonly parameters: number
-  /** Of the weight file. */
+  /** Size of the weight file. */
   readonly bytes: number
 }
 
@@ -48,7 +48,7 @@ const fail: Fail = (facts) => new OptionError('OPTION_INVALID', facts)
  * @throws OptionError, CheckpointError CONFIG_INVALID or MODEL_NOT_FOUND (the configuration), TetradError OUTPUT_EXISTS,
  * OUTPUT_FAILED or SYNTH_ABORTED
  */
-export async function synthesize(dir: string, options: SynthOptions): Promise<Synthesized> {
+export async function synthesize(dir: string, options: SynthOptions): Promise<SynthResult> {
   const o = checkNames('synthesize', options, NAMES)
   const type: SynthType = checkOneOf('dtype', o.dtype ?? 'bf16', ['bf16', 'f16', 'f32'] as const, fail)
   const seed = checkInteger('seed', o.seed ?? 0, 0, Number.MAX_SAFE_INTEGER, fail)
