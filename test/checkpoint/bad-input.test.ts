@@ -34,10 +34,10 @@ const evil = Buffer.concat([
 
 /** What is done to a copy of which model, and what must come of it. */
 const CASES: readonly (readonly [string, string, ErrorCode, RegExp, Spoil])[] = [
-  ['no directory', MODEL, 'MODEL_NOT_FOUND', /cannot read/, (dir) => rmSync(dir, { recursive: true })],
+  ['no directory', MODEL, 'MODEL_NOT_FOUND', /there is no directory/, (dir) => rmSync(dir, { recursive: true })],
   ['no weights', MODEL, 'MODEL_NOT_FOUND', /holds no weights/, (dir) => rmSync(bin(dir))],
   ['no config', MODEL, 'MODEL_NOT_FOUND', /config\.json/, (dir) => rmSync(join(dir, 'config.json'))],
-  ['a file instead of a directory', MODEL, 'MODEL_NOT_FOUND', /cannot read/, () => join(MODEL, 'config.json')],
+  ['a file instead of a directory', MODEL, 'MODEL_NOT_FOUND', /is a file/, () => join(MODEL, 'config.json')],
   ['garbage config', MODEL, 'CONFIG_INVALID', /not JSON/, (dir) => writeFileSync(join(dir, 'config.json'), '{"n_layer": 2,')],
   ['a list as config', MODEL, 'CONFIG_INVALID', /not an object/, (dir) => writeFileSync(join(dir, 'config.json'), '[1]')],
   ['a missing field', MODEL, 'CONFIG_INVALID', /n_head/, (dir) => editConfig(dir, { n_head: undefined })],
