@@ -37,7 +37,7 @@ for (const ranks of [1, 2, 4] as const) {
   declare(`models/tiny at ${ranks} ranks: five golden continuations of 100 tokens, as tokens and as text`, async (t) => {
     const engine = await Engine.load(TINY, { ranks })
     for (const { text, ids, out, decoded } of tinyGolden().greedy) {
-      t.deepEqual(engine.tokenize(text), ids)
+      t.deepEqual(await engine.tokenize(text), ids)
       const completion = await engine.generate(text, { maxTokens: out.length, ignoreEos: true })
       t.deepEqual([...completion.tokens], out)
       t.is(completion.text, decoded)

@@ -23,6 +23,7 @@ export interface ModelFlags extends Flags {
 export function withFlags(command: Command, table: Table, defaults: Readonly<Record<string, unknown>> = {}): Command {
   for (const [name, entry] of Object.entries(table)) {
     if (entry.flag) command.addOption(flagOf(name, entry, defaults[name]))
+    if (entry.flag?.negatable) command.addOption(new Option(flagName(name).replace('--', '--no-'), `not ${flagName(name)}`))
   }
   return command
 }

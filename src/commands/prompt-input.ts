@@ -3,7 +3,6 @@ import { fstatSync } from 'node:fs'
 import { access, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { text as readAll } from 'node:stream/consumers'
-import type { Prompt } from '../engine/prompts.js'
 import { type ErrorFacts, RequestError } from '../errors.js'
 import { checkDirectory } from '../model/check-directory.js'
 import { readModelConfig } from '../model/model-config.js'
@@ -18,7 +17,7 @@ export interface PromptFlags {
 }
 
 /** Throws OptionError for two prompts, or a file that cannot be read. One line break at the end of a file or pipe is removed. */
-export async function readPrompt(argument: string | undefined, { promptIds, promptFile }: PromptFlags): Promise<Prompt> {
+export async function readPrompt(argument: string | undefined, { promptIds, promptFile }: PromptFlags): Promise<string | readonly number[]> {
   const given = [argument !== undefined && 'the argument', promptIds && '--prompt-ids', promptFile !== undefined && '--prompt-file'].filter(Boolean)
   if (given.length > 1) {
     throw invalidOption({
@@ -65,7 +64,7 @@ function withoutLastBreak(text: string): string {
 }
 
 /** Size of the model's vocabulary, once the prompt was checked as far as files without weights allow. Throws what Engine.load and generate would throw. */
-export async function checkPrompt(dir: string, prompt: Prompt): Promise<number> {
+export async function checkPrompt(dir: string, prompt: string | readonly number[]): Promise<number> {
   await checkDirectory(dir)
   const { vocab } = await readModelConfig(dir)
   if (prompt.length === 0) {

@@ -2,14 +2,15 @@
 import { RequestError } from '../errors.js'
 import { show } from '../options/check.js'
 import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
+import type { MarkedText } from '../tokenizer/tokenizer-interface.js'
 
 const ROLES: readonly unknown[] = ['system', 'developer', 'user', 'assistant']
 
 /** The prompt, and the texts that end the answer. Rejects with RequestError MESSAGES_INVALID. */
-export async function chatPrompt(template: ChatTemplate, messages: unknown): Promise<{ prompt: string; stop: readonly string[] }> {
+export async function chatPrompt(template: ChatTemplate, messages: unknown): Promise<{ prompt: MarkedText; stop: readonly string[] }> {
   const checked = checkMessages(messages)
   try {
-    return { prompt: await template.render(checked), stop: template.stop }
+    return { prompt: await template.prompt(checked), stop: template.stop }
   } catch (cause) {
     throw new RequestError('MESSAGES_INVALID', {
       what: "the model's chat template refuses these messages",

@@ -20,6 +20,7 @@ import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
 import { type TokenPiece, TokenPieces } from '../tokenizer/token-pieces.js'
 import { Admission } from './admission.js'
 import { chatPrompt } from './chat-prompt.js'
+import { withControlStops } from './control-stops.js'
 import { type EngineInfo, type EngineInternals, type EngineParts, type EngineStats, engineInfo, engineStats } from './engine-info.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
 import { loadParts } from './load-parts.js'
@@ -135,7 +136,7 @@ export class Engine implements AsyncDisposable {
    * would be larger than 2 GiB.
    */
   async logits(ids: readonly number[]): Promise<Float32Array> {
-    const prompt = this.#prompts.ids(ids, 0, false)
+    const prompt = await this.#prompts.ids(ids, 0, false)
     const { vocab } = this.info
     const most = Math.floor(MAX_LOGITS_BYTES / (4 * vocab))
     if (prompt.length > most) {
@@ -166,7 +167,7 @@ export class Engine implements AsyncDisposable {
         option: 'onRow',
       })
     }
-    const prompt = this.#prompts.ids(ids, 0, false)
+    const prompt = await this.#prompts.ids(ids, 0, false)
     this.#admission.check(1)
     const row = new Float32Array(this.info.vocab)
     await everyLogits(this.#parts.coordinator, prompt, (position, logits) => {
@@ -178,12 +179,12 @@ export class Engine implements AsyncDisposable {
   /**
    * Log-likelihood of a continuation after a context, as in lm-evaluation-harness: two texts are tokenized together, white space at the end of
    * the context counts as the continuation's, and the continuation's tokens are those after the context's own. Calls may run at once; what
-   * contexts have in common is computed once. `bos` puts `<|endoftext|>` before the context, which may be empty then.
+   * contexts have in common is computed once. `bos` puts the token that begins a document before the context, which may be empty then.
    * Rejects as generate does; an aborted signal rejects with REQUEST_ABORTED.
    */
   async loglikelihood(context: Prompt, continuation: Prompt, options: { bos?: boolean; signal?: AbortSignal } = {}): Promise<LogLikelihood> {
     const { bos, signal } = checkEvaluation('loglikelihood', options, ['bos', 'signal'])
-    const { ids, from } = this.#prompts.join(context, continuation, bos)
+    const { ids, from } = await this.#prompts.join(context, continuation, bos)
     const { logProbabilities, isGreedy } = await this.#score(ids, from, signal)
     return { sum: logProbabilities.reduce((sum, p) => sum + p, 0), perToken: [...logProbabilities], isGreedy }
   }
@@ -216,7 +217,7 @@ export class Engine implements AsyncDisposable {
     const limited = limiter(concurrency)
     const score = async (query: string, choice: string) => {
       // As in lm-evaluation-harness, an empty query is the beginning of a text.
-      const joined = this.#prompts.join(query, choice, bos || (query === '' && this.#prompts.hasBos))
+      const joined = await this.#prompts.join(query, choice, bos || (query === '' && this.#prompts.hasBos))
       const { ids, from, truncatedTokens } = cutToContext(joined, this.info.contextTokens)
       const { logProbabilities } = await this.#score(ids, from, signal)
       return { sum: logProbabilities.reduce((sum, p) => sum + p, 0), truncatedTokens }
@@ -229,8 +230,8 @@ export class Engine implements AsyncDisposable {
   }
 
   async #score(ids: readonly number[], from: number, signal: AbortSignal | undefined): Promise<TokenScores> {
-    const prompt = this.#prompts.ids(ids.slice(0, -1), 0, false)
-    const next = this.#prompts.ids(ids.slice(-1), 0, false)[0] as number
+    const prompt = await this.#prompts.ids(ids.slice(0, -1), 0, false)
+    const [next] = (await this.#prompts.ids(ids.slice(-1), 0, false)) as [number]
     this.#admission.check(1)
     return scoreTokens(this.#parts.coordinator, prompt, { from, next }, signal)
   }
@@ -242,7 +243,7 @@ export class Engine implements AsyncDisposable {
    */
   async saveSnapshot(prompt: Prompt, path: string): Promise<{ tokens: number; bytes: number }> {
     const cache = this.#snapshotCache()
-    const ids = this.#prompts.ids(prompt, 1, false)
+    const ids = await this.#prompts.ids(prompt, 1, undefined)
     // Greedy, one token: afterwards every row of the prompt is in the cache.
     await this.generate(ids, { maxTokens: 1, ignoreEos: true })
     return saveSnapshot(cache, ids, checkPath(path))
@@ -263,8 +264,11 @@ export class Engine implements AsyncDisposable {
     return this.#snapshots
   }
 
-  /** Token ids of a text. Throws RequestError TOKENIZER_MISSING. */
-  tokenize(text: string): number[] {
+  /**
+   * Token ids of a text, without those that the tokenizer would add around it. Made on another thread. Rejects with RequestError
+   * TOKENIZER_MISSING, or PROMPT_TOO_LONG for a text that cannot fit the context.
+   */
+  tokenize(text: string): Promise<number[]> {
     return this.#prompts.tokenize(text)
   }
 
@@ -354,13 +358,11 @@ export class Engine implements AsyncDisposable {
         option: 'stop',
       })
     }
-    const ids = prompts.map((prompt) => this.#prompts.ids(prompt, 1, resolved.bos))
+    const effective = tokenizer ? withControlStops(resolved, tokenizer) : resolved
+    const ids = await Promise.all(prompts.map((prompt) => this.#prompts.ids(prompt, 1, effective.bos)))
     const most = this.#admission.admit(ids.length, resolved.n)
     const places = { most, free: () => this.#admission.free }
-    // A special token leaves no text, so a stop text that is one can only be found by its id.
-    const special = resolved.stop.flatMap((stop) => tokenizer?.controlId(stop) ?? [])
-    const stopping = { ...resolved, stopTokenIds: [...resolved.stopTokenIds, ...special] }
-    return startRequests({ coordinator, statistics, tokenizer, endOfText: this.#endOfText }, ids, stopping, places, requests, push)
+    return startRequests({ coordinator, statistics, tokenizer, endOfText: this.#endOfText }, ids, effective, places, requests, push)
   }
 }
 

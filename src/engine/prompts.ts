@@ -3,10 +3,10 @@
 import { OptionError, RequestError } from '../errors.js'
 import { type JoinedTokens, splitContext } from '../evaluation/joined-text.js'
 import { show } from '../options/check.js'
-import type { Tokenizer } from '../tokenizer/tokenizer.js'
+import type { MarkedText, Tokenizer } from '../tokenizer/tokenizer-interface.js'
 
-/** A text, or token ids. */
-export type Prompt = string | readonly number[]
+/** A text, token ids, or a text in which control tokens of its author's choice are plain text (as chat templates make it). */
+export type Prompt = string | readonly number[] | MarkedText
 
 /** Throws RequestError TOKEN_INVALID for what is not an array of prompts. */
 export function checkPrompts(prompts: unknown): readonly Prompt[] {
@@ -28,6 +28,14 @@ export interface PromptLimits {
   readonly cacheTokens: number
 }
 
+/** Where a tokenizer has no bound of its own: a long unknown word may be one token. */
+const MAX_BYTES_PER_TOKEN = 1024
+
+function isMarked(prompt: unknown): prompt is MarkedText {
+  const { text, mark } = (prompt ?? {}) as { text?: unknown; mark?: unknown }
+  return typeof text === 'string' && typeof mark === 'string' && mark !== ''
+}
+
 export class PromptReader {
   readonly #tokenizer: Tokenizer | undefined
   readonly #limits: PromptLimits
@@ -37,9 +45,15 @@ export class PromptReader {
     this.#limits = limits
   }
 
-  /** Token ids of a text. Throws RequestError TOKENIZER_MISSING. */
-  tokenize(text: string): number[] {
-    if (this.#tokenizer) return this.#tokenizer.encode(text)
+  /** Token ids of a text, made on another thread. Rejects with RequestError TOKENIZER_MISSING or PROMPT_TOO_LONG. */
+  async tokenize(text: string | MarkedText): Promise<number[]> {
+    if (this.#tokenizer) this.#checkLength(typeof text === 'string' ? text : text.text, this.#tokenizer)
+    return this.#encode(text)
+  }
+
+  /** The same for a text of any length. */
+  async #encode(text: string | MarkedText): Promise<number[]> {
+    if (this.#tokenizer) return typeof text === 'string' ? this.#tokenizer.encodeAsync(text) : this.#tokenizer.encodeMarked(text)
     throw new RequestError('TOKENIZER_MISSING', {
       what: 'this model has no tokenizer.json',
       expected: 'token ids',
@@ -48,26 +62,41 @@ export class PromptReader {
     })
   }
 
+  /** Before a text is tokenized: one that cannot fit the context costs nothing. */
+  #checkLength(text: string, tokenizer: Tokenizer): void {
+    const { contextTokens } = this.#limits
+    const most = contextTokens * Math.min(tokenizer.maxBytesPerToken, MAX_BYTES_PER_TOKEN)
+    const bytes = Buffer.byteLength(text)
+    if (bytes <= most) return
+    throw new RequestError('PROMPT_TOO_LONG', {
+      what: 'the prompt cannot fit the context',
+      expected: `at most ${contextTokens} tokens, which have at most ${most} bytes of text`,
+      actual: `${bytes} bytes`,
+      remedy: 'Shorten the prompt.',
+    })
+  }
+
   /** The text of token ids; each '' without a tokenizer. Special tokens are left out. */
   textOf(ids: readonly number[]): string {
     return this.#tokenizer?.decode(ids) ?? ''
   }
 
-  /** Id of `<|endoftext|>`. */
+  /** Id of the token that begins a document. */
   bosId(): number {
-    const id = this.#tokenizer?.endOfText
+    const id = this.#tokenizer?.bosId
     if (id !== undefined) return id
     throw new OptionError('OPTION_INVALID', {
       what: 'bos cannot be used with this model',
-      expected: 'a tokenizer that knows <|endoftext|>',
-      actual: this.#tokenizer ? 'a tokenizer without it' : 'no tokenizer',
+      expected: 'a tokenizer with a token that begins a document',
+      actual: this.#tokenizer ? 'a tokenizer without one' : 'no tokenizer',
       remedy: 'Leave bos out, and put the id that begins a document before the prompt yourself.',
     })
   }
 
   /** Without any check but of its type. */
-  tokensOf(prompt: Prompt): number[] {
-    if (typeof prompt !== 'string' && !Array.isArray(prompt)) {
+  async tokensOf(prompt: Prompt): Promise<number[]> {
+    if (Array.isArray(prompt)) return [...(prompt as readonly number[])]
+    if (typeof prompt !== 'string' && !isMarked(prompt)) {
       throw new RequestError('TOKEN_INVALID', {
         what: 'the prompt is of the wrong type',
         expected: 'a text or an array of token ids',
@@ -75,21 +104,21 @@ export class PromptReader {
         remedy: 'Pass one of them.',
       })
     }
-    return typeof prompt === 'string' ? this.tokenize(prompt) : [...prompt]
+    return this.tokenize(prompt)
   }
 
   /** Whether bosId() has an id. */
   get hasBos(): boolean {
-    return this.#tokenizer?.endOfText !== undefined
+    return this.#tokenizer?.bosId !== undefined
   }
 
-  /** A context and its continuation as ids, unchecked. Throws RequestError PROMPT_EMPTY if one of them has no tokens of its own. */
-  join(context: Prompt, continuation: Prompt, bos: boolean): JoinedTokens {
+  /** A context and its continuation as ids, of any length. Rejects with RequestError PROMPT_EMPTY if one of them has no tokens of its own. */
+  async join(context: Prompt, continuation: Prompt, bos: boolean): Promise<JoinedTokens> {
     const areTexts = typeof context === 'string' && typeof continuation === 'string'
     const [start, end] = areTexts ? splitContext(context, continuation) : [context, continuation]
-    const before = this.tokensOf(start)
+    const before = typeof start === 'string' ? await this.#encode(start) : await this.tokensOf(start)
     // An array and a text cannot be tokenized together.
-    const all = areTexts ? this.tokenize(`${start}${end}`) : [...before, ...this.tokensOf(end)]
+    const all = areTexts ? await this.#encode(`${start}${end}`) : [...before, ...(await this.tokensOf(end))]
     const prefix = bos ? [this.bosId()] : []
     const ids = [...prefix, ...all]
     const from = prefix.length + before.length
@@ -98,9 +127,15 @@ export class PromptReader {
     return { ids, from }
   }
 
-  /** Token ids that the model has, with room for as many more. Throws RequestError. */
-  ids(prompt: Prompt, room: number, bos: boolean): number[] {
-    const ids = [...(bos ? [this.bosId()] : []), ...this.tokensOf(prompt)]
+  /**
+   * Token ids that the model has, with room for `room` more. `bos`: put the token that begins a document before them unless they begin
+   * with it; undefined: for a text, as the tokenizer says. Rejects with RequestError.
+   */
+  async ids(prompt: Prompt, room: number, bos: boolean | undefined): Promise<number[]> {
+    const tokens = await this.tokensOf(prompt)
+    const automatic = typeof prompt === 'string' && tokens.length > 0 && this.#tokenizer?.addsBos === true
+    const first = (bos ?? automatic) ? this.bosId() : undefined
+    const ids = first !== undefined && tokens[0] !== first ? [first, ...tokens] : tokens
     const { vocab, contextTokens, cacheTokens } = this.#limits
     if (ids.length === 0) throw emptyPrompt('the prompt has no tokens', 'Give a text or token ids.')
     const bad = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocab)

@@ -2,7 +2,7 @@
 import { RequestError } from '../errors.js'
 import type { ResolvedGenerateParams } from '../options/generate-params.js'
 import { Detokenizer } from '../tokenizer/detokenizer.js'
-import type { Tokenizer } from '../tokenizer/tokenizer.js'
+import type { Tokenizer } from '../tokenizer/tokenizer-interface.js'
 import type { Chunk, Completion, TokenLogprobs } from './generation.js'
 import { onAbort } from './on-abort.js'
 import type { Coordinator } from './ranks/coordinator.js'
@@ -57,7 +57,7 @@ export class Request {
     this.#push = push
     this.#onBegun = onBegun
     this.#stops = new StopStrings(params.stop)
-    this.#detokenizer = new Detokenizer(context.tokenizer)
+    this.#detokenizer = new Detokenizer(context.tokenizer, prompt)
     this.#drafts = params.speculate && new NgramDrafts(params.speculate)
     this.completion = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject }

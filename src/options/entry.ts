@@ -7,6 +7,8 @@ import { checkBoolean, checkInstance, checkInteger, checkNames, checkOneOf, inva
 export interface FlagShape {
   /** Placeholder in the help, for example <n>; undefined: the flag takes no value. */
   readonly value: string | undefined
+  /** There is a second flag, --no-..., for false. */
+  readonly negatable?: boolean
   /** The flag may be given several times, for a list. */
   readonly repeats: boolean
   /** Reads the value. A text that it cannot read is returned as it is, so that the check reports it. */
@@ -173,6 +175,20 @@ export function flag(spec: Text): Entry<boolean, boolean> {
     flag: spec.flag === false ? undefined : { value: undefined, repeats: false, parse: () => true },
     http: httpOf(spec, { type: 'boolean' }),
     check: (value, name) => checkBoolean(name, value, invalidOption),
+  }
+}
+
+/** A switch that decides by itself when it is not set. `automatic`: how, in words. */
+export function automaticFlag(spec: Text & { readonly automatic: string }): Entry<boolean, boolean | undefined> {
+  return {
+    doc: spec.doc,
+    more: spec.more ?? '',
+    type: 'boolean',
+    range: '',
+    defaultText: spec.automatic,
+    flag: spec.flag === false ? undefined : { value: undefined, negatable: true, repeats: false, parse: () => true },
+    http: httpOf(spec, { type: 'boolean' }),
+    check: (value, name) => (value === undefined ? undefined : checkBoolean(name, value, invalidOption)),
   }
 }
 

@@ -5,7 +5,7 @@ import { MAX_BIASES, MAX_LOGPROBS, MAX_MODEL_END_IDS, MAX_SUPPRESSED_IDS } from 
 import { MAX_PRIORITY } from '../engine/scheduling/priority.js'
 import { type Caller, spelled } from './caller.js'
 import { checkInteger, invalidOption } from './check.js'
-import { biases, type Checked, flag, ids, instance, int, integers, number, texts } from './entry.js'
+import { automaticFlag, biases, type Checked, flag, ids, instance, int, integers, number, texts } from './entry.js'
 import { MAX_TIMER_MS } from './limits.js'
 import { checkTable } from './table.js'
 
@@ -157,9 +157,10 @@ export const GENERATE_PARAMS = {
     more: 'Equal seeds give equal tokens whatever else the engine runs.',
   }),
   ignoreEos: flag({ http: true, doc: 'continue past the end-of-text token' }),
-  bos: flag({
-    doc: 'put <|endoftext|> before the prompt',
-    more: 'The published models saw it before every document.',
+  bos: automaticFlag({
+    automatic: 'as the tokenizer says, for a text prompt',
+    doc: 'put the token that begins a document before the prompt, once',
+    more: 'The published MLRA models saw <|endoftext|> before every document, and their tokenizer does not say so.',
   }),
   speculate: integers({
     parts: { ngram: { min: 1, max: 16 }, maxTokens: { min: 1, max: 64 } },

@@ -118,14 +118,14 @@ test('multiple choice: golden log-likelihoods, acc and acc_norm', async (t) => {
 test('the query of an item is computed once for all of its choices', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 1 })
   const { query, choices } = items[0] as GoldenItem
-  const before = engine.tokenize(query).length
+  const before = (await engine.tokenize(query)).length
   const rows = () => readCounters(engine)[0]?.cacheBytes ?? 0
   const start = rows()
   await engine.multipleChoice([{ query, choices, gold: 0 }])
   const read = rows() - start
   // Bytes of the cache that rows from..end-1 read: row p reads p + 1 cached rows.
   const cost = (from: number, end: number) => (((end * (end + 1)) / 2 - (from * (from + 1)) / 2) * 8 * 4 * (4 * 64 + 32)) as number
-  const ends = choices.map((choice) => engine.tokenize(query + choice).length - 1)
+  const ends = await Promise.all(choices.map(async (choice) => (await engine.tokenize(query + choice)).length - 1))
   const once = ends.reduce((sum, end, i) => sum + cost(i === 0 ? 0 : before - 1, end), 0)
   // The rope key is read for all units at once; choices may share more than the query.
   t.true(read <= once && read > once / 2, `${read} bytes, ${once} when the query is computed once`)
@@ -134,7 +134,7 @@ test('the query of an item is computed once for all of its choices', async (t) =
 
 test('log-likelihood: what the logits say, token by token; ids and texts; greedy or not', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 2 })
-  const context = engine.tokenize('Once upon a time')
+  const context = await engine.tokenize('Once upon a time')
   const { tokens } = await engine.generate('Once upon a time', { maxTokens: 6 })
   const greedy = await engine.loglikelihood(context, tokens)
   t.true(greedy.isGreedy)

@@ -76,8 +76,8 @@ test('completions: several prompts with n, logprobs, token ids, a stop string an
     }
     t.is(logprobs?.text_offset?.[1], logprobs?.tokens?.[0]?.length)
   }
-  t.is(many.usage?.prompt_tokens, engine.tokenize(PROMPT).length + engine.tokenize('The king').length)
-  const ids = await client.completions.create({ model: 'tiny', prompt: engine.tokenize(PROMPT), max_tokens: 6, temperature: 0 })
+  t.is(many.usage?.prompt_tokens, (await engine.tokenize(PROMPT)).length + (await engine.tokenize('The king')).length)
+  const ids = await client.completions.create({ model: 'tiny', prompt: await engine.tokenize(PROMPT), max_tokens: 6, temperature: 0 })
   const plain = await client.completions.create({ model: 'tiny', prompt: PROMPT, max_tokens: 6, temperature: 0 })
   t.is(ids.choices[0]?.text, plain.choices[0]?.text)
   const word = plain.choices[0]?.text.trim().split(' ')[2] as string
