@@ -316,7 +316,7 @@ test('an item longer than the context is cut from the left and counted; one that
   t.deepEqual([result.items.length, result.truncated, result.unscored, seen.length], [4, 1, 1, 4])
   t.is(result.items[0]?.error, undefined)
   // The last tokens of the query are what counts.
-  const ids = engine.tokenize(`${words} time`)
+  const ids = await engine.tokenize(`${words} time`)
   const { sum } = await engine.loglikelihood(ids.slice(-65, -1), ids.slice(-1))
   t.is(result.items[1]?.loglikelihoods[0], sum)
   t.is(result.items[1]?.truncatedTokens, ids.length - 65)

@@ -285,7 +285,7 @@ test('metrics: counters are counters, both halves of the hit rate, and a model t
   const get = async () => (await app.inject({ url: '/metrics', headers: { host: 'localhost' } })).body
   const ask = () => app.inject({ method: 'POST', url: '/v1/completions', payload: { ...COMPLETION, top_p: 1 }, headers: { host: 'localhost' } })
   await ask()
-  const prompt = engine.tokenize(COMPLETION.prompt).length
+  const { length: prompt } = await engine.tokenize(COMPLETION.prompt)
   const text = await get()
   for (const name of ['vllm:num_preemptions_total', 'tetrad:restarts_total', 'tetrad:rank_cache_bytes_read_total', 'vllm:prefix_cache_hits_total'])
     t.true(text.includes(`# TYPE ${name} counter`), name)
