@@ -101,7 +101,7 @@ test('errors say what was sent, what is supported, and how to send it', async (t
     ['/v1/chat/completions', { ...CHAT, response_format: { type: 'json_object' } }, /response_format\.type "json_object" .*must be "text"/],
     ['/v1/chat/completions', { ...CHAT, messages: [{ role: 'robot', content: 'x' }] }, /messages\.0\.role must be one of system/],
     ['/v1/completions', { ...COMPLETION, echo: true }, /echo true is not supported/],
-    ['/v1/completions', { ...COMPLETION, prompt: 'word '.repeat(3000) }, /larger --max-context/],
+    ['/v1/completions', { ...COMPLETION, prompt: 'word '.repeat(2000) }, /larger --max-context/],
   ] as const)
     t.regex((await post(path, body)).json.error.message, message)
   const raw = async (body: string, type: string) => {
