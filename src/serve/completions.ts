@@ -53,7 +53,7 @@ export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string,
         reply,
         {
           model,
-          prompts: [render(model.template, messages)],
+          prompts: [await chatPrompt(model.template, messages)],
           maxTokens,
           choices: body.n ?? 1,
           params: (signal) => generateParams({ ...body, stop }, maxTokens, logprobs, signal, { vocab: model.engine.info.vocab }),
@@ -124,9 +124,9 @@ function chatFormat(engine: ServedEngine): Format {
   }
 }
 
-function render(template: ChatTemplate, messages: readonly ChatMessage[]): string {
+async function chatPrompt(template: ChatTemplate, messages: readonly ChatMessage[]): Promise<Prompt> {
   try {
-    return template.render(messages)
+    return await template.prompt(messages)
   } catch (error) {
     throw badRequest(`The model's chat template refuses these messages: ${error instanceof Error ? error.message : String(error)}`, 'messages')
   }

@@ -5,6 +5,7 @@ import type { Completion, Timings, TokenLogprobs, Usage } from '../../engine/gen
 import type { RankCounters } from '../../engine/ranks/mailbox.js'
 import type { HistogramData } from '../../engine/ranks/statistics.js'
 import type { TemplateSource } from '../../tokenizer/chat-template.js'
+import type { MarkedText } from '../../tokenizer/tokenizer-interface.js'
 import type { PackedError } from '../replicas/protocol.js'
 import type { Accepted, CompletionEnd, Control, DescribeRequest, Description, Forgotten, Load, Messages, Metadata, RunRequest } from './messages.js'
 
@@ -129,7 +130,7 @@ export const SCHEMAS: Readonly<Record<keyof Messages, Schema>> = {
     id,
     // Nobody can make a replica write to a subject that others read.
     inbox: { type: 'string', pattern: '^_INBOX\\.[\\w.-]{1,200}$' },
-    prompts: { type: 'array', minItems: 1, maxItems: MAX_PROMPTS, items: { anyOf: [text, list(token)] } },
+    prompts: { type: 'array', minItems: 1, maxItems: MAX_PROMPTS, items: { anyOf: [text, list(token), objectOf<MarkedText>({ text, mark: text })] } },
     // The engine checks names and values.
     params: { type: 'object', properties: { n: { type: 'integer', minimum: 1, maximum: MAX_CHOICES } }, required: ['n'] },
   }),
