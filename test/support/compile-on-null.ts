@@ -7,7 +7,7 @@ import { productBytes, productThreads, tensorProduct } from '../../kernels/gpu/w
 import { stepsOf } from '../../kernels/gpu/wgsl/tensor-matmul-shape.js'
 import { PRODUCT_STORAGE, PRODUCT_THREADS, tilingsOf } from '../../kernels/gpu/wgsl/tensor-matmul-tiling.js'
 import { combineTensorParts, packQueries } from '../../kernels/gpu/wgsl/tensor-parts.js'
-import { headRows, packRows, plainRows, sumRows, swigluRows } from '../../kernels/gpu/wgsl/tensor-rows.js'
+import { headColumns, headRows, packRows, plainRows, sumRows, swigluRows } from '../../kernels/gpu/wgsl/tensor-rows.js'
 import { planPromptRows } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { repackWeights } from '../../kernels/gpu/wgsl/tensor-weights.js'
 import { shapeOf, TENSOR_SHAPES } from './tensor-shapes.js'
@@ -31,6 +31,9 @@ for (const [heads, keyWidth, valueWidth, valueOffset, ropeDim, streams] of TENSO
   await compile(
     name,
     packQueries(shape),
+    ...(ropeDim > 0
+      ? [packQueries(shape, { stride: 999, from: 3, headWidth: 30, nope: 20, half: ropeDim / 2, paddedWidth: 32, paddedNope: 20 })]
+      : []),
     combineTensorParts(shape, 1, true),
     combineTensorParts(shape, 1, false),
     ...tilings.map((tiling) => tensorAttention(shape, tiling, 1)),
@@ -48,7 +51,14 @@ for (const k of [16, 128, 768, 1000, 1024, 2470, 3072]) {
     for (const epsilon of [undefined, 1e-6]) {
       const heads = { width: 8, stride: 64, planeRows: 64, planes: 4, factor: 0.5 }
       const gate = { stride: 80, from: 16 }
-      const sources = [plainRows(64), swigluRows(96, 48), sumRows(64, 64), headRows({ ...heads, gate }), headRows({ ...heads, gate: undefined })]
+      const sources = [
+        plainRows(64),
+        headColumns(64, 3, 12, 8),
+        swigluRows(96, 48),
+        sumRows(64, 64),
+        headRows({ ...heads, gate }),
+        headRows({ ...heads, gate: undefined }),
+      ]
       await compile(`rows of ${k}`, ...sources.map((source) => packRows({ regions: 3, steps, pair, epsilon, source })))
     }
   }

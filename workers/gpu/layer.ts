@@ -13,13 +13,15 @@ import {
   swiglu,
 } from '../../kernels/gpu/elementwise.js'
 import type { Command, Dispatch, ProgramParts, Shaped } from '../../kernels/gpu/program.js'
-import { headRows, sumRows, swigluRows } from '../../kernels/gpu/wgsl/tensor-rows.js'
+import { type LatentRows, latentVectors, writeLatentRows } from '../../kernels/gpu/wgsl/latent-rows.js'
+import { headColumns, headRows, sumRows, swigluRows } from '../../kernels/gpu/wgsl/tensor-rows.js'
 import { queriesFromLatent, queryWidth } from '../layout/attention-geometry.js'
 import { cacheWidth } from '../layout/attention-plan.js'
 import { SHARDS } from '../protocol.js'
 import type { GpuBuffers } from './buffers.js'
 import type { CacheWrite, KernelSet, Product } from './kernel-set.js'
 import type { GpuPlan } from './plan.js'
+import { rawQueries } from './raw-queries.js'
 import type { DeviceMatrices, Tile } from './weights.js'
 
 export interface LayerSegments {
@@ -69,6 +71,8 @@ export class LayerBuilder {
     const first = index === 0
     const last = index === this.#plan.layers.length - 1
     const { mlpWidth } = this.#plan
+    const raw = rawQueries(this.#plan, b)
+    const unrotated = raw && { rows: headColumns(raw.x.dims[0] ?? 1, raw.from, raw.headWidth, raw.paddedWidth), buffers: [raw.x.buffer] }
     const inputs = fuses && !first ? sum(b.postAttention, b.mlp, b.residual) : undefined
     const postAttention = fuses ? sum(b.residual, b.attentionOut, b.postAttention) : undefined
     const activated = fuses ? { rows: swigluRows(2 * mlpWidth * own.length, mlpWidth), buffers: [b.gateUp.buffer] } : undefined
@@ -86,7 +90,7 @@ export class LayerBuilder {
         })),
         ...(await this.#queries(weights, tiles.queryB, norms.query)),
         ...(await this.#cacheRows(cache, norms.streams)),
-        ...(a.absorbed ? await kernels.product({ label: 'keyUp', weights, tiles: tiles.keyUp, x: b.queries, y: b.absorbed }) : []),
+        ...(a.absorbed ? await kernels.product({ label: 'keyUp', weights, tiles: tiles.keyUp, x: b.queries, y: b.absorbed, source: unrotated }) : []),
         ...(await kernels.attend(cache)),
         ...(a.absorbed ? await kernels.product({ label: 'valueUp', weights, tiles: tiles.valueUp, x: b.context, y: b.values }) : []),
       ],
@@ -160,6 +164,7 @@ export class LayerBuilder {
       source = b.rawQueries
       offset = 0
     }
+    if (rawQueries(this.#plan, b)) return dispatches
     const constants = {
       offset: offset + headStart * width,
       stride: width,
@@ -173,11 +178,31 @@ export class LayerBuilder {
     return dispatches
   }
 
+  /** All that a latent model's rows write to the cache, in one dispatch. */
+  async #latentRows(cache: GPUBuffer, norm: Shaped): Promise<Dispatch> {
+    const { a, columns, regions, streamCount, format } = this.#plan
+    const b = this.#b
+    const rope = { from: columns.ropeKey, half: a.sharedRopeDim / 2, region: regions.rope, rowWidth: cacheWidth(a.sharedRopeDim) }
+    const shape: LatentRows = {
+      stride: columns.width,
+      streams: streamCount,
+      streamsFrom: columns.streams,
+      width: a.stream.width,
+      rowWidth: regions.streamRow,
+      regionStride: regions.stream,
+      epsilon: a.normEps,
+      rope: a.sharedRopeDim > 0 ? rope : undefined,
+    }
+    const buffers = [b.rows, b.pages, cache, b.inputs.buffer, norm.buffer, shape.rope && b.rope.buffer]
+    return this.#program.wgsl('write to cache', writeLatentRows(shape, format), buffers, ({ rows }) => [latentVectors(shape), rows, 1])
+  }
+
   /** What the step's tokens write to the cache. */
   async #cacheRows(cache: GPUBuffer, norm: Shaped): Promise<Command[]> {
     const { a, columns, regions, streamCount } = this.#plan
     const b = this.#b
     const program = this.#program
+    if (this.#plan.kernels.products === 'tiles' && streamCount > 0 && a.stream.normed && !a.factors) return [await this.#latentRows(cache, norm)]
     const half = a.ropeDim / 2
     const dispatches: Dispatch[] = []
     const writes: CacheWrite[] = []

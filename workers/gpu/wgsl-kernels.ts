@@ -12,6 +12,7 @@ import { type EntryPlan, entriesOfRound, type TensorPlan } from './attention-pla
 import type { EntryBuffers, GpuBuffers } from './buffers.js'
 import type { CacheWrite, KernelSet, Product } from './kernel-set.js'
 import type { GpuPlan } from './plan.js'
+import { rawQueries } from './raw-queries.js'
 import { TensorProducts } from './tensor-products.js'
 import { uploadTiles } from './weights.js'
 
@@ -80,9 +81,11 @@ export class WgslKernels implements KernelSet {
     const { shape, single, prompt } = tensor
     const words = packedQueryWidth(shape) / 2
     const heads = shape.slots.length
-    const packing = [this.#program.count('step'), b.slots, queries, ropeQueries, b.packedQueries]
+    const raw = rawQueries(this.#plan, b)
+    const packing = [this.#program.count('step'), b.slots, queries, raw?.x.buffer ?? ropeQueries, b.packedQueries, raw && b.rope.buffer]
+    const packer = packQueries(shape, raw && { ...raw, stride: raw.x.dims[0] ?? 1 })
     return [
-      await this.#program.wgsl('pack queries', packQueries(shape), packing, ({ rows }) => [Math.ceil(words / 64), heads, rows]),
+      await this.#program.wgsl('pack queries', packer, packing, ({ rows }) => [Math.ceil(words / 64), heads, rows]),
       ...(await this.#attendTo(cache, tensor, single, b.singles, ({ singles }) => singles)),
       ...(prompt ? await this.#attendTo(cache, tensor, prompt, b.prompts, ({ prompts }) => prompts) : []),
     ]

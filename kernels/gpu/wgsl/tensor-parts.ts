@@ -1,11 +1,24 @@
 // What stands before and after attention on tensor cores: queries to f16, and the combination of parts.
 import { LANES, packedQueryWidth, pad, slotsOf, type TensorShape } from './tensor-shape.js'
 
+/** Rope queries that are rotated on their way: heads of headWidth columns from `from` on, the last 2 * half of which rotate. */
+export interface UnrotatedQueries {
+  readonly stride: number
+  readonly from: number
+  readonly headWidth: number
+  readonly nope: number
+  readonly half: number
+  /** Columns of a head, and of its part that does not rotate, in what slots count. */
+  readonly paddedWidth: number
+  readonly paddedNope: number
+}
+
 /**
  * Queries of every head as f16: [groups][queryRows][rowHeads][packedQueryWidth]. bindings: count uniform, heads [query column, rope
- * column], queries, rope queries (none without rope keys), packed. One thread per two scalars; workgroups: words by heads by rows.
+ * column], queries, rope queries (none without rope keys), packed, and with `raw` the rope table [2 * half, rows]. One thread per two
+ * scalars; workgroups: words by heads by rows.
  */
-export function packQueries(shape: TensorShape): string {
+export function packQueries(shape: TensorShape, raw?: UnrotatedQueries): string {
   const width = packedQueryWidth(shape)
   const { keyWidth, ropeDim, queryWidth, ropeWidth, rowHeads, queryRows } = shape
   const ropeFrom = pad(keyWidth)
@@ -15,9 +28,19 @@ export function packQueries(shape: TensorShape): string {
 @group(0) @binding(2) var<storage, read> q : array<f32>;
 ${ropeDim > 0 ? '@group(0) @binding(3) var<storage, read> qr : array<f32>;' : ''}
 @group(0) @binding(4) var<storage, read_write> packed : array<u32>;
+${
+  raw
+    ? `@group(0) @binding(5) var<storage, read> table : array<f32>;
+fn rotated(row : u32, head : u32, c : u32) -> f32 {
+  let at = row * ${raw.stride}u + ${raw.from + raw.nope}u + head * ${raw.headWidth}u; let t = row * ${2 * raw.half}u;
+  if (c < ${raw.half}u) { return qr[at + c] * table[t + c] - qr[at + c + ${raw.half}u] * table[t + c + ${raw.half}u]; }
+  return qr[at + c - ${raw.half}u] * table[t + c] + qr[at + c] * table[t + c - ${raw.half}u];
+}`
+    : ''
+}
 fn value(row : u32, slot : vec2<i32>, c : u32) -> f32 {
   if (c < ${keyWidth}u) { return q[row * ${queryWidth}u + u32(slot.x) + c]; }
-  ${ropeDim > 0 ? `if (c >= ${ropeFrom}u && c < ${ropeFrom + ropeDim}u) { return qr[row * ${ropeWidth}u + u32(slot.y) + c - ${ropeFrom}u]; }` : ''}
+  ${ropeDim > 0 ? `if (c >= ${ropeFrom}u && c < ${ropeFrom + ropeDim}u) { return ${raw ? `rotated(row, (u32(slot.y) - ${raw.paddedNope}u) / ${raw.paddedWidth}u, c - ${ropeFrom}u)` : `qr[row * ${ropeWidth}u + u32(slot.y) + c - ${ropeFrom}u]`}; }` : ''}
   return 0.0;
 }
 @compute @workgroup_size(64)

@@ -44,6 +44,13 @@ export function plainRows(stride: number): RowSource {
   return { code: `${input(0, 'x')}\nfn value(row : u32, c : u32) -> f32 { return x[row * ${stride}u + c]; }` }
 }
 
+/** Heads of `padded` columns each, out of heads of headWidth columns from `from` on; x: [stride, rows]. */
+export function headColumns(stride: number, from: number, headWidth: number, padded: number): RowSource {
+  return {
+    code: `${input(0, 'x')}\nfn value(row : u32, c : u32) -> f32 { return x[row * ${stride}u + ${from}u + c / ${padded}u * ${headWidth}u + c % ${padded}u]; }`,
+  }
+}
+
 /** silu(gate) * up; x: [stride, rows], for each plane of `width` columns the gates, then the ups. */
 export function swigluRows(stride: number, width: number): RowSource {
   return {
