@@ -1,12 +1,14 @@
 // A rank that fails costs no request: the group restarts over the same memories and what was in flight is computed again.
 import { rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import test from 'ava'
-import { Engine, type EngineOptions, RankError, type RestartEvent } from '../../src/index.js'
+import { Engine, type EngineOptions, RankError, type RestartEvent, synthesize } from '../../src/index.js'
 import { type FaultKind, injectFault, pages, recordLogits, type Stage, terminateThread } from '../../src/testing.js'
 import { TINY } from '../support/fixtures.js'
-import { copyOf } from '../support/models.js'
+import { copyOf, temporary } from '../support/models.js'
 import { full, inFull, quickIf } from '../support/tier.js'
+import { until } from '../support/until.js'
 
 const PROMPTS = ['Once upon a time', 'The king', Array.from({ length: 150 }, (_, i) => (i * 37) % 4096)]
 
@@ -128,18 +130,20 @@ full('a rank dies in the middle of decoding', async (t) => {
   await engine.close()
 })
 
-full('threads ended from outside while idle, and again during the restart', async (t) => {
+full('threads ended from outside while idle, while decoding, and as soon as they are back', async (t) => {
   const { engine, restarts } = await loadAndDelete(t, { ranks: 2, maxRestarts: 100 })
   const first = new Promise((resolve) => engine.on('restart', resolve))
   await terminateThread(engine, 0)
   await first
   t.deepEqual(await outputs(engine), await expected())
-  const twice = outputs(engine, async () => {
-    await terminateThread(engine, 1)
-    setTimeout(() => void terminateThread(engine, 0).catch(() => {}), 60)
+  let again: Promise<void> | undefined
+  engine.on('restart', () => {
+    again ??= terminateThread(engine, 0)
   })
-  t.deepEqual(await twice, await expected())
-  t.true(restarts.length >= 2)
+  t.deepEqual(await outputs(engine, () => terminateThread(engine, 1)), await expected())
+  await until(() => restarts.length >= 3)
+  await again
+  t.deepEqual(await outputs(engine), await expected())
   await engine.close()
 })
 
@@ -165,20 +169,23 @@ test('after maxRestarts within the window every waiting request gets the error, 
   await engine.close()
 })
 
-test('a step that takes longer than the deadline is no failure while the ranks get on', async (t) => {
+full('a step that takes longer than the deadline is no failure while the ranks get on', async (t) => {
   const DEADLINE_MS = 1000
-  // The coordinator waits for a step for the deadline and 1 s of grace.
+  // The coordinator waits for progress for the deadline and 1 s of grace. With so many layers a step makes progress some hundred times.
   const patienceMs = DEADLINE_MS + 1000
+  const dir = join(temporary(t), 'deep')
+  const widths = { n_embd: 128, n_head: 4, intermediate_size: 256, q_lora_rank: 64, kv_lora_rank: 64, qk_nope_head_dim: 32, qk_rope_head_dim: 16 }
+  await synthesize(dir, { variant: 'mlra_4', config: { ...widths, n_layer: 64, vocab_size: 64, block_size: 1024 } })
   let longest = 0
-  // A chunk of 64 takes several seconds in float64 JavaScript; where it does not, a larger one does.
-  for (let prefillChunk = 64; longest < patienceMs && prefillChunk <= 1024; prefillChunk *= 2) {
-    const { engine, restarts } = await loadAndDelete(t, { ranks: 1, backend: 'reference', stepDeadlineMs: DEADLINE_MS, prefillChunk })
+  // A chunk of 64 rows takes some seconds in float64 JavaScript; where it does not, a larger one does.
+  for (let rows = 64; longest < patienceMs && rows < 1024; rows *= 2) {
+    const engine = await Engine.load(dir, { ranks: 1, backend: 'reference', stepDeadlineMs: DEADLINE_MS, prefillChunk: rows, maxRunning: 1 })
     const start = performance.now()
-    const prompt = Array.from({ length: Math.min(prefillChunk, 1023) }, (_, i) => i)
-    await engine.generate(prompt, { maxTokens: 1, ignoreEos: true })
+    await engine.generate(Array(rows).fill(1), { maxTokens: 1, ignoreEos: true })
     longest = performance.now() - start
-    t.is(restarts.length, 0)
+    t.is(engine.stats().restarts, 0)
     await engine.close()
   }
-  t.true(longest > patienceMs, `the longest step took ${longest.toFixed(0)} ms`)
+  t.log(`${longest.toFixed(0)} ms`)
+  t.true(longest > patienceMs)
 })

@@ -94,7 +94,8 @@ test('a receiver that is paused gives no credit, and one that goes on does', asy
   const before = receiver.report(true)
   t.deepEqual(before, [WINDOW, WINDOW])
   sender.control(...before)
-  await new Promise((done) => setTimeout(done, 20))
+  // A giver that had credit would go on in this turn of the event loop.
+  await new Promise((done) => setImmediate(done))
   t.is(sent.length, WINDOW)
   t.true(sender.settled)
   sender.control(...receiver.report(false))

@@ -23,7 +23,12 @@ const VALID: { readonly [K in keyof Messages]: Messages[K] } = {
   control: { requests: [['a-1', 2, 66]], aborts: ['b'] },
   forgotten: { ids: ['a-1', 'b'] },
   describe: { from: 0 },
-  description: { info, template: { source: '{{ messages }}', bosToken: '<s>', eosToken: '</s>' }, texts: ['a', ' b'] },
+  description: {
+    info,
+    template: { source: '{{ messages }}', bosToken: '<s>', eosToken: '</s>' },
+    texts: ['a', ' b'],
+    pieces: [[7, Buffer.of(0xc3), null]],
+  },
   metadata: { protocol: '2', model: 'tiny', group: 'abc', determinism_key: 'k' },
   load: { draining: false, stats },
 }

@@ -1,9 +1,9 @@
-import { setTimeout } from 'node:timers/promises'
 import test from 'ava'
 import { Engine, type GenerateParams, OptionError } from '../../src/index.js'
 import { injectFault } from '../../src/testing.js'
 import { FIXTURES, TINY } from '../support/fixtures.js'
 import { adjust, argmax, probabilities } from '../support/plain-sampling.js'
+import { until } from '../support/until.js'
 
 const MODEL = `${FIXTURES}golden/mlra_4`
 const PROMPT = Array.from({ length: 20 }, (_, i) => (i * 37 + 11) % 160)
@@ -203,7 +203,7 @@ test('a stop string may begin and end within tokens; it is not shown, and a chun
   t.deepEqual([...byId.tokens], whole.tokens.slice(0, whole.tokens.indexOf(id)))
   t.is(byId.stoppedBy, id)
   // The step that ran ahead of the stop still has to end.
-  for (let i = 0; engine.stats().running > 0 && i < 500; i++) await setTimeout(10)
+  await until(() => engine.stats().running === 0)
   t.is(engine.stats().running, 0)
   await engine.close()
 })

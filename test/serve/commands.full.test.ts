@@ -8,6 +8,7 @@ import { setTimeout } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import { ROOT } from '../support/fixtures.js'
 import { temporary } from '../support/models.js'
+import { until as untilTrue } from '../support/until.js'
 
 function tetrad(t: ExecutionContext, ...args: string[]) {
   const child = spawn(process.execPath, [`${ROOT}dist/src/cli.js`, ...args], { stdio: ['pipe', 'pipe', 'pipe'] })
@@ -36,7 +37,8 @@ test('serve says where it is, answers, and at SIGTERM lets a running answer end'
   const headers = { authorization: 'Bearer k', 'content-type': 'application/json' }
   const body = JSON.stringify({ model: 'tiny', prompt: 'Once', max_tokens: 300, temperature: 0, ignore_eos: true })
   const running = fetch(`${origin}/v1/completions`, { method: 'POST', headers, body })
-  await setTimeout(100)
+  const isRunning = async () => /^vllm:num_requests_running\{[^}]*\} 1$/m.test(await (await fetch(`${origin}/metrics`, { headers })).text())
+  await untilTrue(isRunning)
   child.kill('SIGTERM')
   const answer = (await (await running).json()) as { usage: { completion_tokens: number } }
   t.is(answer.usage.completion_tokens, 300)
@@ -75,8 +77,7 @@ test('serve with replicas: they end with it, also when it is killed', async (t) 
     const [code] = await ended
     if (signal === 'SIGTERM') t.is(code, 0)
     const alive = () => children.filter((pid) => existsSync(`/proc/${pid}`))
-    for (let i = 0; i < 100 && alive().length > 0; i++) await setTimeout(100)
-    t.deepEqual(alive(), [], signal)
+    await untilTrue(() => alive().length === 0)
   }
 })
 

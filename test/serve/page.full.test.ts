@@ -8,6 +8,7 @@ import { createServer } from '../../src/serve/server.js'
 import { PLAIN } from '../../src/tokenizer/chat-template.js'
 import { TINY } from '../support/fixtures.js'
 import { temporary } from '../support/models.js'
+import { until } from '../support/until.js'
 
 const BROWSER = ['/usr/bin/chromium', '/usr/bin/google-chrome'].find((path) => existsSync(path))
 // Where CI requires a GPU it has installed the browser that brings it.
@@ -80,8 +81,7 @@ withBrowser('the page: tokens with their probabilities, lanes of the ranks, stop
   )
   await page.getByRole('button', { name: 'Generate' }).click()
   await page.getByText(/^Failed: temperature is out of range/).waitFor()
-  for (let i = 0; i < 100 && engine.stats().running > 0; i++) await new Promise((done) => setTimeout(done, 50))
-  t.is(engine.stats().running, 0)
+  await until(() => engine.stats().running === 0)
   // Without a key there is nothing to ask for, and no field.
   const open = createServer(new Map([['tiny', { id: 'tiny', engine, template: PLAIN, created: 1 }]]))
   t.teardown(() => open.app.close())

@@ -10,6 +10,7 @@ import { createServer } from '../../src/serve/server.js'
 import { PLAIN } from '../../src/tokenizer/chat-template.js'
 import { TINY } from '../support/fixtures.js'
 import { full } from '../support/tier.js'
+import { until } from '../support/until.js'
 
 const OPTIONS = { ranks: 1, maxRunning: 4, cacheTokens: 2048 } as const
 
@@ -60,7 +61,7 @@ full('two replicas: the tokens of one engine, streams that go on when a replica 
   }
   t.is(deaths.length, 1)
   t.regex(deaths[0] as string, /replica 0 is lost: its process ended with SIGKILL|its connection closed/)
-  for (let i = 0; i < 200 && pool.pids.includes(undefined); i++) await new Promise((done) => setTimeout(done, 50))
+  await until(() => !pool.pids.includes(undefined))
   t.is(pool.pids.filter((pid) => pid !== undefined).length, 2)
   t.is((await client.completions.create({ model: 'tiny', prompt: 'Once', max_tokens: 3 })).usage?.completion_tokens, 3)
 })
@@ -74,11 +75,20 @@ full('errors of a replica come with their class, code and remedy; an abort and a
   const abort = new AbortController()
   const long = pool.generateMany(['Once'], { n: 1, maxTokens: 900, ignoreEos: true, signal: abort.signal })
   for await (const _ of long) break
-  // Leaving an iteration aborts the request, which the replica hears of.
-  await new Promise((done) => setTimeout(done, 1000))
-  const first = pool.generateMany(['Once'], { n: 1, maxTokens: 1000, ignoreEos: true, temperature: 1, signal: abort.signal })
-  // Iterated, so that it is surely running, and not read on, so that it stays so.
-  await first[Symbol.asyncIterator]().next()
+  // Leaving an iteration aborts the request: as soon as the replica has heard of it, there is a place for the next one.
+  const begin = () => pool.generateMany(['Once'], { n: 1, maxTokens: 1000, ignoreEos: true, temperature: 1, signal: abort.signal })
+  let first = begin()
+  await until(async () => {
+    try {
+      // Iterated, so that it surely runs, and not read on, so that it stays so.
+      await first[Symbol.asyncIterator]().next()
+      return true
+    } catch (error) {
+      if (!(error instanceof OverloadedError)) throw error
+      first = begin()
+      return false
+    }
+  })
   await t.throwsAsync(async () => pool.generateMany(['Twice'], { n: 1 }), { instanceOf: OverloadedError })
   abort.abort()
   t.is((await first)[0]?.finishReason, 'abort')
