@@ -7,6 +7,7 @@ import type { WasmMemory } from './wasm/webassembly.js'
 
 export type { CacheFormat, CacheRow, UnitGeometry }
 
+/** Where kernels run: WebAssembly, float64 JavaScript, or the GPU. */
 export type BackendName = 'wasm' | 'reference' | 'gpu'
 /** A memory that threads share; the coordinator creates and owns it. */
 export type SharedMemory = WasmMemory | SharedArrayBuffer

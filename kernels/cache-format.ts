@@ -1,6 +1,7 @@
 // What a format of the key/value cache is: everything that any layer must know of it, in one record. cache-formats.ts has the table.
 import type { WasmExports } from './wasm/exports.js'
 
+/** Formats of the key/value cache: see docs/options.md. */
 export type CacheFormat = 'f32' | 'bf16' | 'f16' | 'int8'
 
 /** Cached tokens of a page. */

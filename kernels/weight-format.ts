@@ -4,6 +4,7 @@ import type { MatmulKernel, WasmExports } from './wasm/exports.js'
 
 /** Formats whose elements stand alone: a row can be read without its neighbours. */
 export type FloatFormat = 'f32' | 'bf16'
+/** Formats of the weights in memory: see docs/options.md. */
 export type WeightFormat = FloatFormat | 'int8'
 
 /** A rectangle of source elements; rows and columns counted within the source. */

@@ -1,5 +1,6 @@
 // All errors that users see: a class for each kind, a stable code for each failure, and what, expected, actual and remedy.
 
+/** What an error says. */
 export interface ErrorFacts {
   /** What went wrong, naming the file, option or tensor. */
   readonly what: string
@@ -15,10 +16,15 @@ export interface ErrorFacts {
 /** Base class of all errors of Tetrad. `code` is stable between versions; the wording is not. */
 export class TetradError extends Error {
   override readonly name: string = 'TetradError'
+  /** Stable between versions. */
   readonly code: ErrorCode
+  /** What went wrong, naming the file, option or tensor. */
   readonly what: string
+  /** What would be right, if that can be said. */
   readonly expected: string | undefined
+  /** What was found instead. */
   readonly actual: string | undefined
+  /** What the reader can do about it. */
   readonly remedy: string
 
   constructor(code: ErrorCode, facts: ErrorFacts) {
@@ -158,7 +164,7 @@ export const ERROR_CODES = {
     remedy: 'Ask for what the message says is possible.',
   },
   MESSAGES_INVALID: {
-    meaning: "Chat messages are not a list of { role, content }, or the model's chat template refuses them.",
+    meaning: 'Chat messages are not a list of { role, content }.',
     remedy: 'Correct the messages.',
   },
   TOKEN_INVALID: { meaning: 'A token id is not an integer within the vocabulary.', remedy: "Use this model's tokenizer." },
@@ -232,4 +238,5 @@ export const ERROR_CODES = {
   LOAD_ABORTED: { meaning: 'Loading was stopped by its signal.', remedy: 'Load again if it is needed.' },
 } as const
 
+/** A stable code of an error. */
 export type ErrorCode = keyof typeof ERROR_CODES

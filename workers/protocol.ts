@@ -10,6 +10,7 @@ import type { FloatFormat, WeightFormat } from '../kernels/weight-format.js'
 /** A model is always cut into this many shards; `ranks` says how many of them a thread carries. */
 export const SHARDS = 4
 export const RANK_COUNTS = [1, 2, 4] as const
+/** Numbers of ranks that a model can be run by. */
 export type RankCount = (typeof RANK_COUNTS)[number]
 
 export { PAGE_TOKENS }
@@ -138,10 +139,12 @@ export const STAGES = [
   'gather of logits',
   'sampling',
 ] as const
+/** Where in a step a rank is. */
 export type Stage = (typeof STAGES)[number]
 
 /** Parts of a step whose computing is timed. Norms, sums and copies are not. */
 export const PHASES = ['projections', 'attention', 'MLP', 'logits and sampling'] as const
+/** What a rank spends its time with. */
 export type Phase = (typeof PHASES)[number]
 
 /** What a rank gets with its attach task; its control plane is the port. */

@@ -38,6 +38,7 @@ export function deviceEnvironment({ adapters }: GpuSettings, rank: number): Read
   return name !== undefined && isPciAddress(name) ? { DRI_PRIME: name, MESA_VK_DEVICE_SELECT_FORCE_DEFAULT_DEVICE: '1' } : undefined
 }
 
+/** What a GPU adapter is. */
 export interface AdapterFacts {
   readonly vendor: string
   readonly architecture: string

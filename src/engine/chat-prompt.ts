@@ -6,19 +6,9 @@ import type { MarkedText } from '../tokenizer/tokenizer-interface.js'
 
 const ROLES: readonly unknown[] = ['system', 'developer', 'user', 'assistant']
 
-/** The prompt, and the texts that end the answer. Rejects with RequestError MESSAGES_INVALID. */
+/** The prompt, and the texts that end the answer. Rejects with RequestError MESSAGES_INVALID, or TEMPLATE_FAILED for what the template refuses. */
 export async function chatPrompt(template: ChatTemplate, messages: unknown): Promise<{ prompt: MarkedText; stop: readonly string[] }> {
-  const checked = checkMessages(messages)
-  try {
-    return { prompt: await template.prompt(checked), stop: template.stop }
-  } catch (cause) {
-    throw new RequestError('MESSAGES_INVALID', {
-      what: "the model's chat template refuses these messages",
-      actual: cause instanceof Error ? cause.message : String(cause),
-      remedy: 'Change the roles or their order as the template asks.',
-      cause,
-    })
-  }
+  return { prompt: await template.prompt(checkMessages(messages)), stop: template.stop }
 }
 
 function checkMessages(messages: unknown): readonly ChatMessage[] {

@@ -115,7 +115,7 @@ export class Engine implements AsyncDisposable {
   /**
    * Generates the assistant's next message of a conversation. The prompt is made by the model's own chat template (chat_template.jinja or
    * tokenizer_config.json, read at the first call), otherwise as lines "User: ..." and "Assistant: ...". Rejects as generate does;
-   * MESSAGES_INVALID for messages that are not valid or that the template refuses, CheckpointError TOKENIZER_INVALID for a template that
+   * MESSAGES_INVALID for messages that are not valid, TEMPLATE_FAILED for a template that refuses them, CheckpointError TOKENIZER_INVALID for a template that
    * cannot be used.
    */
   chat(messages: readonly ChatMessage[], params: GenerateParams = {}): Generation {
@@ -307,12 +307,13 @@ export class Engine implements AsyncDisposable {
     })
   }
 
-  /** 'restart': the ranks failed and were started anew; no request was lost. */
+  /** Calls `listener` when the ranks failed and were restarted; no request is lost by that. */
   on(event: 'restart', listener: (event: RestartEvent) => void): this {
     this.#parts.events.on(event, listener)
     return this
   }
 
+  /** Removes a listener. */
   off(event: 'restart', listener: (event: RestartEvent) => void): this {
     this.#parts.events.off(event, listener)
     return this

@@ -19,6 +19,7 @@ export interface TokenLogprobs {
   readonly top: readonly { readonly token: number; readonly logprob: number }[]
 }
 
+/** Tokens of a request. */
 export interface Usage {
   readonly promptTokens: number
   readonly completionTokens: number
@@ -38,6 +39,7 @@ export interface Timings {
   readonly tokensPerSecond: number
 }
 
+/** What was generated for a prompt. */
 export interface Completion {
   readonly text: string
   readonly tokens: readonly number[]
@@ -65,7 +67,11 @@ export interface GenerationControl {
   pause(paused: boolean): void
 }
 
-/** T is Completion, or Completion[] for an array of prompts; C is Chunk, with its `index` for an array. */
+/**
+ * A generation under way: await it for the completion, or iterate it (`for await`) for chunks. An async function that returns one
+ * awaits it on the way, so return it inside an object where the chunks are wanted.
+ * T is Completion, or Completion[] of generateMany; C is Chunk, with its `index` for generateMany.
+ */
 export class Generation<T = Completion, C = Chunk> implements PromiseLike<T>, AsyncIterable<C> {
   readonly #completion: Promise<T>
   readonly #chunks: C[] = []
@@ -77,7 +83,7 @@ export class Generation<T = Completion, C = Chunk> implements PromiseLike<T>, As
   #ended = false
   #wake: (() => void) | undefined
 
-  /** `start` begins the work: it pushes chunks, and its promise is the completion. */
+  /** @internal `start` begins the work: it pushes chunks, and its promise is the completion. */
   constructor(start: (push: (chunk: C) => void) => Promise<T>, control: GenerationControl) {
     this.#control = control
     this.#completion = start((chunk) => {

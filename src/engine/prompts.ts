@@ -54,12 +54,7 @@ export class PromptReader {
   /** The same for a text of any length. */
   async #encode(text: string | MarkedText): Promise<number[]> {
     if (this.#tokenizer) return typeof text === 'string' ? this.#tokenizer.encodeAsync(text) : this.#tokenizer.encodeMarked(text)
-    throw new RequestError('TOKENIZER_MISSING', {
-      what: 'this model has no tokenizer.json',
-      expected: 'token ids',
-      actual: 'a text',
-      remedy: 'Give the prompt as token ids.',
-    })
+    throw noTokenizer()
   }
 
   /** Before a text is tokenized: one that cannot fit the context costs nothing. */
@@ -86,10 +81,11 @@ export class PromptReader {
     const id = this.#tokenizer?.bosId
     if (id !== undefined) return id
     throw new OptionError('OPTION_INVALID', {
+      option: 'bos',
       what: 'bos cannot be used with this model',
       expected: 'a tokenizer with a token that begins a document',
       actual: this.#tokenizer ? 'a tokenizer without one' : 'no tokenizer',
-      remedy: 'Leave bos out, and put the id that begins a document before the prompt yourself.',
+      remedy: 'Omit bos, and put the id that begins a document before the prompt yourself.',
     })
   }
 
@@ -98,7 +94,7 @@ export class PromptReader {
     if (Array.isArray(prompt)) return [...(prompt as readonly number[])]
     if (typeof prompt !== 'string' && !isMarked(prompt)) {
       throw new RequestError('TOKEN_INVALID', {
-        what: 'the prompt is of the wrong type',
+        what: 'the prompt has the wrong type',
         expected: 'a text or an array of token ids',
         actual: show(prompt),
         remedy: 'Pass one of them.',
@@ -160,6 +156,15 @@ export class PromptReader {
     }
     return ids
   }
+}
+
+export function noTokenizer(): RequestError {
+  return new RequestError('TOKENIZER_MISSING', {
+    what: 'this model has no tokenizer.json',
+    expected: 'token ids',
+    actual: 'a text',
+    remedy: 'Give the prompt as token ids, for example [1, 2, 3].',
+  })
 }
 
 export function emptyPrompt(what: string, remedy: string): RequestError {

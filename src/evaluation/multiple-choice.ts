@@ -8,6 +8,7 @@ import { show } from '../options/check.js'
 import { mapLimited } from './scoring.js'
 import { invalid } from './token-file.js'
 
+/** A question with its choices. */
 export interface MultipleChoiceItem {
   readonly query: string
   readonly choices: readonly string[]
@@ -25,6 +26,7 @@ export interface LogLikelihood {
   readonly isGreedy: boolean
 }
 
+/** Options of engine.multipleChoice. */
 export interface MultipleChoiceOptions {
   /** Put `<|endoftext|>` before every query. Default false. */
   bos?: boolean
@@ -34,6 +36,7 @@ export interface MultipleChoiceOptions {
   signal?: AbortSignal
 }
 
+/** The score of one item. */
 export interface ScoredItem {
   /** Of each choice; empty if the item could not be scored. */
   readonly loglikelihoods: readonly number[]
@@ -46,6 +49,7 @@ export interface ScoredItem {
   readonly error?: string
 }
 
+/** What engine.multipleChoice resolves with. */
 export interface MultipleChoiceResult {
   /** Share of the scored items, 0..1. */
   readonly acc: number

@@ -4,6 +4,7 @@
 import { mapLimited, type Scorer } from './scoring.js'
 import { invalid, TokenFile } from './token-file.js'
 
+/** Options of engine.perplexity. */
 export interface PerplexityOptions {
   /** Tokens in a window, 1 to the context. Default: the model's block_size, or the context if that is smaller. */
   blockSize?: number
@@ -17,6 +18,7 @@ export interface PerplexityOptions {
   signal?: AbortSignal
 }
 
+/** What engine.perplexity resolves with. */
 export interface PerplexityResult {
   /** Mean over the windows, natural logarithm. */
   readonly meanLoss: number

@@ -9,6 +9,7 @@ import { renderInThread } from './template/render-pool.js'
 import { readSpecials, type TokenizerFile, tokenText } from './tokenizer-file.js'
 import type { MarkedText } from './tokenizer-interface.js'
 
+/** One message of a conversation. */
 export interface ChatMessage {
   readonly role: 'system' | 'developer' | 'user' | 'assistant'
   readonly content: string

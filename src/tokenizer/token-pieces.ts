@@ -2,6 +2,7 @@
 // bytes of consecutive tokens always join to the bytes of their text.
 import type { Tokenizer } from './tokenizer-interface.js'
 
+/** A token as it looks in a text. */
 export interface TokenPiece {
   /** UTF-8; empty for special tokens, which leave no text, and for ids without a token. */
   readonly bytes: Uint8Array

@@ -23,6 +23,7 @@ import { checkOptions, resolveFor } from '../options/engine-options.js'
 import type { LoadProgress } from '../options/public-types.js'
 import { checkOutput, outputFailed } from './synth/output-directory.js'
 
+/** Options of convert. */
 export interface ConvertOptions {
   /** Format of the packed weights. */
   weights: WeightFormat
@@ -33,6 +34,7 @@ export interface ConvertOptions {
   signal?: AbortSignal
 }
 
+/** What convert wrote. */
 export interface ConvertResult {
   readonly dir: string
   readonly variant: string

@@ -19,6 +19,7 @@ import { parseModelConfig, readConfigFile } from '../model/model-config.js'
 import { checkOptions, resolveFor } from '../options/engine-options.js'
 import type { EngineOptions } from '../options/public-types.js'
 
+/** What the key/value cache costs at a number of ranks. */
 export interface CacheCost {
   readonly ranks: 1 | 2 | 4
   /** Values per token and layer, and bytes per token over all layers, of the fullest rank. */
@@ -26,6 +27,7 @@ export interface CacheCost {
   readonly bytesPerToken: number
 }
 
+/** What a model is and how it would run. */
 export interface Inspection {
   readonly dir: string
   readonly variant: string

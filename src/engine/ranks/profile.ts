@@ -4,6 +4,7 @@ import { EVENTS, type EventName, ProfileRecorder } from '../../../workers/profil
 /** Events that are kept of each thread; more are dropped and counted. */
 const CAPACITY = 400_000
 
+/** One kind of work and its time. */
 export interface ProfilePart {
   /** A matrix product by its matrix, another kernel, a wait at a collective, or 'other': copies and JavaScript. */
   readonly name: string
@@ -13,6 +14,7 @@ export interface ProfilePart {
   readonly share: number
 }
 
+/** Where the time of steps went: what engine.profile() returns. */
 export interface Profile {
   readonly steps: number
   readonly ranks: readonly { readonly rank: number; readonly stepMs: number; readonly parts: readonly ProfilePart[] }[]

@@ -3,6 +3,7 @@
 /** Upper bounds in milliseconds; the last bucket is open. */
 const BOUNDS_MS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 30000]
 
+/** A histogram of milliseconds. */
 export interface HistogramData {
   /** Upper bounds of the buckets, milliseconds; one more bucket is open. */
   readonly boundsMs: readonly number[]

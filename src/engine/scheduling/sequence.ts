@@ -3,6 +3,7 @@
 import type { ResolvedGenerateParams } from '../../options/generate-params.js'
 import type { NgramDrafts } from './ngram-drafts.js'
 
+/** Why a completion ended: see Completion.finishReason. */
 export type FinishReason = 'length' | 'stop' | 'abort'
 
 /**

@@ -5,6 +5,7 @@ import type { SimdLevel } from '../../../kernels/wasm/simd-level.js'
 import type { RankCount } from '../../../workers/protocol.js'
 import type { GpuSystem } from './system.js'
 
+/** What a machine offers. */
 export interface Diagnosis {
   /** Version of Tetrad. */
   readonly tetrad: string
@@ -41,6 +42,7 @@ export interface Finding {
   readonly fix: string
 }
 
+/** A stable code of a finding. */
 export type FindingCode =
   | 'node'
   | 'cores'

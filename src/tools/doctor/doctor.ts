@@ -14,6 +14,7 @@ import type { Diagnosis } from './diagnosis.js'
 import { findMissing } from './findings.js'
 import { coreQuota, lookForGpus } from './system.js'
 
+/** Options of doctor. */
 export interface DoctorOptions {
   /** Part of a GPU adapter's name, as Engine.load takes it. */
   adapter?: string

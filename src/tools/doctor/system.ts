@@ -4,6 +4,7 @@ import { constants as osConstants } from 'node:os'
 import { dirname, join } from 'node:path'
 import { gpuDeviceFiles } from '../../engine/choose-backend.js'
 
+/** What the operating system shows of GPUs. */
 export interface GpuSystem {
   /** Device files of GPUs (Linux). */
   readonly deviceFiles: readonly string[]

@@ -30,6 +30,7 @@ export interface SynthOptions {
   signal?: AbortSignal
 }
 
+/** What synthesize wrote. */
 export interface SynthResult {
   readonly dir: string
   readonly variant: string
