@@ -184,7 +184,11 @@ export interface GenerateParams {
   seed?: number
   /** Continue past the end-of-text token. Default: false. */
   ignoreEos?: boolean
-  /** Put <|endoftext|> before the prompt. Default: false. The published models saw it before every document. */
+  /**
+   * Put the token that begins a document before the prompt, once. Default: as the tokenizer says, for a text
+   * prompt. The published MLRA models saw <|endoftext|> before every document, and their tokenizer does not say
+   * so.
+   */
   bos?: boolean
   /**
    * Guess tokens ahead from what followed the last ngram tokens when they occurred before: ngram 1 to 16,
