@@ -47,6 +47,7 @@ const WGSL: Omit<WgslColumns, 'load'> = {
 export const F32: WeightFormatRecord = {
   summary: 'float32 as it is stored. 4 bytes a weight.',
   tolerance: 0,
+  tensorTiles: false,
   tileRows: TILE_ROWS,
   blockColumns: 1,
   blockBytes: TILE_ROWS * 4,
@@ -71,6 +72,7 @@ const float = new Float32Array(bits.buffer)
 export const BF16: WeightFormatRecord = {
   summary: 'bfloat16, rounded to nearest even. 2 bytes a weight; sums are float32.',
   tolerance: 2 ** -8,
+  tensorTiles: true,
   tileRows: TILE_ROWS,
   blockColumns: 1,
   blockBytes: TILE_ROWS * 2,

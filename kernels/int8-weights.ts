@@ -90,6 +90,7 @@ export const INT8: WeightFormatRecord = {
     'Integers of 8 bits with a scale for each row and block of 32 columns: 1.19 bytes a weight. On the CPU activations are quantized to 7 bits ' +
     'for each row and block of 32; on the GPU they stay float32. The embedding keeps a float copy; norms stay float32.',
   tolerance: 0.5 / 127,
+  tensorTiles: false,
   tileRows: TILE_ROWS,
   blockColumns: BLOCK_COLUMNS,
   blockBytes: BLOCK_BYTES,

@@ -64,6 +64,8 @@ export interface WeightFormatRecord {
   /** Reads one row. Undefined: the embedding needs a float copy of its own. */
   readonly gatherRow: 'gatherRowF32' | 'gatherRowBf16' | undefined
   readonly wgsl: WgslColumns
+  /** Tiles of the format can become the f16 tiles of the tensor-core products (gpu/wgsl/tensor-weights.ts). */
+  readonly tensorTiles: boolean
   /** Tiles as float32 for gpu.js kernels: how many times as long, and the conversion. Undefined: gpu.js kernels do not support the format. */
   readonly floatTiles: { readonly scale: number; readonly widen: (words: Uint32Array) => Uint32Array<ArrayBuffer> } | undefined
   /** Type of the elements that packTiles and packColumns read. */

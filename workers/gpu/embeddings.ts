@@ -2,6 +2,7 @@
 // thousand rows a step would take longer than the device does. A copy in row order takes 3 us a row.
 import { BF16_POSITION } from '../../kernels/float-weights.js'
 import { bufferOf } from '../../kernels/open-backend.js'
+import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 import { perShard } from '../collectives/exchange.js'
 import { cut } from '../layout/cuts.js'
 import type { ModelLayout } from '../layout/model-layout.js'
@@ -24,7 +25,8 @@ export class Embeddings {
   /** undefined: the embeddings are not bf16, or the copy would be larger than MAX_BYTES. */
   static copy(shape: ModelShape, { shards }: ModelLayout, memories: WeightMemories): Embeddings | undefined {
     const { vocab, embed } = shape
-    if (2 * vocab * embed > MAX_BYTES || shards.some(({ embedding }) => embedding.format !== 'bf16')) return undefined
+    if (2 * vocab * embed > MAX_BYTES || shards.some(({ embedding }) => WEIGHT_FORMATS[embedding.format].gatherRow !== 'gatherRowBf16'))
+      return undefined
     const rows = new Uint16Array(vocab * embed)
     const starts = perShard((s) => cut(vocab, s))
     for (let s = 0; s < SHARDS; s++) {

@@ -27,11 +27,12 @@ export interface KernelChoice {
 export function chooseKernels(run: RunPlan, adapter: AdapterFacts, tensorCores: boolean): KernelChoice {
   const { workgroupThreads: threads, workgroupStorage: storage } = adapter
   if (run.gpu?.kernels !== 'gpu.js' && threads >= WGSL_THREADS && storage >= WGSL_STORAGE) {
-    const tiles = run.weights === 'bf16' && adapter.tensorCores && threads >= PRODUCT_THREADS && storage >= PRODUCT_STORAGE
+    const tiles = WEIGHT_FORMATS[run.weights].tensorTiles && adapter.tensorCores && threads >= PRODUCT_THREADS && storage >= PRODUCT_STORAGE
     return {
       name: tensorCores ? 'tensor' : 'wgsl',
       products: tiles ? 'tiles' : 'packed',
-      pair: run.cache === 'f32',
+      // Activations as a pair of f16 where the cache keeps all of float32.
+      pair: gpuCacheFormat(run.cache).perWord === 1,
       floats: false,
       encodesAhead: true,
     }
