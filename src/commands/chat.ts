@@ -68,9 +68,11 @@ class Conversation {
       else if (this.#leaving) lines.close()
       else {
         this.#leaving = true
-        // To the end of the line, and from there to its beginning.
-        lines.write(null, { ctrl: true, name: 'e' })
-        lines.write(null, { ctrl: true, name: 'u' })
+        if (terminal) {
+          // To the end of the line, and from there to its beginning.
+          lines.write(null, { ctrl: true, name: 'e' })
+          lines.write(null, { ctrl: true, name: 'u' })
+        }
         console.error('\n(Ctrl-C again ends)')
         lines.prompt()
       }
@@ -116,7 +118,7 @@ class Conversation {
     this.#answering = new AbortController()
     try {
       const generation = this.#engine.chat(messages, { ...this.#params, signal: this.#answering.signal })
-      const wrap = new SoftWrap(process.stdout.isTTY ? process.stdout.columns : Number.POSITIVE_INFINITY)
+      const wrap = new SoftWrap((process.stdout.isTTY && process.stdout.columns) || Number.POSITIVE_INFINITY)
       let answer = ''
       for await (const chunk of generation) {
         answer += chunk.text

@@ -44,9 +44,9 @@ export function checkOneOf<T extends string | number>(name: string, value: unkno
   if (found !== undefined) return found
   const close = typeof value === 'string' ? similar(value, allowed.map(String)) : undefined
   throw fail({
-    what: value === undefined ? `${name} is missing` : `${name} is not supported`,
+    what: value === undefined ? `${name} is needed` : `${name} is not supported`,
     expected: `one of ${allowed.join(', ')}`,
-    actual: show(value),
+    actual: value === undefined ? 'not set' : show(value),
     remedy: close === undefined ? `Choose one of them for ${name}.` : `Did you mean ${close}?`,
     option: name,
   })

@@ -101,14 +101,14 @@ export async function synthesize(dir: string, options: SynthOptions): Promise<Sy
 async function configuration(o: SynthOptions): Promise<{ config: Record<string, unknown>; variant: Variant }> {
   if ((o.preset === undefined) === (o.config === undefined))
     throw fail({
-      what: 'synthesize needs a configuration',
-      expected: 'preset or config, one of them',
+      what: 'preset or config is needed, one of them',
+      expected: 'preset, or config',
       actual: o.preset === undefined ? 'neither' : 'both',
-      remedy: 'Give one.',
+      remedy: 'Set one of the two: preset is a configuration by name, config is a config.json.',
     })
   if (o.preset !== undefined) {
     const preset = PRESETS[checkOneOf('preset', o.preset, Object.keys(PRESETS), fail)]
-    const variant = variantNamed(checkOneOf('variant', o.variant ?? '(none)', VARIANT_NAMES, fail))
+    const variant = variantNamed(checkOneOf('variant', o.variant, VARIANT_NAMES, fail))
     const config = preset?.(variant.name)
     if (config) return { config, variant }
     throw fail({
@@ -124,10 +124,11 @@ async function configuration(o: SynthOptions): Promise<{ config: Record<string, 
   const name = o.variant ?? variant
   if (name === undefined)
     throw fail({
-      what: 'the variant is not known: config.json does not tell',
+      what: 'variant is needed: config.json does not name one',
       expected: `one of ${VARIANT_NAMES.join(', ')}`,
       actual: 'none',
-      remedy: 'Name it with variant.',
+      remedy: 'Set variant.',
+      option: 'variant',
     })
   return { config: given as Record<string, unknown>, variant: variantNamed(checkOneOf('variant', name, VARIANT_NAMES, fail)) }
 }
