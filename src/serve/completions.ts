@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import type { Completion, TokenLogprobs } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
+import { TetradError } from '../errors.js'
 import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
 import { type AnswerSettings, type Format, sendAnswer } from './answer.js'
 import { badRequest, HttpError } from './http-error.js'
@@ -48,12 +49,13 @@ export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string,
     const stop = [...(typeof body.stop === 'string' ? [body.stop] : (body.stop ?? [])), ...model.template.stop]
     const maxTokens = body.max_completion_tokens ?? body.max_tokens ?? model.engine.info.contextTokens
     const logprobs = body.logprobs === true ? (body.top_logprobs ?? 0) : undefined
+    const prompt = await render(model.template, messages)
     try {
       await sendAnswer(
         reply,
         {
           model,
-          prompts: [await chatPrompt(model.template, messages)],
+          prompts: [prompt],
           maxTokens,
           choices: body.n ?? 1,
           params: (signal) => generateParams({ ...body, stop }, maxTokens, logprobs, signal, { vocab: model.engine.info.vocab }),
@@ -124,10 +126,12 @@ function chatFormat(engine: ServedEngine): Format {
   }
 }
 
-async function chatPrompt(template: ChatTemplate, messages: readonly ChatMessage[]): Promise<Prompt> {
+/** Bounded in time and memory, on a thread of its own. Rejects with HttpError 400: the template fails its request, never the server. */
+async function render(template: ChatTemplate, messages: readonly ChatMessage[]): Promise<Prompt> {
   try {
     return await template.prompt(messages)
   } catch (error) {
+    if (error instanceof TetradError) throw error
     throw badRequest(`The model's chat template refuses these messages: ${error instanceof Error ? error.message : String(error)}`, 'messages')
   }
 }

@@ -44,7 +44,8 @@ const NAMES = { system: 'System', developer: 'System', user: 'User', assistant: 
 /** "User: ...\nAssistant: ...\n" and so on; an answer ends where the user's next line would begin. */
 export const PLAIN: ChatTemplate = plainTemplate([])
 
-function plainTemplate(controlTokens: readonly string[]): ChatTemplate {
+/** controlTokens: texts of the tokenizer's control tokens, which stay text inside a message. */
+export function plainTemplate(controlTokens: readonly string[]): ChatTemplate {
   const render = (messages: readonly ChatMessage[]) => `${messages.map(({ role, content }) => `${NAMES[role]}: ${content}\n`).join('')}Assistant:`
   return {
     origin: 'plain',

@@ -1,6 +1,6 @@
 // What a frontend knows of a NATS cluster: replicas as they come and go, and the models that they serve. It owns no engine.
 import type { Msg } from '@nats-io/transport-node'
-import { PLAIN, templateOf } from '../../tokenizer/chat-template.js'
+import { plainTemplate, templateOf } from '../../tokenizer/chat-template.js'
 import type { ServedModel } from '../served-model.js'
 import type { NatsLink } from './connection.js'
 import { GroupPool } from './group-pool.js'
@@ -130,8 +130,9 @@ export class Cluster {
     }
     // Another replica of the group was described meanwhile.
     if (this.#groups.has(group)) return
+    const controls = pieces.flatMap(([, , special]) => special ?? [])
     const pool = new GroupPool(this.#link, first.info, texts, pieces)
-    const template = first.template === null ? PLAIN : templateOf(first.template)
+    const template = first.template === null ? plainTemplate(controls) : templateOf(first.template)
     const created = Math.floor(Date.now() / 1000)
     this.#groups.set(group, { model: { id: name, engine: pool, template, created, fingerprint: group }, pool, emptyAt: undefined })
   }

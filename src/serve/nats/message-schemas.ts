@@ -130,7 +130,12 @@ export const SCHEMAS: Readonly<Record<keyof Messages, Schema>> = {
     id,
     // Nobody can make a replica write to a subject that others read.
     inbox: { type: 'string', pattern: '^_INBOX\\.[\\w.-]{1,200}$' },
-    prompts: { type: 'array', minItems: 1, maxItems: MAX_PROMPTS, items: { anyOf: [text, list(token), objectOf<MarkedText>({ text, mark: text })] } },
+    prompts: {
+      type: 'array',
+      minItems: 1,
+      maxItems: MAX_PROMPTS,
+      items: { anyOf: [text, list(token), objectOf<MarkedText>({ text, mark: { type: 'string', minLength: 8, maxLength: 100 } })] },
+    },
     // The engine checks names and values.
     params: { type: 'object', properties: { n: { type: 'integer', minimum: 1, maximum: MAX_CHOICES } }, required: ['n'] },
   }),
