@@ -307,7 +307,7 @@ test('white space at the end of a query counts as the choice’s, as in lm-evalu
 test('an item longer than the context is cut from the left and counted; one that cannot be scored is reported alone', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 1, maxContext: 64, cacheTokens: 256 })
   const short = { query: 'Once upon a', choices: [' time', ' king'], gold: 0 }
-  const words = Array.from({ length: 200 }, (_, i) => (i % 3 === 0 ? 'king' : 'wolf')).join(' ')
+  const words = Array.from({ length: 170 }, (_, i) => (i % 3 === 0 ? 'king' : 'wolf')).join(' ')
   const seen: number[] = []
   const result = await engine.multipleChoice(
     [short, { ...short, query: words }, { ...short, choices: [' time', ` ${words}`] }, { ...short, query: '' }],
