@@ -21,9 +21,18 @@ export class Admission {
     return maxWaiting - scheduler.waiting - scheduler.running
   }
 
+  /** Throws EngineClosedError. A call that came before the engine was closed is served, so it is asked when the call begins. */
+  checkOpen(): void {
+    if (this.#closed) throw new EngineClosedError('ENGINE_CLOSED', { what: 'the engine is closed', remedy: 'Load another engine.' })
+  }
+
   /** Throws EngineClosedError, the engine's own failure, or OverloadedError if `count` more requests do not fit now. */
   check(count: number): void {
-    if (this.#closed) throw new EngineClosedError('ENGINE_CLOSED', { what: 'the engine is closed', remedy: 'Load another engine.' })
+    this.checkOpen()
+    this.#checkRoom(count)
+  }
+
+  #checkRoom(count: number): void {
     const { coordinator, scheduler, statistics, maxWaiting } = this.#parts
     if (coordinator.fatal) throw coordinator.fatal
     if (count <= this.free) return
@@ -38,9 +47,9 @@ export class Admission {
   }
 
   /**
-   * Admits the requests of one call: `prompts` prompts with n completions each. Returns how many of its requests the call may have running and
+   * Admits the requests of one call that checkOpen() let in: `prompts` prompts with n completions each. Returns how many of its requests the call may have running and
    * waiting at a time: all, or a share of the places if it has more requests than the engine has places.
-   * Throws RequestError REQUEST_TOO_LARGE if the completions of one prompt can never fit, and what check() throws.
+   * Throws RequestError REQUEST_TOO_LARGE if the completions of one prompt can never fit, the engine's own failure, or OverloadedError.
    */
   admit(prompts: number, n: number): number {
     const { maxRunning, maxWaiting } = this.#parts
@@ -53,10 +62,10 @@ export class Admission {
       })
     }
     if (prompts * n <= maxWaiting) {
-      this.check(prompts * n)
+      this.#checkRoom(prompts * n)
       return prompts * n
     }
-    this.check(n)
+    this.#checkRoom(n)
     // The rest of the places stays free for other calls.
     return Math.max(n, maxRunning, Math.ceil(maxWaiting / 2))
   }

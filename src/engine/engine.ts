@@ -28,10 +28,9 @@ import { everyLogits, scoreTokens } from './prompt-request.js'
 import { checkPrompts, type Prompt, PromptReader } from './prompts.js'
 import type { RestartEvent } from './ranks/coordinator.js'
 import type { Profile } from './ranks/profile.js'
-import type { Request } from './request.js'
 import { loadSnapshot, type SnapshotCache, saveSnapshot } from './snapshot/snapshot.js'
 import { snapshotCache } from './snapshot/snapshot-cache.js'
-import { startRequests } from './start-requests.js'
+import { CallRequests, startRequests } from './start-requests.js'
 
 /** A chunk of one of several prompts. */
 export interface IndexedChunk extends Chunk {
@@ -61,6 +60,8 @@ export class Engine implements AsyncDisposable {
   readonly #admission: Admission
   readonly #endOfText: ReadonlySet<number>
   #closed: Promise<void> | undefined
+  /** Prompts of calls that came before close(): being rendered or tokenized on other threads. */
+  readonly #preparing = new Set<Promise<unknown>>()
   #snapshots: SnapshotCache | undefined
   #pieces: TokenPieces | undefined
   #template: Promise<ChatTemplate> | undefined
@@ -90,12 +91,12 @@ export class Engine implements AsyncDisposable {
    * TOKENIZER_MISSING, TIMEOUT, NON_FINITE_LOGITS), OverloadedError, RankError or EngineClosedError.
    */
   generate(prompt: Prompt, params: GenerateParams = {}): Generation {
-    const requests: Request[] = []
+    const requests = new CallRequests()
     return new Generation<Completion, Chunk>(async (push) => {
       refuseMany(prompt, params)
       const [completion] = await this.#start([prompt], params, requests, (_, chunk) => push(chunk))
       return completion as Completion
-    }, controlOf(requests))
+    }, requests)
   }
 
   /**
@@ -105,10 +106,10 @@ export class Engine implements AsyncDisposable {
    * REQUEST_TOO_LARGE if the `n` completions of one prompt can never be held at the same time.
    */
   generateMany(prompts: readonly Prompt[], params: GenerateManyParams = {}): Generation<Completion[], IndexedChunk> {
-    const requests: Request[] = []
+    const requests = new CallRequests()
     return new Generation<Completion[], IndexedChunk>(
       async (push) => this.#start(checkPrompts(prompts), params, requests, (index, chunk) => push({ ...chunk, index }), 'generateMany'),
-      controlOf(requests),
+      requests,
     )
   }
 
@@ -119,16 +120,18 @@ export class Engine implements AsyncDisposable {
    * cannot be used.
    */
   chat(messages: readonly ChatMessage[], params: GenerateParams = {}): Generation {
-    const requests: Request[] = []
+    const requests = new CallRequests()
     return new Generation<Completion, Chunk>(async (push) => {
       refuseMany('', params)
       checkParams(params, this.info.vocab, 'api', 'chat')
       this.#template ??= import('../tokenizer/chat-template.js').then(({ loadChatTemplate }) => loadChatTemplate(this.#parts.dir))
-      const { prompt, stop } = await chatPrompt(await this.#template, messages)
+      this.#admission.checkOpen()
+      const template = this.#template
+      const { prompt, stop } = await this.#prepared(template.then((found) => chatPrompt(found, messages)))
       const own = params.stop === undefined ? [] : [params.stop].flat()
       const [completion] = await this.#start([prompt], { ...params, stop: [...own, ...stop] }, requests, (_, chunk) => push(chunk), 'chat')
       return completion as Completion
-    }, controlOf(requests))
+    }, requests)
   }
 
   /**
@@ -327,8 +330,22 @@ export class Engine implements AsyncDisposable {
     const { drainMs } = checkNames('close', options, ['drainMs'])
     const drain = checkInteger('drainMs', drainMs ?? 0, 0, MAX_TIMER_MS, invalidOption)
     this.#admission.close()
-    this.#closed ??= this.#parts.coordinator.close(drain)
+    this.#closed ??= this.#end(drain)
     await this.#closed
+  }
+
+  async #end(drainMs: number): Promise<void> {
+    while (this.#preparing.size > 0) await Promise.allSettled([...this.#preparing])
+    await this.#parts.coordinator.close(drainMs)
+  }
+
+  async #prepared<T>(work: Promise<T>): Promise<T> {
+    this.#preparing.add(work)
+    try {
+      return await work
+    } finally {
+      this.#preparing.delete(work)
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -344,10 +361,11 @@ export class Engine implements AsyncDisposable {
   async #start(
     prompts: readonly Prompt[],
     params: GenerateManyParams,
-    requests: Request[],
+    requests: CallRequests,
     push: (index: number, chunk: Chunk) => void,
     call = 'generate',
   ): Promise<Completion[]> {
+    if (call !== 'chat') this.#admission.checkOpen()
     const resolved = checkParams(params, this.info.vocab, 'api', call)
     const { coordinator, statistics, tokenizer } = this.#parts
     if (resolved.stop.length > 0 && !tokenizer) {
@@ -360,21 +378,10 @@ export class Engine implements AsyncDisposable {
       })
     }
     const effective = tokenizer ? withControlStops(resolved, tokenizer) : resolved
-    const ids = await Promise.all(prompts.map((prompt) => this.#prompts.ids(prompt, 1, effective.bos)))
+    const ids = await this.#prepared(Promise.all(prompts.map((prompt) => this.#prompts.ids(prompt, 1, effective.bos))))
     const most = this.#admission.admit(ids.length, resolved.n)
     const places = { most, free: () => this.#admission.free }
     return startRequests({ coordinator, statistics, tokenizer, endOfText: this.#endOfText }, ids, effective, places, requests, push)
-  }
-}
-
-function controlOf(requests: readonly Request[]) {
-  return {
-    abort: () => {
-      for (const request of requests) request.abort()
-    },
-    pause: (paused: boolean) => {
-      for (const request of requests) request.pause(paused)
-    },
   }
 }
 

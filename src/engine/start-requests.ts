@@ -1,7 +1,27 @@
 // The requests of one call: n for each prompt. Knows requests; admits nothing.
 import type { ResolvedGenerateParams } from '../options/generate-params.js'
-import type { Chunk, Completion } from './generation.js'
+import type { Chunk, Completion, GenerationControl } from './generation.js'
 import { Request, type RequestContext } from './request.js'
+
+/** The requests of one call, which come once its prompts are token ids. An abort may come before. */
+export class CallRequests implements GenerationControl {
+  readonly all: Request[] = []
+  #aborted = false
+
+  abort(): void {
+    this.#aborted = true
+    for (const request of this.all) request.abort()
+  }
+
+  pause(paused: boolean): void {
+    for (const request of this.all) request.pause(paused)
+  }
+
+  /** Ends requests of a call that was aborted before it had any. */
+  catchUp(): void {
+    if (this.#aborted) this.abort()
+  }
+}
 
 /** How many requests of the call may run and wait at a time, and how many places the engine has now. */
 export interface Places {
@@ -19,7 +39,7 @@ export async function startRequests(
   prompts: readonly (readonly number[])[],
   params: ResolvedGenerateParams,
   places: Places,
-  requests: Request[],
+  requests: CallRequests,
   push: (index: number, chunk: Chunk) => void,
 ): Promise<Completion[]> {
   const { n } = params
@@ -33,7 +53,7 @@ export async function startRequests(
       const onChunk = (chunk: Chunk) => push(i * n + choice, chunk)
       group.push(new Request(context, prompt, params, onChunk, choice, choice === 0 ? startOthers : undefined))
     }
-    requests.push(...group)
+    requests.all.push(...group)
     return group
   })
   let next = 0
@@ -61,7 +81,8 @@ export async function startRequests(
       startNext()
   }
   fill()
-  const settled = await Promise.allSettled(requests.map((request) => request.completion))
+  requests.catchUp()
+  const settled = await Promise.allSettled(requests.all.map((request) => request.completion))
   return settled.map((result) => {
     if (result.status === 'rejected') throw result.reason
     return result.value

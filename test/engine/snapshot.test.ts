@@ -70,7 +70,7 @@ test('a snapshot of another model, format or build is refused by name', async (t
     const other = await Engine.load(dir, { ranks: 1, ...options })
     const error = await t.throwsAsync(other.loadSnapshot(path), { instanceOf: SnapshotError })
     t.is((error as TetradError).code, 'SNAPSHOT_MISMATCH')
-    t.true(error.message.includes(`of another ${name}`), `${name}: ${error.message}`)
+    t.true(error.message.includes(`saved with another ${name}`), `${name}: ${error.message}`)
     t.is((await other.generate([1, 2], { maxTokens: 1, ignoreEos: true })).tokens.length, 1)
     await other.close()
   }
