@@ -2,7 +2,6 @@
 import { EMBEDDED_MODEL } from '../assets.js'
 import { OptionError, RequestError, type TetradError } from '../errors.js'
 import { checkEvaluation } from '../evaluation/check-evaluation.js'
-import { cutToContext } from '../evaluation/joined-text.js'
 import {
   type LogLikelihood,
   type MultipleChoiceItem,
@@ -58,12 +57,12 @@ export class Engine implements AsyncDisposable {
   readonly #parts: EngineParts
   readonly #prompts: PromptReader
   readonly #admission: Admission
+  readonly #pieces: TokenPieces
   readonly #endOfText: ReadonlySet<number>
   #closed: Promise<void> | undefined
   /** Prompts of calls that came before close(): being rendered or tokenized on other threads. */
   readonly #preparing = new Set<Promise<unknown>>()
   #snapshots: SnapshotCache | undefined
-  #pieces: TokenPieces | undefined
   #template: Promise<ChatTemplate> | undefined
   /** What the engine runs: model, formats, sizes, determinism key. */
   readonly info: EngineInfo
@@ -73,6 +72,7 @@ export class Engine implements AsyncDisposable {
     this.info = engineInfo(parts)
     this.#prompts = new PromptReader(parts.tokenizer, this.info)
     this.#admission = new Admission(parts)
+    this.#pieces = new TokenPieces(parts.tokenizer)
     this.#endOfText = new Set(parts.endIds)
   }
 
@@ -188,8 +188,8 @@ export class Engine implements AsyncDisposable {
   async loglikelihood(context: Prompt, continuation: Prompt, options: { bos?: boolean; signal?: AbortSignal } = {}): Promise<LogLikelihood> {
     const { bos, signal } = checkEvaluation('loglikelihood', options, ['bos', 'signal'])
     const { ids, from } = await this.#prompts.join(context, continuation, bos)
-    const { logProbabilities, isGreedy } = await this.#score(ids, from, signal)
-    return { sum: logProbabilities.reduce((sum, p) => sum + p, 0), perToken: [...logProbabilities], isGreedy }
+    const { logProbabilities: perToken, isGreedy } = await this.#score(ids, from, signal)
+    return { sum: perToken.reduce((sum, p) => sum + p, 0), perToken: [...perToken], isGreedy }
   }
 
   /**
@@ -204,9 +204,7 @@ export class Engine implements AsyncDisposable {
     const blockSize = count('blockSize', options.blockSize, 1, contextTokens) ?? Math.min(this.#parts.model.config.contextTokens, contextTokens)
     const windows = count('windows', options.windows, 1, Number.MAX_SAFE_INTEGER)
     const firstToken = count('firstToken', options.firstToken, 0, Number.MAX_SAFE_INTEGER) ?? 0
-    const { onProgress, onWindow } = options
-    const callbacks = { ...(onProgress && { onProgress }), ...(onWindow && { onWindow }) }
-    return perplexity(this.#scorer, source, { blockSize, windows, firstToken, vocab, signal, ...callbacks })
+    return perplexity(this.#scorer, source, { ...options, blockSize, windows, firstToken, vocab, signal })
   }
 
   /**
@@ -220,8 +218,7 @@ export class Engine implements AsyncDisposable {
     const limited = limiter(concurrency)
     const score = async (query: string, choice: string) => {
       // As in lm-evaluation-harness, an empty query is the beginning of a text.
-      const joined = await this.#prompts.join(query, choice, bos || (query === '' && this.#prompts.hasBos))
-      const { ids, from, truncatedTokens } = cutToContext(joined, this.info.contextTokens)
+      const { ids, from, truncatedTokens } = await this.#prompts.joinCut(query, choice, bos || (query === '' && this.#prompts.hasBos))
       const { logProbabilities } = await this.#score(ids, from, signal)
       return { sum: logProbabilities.reduce((sum, p) => sum + p, 0), truncatedTokens }
     }
@@ -282,7 +279,6 @@ export class Engine implements AsyncDisposable {
 
   /** The bytes of one token, also of one that is part of a character; none without a tokenizer. */
   tokenPiece(id: number): TokenPiece {
-    this.#pieces ??= new TokenPieces(this.#parts.tokenizer)
     return this.#pieces.piece(id)
   }
 

@@ -1,7 +1,7 @@
 // Prompts as token ids, checked against the model: what every call begins with. Knows no requests.
 
 import { OptionError, RequestError } from '../errors.js'
-import { type JoinedTokens, splitContext } from '../evaluation/joined-text.js'
+import { cutToContext, type JoinedTokens, splitContext } from '../evaluation/joined-text.js'
 import { show } from '../options/check.js'
 import type { MarkedText, Tokenizer } from '../tokenizer/tokenizer-interface.js'
 
@@ -121,6 +121,11 @@ export class PromptReader {
     if (from === 0) throw emptyPrompt('the context has no tokens', 'Give one, or pass bos: true.')
     if (ids.length <= from) throw emptyPrompt('the continuation has no tokens of its own', 'Give a longer one.')
     return { ids, from }
+  }
+
+  /** The same, cut from the left to what fits the context. Rejects with RequestError PROMPT_TOO_LONG too. */
+  async joinCut(context: Prompt, continuation: Prompt, bos: boolean): Promise<JoinedTokens & { readonly truncatedTokens: number }> {
+    return cutToContext(await this.join(context, continuation, bos), this.#limits.contextTokens)
   }
 
   /**
