@@ -5,6 +5,7 @@ import { Engine, OptionError, RequestError, TetradError } from '../../src/index.
 import { injectFault, readCounters } from '../../src/testing.js'
 import { FIXTURES, TINY } from '../support/fixtures.js'
 import { temporary } from '../support/models.js'
+import { until } from '../support/until.js'
 
 const GENESIS = `${FIXTURES}eval/genesis.bin`
 const ITEMS = `${FIXTURES}eval/multiple_choice.jsonl`
@@ -227,8 +228,10 @@ test('an aborted signal ends an evaluation, and frees all pages', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 2 })
   const controller = new AbortController()
   const running = engine.perplexity(GENESIS, { signal: controller.signal })
-  setTimeout(() => controller.abort(), 50)
-  const error = await t.throwsAsync(running, { instanceOf: RequestError })
+  const aborted = t.throwsAsync(running, { instanceOf: RequestError })
+  await until(() => engine.stats().running > 0)
+  controller.abort()
+  const error = await aborted
   t.is(error.code, 'REQUEST_ABORTED')
   await engine.generate('Once', { maxTokens: 3 })
   t.is(engine.stats().pages.inUse, 0)
