@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import test from 'ava'
 import { Engine, inspect, OptionError, synthesize, TetradError } from '../src/index.js'
 import { readTensors, temporary } from './support/models.js'
+import { full } from './support/tier.js'
 
 const CONFIG = {
   n_layer: 3,
@@ -56,7 +57,7 @@ test('each type is stored as asked for, norms are 1, and matrices have the devia
   }
 })
 
-test('logits stay finite and varied at 48 layers', async (t) => {
+full('logits stay finite and varied at 48 layers', async (t) => {
   const dir = join(temporary(t), 'out')
   await synthesize(dir, { variant: 'mlra_2_gated', config: { ...CONFIG, n_layer: 48 } })
   const engine = await Engine.load(dir, { ranks: 2 })

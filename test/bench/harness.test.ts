@@ -12,6 +12,7 @@ import { resultsFolder } from '../../bench/harness/run.js'
 import { isSample, type Sample } from '../../bench/harness/sample.js'
 import { caption } from '../../bench/harness/vega-lite.js'
 import { temporary } from '../support/models.js'
+import { full } from '../support/tier.js'
 
 const positive = (max: number) => fc.double({ min: 1e-3, max, noNaN: true })
 const cell = fc.record({
@@ -79,7 +80,7 @@ test('the caption of a picture explains the marks that it has, and no others', (
   t.regex(caption({ ...picture, points: [point], floor: [point], note: 'A note.' }), /^Dashed: the floor [^.]*\. A note\.$/)
 })
 
-test('--quick leaves a full result of the same benchmark as it is', async (t) => {
+full('--quick leaves a full result of the same benchmark as it is', async (t) => {
   const out = temporary(t)
   const full = resultsFolder(out, machineSlug(machineFacts()), false)
   mkdirSync(full)

@@ -4,7 +4,7 @@ import { type Completion, Engine, EngineClosedError, OverloadedError, RequestErr
 import { forgetPrefixes } from '../../src/internals.js'
 import { pages, recordLogits } from '../../src/testing.js'
 import { randomNumbers, TINY } from '../support/fixtures.js'
-import { quickIf } from '../support/tier.js'
+import { full, inFull, quickIf } from '../support/tier.js'
 
 interface Case {
   readonly prompt: number[]
@@ -18,7 +18,7 @@ interface Case {
 const random = randomNumbers(99)
 const integer = (max: number) => Math.floor(random() * max)
 const SYSTEM = Array.from({ length: 140 }, () => integer(4096))
-const CASES: Case[] = Array.from({ length: 64 }, (_, seed) => ({
+const CASES: Case[] = Array.from({ length: inFull ? 64 : 28 }, (_, seed) => ({
   prompt: [...(seed % 3 === 0 ? SYSTEM : []), ...Array.from({ length: 1 + integer(120) }, () => integer(4096))],
   maxTokens: 1 + integer(40),
   temperature: seed % 2 === 0 ? 0 : 0.8,
@@ -60,7 +60,7 @@ function alone() {
 for (const ranks of [1, 2, 4] as const) {
   const declare = quickIf(ranks === 2)
   declare(
-    `64 requests at once at ${ranks} ranks, with aborts and a cache too small for all: each has the tokens and logit bits it has alone`,
+    `${CASES.length} requests at once at ${ranks} ranks, with aborts and a cache too small for all: each has the tokens and logit bits it has alone`,
     async (t) => {
       const engine = await Engine.load(TINY, { ranks, maxRunning: 12, cacheTokens: 1280, prefillChunk: 48 })
       const recorder = recordLogits(engine)
@@ -136,7 +136,7 @@ test('a full queue refuses at once with a hint; what fits is served', async (t) 
   await engine.close()
 })
 
-test('timeouts: in the queue and in all, by name; nobody else notices', async (t) => {
+full('timeouts: in the queue and in all, by name; nobody else notices', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 1, maxRunning: 1 })
   const long = engine.generate('Once', { maxTokens: 900, ignoreEos: true })
   const queued = (await t.throwsAsync(async () => await engine.generate('Once', { queueTimeoutMs: 30 }), {
@@ -164,7 +164,7 @@ test('a request that can never fit the cache is refused at once', async (t) => {
   await engine.close()
 })
 
-test('a slow reader pauses its own request only, and gets the same tokens', async (t) => {
+full('a slow reader pauses its own request only, and gets the same tokens', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 2 })
   const whole = await engine.generate('Once upon a time', { maxTokens: 300, ignoreEos: true })
   const slow = engine.generate('Once upon a time', { maxTokens: 300, ignoreEos: true })

@@ -130,7 +130,7 @@ test('what can be wrong with the call is said; nothing is left behind, and a sna
   await t.throwsAsync(engine.loadSnapshot(path), { message: /closed/ })
 })
 
-test('a cache without room refuses a snapshot by name', async (t) => {
+full('a cache without room refuses a snapshot by name', async (t) => {
   const path = join(temporary(t), 'prefix.snapshot')
   const prompt = Array.from({ length: 700 }, (_, i) => (i * 31) % 4096)
   const engine = await Engine.load(TINY, { ranks: 1, maxRunning: 4 })

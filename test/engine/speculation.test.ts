@@ -2,7 +2,7 @@ import test from 'ava'
 import { Engine, type GenerateParams, OptionError } from '../../src/index.js'
 import { injectFault, recordLogits } from '../../src/testing.js'
 import { randomNumbers, TINY } from '../support/fixtures.js'
-import { quickIf } from '../support/tier.js'
+import { full, inFull, quickIf } from '../support/tier.js'
 
 const PHRASE = [300, 41, 7, 900, 15, 22, 300, 8]
 const REPETITIVE = Array.from({ length: 80 }, (_, i) => PHRASE[i % PHRASE.length] as number)
@@ -17,16 +17,19 @@ async function record(engine: Engine, prompt: readonly number[], params: Generat
   return { tokens, hashes: recorder.rows.map((row) => `${row.position} ${row.hash}`), usage }
 }
 
+/** Prompts, with a temperature. */
+const CASES = [
+  [REPETITIVE, 0],
+  [ORDINARY, 0.9],
+  [ORDINARY, 0],
+  [REPETITIVE, 0.7],
+] as const
+
 for (const ranks of [1, 2, 4] as const) {
   const declare = quickIf(ranks === 2)
   declare(`at ${ranks} ranks speculation gives the same tokens and logit bits in fewer steps, greedy and sampled`, async (t) => {
     const engine = await Engine.load(TINY, { ranks })
-    for (const [prompt, temperature] of [
-      [REPETITIVE, 0],
-      [ORDINARY, 0],
-      [REPETITIVE, 0.7],
-      [ORDINARY, 0.9],
-    ] as const) {
+    for (const [prompt, temperature] of inFull ? CASES : CASES.slice(0, 2)) {
       const plain = await record(engine, prompt, { temperature })
       t.is(plain.usage.draftedTokens, undefined)
       const before = engine.stats().ranks[0]?.steps ?? 0
@@ -51,7 +54,7 @@ for (const ranks of [1, 2, 4] as const) {
   })
 }
 
-test('speculating requests among others, with a cache too small for all, and a rank that dies: each has the tokens it has alone', async (t) => {
+full('speculating requests among others, with a cache too small for all, and a rank that dies: each has the tokens it has alone', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 2, maxRunning: 6, cacheTokens: 640 })
   const prompts = Array.from({ length: 8 }, (_, i) => (i % 2 === 0 ? REPETITIVE.slice(0, 30 + i) : ORDINARY.slice(0, 20 + i)))
   const params = (i: number): GenerateParams => ({ maxTokens: 90, ignoreEos: true, seed: i, temperature: i % 3 === 0 ? 0 : 0.8 })

@@ -15,7 +15,7 @@ import {
 } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { ROOT, randomNumbers } from '../support/fixtures.js'
 import { CACHED_ROWS, QUERY_ROWS, shapeOf, TENSOR_SHAPES } from '../support/tensor-shapes.js'
-import { inFull } from '../support/tier.js'
+import { full, inFull } from '../support/tier.js'
 import { emulate } from '../support/wgsl-emulator.js'
 
 const PAGE_TOKENS = 64
@@ -189,7 +189,7 @@ for (const widths of inFull ? TENSOR_SHAPES : NARROW) {
   })
 }
 
-test('emulated: bits follow from tokens and split alone, not from other tiling or the order in which invocations run', (t) => {
+full('emulated: bits follow from tokens and split alone, not from other tiling or the order in which invocations run', (t) => {
   const { shape, planned } = shapeOf(48, 22, 22, 0, 10, 1)
   const attention = new Attention(shape, ROWS.slice(0, 1), 6)
   const { tiling } = planned

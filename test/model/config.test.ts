@@ -9,6 +9,7 @@ import { synthesize } from '../../src/tools/synth/synthesize.js'
 import { largestDifference } from '../support/fixtures.js'
 import { editConfig, readTensors, temporary } from '../support/models.js'
 import { type PlainConfig, plainLogits } from '../support/plain-model.js'
+import { quickIf } from '../support/tier.js'
 
 const LATENT = {
   n_layer: 2,
@@ -57,7 +58,8 @@ for (const [what, change, plainChange] of HONOURED) {
     ['mlra_4', LATENT],
     ['gqa', GROUPED],
   ] as const) {
-    test(`${variant}: ${what} gives the logits of plain arithmetic, and others than without`, async (t) => {
+    const declare = quickIf(variant === 'gqa' && /llama3|eps/.test(what))
+    declare(`${variant}: ${what} gives the logits of plain arithmetic, and others than without`, async (t) => {
       const dir = temporary(t)
       await synthesize(dir, { variant, config: base, dtype: 'f32', seed: 2 })
       const logits = async (backend: 'wasm' | 'reference') => {

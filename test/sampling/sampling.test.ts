@@ -3,6 +3,7 @@ import { Engine, type GenerateParams, OptionError } from '../../src/index.js'
 import { injectFault } from '../../src/testing.js'
 import { FIXTURES, TINY } from '../support/fixtures.js'
 import { adjust, argmax, probabilities } from '../support/plain-sampling.js'
+import { full } from '../support/tier.js'
 import { until } from '../support/until.js'
 
 const MODEL = `${FIXTURES}golden/mlra_4`
@@ -51,7 +52,7 @@ test('greedy tokens with bias, penalties and a minimum of tokens are those of a 
   await engine.close()
 })
 
-test('sampled tokens are distributed as a plain implementation says: chi-square at the 0.1 % level, fixed seeds', async (t) => {
+full('sampled tokens are distributed as a plain implementation says: chi-square at the 0.1 % level, fixed seeds', async (t) => {
   const engine = await Engine.load(MODEL, { ranks: 2, maxRunning: 64, maxQueue: 10_000 })
   const logits = [...(await engine.logits(PROMPT)).slice(-engine.info.vocab)]
   for (const params of [
