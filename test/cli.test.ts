@@ -167,13 +167,13 @@ full('inspect --config needs no weights: one variant, or all that the file fits'
 })
 
 full("eval perplexity and multiple-choice print numbers, and JSON with the contract's fields", async (t) => {
-  const text = await tetrad(['eval', 'perplexity', `${FIXTURES}eval/genesis.bin`, '--windows', '2', '--ranks', '2'])
+  const text = await tetrad(['eval', 'perplexity', `${FIXTURES}eval/genesis.bin`, '--first-token', '512', '--windows', '2', '--ranks', '2'])
   t.is(text.code, 0)
   t.regex(text.stdout, /^window 0 +loss 3\.827\d\nwindow 1 +loss 3\.617\d\nmean loss 3\.722\d+, perplexity 41\.\d+, 2 windows\n$/)
   const json = await tetrad(['eval', 'perplexity', `${FIXTURES}eval/genesis.bin`, '--block-size', '64', '--windows', '3', '--json'])
   t.is(json.stderr, '')
   const result = JSON.parse(json.stdout)
-  t.deepEqual(Object.keys(result).sort(), ['meanLoss', 'perplexity', 'windowLosses', 'windows'])
+  t.deepEqual(Object.keys(result).sort(), ['complete', 'meanLoss', 'perplexity', 'windowLosses', 'windows'])
   t.is(result.windowLosses.length, 3)
   const choice = await tetrad(['eval', 'multiple-choice', `${FIXTURES}eval/multiple_choice.jsonl`, '--json'])
   t.true(Math.abs(JSON.parse(choice.stdout).acc - 11 / 48) < 1e-9)

@@ -1,6 +1,6 @@
 // The public engine: takes prompts and answers with completions. What it runs on is built by load-parts.ts.
 import { EMBEDDED_MODEL } from '../assets.js'
-import { OptionError, RequestError, type TetradError } from '../errors.js'
+import { OptionError, type TetradError } from '../errors.js'
 import { checkEvaluation } from '../evaluation/check-evaluation.js'
 import {
   type LogLikelihood,
@@ -18,6 +18,7 @@ import type { EngineOptions, GenerateManyParams, GenerateParams } from '../optio
 import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
 import { type TokenPiece, TokenPieces } from '../tokenizer/token-pieces.js'
 import { Admission } from './admission.js'
+import { checkLogits, checkPath, refuseMany } from './call-checks.js'
 import { chatPrompt } from './chat-prompt.js'
 import { withControlStops } from './control-stops.js'
 import { type EngineInfo, type EngineInternals, type EngineParts, type EngineStats, engineInfo, engineStats } from './engine-info.js'
@@ -39,9 +40,6 @@ export interface IndexedChunk extends Chunk {
 
 /** @internal */
 export const INTERNALS = Symbol('tetrad internals')
-
-/** Logits of one engine.logits call, 2 GiB: a typed array cannot be much larger, and it is copied nowhere. */
-const MAX_LOGITS_BYTES = 2 ** 31
 
 /**
  * A model in memory, run by 1, 2 or 4 worker threads ("ranks"). Load it once and call it as often as you like, also at the same time: requests
@@ -141,15 +139,7 @@ export class Engine implements AsyncDisposable {
   async logits(ids: readonly number[]): Promise<Float32Array> {
     const prompt = await this.#prompts.ids(ids, 0, false)
     const { vocab } = this.info
-    const most = Math.floor(MAX_LOGITS_BYTES / (4 * vocab))
-    if (prompt.length > most) {
-      throw new RequestError('REQUEST_TOO_LARGE', {
-        what: `the logits of ${prompt.length} tokens do not fit one array`,
-        expected: `at most ${most} tokens: ${vocab} logits of 4 bytes for each, ${MAX_LOGITS_BYTES} bytes in all`,
-        actual: String(prompt.length),
-        remedy: 'Call forEachLogits, which passes one row at a time.',
-      })
-    }
+    checkLogits(prompt.length, vocab)
     this.#admission.check(1)
     const result = new Float32Array(prompt.length * vocab)
     await everyLogits(this.#parts.coordinator, prompt, (position, row) => result.set(row, position * vocab))
@@ -379,29 +369,4 @@ export class Engine implements AsyncDisposable {
     const places = { most, free: () => this.#admission.free }
     return startRequests({ coordinator, statistics, tokenizer, endOfText: this.#endOfText }, ids, effective, places, requests, push)
   }
-}
-
-/** Throws OptionError for what only generateMany takes. */
-function refuseMany(prompt: unknown, params: unknown): void {
-  const isMany = Array.isArray(prompt) && (typeof prompt[0] === 'string' || Array.isArray(prompt[0]))
-  const n = (params as { n?: unknown } | null)?.n
-  if (!isMany && n === undefined) return
-  throw invalidOption({
-    what: isMany ? 'this call takes one prompt' : 'this call makes one completion and has no n',
-    expected: isMany ? 'a text or an array of token ids' : 'no n',
-    actual: isMany ? 'an array of prompts' : show(n),
-    remedy: 'Call generateMany(prompts, { n }), which gives an array of completions.',
-    option: isMany ? 'prompt' : 'n',
-  })
-}
-
-function checkPath(path: unknown): string {
-  if (typeof path === 'string' && path !== '') return path
-  throw invalidOption({
-    what: 'the path of the snapshot has the wrong type',
-    expected: 'a path',
-    actual: show(path),
-    remedy: 'Pass a path.',
-    option: 'path',
-  })
 }
