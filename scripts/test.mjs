@@ -1,75 +1,87 @@
 // Runs tests. Usage: node scripts/test.mjs quick|full|soak, or compiled test files and flags of ava (also after a tier).
-// Tiers are described in test/support/tier.ts. The full tier runs in two ava processes at once, so that two cores stay busy: files that
-// mostly wait (for processes, deadlines and silences) one after another in the first, all others in pairs in the second.
+// Tiers are described in test/support/tier.ts. Each file runs in an ava process of its own, two at a time, and one more that mostly waits
+// (for processes, deadlines and silences), so that two cores stay busy. ava itself runs one file after another where tests are serial.
 // Sets the software GPU driver of Debian's chromium where it is installed: the Vulkan loader reads the environment that a process was
 // started with, so a test can't set it.
 import { spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join, relative } from 'node:path'
+import { existsSync, readdirSync } from 'node:fs'
 
 const DRIVER = '/usr/lib/chromium/vk_swiftshader_icd.json'
-const WAITING = /^dist\/test\/(nats|serve|stress)\/.*\.full\.|^dist\/test\/engine\/restart\./
-/** Slowest files of the others first: none of them is left for the end, when a core has nothing else to do. */
-const SLOWEST = ['gpu/golden', 'variants', 'golden', 'engine/batching', 'gpu/engine', 'bit-identity', 'fuzz/fuzz', 'engine/snapshot']
+const WAITING = /^(nats|serve|stress)\/.*\.full\.|^engine\/restart\./
+/** The longest files first: none of them is left for the end, when a core has nothing else to do. */
+const LONGEST = [
+  'gpu/golden.full',
+  'gpu/engine.full',
+  'variants',
+  'engine/batching',
+  'bit-identity',
+  'golden',
+  'checkpoint/convert.full',
+  'fuzz/fuzz.full',
+]
 const SHOWN = 12
 
-const tiers = {
-  quick: { files: (path) => !/\.(full|soak)\.test\.js$/.test(path), concurrency: 2 },
-  full: { files: (path) => !path.endsWith('.soak.test.js'), concurrency: 2 },
-  soak: { files: (path) => path.endsWith('.soak.test.js'), concurrency: 1 },
+const TIERS = {
+  quick: { has: (file) => !/\.(full|soak)$/.test(file), workers: 2 },
+  full: { has: (file) => !file.endsWith('.soak'), workers: 2 },
+  soak: { has: (file) => file.endsWith('.soak'), workers: 1 },
 }
 
 const env = { XDG_RUNTIME_DIR: '/tmp', ...process.env }
 if (env.VK_ICD_FILENAMES === undefined && existsSync(DRIVER)) env.VK_ICD_FILENAMES = DRIVER
 
-const [name] = process.argv.slice(2)
-const more = process.argv.slice(3)
-if (!Object.hasOwn(tiers, name ?? '')) process.exitCode = await ava(process.argv.slice(2), env)
-else process.exitCode = more.length > 0 ? await ava(more, env) : await runTier(name)
+const [name = '', ...more] = process.argv.slice(2)
+if (!Object.hasOwn(TIERS, name)) process.exitCode = (await ava(process.argv.slice(2), env, 'inherit')).code
+else if (more.length > 0) process.exitCode = (await ava(more, env, 'inherit')).code
+else process.exitCode = await runTier(name)
 
-async function runTier(name) {
-  const { files, concurrency } = tiers[name]
+async function runTier(tier) {
+  const { has, workers } = TIERS[tier]
   // By their sources: dist keeps what was compiled from files that are gone.
   const sources = readdirSync('test', { recursive: true }).filter((path) => path.endsWith('.test.ts'))
-  const all = sources.map((path) => `dist/test/${path.replace(/ts$/, 'js')}`)
-  const chosen = all.filter(files).sort((a, b) => rank(a) - rank(b) || a.localeCompare(b))
-  const isWaiting = (path) => name === 'full' && WAITING.test(path)
-  const lanes = [
-    { files: chosen.filter(isWaiting), concurrency: 1 },
-    { files: chosen.filter((path) => !isWaiting(path)), concurrency },
-  ]
-  const folder = mkdtempSync(join(tmpdir(), 'tetrad-times-'))
-  const times = join(folder, 'times')
-  const laneEnv = { ...env, TETRAD_TEST_TIER: name, TETRAD_TEST_TIMES: times }
+  const files = sources.map((path) => path.slice(0, -'.test.ts'.length)).filter(has)
+  files.sort((a, b) => order(a) - order(b) || a.localeCompare(b))
+  const isWaiting = (file) => tier === 'full' && WAITING.test(`${file}.`)
+  const queues = [files.filter((file) => !isWaiting(file)), files.filter(isWaiting)]
+  const results = []
+  const work = async (queue) => {
+    for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
+      const start = performance.now()
+      const { code, output } = await ava([`dist/test/${file}.test.js`], { ...env, TETRAD_TEST_TIER: tier }, 'pipe')
+      const seconds = (performance.now() - start) / 1000
+      results.push({ file, code, seconds, tests: Number(/(\d+) tests? passed/.exec(output)?.[1] ?? 0) })
+      console.log(`${code === 0 ? 'ok' : 'FAILED'}  ${file} (${seconds.toFixed(1)} s)\n${output.trim()}\n`)
+    }
+  }
   const start = performance.now()
-  const codes = await Promise.all(
-    lanes.filter((lane) => lane.files.length > 0).map((lane) => ava(['--concurrency', String(lane.concurrency), ...lane.files], laneEnv)),
-  )
+  await Promise.all([...Array.from({ length: workers }, () => work(queues[0])), work(queues[1])])
   const seconds = (performance.now() - start) / 1000
-  const timed = existsSync(times)
-    ? readFileSync(times, 'utf8')
-        .trim()
-        .split('\n')
-        .map((line) => JSON.parse(line))
-    : []
-  rmSync(folder, { recursive: true })
-  timed.sort(([, a], [, b]) => b - a)
-  const sum = timed.reduce((total, [, s]) => total + s, 0)
-  console.log(`${name}: ${seconds.toFixed(0)} s, the sum of ${timed.length} files is ${sum.toFixed(0)} s. The slowest:`)
-  for (const [file, s] of timed.slice(0, SHOWN)) console.log(`${s.toFixed(1).padStart(8)} s  ${relative('dist/test', file)}`)
-  return Math.max(...codes)
+  const sum = (of) => results.reduce((total, result) => total + result[of], 0)
+  results.sort((a, b) => b.seconds - a.seconds)
+  console.log(
+    `${tier}: ${sum('tests')} tests passed in ${seconds.toFixed(0)} s; the ${results.length} files took ${sum('seconds').toFixed(0)} s. The longest:`,
+  )
+  for (const { file, seconds: s } of results.slice(0, SHOWN)) console.log(`${s.toFixed(1).padStart(8)} s  ${file}`)
+  const failed = results.filter(({ code }) => code !== 0)
+  if (failed.length > 0) console.log(`FAILED: ${failed.map(({ file }) => file).join(', ')}`)
+  return failed.length === 0 ? 0 : 1
 }
 
-function rank(path) {
-  const at = SLOWEST.findIndex((slow) => path.startsWith(`dist/test/${slow}.`))
-  return at === -1 ? SLOWEST.length : at
+function order(file) {
+  const at = LONGEST.indexOf(file)
+  return at === -1 ? LONGEST.length : at
 }
 
-function ava(args, avaEnv) {
+/** Runs ava; with 'pipe' its output is returned, both streams together. */
+function ava(args, avaEnv, output) {
   return new Promise((resolve) => {
-    spawn(process.execPath, ['node_modules/ava/entrypoints/cli.mjs', ...args], { stdio: 'inherit', env: avaEnv }).on('exit', (code) =>
-      resolve(code ?? 1),
-    )
+    const child = spawn(process.execPath, ['node_modules/ava/entrypoints/cli.mjs', ...args], { stdio: ['ignore', output, output], env: avaEnv })
+    let text = ''
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (part) => {
+        text += part
+      })
+    }
+    child.on('close', (code) => resolve({ code: code ?? 1, output: text }))
   })
 }
