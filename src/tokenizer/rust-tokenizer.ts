@@ -7,11 +7,13 @@ import { maxBytesPerToken, pieceBytes, type TokenizerFile, type TokenizerSetting
 import type { Tokenizer } from './tokenizer-interface.js'
 
 const NO_BYTES = new Uint8Array(0)
+/** By a variable, so that a bundler does not follow it to binaries that it cannot read. */
+const LIBRARY: string = 'tokenizers'
 let blocking: ((job: EncodeJob) => number[]) | undefined
 
 /** Undefined where the library has no binary for this system. Throws what the library says of a file that it cannot read. */
 export async function rustTokenizer(json: string, file: TokenizerFile, settings: TokenizerSettings): Promise<Tokenizer | undefined> {
-  const library = await import('tokenizers').catch(() => undefined)
+  const library = await (import(LIBRARY) as Promise<typeof import('tokenizers')>).catch(() => undefined)
   if (!library) return undefined
   const tokenizer = library.Tokenizer.fromString(json)
   const { controls } = settings
