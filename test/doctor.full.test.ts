@@ -1,4 +1,4 @@
-// tetrad doctor as a process, on the machine at hand.
+// tetrad doctor as a process, on this machine.
 import { spawnSync } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import test from 'ava'
@@ -54,7 +54,7 @@ test.serial('--json is one line, and says what the API says', async (t) => {
 
 const onLinux = process.platform === 'linux' ? test.serial : test.skip
 
-onLinux('without a driver it still exits with 0, chooses wasm, and says how to mend it', (t) => {
+onLinux('without a driver doctor exits with 0, chooses wasm, and says how to fix it', (t) => {
   const { status, stdout } = run([], NO_DRIVER)
   t.is(status, 0)
   t.regex(stdout, /^GPU adapters +none$/m)

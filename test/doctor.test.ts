@@ -48,11 +48,11 @@ const WHOLE: Omit<Diagnosis, 'missing'> = {
 const without = (change: Partial<typeof WHOLE>, gpu: Partial<Diagnosis['gpu']> = {}) =>
   findMissing({ ...WHOLE, ...change, gpu: { ...WHOLE.gpu, ...gpu } })
 
-test('a machine that lacks nothing has nothing to mend', (t) => {
+test('a complete machine gets no advice', (t) => {
   t.deepEqual(findMissing(WHOLE), [])
 })
 
-test('what the processor and Node lack', (t) => {
+test('an old Node, one core, no relaxed SIMD and a core quota are reported', (t) => {
   t.like(without({ node: '20.18.3' }), [{ code: 'node', fix: 'install Node 20.19 or newer' }])
   t.deepEqual(without({ node: '20.19.0' }), [])
   t.like(without({ cores: 1 }), [{ code: 'cores' }])
@@ -63,7 +63,7 @@ test('what the processor and Node lack', (t) => {
   t.deepEqual(without({ coreQuota: 4 }), [])
 })
 
-test("NVIDIA's device without its Vulkan driver: the packages, and the variable with the file that is there", (t) => {
+test('an NVIDIA device without its Vulkan driver: names the packages and the variable with the path of the driver file', (t) => {
   const found = without({}, { adapters: [] })
   t.like(found, [{ code: 'nvidia-driver' }])
   t.regex(found[0]?.fix ?? '', /libvulkan1 libegl1 .*VK_DRIVER_FILES=\/etc\/vulkan\/icd\.d\/nvidia_icd\.json$/)
@@ -81,7 +81,7 @@ test('no loader, no permission, no Mesa driver, no device', (t) => {
   t.deepEqual(codes({ missing: without({}, { adapters: [], deviceFiles: [] }) }), ['gpu-device'])
 })
 
-test('a driver that hangs, and features that an adapter lacks, are told', (t) => {
+test('a driver that hangs and missing features of an adapter are reported', (t) => {
   t.like(without({}, { unanswered: ['which adapters there are: no answer within 20 s'] }), [{ code: 'driver-answer' }])
   const plain = WHOLE.gpu.adapters.map((a) => ({ ...a, features: ['subgroups'] }))
   const [lacking] = without({}, { adapters: plain })
@@ -89,7 +89,7 @@ test('a driver that hangs, and features that an adapter lacks, are told', (t) =>
   t.regex(lacking?.what ?? '', /no shader-f16, no chromium-experimental-subgroup-matrix/)
 })
 
-test('Dawn that cannot be loaded is told by its cause, and nothing of drivers with it', (t) => {
+test('if Dawn cannot be loaded, doctor reports the cause and gives no advice about drivers', (t) => {
   const causes: [string, RegExp][] = [
     ["/lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.34' not found (required by /x/dawn.node)", /needs glibc 2\.34/],
     ['Error loading shared library ld-linux-x86-64.so.2: No such file or directory (needed by /x/dawn.node)', /musl/],

@@ -72,7 +72,7 @@ full('logits stay finite and varied at 48 layers', async (t) => {
   await engine.close()
 })
 
-test('a directory that holds a model is left as it is; options that make no sense are refused', async (t) => {
+test('a directory that holds a model is not overwritten; contradictory options are refused', async (t) => {
   const dir = temporary(t)
   writeFileSync(join(dir, 'config.json'), '{}')
   const error = await t.throwsAsync(synthesize(dir, { variant: 'mlra_4', config: CONFIG }), { instanceOf: TetradError })
@@ -109,7 +109,7 @@ test('stopped in the middle it leaves no weights and no configuration', async (t
   t.deepEqual(readdirSync(dir), [])
 })
 
-test('a no_scale model is known by the name in its configuration', async (t) => {
+test('a no_scale model is recognised by the variant field of its configuration', async (t) => {
   const dir = join(temporary(t), 'out')
   await synthesize(dir, { variant: 'mla_no_scale', config: CONFIG })
   t.is((await inspect(dir)).variant, 'mla_no_scale')

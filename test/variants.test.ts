@@ -146,7 +146,7 @@ for (const name of ['mla', 'gla_2', 'mlra_2'] as const) {
   )
 }
 
-test('an explicit variant that the keys do not fit is refused, and says which would; so is an unknown name', async (t) => {
+test('an explicit variant that does not match the keys is refused with those that do; an unknown name is refused', async (t) => {
   const golden = goldenCases().find((c) => c.name === 'mlra_4')
   const error = await t.throwsAsync(async () => await Engine.load(golden?.dir as string, { variant: 'mla_no_scale' }), { instanceOf: OptionError })
   t.regex(error.message, /expected mlra_4;/)

@@ -51,7 +51,7 @@ test('Ctrl-C ends a run of benchmarks with status 130, and keeps the results tha
   t.true(rows.length > 0)
 })
 
-test('what a benchmark would ignore is refused, and so is what is out of range', async (t) => {
+test('options that a benchmark would ignore, and values out of range, are refused', async (t) => {
   for (const [args, expected] of [
     [['load', '--contexts', '64'], /load has no such option/],
     [['attention', '--contexts', '65'], /multiples of 64/],

@@ -369,7 +369,7 @@ for (const [what, model, code, message, spoil] of CASES) {
   })
 }
 
-test('nothing that a pickle names is run, and a running engine goes on after all of it', async (t) => {
+test('no function that a pickle names runs, and a running engine goes on', async (t) => {
   const engine = await Engine.load(MODEL, { ranks: 2 })
   const before = await engine.generate([23], { maxTokens: 5 })
   const dir = copyOf(t, MODEL)

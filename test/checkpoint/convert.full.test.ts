@@ -29,7 +29,7 @@ for (const name of ['mlra_4', 'mla_gated', 'gla_2', 'gqa', 'mqa', 'gta', 'mfa', 
   })
 }
 
-test('the tokenizer comes along, and the text is that of the original', async (t) => {
+test('the tokenizer is converted too, and the text is that of the original', async (t) => {
   const out = join(temporary(t), 'out')
   await convert(TINY, out, { weights: 'bf16' })
   const engine = await Engine.load(out)
@@ -37,7 +37,7 @@ test('the tokenizer comes along, and the text is that of the original', async (t
   await engine.close()
 })
 
-test('the chat template and its settings come along', async (t) => {
+test('the chat template and its settings are converted too', async (t) => {
   const from = join(temporary(t), 'from')
   const out = join(temporary(t), 'out')
   cpSync(`${FIXTURES}golden/mlra_4`, from, { recursive: true })
@@ -47,7 +47,7 @@ test('the chat template and its settings come along', async (t) => {
   for (const [name, text] of Object.entries(beside)) t.is(readFileSync(join(out, name), 'utf8'), text)
 })
 
-test('nothing is overwritten, and wrong options are named', async (t) => {
+test('existing files are not overwritten, and wrong options are named', async (t) => {
   const dir = `${FIXTURES}golden/mlra_4`
   const out = temporary(t)
   await convert(dir, out, { weights: 'int8' })

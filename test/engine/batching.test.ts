@@ -125,7 +125,7 @@ test('a second turn finds the first in the prefix cache, and says so', async (t)
   await engine.close()
 })
 
-test('a full queue refuses at once with a hint; what fits is served', async (t) => {
+test('a full queue refuses at once and says when to retry; queued requests are served', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 2, maxRunning: 2, maxQueue: 3 })
   const taken = Array.from({ length: 5 }, () => engine.generate('Once', { maxTokens: 20, ignoreEos: true }))
   const error = (await t.throwsAsync(async () => await engine.generate('Once'), { instanceOf: OverloadedError })) as OverloadedError
@@ -136,7 +136,7 @@ test('a full queue refuses at once with a hint; what fits is served', async (t) 
   await engine.close()
 })
 
-full('timeouts: in the queue and in all, by name; nobody else notices', async (t) => {
+full('queueTimeoutMs and timeoutMs reject their request only, and the error says which', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 1, maxRunning: 1 })
   const long = engine.generate('Once', { maxTokens: 900, ignoreEos: true })
   const queued = (await t.throwsAsync(async () => await engine.generate('Once', { queueTimeoutMs: 30 }), {

@@ -28,7 +28,7 @@ test('an array larger than the queue is taken as places become free, and gives w
   t.deepEqual(await engine.generateMany([]), [])
 })
 
-test('what can never be held is refused at once with what can; what does not fit now is told to come again', async (t) => {
+test('a request that can never fit is refused with the limit; one that does not fit now is told to retry', async (t) => {
   await using engine = await Engine.load(SMALL, { ranks: 1, maxRunning: 1, maxQueue: 2 })
   const never = (await t.throwsAsync(async () => engine.generateMany([[1]], { n: 4 }), { instanceOf: RequestError })) as RequestError
   t.is(never.code, 'REQUEST_TOO_LARGE')
@@ -92,7 +92,7 @@ test("chat is generate over the model's template", async (t) => {
   }
 })
 
-test('Engine.load without a directory loads the embedded model; what is no path is refused by what it is', async (t) => {
+test('Engine.load without a directory loads the embedded model; a value that is not a path is refused with its type', async (t) => {
   t.true(existsSync(join(EMBEDDED_MODEL, 'config.json')))
   await using engine = await Engine.load()
   t.true(engine.info.hasTokenizer)

@@ -76,7 +76,7 @@ test('a snapshot of another model, format or build is refused by name', async (t
   }
 })
 
-full('a damaged snapshot is refused, wherever it is damaged: no page is lost, and nothing of it is found', async (t) => {
+full('a snapshot that is damaged anywhere is refused: no page leaks, and none of its tokens are cached', async (t) => {
   const dir = temporary(t)
   const path = join(dir, 'prefix.snapshot')
   const engine = await Engine.load(golden('mlra_4'), { ranks: 2, maxRunning: 4 })
@@ -112,7 +112,7 @@ full('a damaged snapshot is refused, wherever it is damaged: no page is lost, an
   await victim.close()
 })
 
-test('what can be wrong with the call is said; nothing is left behind, and a snapshot overwrites the one before it at once', async (t) => {
+test('wrong arguments of saveSnapshot are named; no partial file is left, and a snapshot replaces the file atomically', async (t) => {
   const dir = temporary(t)
   const path = join(dir, 'prefix.snapshot')
   const engine = await Engine.load(golden('mlra_4'), { ranks: 1, maxRunning: 2 })
@@ -130,7 +130,7 @@ test('what can be wrong with the call is said; nothing is left behind, and a sna
   await t.throwsAsync(engine.loadSnapshot(path), { message: /closed/ })
 })
 
-full('a cache without room refuses a snapshot by name', async (t) => {
+full('loading a snapshot into a full cache fails with SNAPSHOT_NO_ROOM', async (t) => {
   const path = join(temporary(t), 'prefix.snapshot')
   const prompt = Array.from({ length: 700 }, (_, i) => (i * 31) % 4096)
   const engine = await Engine.load(TINY, { ranks: 1, maxRunning: 4 })

@@ -195,7 +195,7 @@ test('bad token files and options are named, and the engine serves the next requ
   await engine.close()
 })
 
-test('bad items are named by their line', async (t) => {
+test('bad items are refused with their line', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 1 })
   const dir = temporary(t)
   const good = JSON.stringify({ query: 'a', choices: [' b'], gold: 0 })

@@ -30,7 +30,7 @@ test("'auto' ranks: by the cores on a CPU, on a GPU one, or one for each adapter
   t.is(options.ranks, automaticRanks(availableParallelism()))
 })
 
-test('a PCI address is an environment of its own for each rank, and no name', (t) => {
+test('a PCI address selects a device by the environment of each rank, not by a name', (t) => {
   const cards = ['pci-0000_00_06_0', 'pci-0000_00_07_0', 'pci-0000_65_00_0', 'pci-0001_c1_00_1']
   for (const count of [1, 2, 4]) {
     const own = cards.slice(0, count)

@@ -179,7 +179,7 @@ natsTest(
   },
 )
 
-natsTest('the first result of a job is the one; a job is in the cluster once; what is no job is thrown away', async (t) => {
+natsTest('only the first result of a job counts; a job is queued once; a malformed job is discarded', async (t) => {
   t.timeout(120_000)
   const server = await natsServer(t)
   const link = await NatsLink.open({ url: server.url }, 'test', () => {})

@@ -44,7 +44,7 @@ natsTest('two replicas: the engine’s own answers, and streams that go on when 
   t.is(chat.usage?.completion_tokens, 3)
 })
 
-natsTest('the NATS server is killed and comes back: running streams go on', async (t) => {
+natsTest('running streams survive a restart of the NATS server', async (t) => {
   t.timeout(180_000)
   const server = await natsServer(t)
   await Promise.all([replica(t, server.url), replica(t, server.url)])
@@ -175,7 +175,7 @@ natsTest('another version of a model never answers for the first, and takes over
   t.is((await ask()).by, `fp_${young.group}`, log.join('\n'))
 })
 
-natsTest('any client of the cluster may ask the queue group; what is no request is refused, and the replica serves on', async (t) => {
+natsTest('any client of the cluster may ask the queue group; malformed requests are refused, and the replica goes on', async (t) => {
   t.timeout(180_000)
   const server = await natsServer(t)
   const { group, instance } = await replica(t, server.url)

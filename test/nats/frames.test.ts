@@ -80,7 +80,7 @@ test('every frame arrives once and in order, and the sender keeps no more than a
   )
 })
 
-test('a receiver that is paused gives no credit, and one that goes on does', async (t) => {
+test('a paused receiver gives no credit, and a resumed one does', async (t) => {
   const sent: number[] = []
   const sender = new FrameSender(
     (bytes) => sent.push(bytes[0] as number),
@@ -103,7 +103,7 @@ test('a receiver that is paused gives no credit, and one that goes on does', asy
   t.is(sent.length, WINDOW + 1)
 })
 
-test('reports that cannot be are of no effect; a closed stream takes nothing, and lets a giver go', async (t) => {
+test('impossible acknowledgements are ignored; a closed stream takes no frames and releases a waiting sender', async (t) => {
   const sent: number[] = []
   const sender = new FrameSender(
     (bytes) => sent.push(bytes[0] as number),

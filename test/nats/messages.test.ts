@@ -34,7 +34,7 @@ const VALID: { readonly [K in keyof Messages]: Messages[K] } = {
 }
 const KINDS = Object.keys(VALID) as (keyof Messages)[]
 
-test('messages come back as they were', (t) => {
+test('every message is decoded as it was encoded', (t) => {
   for (const kind of KINDS) t.deepEqual(decode(kind, encode(kind, VALID[kind] as never)), VALID[kind] as never, kind)
   const chunk = { seq: 1, type: 'chunk', chunk: { index: 0, text: 'é', tokens: [5], logprobs: [{ token: 5, logprob: -1, top: [] }] } } as const
   t.deepEqual(decode('frame', encode('frame', chunk)), chunk)
@@ -68,7 +68,7 @@ function isOfMessagePack(error: unknown): boolean {
   return frames.find((frame) => frame.includes('file:'))?.includes('/node_modules/msgpackr/') ?? false
 }
 
-test('bytes of any kind, and messages with bytes changed, throw or are what they should be', (t) => {
+test('random bytes and mutated messages throw or decode to a valid message', (t) => {
   const seeds = KINDS.map((kind) => encode(kind, VALID[kind] as never))
   const changed = fc.tuple(fc.constantFrom(...seeds), fc.array(fc.tuple(fc.nat(400), fc.nat(255)), { maxLength: 4 })).map(([seed, edits]) => {
     const bytes = Buffer.from(seed)

@@ -43,7 +43,7 @@ natsTest(
   },
 )
 
-natsTest('TLS: the server is known by its authority, and the client by its own certificate', async (t) => {
+natsTest('TLS: the server is verified by its authority, and the client by its certificate', async (t) => {
   t.timeout(60_000)
   const folder = temporary(t)
   const path = (name: string) => join(folder, name)
@@ -78,7 +78,7 @@ natsTest('TLS: the server is known by its authority, and the client by its own c
   await link.close()
 })
 
-natsTest('credentials that an operator’s account has signed, with leave for what a front needs and nothing more', async (t) => {
+natsTest('credentials signed by an operator’s account, with only the permissions that a front needs', async (t) => {
   t.timeout(60_000)
   const [operator, account, system, frontUser, member] = [createOperator(), createAccount(), createAccount(), createUser(), createUser()]
   const folder = temporary(t)

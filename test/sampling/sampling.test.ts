@@ -209,7 +209,7 @@ test('a stop string may begin and end within tokens; it is not shown, and a chun
   await engine.close()
 })
 
-test('wrong values are refused by name, and the engine serves the next request', async (t) => {
+test('invalid values are refused by name, and the engine serves the next request', async (t) => {
   const engine = await Engine.load(MODEL, { ranks: 1, maxRunning: 2 })
   const wrong: object[] = [
     { topK: 0 },

@@ -246,7 +246,7 @@ test('comments come only while nothing else does, and end with the events', asyn
   t.deepEqual(await all(keepWarm(events(0, 30), 0)), ['0', '30'])
 })
 
-test('a full queue says when to come again, by what requests take', async (t) => {
+test('a full queue says when to retry, from the time that requests take', async (t) => {
   const small = await loaded(t, { ranks: 1, maxRunning: 1, maxQueue: 0, cacheTokens: 1024 })
   const { post } = await served(t, {}, small)
   const long = small.generate(COMPLETION.prompt, { maxTokens: 1000, ignoreEos: true })

@@ -81,7 +81,7 @@ test('serve with replicas: they end with it, also when it is killed', async (t) 
   }
 })
 
-test('chat answers, keeps and brings back the conversation, and Ctrl-C stops the answer and not the program', async (t) => {
+test('chat answers, saves and loads a conversation, and Ctrl-C stops only the answer', async (t) => {
   const file = join(temporary(t), 'talk.json')
   const { child, until, ended } = tetrad(
     t,
@@ -116,7 +116,7 @@ test('chat answers, keeps and brings back the conversation, and Ctrl-C stops the
   t.is((await ended)[0], 0)
 })
 
-test('what serve can not do is refused before anything is loaded', async (t) => {
+test('invalid options of serve are refused before anything is loaded', async (t) => {
   for (const [args, expected] of [
     [['--port', '99999'], /port is out of range/],
     [['--replicas', '0'], /replicas is out of range/],

@@ -97,7 +97,7 @@ full('errors of a replica come with their class, code and remedy; an abort and a
   await t.throwsAsync(async () => pool.generateMany(['Once'], { n: 1 }), { instanceOf: TetradError })
 })
 
-test('frames: in pieces, together, and what is none', (t) => {
+test('frames are decoded from pieces and from several at once; bytes that are no frame are refused', (t) => {
   const messages: FromReplica[] = [
     { type: 'hello', key: 'a' },
     { type: 'chunk', id: 7, chunk: { index: 0, text: 'é', tokens: [1, 2] } },
@@ -118,7 +118,7 @@ test('frames: in pieces, together, and what is none', (t) => {
     t.throws(() => [...new FrameDecoder<FromReplica>().take(wrong)])
 })
 
-test('a replay delivers what is new and nothing twice, wherever its chunks are cut', (t) => {
+test('a replay delivers only new tokens, wherever its chunks are cut', (t) => {
   const out: { text: string; tokens: readonly number[] }[] = []
   const filter = new ReplayFilter(({ text, tokens }) => out.push({ text, tokens }))
   const chunk = (tokens: readonly number[], text: string) => filter.take({ index: 0, tokens, text })

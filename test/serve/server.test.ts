@@ -132,7 +132,7 @@ test('chat: a conversation is rendered, streamed with roles, and its prefix is c
   t.true((next.usage?.prompt_tokens_details?.cached_tokens ?? 0) >= 32, JSON.stringify(next.usage))
 })
 
-test('what is not supported, unknown or out of range is refused by name, and the server goes on', async (t) => {
+test('unsupported, unknown and out-of-range fields are refused by name, and the server goes on', async (t) => {
   const { client, address } = await served(t)
   for (const [change, status, param, code] of [
     [{ suffix: 'x' }, 400, 'suffix', 'unsupported_parameter'],

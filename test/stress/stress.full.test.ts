@@ -15,7 +15,7 @@ test('some seconds of random traffic with faults: nothing lost, nothing differen
   t.true(Number(/^recoveries +(\d+)$/m.exec(stdout)?.[1]) > 0)
 })
 
-test('a failing run names what repeats it, and a wrong argument is said', (t) => {
+test('a round can be replayed alone, and wrong arguments are refused', (t) => {
   const run = (...args: string[]) => spawnSync(process.execPath, [`${ROOT}dist/test/stress/run.js`, ...args], { encoding: 'utf8' })
   t.is(run('--minutes', 'x').status, 1)
   t.regex(run('--replay', '7').stderr, /usage/)

@@ -60,7 +60,7 @@ test('cuts cover everything once, in order, for counts that do not divide by 4',
   )
 })
 
-test('no two weights of a shard overlap, all lie inside it, and the rank count moves none of them', (t) => {
+test('weights of a shard do not overlap, are inside it, and are at the same place at every rank count', (t) => {
   const layouts = RANK_COUNTS.map((ranks) => layoutModel(shape, plan(ranks)))
   for (let s = 0; s < 4; s++) {
     const matrices = (l: ModelLayout) =>
