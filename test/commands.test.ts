@@ -9,6 +9,7 @@ import test from 'ava'
 import { SoftWrap } from '../src/commands/soft-wrap.js'
 import { FIXTURES, ROOT, TINY } from './support/fixtures.js'
 import { temporary } from './support/models.js'
+import { full } from './support/tier.js'
 
 /** stdin: undefined is /dev/null. */
 async function tetrad(args: readonly string[], stdin?: string): Promise<{ code: number | null; stdout: string; stderr: string }> {
@@ -59,7 +60,7 @@ test('--n and --prompt-logprobs have their place in the JSON', async (t) => {
   t.is(completions[0]?.promptLogprobs.length, completions[0]?.usage.promptTokens)
 })
 
-test('what cannot work is refused before the model is loaded, in the words of the command line', async (t) => {
+full('what cannot work is refused before the model is loaded, in the words of the command line', async (t) => {
   const listener = createServer().listen(0, '127.0.0.1')
   await once(listener, 'listening')
   t.teardown(() => listener.close())

@@ -18,7 +18,7 @@ interface Case {
 const random = randomNumbers(99)
 const integer = (max: number) => Math.floor(random() * max)
 const SYSTEM = Array.from({ length: 140 }, () => integer(4096))
-const CASES: Case[] = Array.from({ length: inFull ? 64 : 28 }, (_, seed) => ({
+const CASES: Case[] = Array.from({ length: inFull ? 64 : 22 }, (_, seed) => ({
   prompt: [...(seed % 3 === 0 ? SYSTEM : []), ...Array.from({ length: 1 + integer(120) }, () => integer(4096))],
   maxTokens: 1 + integer(40),
   temperature: seed % 2 === 0 ? 0 : 0.8,

@@ -4,6 +4,7 @@ import test from 'ava'
 import { Engine, EngineClosedError, OptionError, RequestError } from '../../src/index.js'
 import { pages } from '../../src/testing.js'
 import { ROOT, TINY } from '../support/fixtures.js'
+import { full } from '../support/tier.js'
 
 const run = promisify(execFile)
 
@@ -104,7 +105,13 @@ test('options and parameters out of range are named', async (t) => {
     const error = await t.throwsAsync(async () => await engine.generate(prompt as never), { instanceOf: RequestError })
     t.is((error as RequestError).code, code)
   }
-  // None of it was fatal, and a full context is.
+  // None of it was fatal.
+  t.is((await engine.generate('Once', { maxTokens: 2, ignoreEos: true })).tokens.length, 2)
+  await engine.close()
+})
+
+full('a prompt may fill the context', async (t) => {
+  const engine = await Engine.load(TINY, { ranks: 1 })
   t.is((await engine.generate(Array(1023).fill(1), { maxTokens: 9, ignoreEos: true })).tokens.length, 1)
   t.is((await engine.logits(Array(1024).fill(1))).length, 1024 * 4096)
   await engine.close()
