@@ -62,7 +62,7 @@ test('options that a benchmark would ignore, and values out of range, are refuse
     [['attention', '--cache', 'f16'], /does not support this cache format/],
     [['scaling', '--quick', '--preset', 'huge'], /unknown model size/],
     [['scaling', '--quick', '--variant', 'mlx'], /unknown variant/],
-    [['scaling', '--quick', '--cache', 'f16'], /cache: 'f16'/],
+    [['scaling', '--quick', '--cache', 'f16'], /--cache f16 is not supported/],
     [['nonsense'], /no benchmark of this name/],
     [['report', '--out', join(temporary(t), 'none')], /there are no results for a report/],
     [['prediction', '--out', join(temporary(t), 'none')], /needs results of other benchmarks/],

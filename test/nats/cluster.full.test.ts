@@ -51,7 +51,7 @@ natsTest('running streams survive a restart of the NATS server', async (t) => {
   const { client, until } = await front(t, server.url)
   await stream(t, client, async () => {
     await server.kill()
-    await until(/the connection to NATS .* is lost/)
+    await until(/lost the connection to NATS/)
     await server.start()
   })
   await until(/connected to NATS again/)
@@ -88,7 +88,7 @@ natsTest('a replica whose link is cut: its requests are replayed on the other', 
   await until(new RegExp(`replica ${cut.instance} of tiny is gone`))
   way.mend()
   // It is taken back when it is there again.
-  const isBack = new RegExp(`replica ${cut.instance} of tiny .* is there`)
+  const isBack = new RegExp(`replica ${cut.instance} of tiny .* joined`)
   await untilTrue(() => log.filter((line) => isBack.test(line)).length === 2)
   await stream(t, client, () => {})
 })
