@@ -97,8 +97,8 @@ test("HTTP fields: the client's name, its values for 'not set', and the default 
     [() => of({ temperature: -1 }), 'temperature', /^temperature is out of range/],
     [() => of({ n: 65 }), 'n', /^n is out of range/],
     [() => of({ logit_bias: { 100: 1 } }), 'logit_bias', /^an id of logit_bias is out of range.*0 to 99/],
-    [() => of({ max_tokens: 0 }, 0), 'max_tokens', /^max_tokens is out of range/],
-    [() => of({ max_completion_tokens: 0 }, 0), 'max_completion_tokens', /^max_completion_tokens is out of range/],
+    [() => of({ max_tokens: -2 }, -2), 'max_tokens', /^max_tokens is out of range/],
+    [() => of({ max_completion_tokens: -1 }, -1), 'max_completion_tokens', /^max_completion_tokens is out of range/],
     [() => of({ top_logprobs: 21 }, 5, 21), 'top_logprobs', /^top_logprobs is out of range/],
     [() => of({ min_tokens: 17 }), 'min_tokens', /^min_tokens is out of range.*0 to 16/],
   ] as const) {

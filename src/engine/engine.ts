@@ -15,7 +15,7 @@ import { checkInteger, checkNames, invalidOption, show } from '../options/check.
 import { checkParams } from '../options/generate-params.js'
 import { MAX_TIMER_MS } from '../options/limits.js'
 import type { EngineOptions, GenerateManyParams, GenerateParams } from '../options/public-types.js'
-import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
+import type { ChatMessage, ChatTemplate, TemplateOptions } from '../tokenizer/chat-template.js'
 import { type TokenPiece, TokenPieces } from '../tokenizer/token-pieces.js'
 import { Admission } from './admission.js'
 import { checkLogits, checkPath, refuseMany } from './call-checks.js'
@@ -36,6 +36,11 @@ import { CallRequests, startRequests } from './start-requests.js'
 export interface IndexedChunk extends Chunk {
   /** Which prompt it belongs to. */
   readonly index: number
+}
+
+/** Parameters of Engine.chat: those of generate, and how the conversation becomes a prompt. */
+export interface ChatParams extends GenerateParams {
+  readonly template?: TemplateOptions
 }
 
 /** @internal */
@@ -117,15 +122,16 @@ export class Engine implements AsyncDisposable {
    * MESSAGES_INVALID for messages that are not valid, TEMPLATE_FAILED for a template that refuses them, CheckpointError TOKENIZER_INVALID for a template that
    * cannot be used.
    */
-  chat(messages: readonly ChatMessage[], params: GenerateParams = {}): Generation {
+  chat(messages: readonly ChatMessage[], chatParams: ChatParams = {}): Generation {
     const requests = new CallRequests()
     return new Generation<Completion, Chunk>(async (push) => {
+      const { template: options, ...params } = chatParams
       refuseMany('', params)
       checkParams(params, this.info.vocab, 'api', 'chat')
       this.#template ??= import('../tokenizer/chat-template.js').then(({ loadChatTemplate }) => loadChatTemplate(this.#parts.dir))
       this.#admission.checkOpen()
       const template = this.#template
-      const { prompt, stop } = await this.#prepared(template.then((found) => chatPrompt(found, messages)))
+      const { prompt, stop } = await this.#prepared(template.then((found) => chatPrompt(found, messages, options)))
       const own = params.stop === undefined ? [] : [params.stop].flat()
       const [completion] = await this.#start([prompt], { ...params, stop: [...own, ...stop] }, requests, (_, chunk) => push(chunk), 'chat')
       return completion as Completion
@@ -364,9 +370,11 @@ export class Engine implements AsyncDisposable {
       })
     }
     const effective = tokenizer ? withControlStops(resolved, tokenizer) : resolved
-    const ids = await this.#prepared(Promise.all(prompts.map((prompt) => this.#prompts.ids(prompt, 1, effective.bos))))
+    const room = Math.min(1, effective.maxTokens)
+    const ids = await this.#prepared(Promise.all(prompts.map((prompt) => this.#prompts.ids(prompt, room, effective.bos))))
     const most = this.#admission.admit(ids.length, resolved.n)
     const places = { most, free: () => this.#admission.free }
-    return startRequests({ coordinator, statistics, tokenizer, endOfText: this.#endOfText }, ids, effective, places, requests, push)
+    const specialText = (id: number) => this.#pieces.piece(id).special
+    return startRequests({ coordinator, statistics, tokenizer, endOfText: this.#endOfText, specialText }, ids, effective, places, requests, push)
   }
 }

@@ -49,6 +49,8 @@ export interface Completion {
   readonly stoppedBy?: string | number
   /** With `logprobs`: of `tokens`. */
   readonly logprobs?: readonly TokenLogprobs[]
+  /** With `promptLogprobs`: ids of the prompt as it was computed, the id that begins a document included. */
+  readonly promptTokens?: readonly number[]
   /** With `promptLogprobs`: of the prompt's tokens; the first, which follows nothing, has null. */
   readonly promptLogprobs?: readonly (TokenLogprobs | null)[]
   readonly usage: Usage

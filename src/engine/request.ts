@@ -16,6 +16,8 @@ export interface RequestContext {
   readonly statistics: Statistics
   readonly tokenizer: Tokenizer | undefined
   readonly endOfText: ReadonlySet<number>
+  /** How a special token is written; undefined for others. */
+  readonly specialText: (id: number) => string | undefined
 }
 
 export class Request {
@@ -57,8 +59,8 @@ export class Request {
     this.#push = push
     this.#onBegun = onBegun
     this.#stops = new StopStrings(params.stop)
-    this.#detokenizer = new Detokenizer(context.tokenizer, prompt)
-    this.#drafts = params.speculate && new NgramDrafts(params.speculate)
+    this.#detokenizer = new Detokenizer(context.tokenizer, prompt, params.skipSpecialTokens === false ? context.specialText : undefined)
+    this.#drafts = params.maxTokens === 0 ? undefined : params.speculate && new NgramDrafts(params.speculate)
     this.completion = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject }
     })
@@ -217,7 +219,10 @@ export class Request {
       finishReason: this.#stoppedBy === undefined ? finishReason : 'stop',
       ...(stoppedBy !== undefined && { stoppedBy }),
       ...(this.#params.logprobs !== undefined && { logprobs: this.#logprobs }),
-      ...(this.#params.promptLogprobs !== undefined && { promptLogprobs: this.#promptLogprobs }),
+      ...(this.#params.promptLogprobs !== undefined && {
+        promptTokens: this.#sequence.tokens.slice(0, promptLength),
+        promptLogprobs: this.#promptLogprobs,
+      }),
       usage: {
         promptTokens: promptLength,
         completionTokens: count,

@@ -17,11 +17,11 @@ const MAX_CHOICES = 64
 
 export const GENERATE_PARAMS = {
   maxTokens: int({
-    min: 1,
+    min: 0,
     max: Number.MAX_SAFE_INTEGER,
     default: 256,
     doc: 'largest number of tokens to generate',
-    more: 'The context bounds it as well.',
+    more: 'The context bounds it as well. With 0 the prompt is computed and nothing is generated.',
   }),
   minTokens: int({
     min: 0,
@@ -135,6 +135,7 @@ export const GENERATE_PARAMS = {
     max: MAX_LOGPROBS,
     default: undefined,
     flag: '<k>',
+    http: true,
     doc: 'the same for the tokens of the prompt',
     more: 'The whole prompt is computed for it, whatever is cached.',
   }),
@@ -157,6 +158,12 @@ export const GENERATE_PARAMS = {
     more: 'Equal seeds give equal tokens whatever else the engine runs.',
   }),
   ignoreEos: flag({ http: true, doc: 'continue past the end-of-text token' }),
+  skipSpecialTokens: automaticFlag({
+    automatic: 'true',
+    http: true,
+    doc: 'leave special tokens out of the text',
+    more: 'Those that end the output are never part of it.',
+  }),
   bos: automaticFlag({
     automatic: 'as the tokenizer says, for a text prompt',
     doc: 'put the token that begins a document before the prompt, once',

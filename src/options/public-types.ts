@@ -120,7 +120,10 @@ export interface EngineOptions {
 
 /** Parameters of engine.generate and engine.chat. An unknown name or a value out of range rejects with OptionError. */
 export interface GenerateParams {
-  /** Largest number of tokens to generate: an integer, 1 or more. Default: 256. The context bounds it as well. */
+  /**
+   * Largest number of tokens to generate: an integer, 0 or more. Default: 256. The context bounds it as well. With
+   * 0 the prompt is computed and nothing is generated.
+   */
   maxTokens?: number
   /**
    * Smallest number of tokens to generate: an integer, 0 or more. Default: 0. Before it, ids that end the text are
@@ -184,6 +187,8 @@ export interface GenerateParams {
   seed?: number
   /** Continue past the end-of-text token. Default: false. */
   ignoreEos?: boolean
+  /** Leave special tokens out of the text. Default: true. Those that end the output are never part of it. */
+  skipSpecialTokens?: boolean
   /**
    * Put the token that begins a document before the prompt, once. Default: as the tokenizer says, for a text
    * prompt. The published MLRA models saw <|endoftext|> before every document, and their tokenizer does not say

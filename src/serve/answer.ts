@@ -1,6 +1,7 @@
 // One generating request, from the engine's call to the end of the HTTP answer: as a whole, or as server-sent events.
 // It ends the engine's request when the client leaves or the time is over.
 import { Readable } from 'node:stream'
+import { setImmediate } from 'node:timers/promises'
 import type { FastifyReply } from 'fastify'
 import type { IndexedChunk } from '../engine/engine.js'
 import type { Completion, Generation, TokenLogprobs } from '../engine/generation.js'
@@ -19,7 +20,9 @@ export interface Format {
   readonly id: string
   readonly object: string
   readonly chunkObject: string
-  choice(index: number, completion: Completion): object
+  choice(index: number, completion: Completion): object | Promise<object>
+  /** What a whole answer has beside its choices. */
+  more?(completions: readonly Completion[]): Promise<object>
   /** A choice of a chunk; first: of the first chunk with this index. */
   delta(index: number, text: string, logprobs: readonly TokenLogprobs[] | undefined, first: boolean): object
   end(index: number, completion: Completion): object
@@ -83,8 +86,8 @@ export async function sendAnswer(reply: FastifyReply, call: Call, settings: Answ
       const completions = await generation
       finish(completions)
       release()
-      const choices = completions.map((completion, i) => call.format.choice(i, completion))
-      await reply.send({ ...head, object: call.format.object, choices, usage: usage(completions, call.choices) })
+      const rest = { ...head, object: call.format.object, usage: usage(completions, call.choices), ...(await call.format.more?.(completions)) }
+      await reply.header('content-type', 'application/json; charset=utf-8').send(await wholeAnswer(rest, completions, call.format))
       return
     }
     const chunks = generation[Symbol.asyncIterator]()
@@ -99,6 +102,16 @@ export async function sendAnswer(reply: FastifyReply, call: Call, settings: Answ
     release()
     throw fail(error)
   }
+}
+
+/** The answer as JSON. Each choice is written by itself, so that other requests are served in between. */
+async function wholeAnswer(rest: object, completions: readonly Completion[], format: Format): Promise<string> {
+  const choices: string[] = []
+  for (const [i, completion] of completions.entries()) {
+    if (i > 0) await setImmediate()
+    choices.push(JSON.stringify(await format.choice(i, completion)))
+  }
+  return `{"choices":[${choices.join(',')}],${JSON.stringify(rest).slice(1)}`
 }
 
 function retryAfterMs(model: ServedModel, { serviceTimes }: AnswerSettings): number {

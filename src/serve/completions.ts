@@ -1,13 +1,15 @@
 // The two endpoints that generate: what a body asks for, and how its answer is written.
 import { randomUUID } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
+import { templateOptions } from '../engine/chat-prompt.js'
 import type { Completion, TokenLogprobs } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
-import { TetradError } from '../errors.js'
+import { OptionError, TetradError } from '../errors.js'
 import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
 import { type AnswerSettings, type Format, sendAnswer } from './answer.js'
 import { badRequest, HttpError } from './http-error.js'
 import { CompletionLogprobs, chatLogprobs, finishReason } from './openai-format.js'
+import { append, echoedLogprobs, echoText, vllmPromptLogprobs } from './prompt-scores.js'
 import { CHAT_SCHEMA, type ChatBody, COMPLETION_SCHEMA, type CompletionBody, generateParams } from './request-schema.js'
 import type { ServedEngine, ServedModel } from './served-model.js'
 
@@ -21,6 +23,15 @@ export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string,
     const prompts: readonly Prompt[] =
       typeof prompt === 'string' || typeof prompt[0] === 'number' ? [prompt as Prompt] : (prompt as readonly Prompt[])
     const maxTokens = body.max_tokens ?? DEFAULT_COMPLETION_TOKENS
+    const specials = body.skip_special_tokens === false
+    refuseStreamedScores(body, body.echo === true && body.logprobs !== undefined ? 'echo with logprobs' : undefined)
+    // Echoed tokens are scored like generated ones.
+    const promptLogprobs = body.echo === true ? mostOf(body.logprobs, body.prompt_logprobs) : body.prompt_logprobs
+    const more = {
+      ...(body.add_special_tokens === false && { bos: false }),
+      ...(promptLogprobs !== undefined && { promptLogprobs }),
+    }
+    const { vocab } = model.engine.info
     await sendAnswer(
       reply,
       {
@@ -28,10 +39,16 @@ export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string,
         prompts,
         maxTokens,
         choices: body.n ?? 1,
-        params: (signal) => generateParams(body, maxTokens, body.logprobs, signal, { vocab: model.engine.info.vocab }),
+        params: (signal) => generateParams(body, maxTokens, body.logprobs, signal, { vocab }, more),
         stream: body.stream === true,
         streamUsage: body.stream_options?.include_usage === true,
-        format: completionFormat(model.engine),
+        format: completionFormat(model.engine, {
+          choices: body.n ?? 1,
+          specials,
+          echo: body.echo === true ? prompts.map((given) => echoText(given, model.engine, specials)) : undefined,
+          logprobs: body.logprobs,
+          promptLogprobs: body.prompt_logprobs,
+        }),
       },
       settings,
     )
@@ -41,15 +58,17 @@ export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string,
     const model = modelOf(models, body.model)
     if (body.top_logprobs !== undefined && body.logprobs !== true) throw badRequest('top_logprobs needs logprobs: true.', 'top_logprobs')
     const messages = body.messages.map(
-      ({ role, content }): ChatMessage => ({
+      ({ role, content, name }): ChatMessage => ({
         role: role as ChatMessage['role'],
+        ...(name !== undefined && { name }),
         content: typeof content === 'string' ? content : content.map(({ text }) => text).join(''),
       }),
     )
     const stop = [...(typeof body.stop === 'string' ? [body.stop] : (body.stop ?? [])), ...model.template.stop]
     const maxTokens = body.max_completion_tokens ?? body.max_tokens ?? model.engine.info.contextTokens
     const logprobs = body.logprobs === true ? (body.top_logprobs ?? 0) : undefined
-    const prompt = await render(model.template, messages)
+    refuseStreamedScores(body)
+    const prompt = await render(model.template, messages, body)
     try {
       await sendAnswer(
         reply,
@@ -61,7 +80,7 @@ export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string,
           params: (signal) => generateParams({ ...body, stop }, maxTokens, logprobs, signal, { vocab: model.engine.info.vocab }),
           stream: body.stream === true,
           streamUsage: body.stream_options?.include_usage === true,
-          format: chatFormat(model.engine),
+          format: chatFormat(model.engine, body.prompt_logprobs),
         },
         settings,
       )
@@ -83,29 +102,68 @@ export function modelOf(models: ReadonlyMap<string, ServedModel>, id: string): S
   )
 }
 
-function completionFormat(engine: ServedEngine): Format {
+/** Scores of a prompt are known as a whole, with the completion. */
+function refuseStreamedScores({ stream, prompt_logprobs: scores }: CompletionBody | ChatBody, echo?: string): void {
+  if (stream !== true) return
+  if (scores !== undefined) throw badRequest('prompt_logprobs cannot be streamed. Send stream: false.', 'prompt_logprobs', 'unsupported_parameter')
+  if (echo !== undefined) throw badRequest(`${echo} cannot be streamed. Send stream: false.`, 'echo', 'unsupported_parameter')
+}
+
+function mostOf(...counts: readonly (number | undefined)[]): number | undefined {
+  const given = counts.filter((count) => count !== undefined)
+  return given.length === 0 ? undefined : Math.max(...given)
+}
+
+interface CompletionShape {
+  /** Completions of each prompt. */
+  readonly choices: number
+  /** Texts have special tokens. */
+  readonly specials: boolean
+  /** The text before the choices of each prompt. */
+  readonly echo: readonly string[] | undefined
+  readonly logprobs: number | undefined
+  readonly promptLogprobs: number | undefined
+}
+
+function completionFormat(engine: ServedEngine, { choices, specials, echo, logprobs: top, promptLogprobs }: CompletionShape): Format {
   const writers = new Map<number, CompletionLogprobs>()
   const logprobsOf = (index: number, logprobs: readonly TokenLogprobs[] | undefined) => {
-    const writer = writers.get(index) ?? new CompletionLogprobs(engine)
+    if (!logprobs) return null
+    const writer = writers.get(index) ?? new CompletionLogprobs(engine, specials)
     writers.set(index, writer)
     return writer.write(logprobs)
+  }
+  const before = (index: number) => echo?.[Math.floor(index / choices)] ?? ''
+  const withEcho = async (index: number, completion: Completion) => {
+    const writer = new CompletionLogprobs(engine, specials)
+    const all = await echoedLogprobs(completion, writer, top ?? 0)
+    writer.seek(before(index).length)
+    append(all, writer.write(completion.logprobs ?? []))
+    return all
   }
   return {
     id: `cmpl-${randomUUID()}`,
     object: 'text_completion',
     chunkObject: 'text_completion',
-    choice: (index, { text, logprobs, finishReason: reason }) => ({
+    choice: async (index, completion) => ({
       index,
-      text,
-      logprobs: logprobsOf(index, logprobs),
-      finish_reason: finishReason(reason),
+      text: before(index) + completion.text,
+      logprobs: echo && top !== undefined ? await withEcho(index, completion) : logprobsOf(index, completion.logprobs),
+      finish_reason: finishReason(completion.finishReason),
+      ...(promptLogprobs !== undefined && { prompt_logprobs: await vllmPromptLogprobs(completion, engine, promptLogprobs) }),
     }),
-    delta: (index, text, logprobs) => ({ index, text, logprobs: logprobsOf(index, logprobs), finish_reason: null }),
+    delta: (index, text, logprobs, first) => ({
+      index,
+      text: first ? before(index) + text : text,
+      logprobs: logprobsOf(index, logprobs),
+      finish_reason: null,
+    }),
     end: (index, { finishReason: reason }) => ({ index, text: '', logprobs: null, finish_reason: finishReason(reason) }),
   }
 }
 
-function chatFormat(engine: ServedEngine): Format {
+/** promptLogprobs: most likely tokens of each token of the prompt to report. vLLM writes them beside the choices of a chat. */
+function chatFormat(engine: ServedEngine, promptLogprobs: number | undefined): Format {
   return {
     id: `chatcmpl-${randomUUID()}`,
     object: 'chat.completion',
@@ -115,6 +173,9 @@ function chatFormat(engine: ServedEngine): Format {
       message: { role: 'assistant', content: completion.text, refusal: null },
       logprobs: chatLogprobs(completion.logprobs, engine),
       finish_reason: finishReason(completion.finishReason),
+    }),
+    ...(promptLogprobs !== undefined && {
+      more: async ([first]) => ({ prompt_logprobs: first ? await vllmPromptLogprobs(first, engine, promptLogprobs) : null }),
     }),
     delta: (index, text, logprobs, first) => ({
       index,
@@ -127,10 +188,17 @@ function chatFormat(engine: ServedEngine): Format {
 }
 
 /** Bounded in time and memory, on a thread of its own. Rejects with HttpError 400: the template fails its request, never the server. */
-async function render(template: ChatTemplate, messages: readonly ChatMessage[]): Promise<Prompt> {
+async function render(template: ChatTemplate, messages: readonly ChatMessage[], body: ChatBody): Promise<Prompt> {
+  const { add_generation_prompt: addGenerationPrompt, continue_final_message: continueFinalMessage, chat_template_kwargs: variables } = body
+  const given = {
+    ...(addGenerationPrompt !== undefined && { addGenerationPrompt }),
+    ...(continueFinalMessage !== undefined && { continueFinalMessage }),
+    ...(variables !== undefined && { variables }),
+  }
   try {
-    return await template.prompt(messages)
+    return await template.prompt(messages, templateOptions(given, template, 'http'))
   } catch (error) {
+    if (error instanceof OptionError) throw badRequest(error.message, error.option, 'invalid_value')
     if (error instanceof TetradError) throw error
     throw badRequest(`The model's chat template refuses these messages: ${error instanceof Error ? error.message : String(error)}`, 'messages')
   }

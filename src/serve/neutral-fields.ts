@@ -18,8 +18,10 @@ const COMMON: Readonly<Record<string, Test>> = {
   // Labels for the provider's own records and caches.
   metadata: isLabels,
   prompt_cache_key: isText,
+  prompt_cache_retention: isText,
   safety_identifier: isText,
-  store: is(false),
+  // Nothing is stored here: the answer is the same either way.
+  store: isBoolean,
   service_tier: is('auto', 'default'),
   best_of: is(1),
   stop: is(''),
@@ -31,7 +33,6 @@ const COMMON: Readonly<Record<string, Test>> = {
   use_beam_search: is(false),
   length_penalty: is(1),
   early_stopping: is(false),
-  skip_special_tokens: is(true),
   spaces_between_special_tokens: is(true),
   include_stop_str_in_output: is(false),
   return_token_ids: is(false),
@@ -41,18 +42,21 @@ const COMMON: Readonly<Record<string, Test>> = {
   // llama.cpp: prompts are always cached here, and the answer is the same either way.
   cache_prompt: isBoolean,
   n_probs: is(0),
+  // Mistral
+  safe_prompt: is(false),
 }
 
 const COMPLETION: Readonly<Record<string, Test>> = {
   ...COMMON,
-  echo: is(false),
   suffix: is(''),
+  add_special_tokens: is(true),
   logprobs: is(false),
 }
 
 const CHAT: Readonly<Record<string, Test>> = {
   ...COMMON,
   echo: is(false),
+  add_special_tokens: is(false),
   tools: isEmptyList,
   functions: isEmptyList,
   tool_choice: is('none'),
@@ -60,8 +64,6 @@ const CHAT: Readonly<Record<string, Test>> = {
   modalities: (value) => Array.isArray(value) && value.length === 1 && value[0] === 'text',
   verbosity: is('medium'),
   reasoning_effort: is('none'),
-  add_generation_prompt: is(true),
-  continue_final_message: is(false),
 }
 
 /** Of an earlier answer that a client sends back. */
@@ -77,6 +79,9 @@ const STREAM: Readonly<Record<string, Test>> = {
   include_obfuscation: is(false),
 }
 
+/** Mistral's name of a field, and the usual one. */
+const ALIASES = [['random_seed', 'seed']] as const
+
 /** Seeds of other servers may be negative or beyond 2^53; the engine's are integers from 0 to 2^53 - 1. */
 const SEEDS = 2 ** 53
 
@@ -84,6 +89,11 @@ const SEEDS = 2 ** 53
 export function withoutNeutralFields(endpoint: 'completions' | 'chat', body: unknown): unknown {
   if (!isRecord(body)) return body
   const kept = without(body, endpoint === 'chat' ? CHAT : COMPLETION)
+  for (const [alias, name] of ALIASES) {
+    if (kept[alias] === undefined || kept[name] !== undefined) continue
+    kept[name] = kept[alias]
+    delete kept[alias]
+  }
   if (Array.isArray(kept.stop)) {
     const stops = kept.stop.filter((stop) => stop !== '')
     if (stops.length > 0) kept.stop = stops
@@ -104,6 +114,7 @@ export function withoutNeutralFields(endpoint: 'completions' | 'chat', body: unk
   // Both say how tools are called, and there are none.
   if (kept.tools === undefined) {
     if (kept.tool_choice === 'auto') delete kept.tool_choice
+    if (kept.function_call === 'auto') delete kept.function_call
     if (typeof kept.parallel_tool_calls === 'boolean') delete kept.parallel_tool_calls
   }
   if (kept.top_logprobs === 0 && kept.logprobs !== true) delete kept.top_logprobs

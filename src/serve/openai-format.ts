@@ -3,7 +3,10 @@ import type { Completion, TokenLogprobs } from '../engine/generation.js'
 import type { FinishReason } from '../engine/scheduling/sequence.js'
 import type { ServedEngine } from './served-model.js'
 
-type TokenSource = Pick<ServedEngine, 'tokenPiece'>
+export type TokenSource = Pick<ServedEngine, 'tokenPiece'>
+
+/** A token of an answer; null: the first one of a prompt, which follows nothing. */
+export type ScoredToken = TokenLogprobs | { readonly token: number; readonly logprob: null; readonly top: null }
 
 export function finishReason(reason: FinishReason): 'stop' | 'length' {
   return reason === 'length' ? 'length' : 'stop'
@@ -26,28 +29,36 @@ export function usage(completions: readonly Completion[], choices: number): obje
 /** Writes the logprobs of one choice of /v1/completions, chunk by chunk. */
 export class CompletionLogprobs {
   readonly #source: TokenSource
+  readonly #specials: boolean
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
   /** Length of the text that the tokens so far have completed, UTF-16 units. */
   #offset = 0
 
-  constructor(source: TokenSource) {
+  /** specials: the text shows special tokens. */
+  constructor(source: TokenSource, specials = false) {
     this.#source = source
+    this.#specials = specials
+  }
+
+  /** The next token's text begins here: tokens of an echoed prompt may differ from the text that was sent, by a first blank for example. */
+  seek(offset: number): void {
+    this.#offset = offset
   }
 
   /**
    * text_offset is where the token's text begins in the choice's text: a token that continues a character has the offset of that character.
    * top_logprobs always has the sampled token, so it may have one entry more than was asked for.
    */
-  write(logprobs: readonly TokenLogprobs[] | undefined): object | null {
-    if (!logprobs) return null
+  write(logprobs: readonly ScoredToken[]): object {
     return {
       tokens: logprobs.map(({ token }) => tokenName(this.#source, token)),
       token_logprobs: logprobs.map(({ logprob }) => logprob),
-      top_logprobs: logprobs.map((entry) => namedLogprobs(this.#source, withSampled(entry))),
+      top_logprobs: logprobs.map((entry) => (entry.logprob === null ? null : namedLogprobs(this.#source, withSampled(entry)))),
       text_offset: logprobs.map(({ token }) => {
         const offset = this.#offset
+        const { bytes, special } = this.#source.tokenPiece(token)
         // Bytes of an unfinished character stay in the decoder.
-        this.#offset += this.#decoder.decode(this.#source.tokenPiece(token).bytes, { stream: true }).length
+        this.#offset += special === undefined ? this.#decoder.decode(bytes, { stream: true }).length : this.#specials ? special.length : 0
         return offset
       }),
     }
@@ -88,7 +99,7 @@ function namedLogprobs(source: TokenSource, list: readonly Scored[]): Record<str
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /** A token's text; `bytes:\xf0\x9f` for one that is part of a character, as OpenAI writes it; `token_id:7` for one without text. */
-function tokenName(source: TokenSource, id: number): string {
+export function tokenName(source: TokenSource, id: number): string {
   const { bytes, special } = source.tokenPiece(id)
   if (special !== undefined) return special
   if (bytes.length === 0) return idName(id)

@@ -14,6 +14,8 @@ interface CommonBody {
   readonly stream_options?: { readonly include_usage?: boolean }
   readonly stop?: string | readonly string[]
   readonly user?: string
+  readonly prompt_logprobs?: number
+  readonly skip_special_tokens?: boolean
 }
 
 export interface CompletionBody extends CommonBody {
@@ -21,7 +23,10 @@ export interface CompletionBody extends CommonBody {
   readonly max_tokens?: number
   /** Number of most likely tokens to report, 0 to 20. */
   readonly logprobs?: number
+  /** The prompt is put before each choice's text; with logprobs its tokens are scored too. */
   readonly echo?: boolean
+  /** false: nothing is put before a text prompt, whatever the tokenizer says. */
+  readonly add_special_tokens?: boolean
 }
 
 export interface ChatBody extends CommonBody {
@@ -34,6 +39,9 @@ export interface ChatBody extends CommonBody {
   readonly max_completion_tokens?: number
   readonly logprobs?: boolean
   readonly top_logprobs?: number
+  readonly add_generation_prompt?: boolean
+  readonly continue_final_message?: boolean
+  readonly chat_template_kwargs?: Readonly<Record<string, unknown>>
   readonly response_format?: { readonly type: 'text' }
 }
 
@@ -61,7 +69,8 @@ export const COMPLETION_SCHEMA = {
     },
     max_tokens: integer,
     logprobs: integer,
-    echo: { const: false },
+    echo: { type: 'boolean' },
+    add_special_tokens: { type: 'boolean' },
   },
   required: ['model', 'prompt'],
   additionalProperties: false,
@@ -78,6 +87,7 @@ export const CHAT_SCHEMA = {
         type: 'object',
         properties: {
           role: { enum: ['system', 'developer', 'user', 'assistant'] },
+          name: { type: 'string', maxLength: 256 },
           content: {
             anyOf: [
               { type: 'string' },
@@ -101,6 +111,9 @@ export const CHAT_SCHEMA = {
     max_completion_tokens: integer,
     logprobs: { type: 'boolean' },
     top_logprobs: integer,
+    add_generation_prompt: { type: 'boolean' },
+    continue_final_message: { type: 'boolean' },
+    chat_template_kwargs: { type: 'object' },
     response_format: { type: 'object', properties: { type: { const: 'text' } }, required: ['type'], additionalProperties: false },
   },
   required: ['model', 'messages'],
@@ -117,7 +130,7 @@ export interface ParamsContext {
 
 /**
  * The engine's parameters of a body. temperature is 1 if the client does not set it, as in OpenAI's API. `maxTokens` and `logprobs`: the two
- * that the endpoints spell differently. Throws HttpError 400 that names the client's field.
+ * that the endpoints spell differently; `more`: those that one endpoint makes of fields of its own. Throws HttpError 400 that names the client's field.
  */
 export function generateParams(
   body: CommonBody,
@@ -125,6 +138,7 @@ export function generateParams(
   logprobs: number | undefined,
   signal: AbortSignal,
   { vocab, timeoutMs }: ParamsContext,
+  more: Pick<GenerateManyParams, 'bos' | 'promptLogprobs'> = {},
 ): GenerateManyParams & { n: number } {
   const fields = body as unknown as Readonly<Record<string, unknown>>
   const values = Object.entries(GENERATE_PARAMS).flatMap(([name, { http }]) => {
@@ -135,6 +149,7 @@ export function generateParams(
     temperature: 1,
     n: 1,
     ...Object.fromEntries(values),
+    ...more,
     ...(maxTokens !== undefined && { maxTokens }),
     ...(logprobs !== undefined && { logprobs }),
     ...(timeoutMs !== undefined && { timeoutMs }),

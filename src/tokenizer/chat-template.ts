@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { CheckpointError } from '../errors.js'
+import { CheckpointError, RequestError } from '../errors.js'
 import { parseJson } from '../json.js'
 import { PythonTemplate } from './template/python-jinja.js'
 import { renderInThread } from './template/render-pool.js'
@@ -13,6 +13,18 @@ import type { MarkedText } from './tokenizer-interface.js'
 export interface ChatMessage {
   readonly role: 'system' | 'developer' | 'user' | 'assistant'
   readonly content: string
+  /** Who of several participants of one role wrote it. Templates that know names use it; the plain one does not. */
+  readonly name?: string
+}
+
+/** How a conversation becomes a prompt. */
+export interface TemplateOptions {
+  /** The prompt ends where the assistant's answer begins. Default: true, and false with continueFinalMessage. */
+  readonly addGenerationPrompt?: boolean
+  /** The prompt ends within the last message, which the answer continues. Default: false. */
+  readonly continueFinalMessage?: boolean
+  /** Further variables of the model's template, which uses those that it knows (`enable_thinking`). The plain template has none. */
+  readonly variables?: Readonly<Record<string, unknown>>
 }
 
 export interface ChatTemplate {
@@ -21,7 +33,7 @@ export interface ChatTemplate {
    * The prompt after which the assistant's answer is written, for the tokenizer: a control token that a message contains stays
    * text. Rendered in a thread of its own with bounded time and memory. Rejects with RequestError TEMPLATE_FAILED.
    */
-  prompt(messages: readonly ChatMessage[]): Promise<MarkedText>
+  prompt(messages: readonly ChatMessage[], options?: TemplateOptions): Promise<MarkedText>
   /** The prompt as plain text, rendered in this thread without a bound: for tools. Throws what the template throws. */
   render(messages: readonly ChatMessage[]): string
   /** Texts that end an answer, beside the model's own end. */
@@ -46,13 +58,14 @@ export const PLAIN: ChatTemplate = plainTemplate([])
 
 /** controlTokens: texts of the tokenizer's control tokens, which stay text inside a message. */
 export function plainTemplate(controlTokens: readonly string[]): ChatTemplate {
-  const render = (messages: readonly ChatMessage[]) => `${messages.map(({ role, content }) => `${NAMES[role]}: ${content}\n`).join('')}Assistant:`
+  const render = (messages: readonly ChatMessage[], generation = true) =>
+    `${messages.map(({ role, content }) => `${NAMES[role]}: ${content}\n`).join('')}${generation ? 'Assistant:' : ''}`
   return {
     origin: 'plain',
-    render,
-    prompt: async (messages) => {
+    render: (messages) => render(messages),
+    prompt: async (messages, options = {}) => {
       const { mark, marked } = markControls(messages, controlTokens)
-      return { text: render(marked), mark }
+      return { text: await openEnded(marked, options, async (list) => render(list, generationPrompt(options))), mark }
     },
     stop: ['\nUser:', '\nSystem:'],
   }
@@ -97,16 +110,55 @@ export function templateOf(source: TemplateSource): ChatTemplate {
   const template = new PythonTemplate(source.source)
   // Python's caller passes None for what there is not.
   const constants = { bos_token: source.bosToken, eos_token: source.eosToken, add_generation_prompt: true, tools: null, documents: null }
+  const contextOf = (options: TemplateOptions, variables: TemplateOptions['variables']) => ({
+    ...constants,
+    ...variables,
+    add_generation_prompt: generationPrompt(options),
+  })
   return {
     origin: 'checkpoint',
     render: (messages) => template.render({ ...constants, messages }),
-    prompt: async (messages) => {
-      const { mark, marked } = markControls(messages, source.controlTokens ?? [])
-      return { text: await renderInThread({ source: source.source, context: { ...constants, messages: marked } }), mark }
+    prompt: async (messages, options = {}) => {
+      const { mark, marked } = markControls({ messages, variables: options.variables }, source.controlTokens ?? [])
+      const context = contextOf(options, marked.variables)
+      const text = await openEnded(marked.messages, options, (list) =>
+        renderInThread({ source: source.source, context: { ...context, messages: list } }),
+      )
+      return { text, mark }
     },
     stop: [],
     source,
   }
+}
+
+function generationPrompt({ addGenerationPrompt, continueFinalMessage = false }: TemplateOptions): boolean {
+  return addGenerationPrompt ?? !continueFinalMessage
+}
+
+/**
+ * The rendered messages; with continueFinalMessage up to the end of the last one, which is found by a tag behind its content. A template that
+ * trims the content takes the blank from the tag, and the text is trimmed likewise. Rejects with RequestError TEMPLATE_FAILED.
+ */
+async function openEnded(
+  messages: readonly ChatMessage[],
+  { continueFinalMessage = false }: TemplateOptions,
+  render: (messages: readonly ChatMessage[]) => Promise<string>,
+): Promise<string> {
+  const last = messages.at(-1)
+  if (!continueFinalMessage || last === undefined) return render(messages)
+  const tag = `\u{f5c1b}${randomBytes(9).toString('base64url')}\u{f5c1b}`
+  const text = await render([...messages.slice(0, -1), { ...last, content: `${last.content}${tag} ` }])
+  const at = text.lastIndexOf(tag)
+  if (at < 0) {
+    throw new RequestError('TEMPLATE_FAILED', {
+      what: 'the last message cannot be continued',
+      expected: "the message's text in the rendered prompt",
+      actual: "the model's chat template leaves it out",
+      remedy: 'Send the conversation without continuing its last message.',
+    })
+  }
+  const kept = text.slice(0, at)
+  return text[at + tag.length] === ' ' ? kept : kept.trimEnd()
 }
 
 /** Puts a mark that nobody can guess into every control token that a text of the messages contains. */

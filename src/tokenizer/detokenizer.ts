@@ -8,12 +8,17 @@ const CONTEXT_TOKENS = 4
 export class Detokenizer {
   readonly #tokenizer: Tokenizer | undefined
   readonly #ids: number[]
+  readonly #specialText: (id: number) => string | undefined
   /** Ids before this one are printed; from #context on they are decoded again, since a decode may depend on the ids before. */
   #printed: number
   #context = 0
 
-  /** `prompt`: the token ids before the text; only the last few matter. */
-  constructor(tokenizer: Tokenizer | undefined, prompt: readonly number[] = []) {
+  /**
+   * `prompt`: the token ids before the text; only the last few matter. `specialText`: how a special token is written, undefined for
+   * other tokens; without it special tokens are left out.
+   */
+  constructor(tokenizer: Tokenizer | undefined, prompt: readonly number[] = [], specialText: (id: number) => string | undefined = () => undefined) {
+    this.#specialText = specialText
     this.#tokenizer = tokenizer
     this.#ids = tokenizer ? prompt.slice(-CONTEXT_TOKENS) : []
     this.#printed = this.#ids.length
@@ -22,6 +27,13 @@ export class Detokenizer {
   /** The text that this token completes; empty while a character is still open (at most 3 bytes), or without a tokenizer. */
   push(id: number): string {
     if (!this.#tokenizer) return ''
+    const special = this.#specialText(id)
+    if (special !== undefined) {
+      const before = this.flush()
+      this.#ids.push(id)
+      this.#advance()
+      return `${before}${special}`
+    }
     this.#ids.push(id)
     const text = this.#pending(this.#tokenizer)
     if (text === '' || (text.endsWith(REPLACEMENT) && this.#isOpen(this.#tokenizer))) return ''

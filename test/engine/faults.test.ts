@@ -81,7 +81,7 @@ test('options and parameters out of range are named', async (t) => {
   }
   const engine = await Engine.load(TINY, { ranks: 1 })
   for (const [params, what] of [
-    [{ maxTokens: 0 }, /maxTokens is out of range/],
+    [{ maxTokens: -1 }, /maxTokens is out of range/],
     [{ maxTokens: 1.5 }, /maxTokens is out of range/],
     [{ temperature: -1 }, /temperature is out of range/],
     [{ seed: -1 }, /seed is out of range/],

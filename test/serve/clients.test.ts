@@ -51,7 +51,8 @@ test('fields and values that ask for nothing leave the answer as it is', async (
     { stop: '' },
     { stop: [] },
     { stop: ['', ''] },
-    { echo: false, suffix: '' },
+    { echo: false, suffix: '', add_special_tokens: true },
+    { store: true, prompt_cache_retention: '24h', safe_prompt: false },
     { store: false, metadata: { a: 'b' }, service_tier: 'auto', prompt_cache_key: 'k', safety_identifier: 's' },
     { skip_special_tokens: true, use_beam_search: false, cache_prompt: true, length_penalty: 1 },
     { stream_options: { include_usage: true } },
@@ -64,6 +65,8 @@ test('fields and values that ask for nothing leave the answer as it is', async (
   for (const extra of [
     { tools: [], tool_choice: 'auto', parallel_tool_calls: true },
     { tool_choice: 'none', functions: [], function_call: 'none' },
+    { functions: [], function_call: 'auto', parallel_tool_calls: false, prediction: null },
+    { messages: [{ role: 'user', content: 'Hi', name: 'Ann' }] },
     { modalities: ['text'], verbosity: 'medium', reasoning_effort: 'none' },
     { top_logprobs: 0 },
     { max_tokens: 3, messages: [...CHAT.messages, { role: 'assistant', content: 'a', annotations: [], tool_calls: [] }, ...CHAT.messages] },
@@ -90,6 +93,9 @@ test('seeds out of range are seeds: equal ones give equal texts', async (t) => {
     (await post('/v1/completions', { ...COMPLETION, temperature: 1.5, max_tokens: 24, seed, ignore_eos: true })).json.choices[0].text
   for (const seed of [-5, 7, 2 ** 53 + 2]) t.is(await text(seed), await text(seed))
   t.not(await text(-5), await text(-6))
+  const mistral = await post('/v1/completions', { ...COMPLETION, temperature: 1.5, max_tokens: 24, random_seed: 7, ignore_eos: true })
+  t.is(mistral.json.choices[0].text, await text(7))
+  t.is((await post('/v1/completions', { ...COMPLETION, seed: 1, random_seed: 7 })).json.error.param, 'random_seed')
   t.is(await text(7), (await engine.generate(COMPLETION.prompt, { temperature: 1.5, maxTokens: 24, seed: 7, ignoreEos: true })).text)
 })
 
@@ -100,7 +106,6 @@ test('errors say what was sent, what is supported, and how to send it', async (t
     ['/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: image }] }, /messages\.0\.content\.0: parts of type "image_url"/],
     ['/v1/chat/completions', { ...CHAT, response_format: { type: 'json_object' } }, /response_format\.type "json_object" .*must be "text"/],
     ['/v1/chat/completions', { ...CHAT, messages: [{ role: 'robot', content: 'x' }] }, /messages\.0\.role must be one of system/],
-    ['/v1/completions', { ...COMPLETION, echo: true }, /echo true is not supported/],
     ['/v1/completions', { ...COMPLETION, prompt: 'word '.repeat(2000) }, /larger --max-context/],
   ] as const)
     t.regex((await post(path, body)).json.error.message, message)

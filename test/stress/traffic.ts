@@ -135,5 +135,5 @@ const MALFORMED: readonly { readonly prompt: unknown; readonly params: unknown }
   { prompt: [1], params: { topP: 2 } },
   { prompt: [1], params: { nonsense: 1 } },
   { prompt: [1], params: { stop: 'no tokenizer' } },
-  { prompt: [1], params: { maxTokens: 0 } },
+  { prompt: [1], params: { maxTokens: -1 } },
 ]

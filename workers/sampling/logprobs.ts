@@ -22,9 +22,10 @@ export class Logprobs {
   leave(t: number, logits: Rows, at: number, id: number, k: number): void {
     const row = logits.row(at)
     const count = Math.min(k, this.#vocab)
-    // logit - shift is the log-probability of every token.
-    const shift = (row[id] as number) - this.#kernels.logProbability(logits, at, this.#vocab, id)
-    this.#step.setLogprob(t, 0, (row[id] as number) - shift)
+    // The token's own is the same number as its score; logit - shift is the log-probability of the others.
+    const own = this.#kernels.logProbability(logits, at, this.#vocab, id)
+    const shift = (row[id] as number) - own
+    this.#step.setLogprob(t, 0, own)
     let found = 0
     for (let i = 0; i < this.#vocab; i++) {
       const value = row[i] as number
@@ -39,8 +40,9 @@ export class Logprobs {
       this.#ids[place] = i
     }
     for (let i = 0; i < count; i++) {
-      this.#step.setLogprob(t, 1 + 2 * i, this.#ids[i] as number)
-      this.#step.setLogprob(t, 2 + 2 * i, (this.#values[i] as number) - shift)
+      const other = this.#ids[i] as number
+      this.#step.setLogprob(t, 1 + 2 * i, other)
+      this.#step.setLogprob(t, 2 + 2 * i, other === id ? own : (this.#values[i] as number) - shift)
     }
   }
 }

@@ -108,7 +108,10 @@ export class Scheduler {
     for (const [t, row] of rows.entries()) {
       const { sequence, flags } = row
       const accepted = !sequence.ended && this.#acceptRow(row)
-      if (flags === 0) continue
+      if (flags === 0) {
+        if (accepted && endsPrompt(row)) this.finish(sequence, 'length')
+        continue
+      }
       const i = withFlags++
       const samples = (flags & ROW_FLAGS.sample) !== 0
       if (samples && !sequence.ended) sequence.pendingSamples--
@@ -120,9 +123,7 @@ export class Scheduler {
           if (previous === sequence && sequence.drafts) sequence.drafts.accepted++
           previous = sequence
           if (this.#appendToken(sequence, outcome.sampled(t))) generated++
-        } else if (sequence.maxTokens === 0 && row.position === sequence.tokens.length - 1) {
-          this.finish(sequence, 'length')
-        }
+        } else if (endsPrompt(row)) this.finish(sequence, 'length')
       } catch (error) {
         this.end(sequence)
         sequence.sink.onError(error instanceof Error ? error : new Error(String(error)))
@@ -335,6 +336,11 @@ export class Scheduler {
     }
     return true
   }
+}
+
+/** The last row of a sequence that generates nothing. */
+function endsPrompt({ sequence, position }: StepRow): boolean {
+  return sequence.maxTokens === 0 && position === sequence.tokens.length - 1
 }
 
 function sampleFlags({ sampling }: Sequence): number {

@@ -49,7 +49,7 @@ export type SamplerParams = Pick<
 
 export interface SequenceInit {
   readonly prompt: readonly number[]
-  /** Tokens to generate; 0 for a pass that only wants logits. */
+  /** Tokens to generate; 0: only the prompt is computed. */
   readonly maxTokens: number
   readonly temperature: number
   readonly seed: number

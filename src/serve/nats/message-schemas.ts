@@ -64,6 +64,7 @@ const completionEnd = objectOf<CompletionEnd>(
   {
     finishReason: { enum: ['length', 'stop', 'abort'] satisfies Completion['finishReason'][] },
     stoppedBy: { type: ['string', 'integer'] },
+    promptTokens: list(token),
     promptLogprobs: list({ anyOf: [logprob, { type: 'null' }] }),
     usage: objectOf<Usage>({ promptTokens: count, completionTokens: count, cachedTokens: count, draftedTokens: count, acceptedTokens: count }, [
       'draftedTokens',
@@ -72,7 +73,7 @@ const completionEnd = objectOf<CompletionEnd>(
     timings: objectOf<Timings>({ ttftMs: number, decodeMs: number, tokensPerSecond: number }),
     seed: count,
   },
-  ['stoppedBy', 'promptLogprobs'],
+  ['stoppedBy', 'promptTokens', 'promptLogprobs'],
 )
 
 const chunk = {

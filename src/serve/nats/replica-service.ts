@@ -247,8 +247,8 @@ export class ReplicaService {
   }
 }
 
-function endOf({ finishReason, stoppedBy, promptLogprobs, usage, timings, seed }: Completion): CompletionEnd {
-  return { finishReason, usage, timings, seed, ...(stoppedBy !== undefined && { stoppedBy }), ...(promptLogprobs && { promptLogprobs }) }
+function endOf({ text: _text, tokens: _tokens, logprobs: _logprobs, ...end }: Completion): CompletionEnd {
+  return end
 }
 
 function shutDown(): EngineClosedError {
