@@ -6,7 +6,9 @@ export { matmulInt8 } from './int8'
 export {
   narrowBf16, nonFinite16, nonFinite32, nonFiniteScales, packColumns16, packColumns32, packTiles16, packTiles32, quantizeTiles, widenBf16, widenF16,
 } from './packing'
-export { matmulBf16, matmulF32 } from './matmul'
+export {
+  matmulBf16, matmulF32, strip2Bf16, strip2F32, strip3Bf16, strip3F32, strip4Bf16, strip4F32, strip5Bf16, strip5F32, strip6Bf16, strip6F32,
+} from './matmul'
 export { attendBf16, attendF32, attendFactorsBf16, attendFactorsF32, beginAttention, dotBf16, dotF32, finishAttention, transposeHeads } from './attention'
 export { attendInt8, cacheRowInt8, dotInt8, quantizeHeads } from './attention-int8'
 export { addRows, cacheRowBf16, cacheRowF32, combineFactors, gateRows, gatherRowBf16, gatherRowF32, rmsNorm, rope, swiglu, sumPartials } from './elementwise'

@@ -43,85 +43,172 @@ function tileOneToken<T>(w: usize, x: usize, y: usize, columns: usize): void {
   v128.store(y, a4, 64); v128.store(y, a5, 80); v128.store(y, a6, 96); v128.store(y, a7, 112)
 }
 
+/** Rows of activations that are computed together at most: as many accumulators as the registers hold. */
+// @ts-ignore: decorator
+@inline const MOST: i32 = ASC_FEATURE_RELAXED_SIMD ? 6 : 5
+
 /**
- * 8 rows of a tile for 4 tokens over a block of columns. w: first column's 8 rows; x: [columns][4 tokens].
+ * 8 rows of a tile for n (2..6) tokens over a block of columns. w: first column's 8 rows; x: [columns][n tokens].
  * y: token t's 8 outputs at y + t * yStride; if `resume`, the sums continue from the stored values.
  */
-function stripFourTokens<T>(w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void {
-  const y1 = y + yStride, y2 = y1 + yStride, y3 = y2 + yStride
+// @ts-ignore: decorator
+@inline function strip<T>(n: i32, w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void {
+  const y1 = y + yStride, y2 = y1 + yStride, y3 = y2 + yStride, y4 = y3 + yStride, y5 = y4 + yStride
   const zero = f32x4.splat(0)
-  let a0 = zero, b0 = zero, a1 = zero, b1 = zero, a2 = zero, b2 = zero, a3 = zero, b3 = zero
+  let a0 = zero, b0 = zero, a1 = zero, b1 = zero, a2 = zero, b2 = zero
+  let a3 = zero, b3 = zero, a4 = zero, b4 = zero, a5 = zero, b5 = zero
   if (resume) {
     a0 = v128.load(y); b0 = v128.load(y, 16); a1 = v128.load(y1); b1 = v128.load(y1, 16)
-    a2 = v128.load(y2); b2 = v128.load(y2, 16); a3 = v128.load(y3); b3 = v128.load(y3, 16)
+    if (n > 2) { a2 = v128.load(y2); b2 = v128.load(y2, 16) }
+    if (n > 3) { a3 = v128.load(y3); b3 = v128.load(y3, 16) }
+    if (n > 4) { a4 = v128.load(y4); b4 = v128.load(y4, 16) }
+    if (n > 5) { a5 = v128.load(y5); b5 = v128.load(y5, 16) }
   }
-  const high = i32x4.splat(0xffff0000)
-  const end = x + (columns << 4)
-  for (; x < end; x += 16) {
-    let lo: v128, hi: v128
+  const step = <usize>(n << 2)
+  const mask = i32x4.splat(0xffff0000)
+  const end = x + columns * step
+  // The test is at the end, so that the compiler moves constants out of the loop.
+  if (columns > 0) do {
+    let low: v128, high: v128
     if (sizeof<T>() == 2) {
-      const wv = v128.load(w)
-      lo = i32x4.shl(wv, 16); hi = v128.and(wv, high)
+      high = v128.load(w)
+      low = i32x4.shl(high, 16)
+      // With 6 tokens there is no register left for the mask.
+      high = n > 5 ? i32x4.shl(i32x4.shr_u(high, 16), 16) : v128.and(high, mask)
       w += 64
     } else {
-      lo = v128.load(w); hi = v128.load(w, 16)
+      low = v128.load(w); high = v128.load(w, 16)
       w += 128
     }
-    let xv = v128.load32_splat(x, 0); a0 = madd(a0, lo, xv); b0 = madd(b0, hi, xv)
-    xv = v128.load32_splat(x, 4); a1 = madd(a1, lo, xv); b1 = madd(b1, hi, xv)
-    xv = v128.load32_splat(x, 8); a2 = madd(a2, lo, xv); b2 = madd(b2, hi, xv)
-    xv = v128.load32_splat(x, 12); a3 = madd(a3, lo, xv); b3 = madd(b3, hi, xv)
-  }
+    let v = v128.load32_splat(x, 0); a0 = madd(a0, low, v); b0 = madd(b0, high, v)
+    v = v128.load32_splat(x, 4); a1 = madd(a1, low, v); b1 = madd(b1, high, v)
+    if (n > 2) { v = v128.load32_splat(x, 8); a2 = madd(a2, low, v); b2 = madd(b2, high, v) }
+    if (n > 3) { v = v128.load32_splat(x, 12); a3 = madd(a3, low, v); b3 = madd(b3, high, v) }
+    if (n > 4) { v = v128.load32_splat(x, 16); a4 = madd(a4, low, v); b4 = madd(b4, high, v) }
+    if (n > 5) { v = v128.load32_splat(x, 20); a5 = madd(a5, low, v); b5 = madd(b5, high, v) }
+    x += step
+  } while (x < end)
   v128.store(y, a0); v128.store(y, b0, 16); v128.store(y1, a1); v128.store(y1, b1, 16)
-  v128.store(y2, a2); v128.store(y2, b2, 16); v128.store(y3, a3); v128.store(y3, b3, 16)
+  if (n > 2) { v128.store(y2, a2); v128.store(y2, b2, 16) }
+  if (n > 3) { v128.store(y3, a3); v128.store(y3, b3, 16) }
+  if (n > 4) { v128.store(y4, a4); v128.store(y4, b4, 16) }
+  if (n > 5) { v128.store(y5, a5); v128.store(y5, b5, 16) }
 }
 
-/** dst [k][4] from up to 4 rows of x [tokens][k]; absent tokens become 0. */
-function interleave(dst: usize, x: usize, xStride: usize, k: usize, tokens: i32): void {
-  for (let t = 0; t < 4; t++) {
-    let q = dst + (<usize>t << 2)
-    if (t < tokens) {
-      let p = x + <usize>t * xStride
-      for (let i: usize = 0; i < k; i++, p += 4, q += 16) store<f32>(q, load<f32>(p))
+/** The same of 16 rows for 2 tokens: 8 rows have too few independent sums. */
+// @ts-ignore: decorator
+@inline function wideStrip<T>(w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void {
+  const y1 = y + yStride
+  const zero = f32x4.splat(0)
+  let a0 = zero, b0 = zero, c0 = zero, d0 = zero, a1 = zero, b1 = zero, c1 = zero, d1 = zero
+  if (resume) {
+    a0 = v128.load(y); b0 = v128.load(y, 16); c0 = v128.load(y, 32); d0 = v128.load(y, 48)
+    a1 = v128.load(y1); b1 = v128.load(y1, 16); c1 = v128.load(y1, 32); d1 = v128.load(y1, 48)
+  }
+  const mask = i32x4.splat(0xffff0000)
+  const end = x + (columns << 3)
+  if (columns > 0) do {
+    const u = v128.load32_splat(x, 0), v = v128.load32_splat(x, 4)
+    if (sizeof<T>() == 2) {
+      let pair = v128.load(w), low = i32x4.shl(pair, 16)
+      a0 = madd(a0, low, u); a1 = madd(a1, low, v)
+      low = v128.and(pair, mask); b0 = madd(b0, low, u); b1 = madd(b1, low, v)
+      pair = v128.load(w, 16); low = i32x4.shl(pair, 16); c0 = madd(c0, low, u); c1 = madd(c1, low, v)
+      low = v128.and(pair, mask); d0 = madd(d0, low, u); d1 = madd(d1, low, v)
+      w += 64
     } else {
-      for (let i: usize = 0; i < k; i++, q += 16) store<f32>(q, 0)
+      let four = v128.load(w); a0 = madd(a0, four, u); a1 = madd(a1, four, v)
+      four = v128.load(w, 16); b0 = madd(b0, four, u); b1 = madd(b1, four, v)
+      four = v128.load(w, 32); c0 = madd(c0, four, u); c1 = madd(c1, four, v)
+      four = v128.load(w, 48); d0 = madd(d0, four, u); d1 = madd(d1, four, v)
+      w += 128
+    }
+    x += 8
+  } while (x < end)
+  v128.store(y, a0); v128.store(y, b0, 16); v128.store(y, c0, 32); v128.store(y, d0, 48)
+  v128.store(y1, a1); v128.store(y1, b1, 16); v128.store(y1, c1, 32); v128.store(y1, d1, 48)
+}
+
+// A function for each number of tokens, so that each has its own registers. They are exported because the optimizer inlines a function
+// that has one caller otherwise, and then the registers of all of them spill.
+export function strip2F32(w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void { wideStrip<u32>(w, x, columns, y, yStride, resume) }
+export function strip3F32(w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void { strip<u32>(3, w, x, columns, y, yStride, resume) }
+export function strip4F32(w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void { strip<u32>(4, w, x, columns, y, yStride, resume) }
+export function strip5F32(w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void { strip<u32>(5, w, x, columns, y, yStride, resume) }
+export function strip6F32(w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void { strip<u32>(6, w, x, columns, y, yStride, resume) }
+export function strip2Bf16(w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void { wideStrip<u16>(w, x, columns, y, yStride, resume) }
+export function strip3Bf16(w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void { strip<u16>(3, w, x, columns, y, yStride, resume) }
+export function strip4Bf16(w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void { strip<u16>(4, w, x, columns, y, yStride, resume) }
+export function strip5Bf16(w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void { strip<u16>(5, w, x, columns, y, yStride, resume) }
+export function strip6Bf16(w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void { strip<u16>(6, w, x, columns, y, yStride, resume) }
+
+/** A block of a tile for the n tokens of a group, strip by strip. */
+function tileGroup<T>(n: i32, w: usize, x: usize, columns: usize, y: usize, yStride: usize, resume: bool): void {
+  const strips = w + sizeof<T>() * 32
+  const step: usize = sizeof<T>() * (n == 2 ? 16 : 8)
+  for (; w < strips; w += step, y += n == 2 ? 64 : 32) {
+    if (sizeof<T>() == 2) {
+      if (n == 6) strip6Bf16(w, x, columns, y, yStride, resume)
+      else if (n == 5) strip5Bf16(w, x, columns, y, yStride, resume)
+      else if (n == 4) strip4Bf16(w, x, columns, y, yStride, resume)
+      else if (n == 3) strip3Bf16(w, x, columns, y, yStride, resume)
+      else strip2Bf16(w, x, columns, y, yStride, resume)
+    } else {
+      if (n == 6) strip6F32(w, x, columns, y, yStride, resume)
+      else if (n == 5) strip5F32(w, x, columns, y, yStride, resume)
+      else if (n == 4) strip4F32(w, x, columns, y, yStride, resume)
+      else if (n == 3) strip3F32(w, x, columns, y, yStride, resume)
+      else strip2F32(w, x, columns, y, yStride, resume)
     }
   }
 }
 
-// Four tokens together cost as much as 2.7 single tokens. So three tokens are computed as a group, two are not.
+/** dst [k][n] from n rows of x [n][k]. */
+function interleave(dst: usize, x: usize, xStride: usize, k: usize, n: i32): void {
+  const step = <usize>(n << 2)
+  for (let t = 0; t < n; t++, x += xStride) {
+    let q = dst + (<usize>t << 2)
+    for (let p = x, end = x + (k << 2); p < end; p += 4, q += step) store<f32>(q, load<f32>(p))
+  }
+}
+
+/** First token of group g when `tokens` are cut into `groups` of nearly equal size. */
+// @ts-ignore: decorator
+@inline function groupStart(g: i32, groups: i32, tokens: i32): i32 { return g * tokens / groups }
+
 function matmul<T>(
   w: usize, tiles: usize, k: usize, x: usize, xStride: usize, y: usize, yStride: usize, tokens: i32,
   batch: i32, wBatch: usize, xBatch: usize, yBatch: usize, scratch: usize,
 ): void {
-  const groups = (tokens + 1) >> 2
-  const grouped = min(groups << 2, tokens)
+  const groups = (tokens + MOST - 1) / MOST
   const columnBytes: usize = sizeof<T>() * 32
-  const stripBytes: usize = sizeof<T>() * 8
-  const groupBytes = k << 4
   const block = blockColumns<T>()
+  const rowBytes = k << 2
   for (let b = 0; b < batch; b++) {
-    if (b == 0 || xBatch != 0) for (let g = 0; g < groups; g++)
-      interleave(scratch + <usize>g * groupBytes, x + <usize>(g << 2) * xStride, xStride, k, min(4, tokens - (g << 2)))
+    if (tokens > 1 && (b == 0 || xBatch != 0)) for (let g = 0; g < groups; g++) {
+      const t = groupStart(g, groups, tokens)
+      interleave(scratch + <usize>t * rowBytes, x + <usize>t * xStride, xStride, k, groupStart(g + 1, groups, tokens) - t)
+    }
     for (let tile: usize = 0; tile < tiles; tile++) {
       const wTile = w + tile * k * columnBytes
       const yTile = y + (tile << 7)
-      if (groups > 0) {
-        // At least once: without columns the outputs are zeros (a shard without heads).
-        let c: usize = 0
-        do {
-          const columns = min(block, k - c)
-          for (let g = 0; g < groups; g++) {
-            const xBlock = scratch + <usize>g * groupBytes + (c << 4)
-            const yGroup = yTile + <usize>(g << 2) * yStride
-            for (let strip: usize = 0; strip < 4; strip++)
-              stripFourTokens<T>(wTile + c * columnBytes + strip * stripBytes, xBlock, columns, yGroup + (strip << 5), yStride, c > 0)
-          }
-          c += block
-        } while (c < k)
+      if (tokens == 1) {
+        tileOneToken<T>(wTile, x, yTile, k)
+        continue
       }
-      for (let t = grouped; t < tokens; t++)
-        tileOneToken<T>(wTile, x + <usize>t * xStride, yTile + <usize>t * yStride, k)
+      // At least once: without columns the outputs are zeros (a shard without heads).
+      let c: usize = 0
+      do {
+        const columns = min(block, k - c)
+        const wBlock = wTile + c * columnBytes
+        for (let g = 0; g < groups; g++) {
+          const t = groupStart(g, groups, tokens), n = groupStart(g + 1, groups, tokens) - t
+          const xBlock = scratch + <usize>t * rowBytes + c * <usize>(n << 2)
+          const yGroup = yTile + <usize>t * yStride
+          tileGroup<T>(n, wBlock, xBlock, columns, yGroup, yStride, c > 0)
+        }
+        c += block
+      } while (c < k)
     }
     w += wBatch; x += xBatch; y += yBatch
   }
@@ -129,7 +216,7 @@ function matmul<T>(
 
 /**
  * y[t][b][r] = sum over k of w[b][r][k] * x[t][b][k], for `tokens` rows and `batch` matrices of the same shape (heads).
- * y needs room for 32 * tiles values a row, and for tokens rounded up to 4 rows; scratch: ceil(tokens/4) * k * 16 bytes.
+ * y needs room for 32 * tiles values a row; scratch: tokens * k * 4 bytes.
  * Batches are written in ascending order, so a batch stride below 32 * tiles lets each overwrite the padding before it.
  */
 export function matmulF32(
