@@ -1,31 +1,28 @@
 // One generating request, from the engine's call to the end of the HTTP answer: as a whole, or as server-sent events.
 // It ends the engine's request when the client leaves or the time is over.
 import { Readable } from 'node:stream'
-import { setImmediate } from 'node:timers/promises'
 import type { FastifyReply } from 'fastify'
 import type { IndexedChunk } from '../engine/engine.js'
-import type { Completion, Generation, TokenLogprobs } from '../engine/generation.js'
+import type { Completion, Generation } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
 import { OverloadedError } from '../errors.js'
 import type { GenerateManyParams } from '../options/public-types.js'
 import { HttpError, httpError, overloaded } from './http-error.js'
 import type { ServerMetrics } from './metrics.js'
-import { usage } from './openai-format.js'
 import type { ServedModel } from './served-model.js'
 import type { ServiceTimes } from './service-times.js'
-import { cutWhenStalled, event, keepWarm } from './sse.js'
+import { cutWhenStalled, keepWarm } from './sse.js'
 
-/** What the two endpoints differ in. */
-export interface Format {
-  readonly id: string
-  readonly object: string
-  readonly chunkObject: string
-  choice(index: number, completion: Completion): object | Promise<object>
-  /** What a whole answer has beside its choices. */
-  more?(completions: readonly Completion[]): Promise<object>
-  /** A choice of a chunk; first: of the first chunk with this index. */
-  delta(index: number, text: string, logprobs: readonly TokenLogprobs[] | undefined, first: boolean): object
-  end(index: number, completion: Completion): object
+/** How an endpoint writes its answers. */
+export interface AnswerWriter {
+  /** The whole answer as JSON. */
+  whole(completions: readonly Completion[]): Promise<string>
+  /** Events of a stream, as server-sent events; '' for none. Before the first chunk: */
+  begin(): string
+  chunk(chunk: IndexedChunk): string
+  end(completions: readonly Completion[]): string
+  /** The last event of a stream that fails. */
+  error(error: HttpError): string
 }
 
 /** A request that was checked. */
@@ -33,14 +30,10 @@ export interface Call {
   readonly model: ServedModel
   readonly prompts: readonly Prompt[]
   readonly maxTokens: number
-  /** Completions of each prompt. */
-  readonly choices: number
   /** The engine's parameters, which end the request when the signal aborts. */
   readonly params: (signal: AbortSignal) => GenerateManyParams
   readonly stream: boolean
-  /** The stream ends with a chunk of the usage. */
-  readonly streamUsage: boolean
-  readonly format: Format
+  readonly writer: AnswerWriter
 }
 
 export interface AnswerSettings {
@@ -76,42 +69,25 @@ export async function sendAnswer(reply: FastifyReply, call: Call, settings: Answ
   reply.raw.once('close', release)
   try {
     const generation = model.engine.generateMany(call.prompts, call.params(end.signal))
-    const head = {
-      id: call.format.id,
-      created: Math.floor(Date.now() / 1000),
-      model: model.id,
-      ...(model.fingerprint !== undefined && { system_fingerprint: `fp_${model.fingerprint}` }),
-    }
     if (!call.stream) {
       const completions = await generation
       finish(completions)
       release()
-      const rest = { ...head, object: call.format.object, usage: usage(completions, call.choices), ...(await call.format.more?.(completions)) }
-      await reply.header('content-type', 'application/json; charset=utf-8').send(await wholeAnswer(rest, completions, call.format))
+      await reply.header('content-type', 'application/json; charset=utf-8').send(await call.writer.whole(completions))
       return
     }
     const chunks = generation[Symbol.asyncIterator]()
     const first = chunks.next()
     // Until the first token an error is still an HTTP status; a slow start is not waited for, so that comments can be sent.
     await firstOrLate(first, settings.commentMs)
-    const stream = new EventStream({ call, generation, chunks, head, finish, fail, release })
+    const parts = { writer: call.writer, generation, chunks, finish, fail, release }
     cutWhenStalled(reply.raw, settings.stalledMs)
     reply.header('content-type', 'text/event-stream; charset=utf-8').header('cache-control', 'no-cache').header('x-accel-buffering', 'no')
-    await reply.send(Readable.from(keepWarm(stream.events(first), settings.commentMs), { objectMode: false, highWaterMark: 16_384 }))
+    await reply.send(Readable.from(keepWarm(events(parts, first), settings.commentMs), { objectMode: false, highWaterMark: 16_384 }))
   } catch (error) {
     release()
     throw fail(error)
   }
-}
-
-/** The answer as JSON. Each choice is written by itself, so that other requests are served in between. */
-async function wholeAnswer(rest: object, completions: readonly Completion[], format: Format): Promise<string> {
-  const choices: string[] = []
-  for (const [i, completion] of completions.entries()) {
-    if (i > 0) await setImmediate()
-    choices.push(JSON.stringify(await format.choice(i, completion)))
-  }
-  return `{"choices":[${choices.join(',')}],${JSON.stringify(rest).slice(1)}`
 }
 
 function retryAfterMs(model: ServedModel, { serviceTimes }: AnswerSettings): number {
@@ -180,11 +156,10 @@ class RequestEnd {
   }
 }
 
-interface EventStreamParts {
-  readonly call: Call
+interface StreamParts {
+  readonly writer: AnswerWriter
   readonly generation: Generation<Completion[], IndexedChunk>
   readonly chunks: AsyncGenerator<IndexedChunk, void, undefined>
-  readonly head: object
   /** Throws HttpError if the completions are cut short. */
   finish(completions: readonly Completion[]): void
   fail(error: unknown): HttpError
@@ -192,44 +167,25 @@ interface EventStreamParts {
 }
 
 /** The events of one streamed answer. */
-class EventStream {
-  readonly #parts: EventStreamParts
-  readonly #seen = new Set<number>()
-
-  constructor(parts: EventStreamParts) {
-    this.#parts = parts
-  }
-
-  async *events(first: Promise<IteratorResult<IndexedChunk, void>>): AsyncGenerator<string, void, undefined> {
-    const { call, generation, chunks, head, finish, fail, release } = this.#parts
-    const { format, streamUsage } = call
-    try {
-      for (let next = await first; !next.done; next = await chunks.next()) {
-        const { index, text, logprobs } = next.value
-        if (text === '' && !logprobs && this.#seen.has(index)) continue
-        yield this.#chunk(format.delta(index, text, logprobs, !this.#seen.has(index)))
-        this.#seen.add(index)
-      }
-      const completions = await generation
-      finish(completions)
-      for (const [i, completion] of completions.entries()) {
-        if (!this.#seen.has(i)) yield this.#chunk(format.delta(i, '', undefined, true))
-        yield this.#chunk(format.end(i, completion))
-      }
-      if (streamUsage) yield event({ ...head, object: format.chunkObject, choices: [], usage: usage(completions, call.choices) })
-      yield 'data: [DONE]\n\n'
-    } catch (error) {
-      // The status was sent: the error is an event, and the stream ends without [DONE].
-      yield event(fail(error).body)
-    } finally {
-      release()
-      await chunks.return()
+async function* events(parts: StreamParts, first: Promise<IteratorResult<IndexedChunk, void>>): AsyncGenerator<string, void, undefined> {
+  const { writer, generation, chunks, finish, fail, release } = parts
+  try {
+    // Not before the first chunk, so that an error may still be told by the status.
+    let next = await first
+    const begun = writer.begin()
+    if (begun !== '') yield begun
+    for (; !next.done; next = await chunks.next()) {
+      const written = writer.chunk(next.value)
+      if (written !== '') yield written
     }
-  }
-
-  #chunk(choice: object): string {
-    const { call, head } = this.#parts
-    // If the usage was asked for, every other chunk has a null one.
-    return event({ ...head, object: call.format.chunkObject, choices: [choice], ...(call.streamUsage && { usage: null }) })
+    const completions = await generation
+    finish(completions)
+    yield writer.end(completions)
+  } catch (error) {
+    // The status was sent: the error is an event.
+    yield writer.error(fail(error))
+  } finally {
+    release()
+    await chunks.return()
   }
 }

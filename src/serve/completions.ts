@@ -1,12 +1,14 @@
 // The two endpoints that generate: what a body asks for, and how its answer is written.
 import { randomUUID } from 'node:crypto'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyReply } from 'fastify'
 import { templateOptions } from '../engine/chat-prompt.js'
 import type { Completion, TokenLogprobs } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
 import { OptionError, TetradError } from '../errors.js'
 import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
-import { type AnswerSettings, type Format, sendAnswer } from './answer.js'
+import type { MarkedText } from '../tokenizer/tokenizer-interface.js'
+import { type AnswerSettings, type AnswerWriter, sendAnswer } from './answer.js'
+import { ChoicesWriter, type Format } from './choices-writer.js'
 import { badRequest, HttpError } from './http-error.js'
 import { CompletionLogprobs, chatLogprobs, finishReason } from './openai-format.js'
 import { append, echoedLogprobs, echoText, vllmPromptLogprobs } from './prompt-scores.js'
@@ -31,6 +33,13 @@ export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string,
       ...(body.add_special_tokens === false && { bos: false }),
       ...(promptLogprobs !== undefined && { promptLogprobs }),
     }
+    const shape: CompletionShape = {
+      choices: body.n ?? 1,
+      specials,
+      echo: body.echo === true ? prompts.map((given) => echoText(given, model.engine, specials)) : undefined,
+      logprobs: body.logprobs,
+      promptLogprobs: body.prompt_logprobs,
+    }
     const { vocab } = model.engine.info
     await sendAnswer(
       reply,
@@ -38,16 +47,11 @@ export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string,
         model,
         prompts,
         maxTokens,
-        choices: body.n ?? 1,
         params: (signal) => generateParams(body, maxTokens, body.logprobs, signal, { vocab }, more),
         stream: body.stream === true,
-        streamUsage: body.stream_options?.include_usage === true,
-        format: completionFormat(model.engine, {
-          choices: body.n ?? 1,
-          specials,
-          echo: body.echo === true ? prompts.map((given) => echoText(given, model.engine, specials)) : undefined,
-          logprobs: body.logprobs,
-          promptLogprobs: body.prompt_logprobs,
+        writer: new ChoicesWriter(model, completionFormat(model.engine, shape), {
+          choices: shape.choices,
+          streamUsage: body.stream_options?.include_usage === true,
         }),
       },
       settings,
@@ -56,38 +60,53 @@ export function addCompletions(app: FastifyInstance, models: ReadonlyMap<string,
 
   app.post<{ Body: ChatBody }>('/v1/chat/completions', { schema: { body: CHAT_SCHEMA } }, async ({ body }, reply) => {
     const model = modelOf(models, body.model)
-    if (body.top_logprobs !== undefined && body.logprobs !== true) throw badRequest('top_logprobs needs logprobs: true.', 'top_logprobs')
-    const messages = body.messages.map(
-      ({ role, content, name }): ChatMessage => ({
-        role: role as ChatMessage['role'],
-        ...(name !== undefined && { name }),
-        content: typeof content === 'string' ? content : content.map(({ text }) => text).join(''),
-      }),
-    )
-    const stop = [...(typeof body.stop === 'string' ? [body.stop] : (body.stop ?? [])), ...model.template.stop]
-    const maxTokens = body.max_completion_tokens ?? body.max_tokens ?? model.engine.info.contextTokens
-    const logprobs = body.logprobs === true ? (body.top_logprobs ?? 0) : undefined
-    refuseStreamedScores(body)
-    const prompt = await render(model.template, messages, body)
-    try {
-      await sendAnswer(
-        reply,
-        {
-          model,
-          prompts: [prompt],
-          maxTokens,
-          choices: body.n ?? 1,
-          params: (signal) => generateParams({ ...body, stop }, maxTokens, logprobs, signal, { vocab: model.engine.info.vocab }),
-          stream: body.stream === true,
-          streamUsage: body.stream_options?.include_usage === true,
-          format: chatFormat(model.engine, body.prompt_logprobs),
-        },
-        settings,
-      )
-    } catch (error) {
-      throw inChatTerms(error, body)
-    }
+    const options = { choices: body.n ?? 1, streamUsage: body.stream_options?.include_usage === true }
+    await answerChat(reply, model, body, settings, (format) => new ChoicesWriter(model, format, options))
   })
+}
+
+/** Answers a checked conversation. writerOf: how the endpoint writes what chat completions say. Rejects with HttpError in a chat's terms. */
+export async function answerChat(
+  reply: FastifyReply,
+  model: ServedModel,
+  body: ChatBody,
+  settings: AnswerSettings,
+  writerOf: (format: Format) => AnswerWriter,
+): Promise<void> {
+  if (body.top_logprobs !== undefined && body.logprobs !== true) throw badRequest('top_logprobs needs logprobs: true.', 'top_logprobs')
+  const stop = [...(typeof body.stop === 'string' ? [body.stop] : (body.stop ?? [])), ...model.template.stop]
+  const maxTokens = body.max_completion_tokens ?? body.max_tokens ?? model.engine.info.contextTokens
+  const logprobs = body.logprobs === true ? (body.top_logprobs ?? 0) : undefined
+  refuseStreamedScores(body)
+  const prompt = await chatPromptOf(model, body)
+  try {
+    await sendAnswer(
+      reply,
+      {
+        model,
+        prompts: [prompt],
+        maxTokens,
+        params: (signal) => generateParams({ ...body, stop }, maxTokens, logprobs, signal, { vocab: model.engine.info.vocab }),
+        stream: body.stream === true,
+        writer: writerOf(chatFormat(model.engine, body.prompt_logprobs)),
+      },
+      settings,
+    )
+  } catch (error) {
+    throw inChatTerms(error, body)
+  }
+}
+
+/** The prompt of a conversation. Rejects with HttpError 400. */
+export function chatPromptOf({ template }: ServedModel, body: ChatBody): Promise<MarkedText> {
+  const messages = body.messages.map(
+    ({ role, content, name }): ChatMessage => ({
+      role: role as ChatMessage['role'],
+      ...(name !== undefined && { name }),
+      content: typeof content === 'string' ? content : content.map(({ text }) => text).join(''),
+    }),
+  )
+  return render(template, messages, body)
 }
 
 /** Throws HttpError 404. */
@@ -188,7 +207,7 @@ function chatFormat(engine: ServedEngine, promptLogprobs: number | undefined): F
 }
 
 /** Bounded in time and memory, on a thread of its own. Rejects with HttpError 400: the template fails its request, never the server. */
-async function render(template: ChatTemplate, messages: readonly ChatMessage[], body: ChatBody): Promise<Prompt> {
+async function render(template: ChatTemplate, messages: readonly ChatMessage[], body: ChatBody): Promise<MarkedText> {
   const { add_generation_prompt: addGenerationPrompt, continue_final_message: continueFinalMessage, chat_template_kwargs: variables } = body
   const given = {
     ...(addGenerationPrompt !== undefined && { addGenerationPrompt }),
