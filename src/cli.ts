@@ -10,6 +10,7 @@ import { addEval } from './commands/eval.js'
 import { inFlags } from './commands/flags.js'
 import { addGenerate } from './commands/generate.js'
 import { addInspect } from './commands/inspect.js'
+import { addPull } from './commands/pull.js'
 import { addServe } from './commands/serve.js'
 import { addSynth } from './commands/synth.js'
 import { addTokenize } from './commands/tokenize.js'
@@ -25,7 +26,7 @@ const program = new Command('tetrad')
   })
   .configureOutput({ writeOut: (text) => process.stdout.write(text), writeErr: (text) => process.stderr.write(text) })
 
-for (const add of [addGenerate, addChat, addInspect, addEval, addSynth, addConvert, addTokenize, addDoctor, addServe, addBatch, addBench])
+for (const add of [addGenerate, addChat, addInspect, addEval, addSynth, addConvert, addPull, addTokenize, addDoctor, addServe, addBatch, addBench])
   add(program)
 
 /** Stopped by Ctrl-C: what was asked for did not happen, and the user knows why. */

@@ -56,6 +56,11 @@ export class CheckpointError extends TetradError {
   override readonly name = 'CheckpointError'
 }
 
+/** The Hugging Face Hub has no such model, refuses it, or cannot be reached. */
+export class HubError extends TetradError {
+  override readonly name = 'HubError'
+}
+
 /** A request that this model cannot serve. */
 export class RequestError extends TetradError {
   override readonly name = 'RequestError'
@@ -147,6 +152,22 @@ export const ERROR_CODES = {
   TENSOR_NON_FINITE: {
     meaning: 'A weight is NaN or infinite (or a float64 value outside the range of float32).',
     remedy: 'Use another checkpoint: the training or the conversion failed.',
+  },
+  HUB_NOT_FOUND: {
+    meaning: 'The Hugging Face Hub has no such repository, revision, folder or file, or the repository holds no model there.',
+    remedy: 'Check the address: hf:owner/name[@revision][/folder].',
+  },
+  HUB_DENIED: {
+    meaning: 'The Hugging Face Hub refuses access: the repository is gated or private, or the token is not valid.',
+    remedy: 'Ask for access on the page of the repository, and set HF_TOKEN.',
+  },
+  HUB_UNREACHABLE: {
+    meaning: 'The Hugging Face Hub did not answer in time, or cut the link too often; or HF_HUB_OFFLINE is set and the cache lacks the model.',
+    remedy: 'Check the network and run it again: a download continues where it ended.',
+  },
+  HUB_INVALID: {
+    meaning: 'What the Hugging Face Hub sent is not what it announced: another hash, size, name or format.',
+    remedy: 'Run it again. If it stays so, the repository or a proxy is damaged.',
   },
   TOKENIZER_INVALID: {
     meaning: 'tokenizer.json cannot be used, or has ids outside the vocabulary of the model.',

@@ -25,6 +25,7 @@ export {
   EngineClosedError,
   ERROR_CODES,
   type ErrorCode,
+  HubError,
   MemoryError,
   OptionError,
   OverloadedError,
@@ -36,7 +37,8 @@ export {
 } from './errors.js'
 export type { LogLikelihood, MultipleChoiceItem, MultipleChoiceOptions, MultipleChoiceResult, ScoredItem } from './evaluation/multiple-choice.js'
 export type { PerplexityOptions, PerplexityResult } from './evaluation/perplexity.js'
-export type { EngineOptions, GenerateManyParams, GenerateParams, LoadProgress } from './options/public-types.js'
+export { type PullOptions, type PullResult, pull } from './hub/pull-model.js'
+export type { DownloadProgress, EngineOptions, GenerateManyParams, GenerateParams, LoadProgress } from './options/public-types.js'
 export type { ChatMessage, TemplateOptions } from './tokenizer/chat-template.js'
 export type { TokenPiece } from './tokenizer/token-pieces.js'
 export type { MarkedText } from './tokenizer/tokenizer-interface.js'

@@ -76,7 +76,7 @@ full('what cannot work is refused before the model is loaded, in the words of th
     [['generate', '--prompt-file', '/nowhere'], /--prompt-file \/nowhere cannot be read/],
     [['generate', 'x', '--model', noTokenizer], /error TOKENIZER_MISSING[\s\S]*--prompt-ids 1,2,3/],
     [['generate', 'x', '--model', join(TINY, 'config.json')], /is a file[\s\S]*Give the directory/],
-    [['generate', 'x', '--model', 'owner/name'], /hf download owner\/name/],
+    [['generate', 'x', '--model', 'owner/name'], /give hf:owner\/name/],
     [['generate', 'x', '--backend', 'wasm', '--cache', 'f16'], /--cache f16 is not supported by the wasm backend/],
     [['chat', '--temperature', '-1'], /--temperature is out of range/],
     [['eval', 'perplexity', '/nowhere.bin'], /error EVAL_DATA_INVALID/],

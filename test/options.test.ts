@@ -30,7 +30,7 @@ test('the types that are made from the tables, and the pages, are up to date', a
 
 test('every option and parameter has a flag, but for objects of the API and profile, which generate has as a file', (t) => {
   const withoutFlag = Object.entries({ ...ENGINE_OPTIONS, ...GENERATE_PARAMS }).flatMap(([name, { flag }]) => (flag ? [] : [name]))
-  t.deepEqual(withoutFlag, ['profile', 'onProgress', 'signal'])
+  t.deepEqual(withoutFlag, ['profile', 'onProgress', 'onDownload', 'signal'])
 })
 
 test('flags become the values of the API', (t) => {

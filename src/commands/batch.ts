@@ -10,7 +10,7 @@ import { BatchOutput } from '../serve/batch/batch-output.js'
 import { checkFlags, collect, engineOptions, type Flags, withEngineFlags, withFlags } from './flags.js'
 import { type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
 import { interruption, progressBar } from './progress.js'
-import { closeModels, loadModels, namedDirectories } from './served-models.js'
+import { closeModels, loadModels, NAMED_MODEL_DOC, namedDirectories } from './served-models.js'
 
 interface BatchFlags extends Flags, NatsFlags {
   readonly model?: string[]
@@ -28,7 +28,7 @@ export function addBatch(program: Command): void {
       .description("run OpenAI's batch requests from a file; stopped and started again, it goes on")
       .argument('<requests>', 'JSONL file: custom_id, method POST, url /v1/completions or /v1/chat/completions, body')
       .argument('<results>', 'JSONL file for the results'),
-  ).option('--model <dir>', 'model directory, or name=directory; again for another (default: the embedded one)', collect)
+  ).option('--model <model>', NAMED_MODEL_DOC, collect)
   withNatsFlags(withFlags(command, BATCH_FLAGS), 'as jobs of a NATS cluster, whose replicas have the models').action(
     (requests: string, results: string, flags: BatchFlags) => batch(requests, results, flags, command),
   )

@@ -97,8 +97,10 @@ export function withEngineFlags(command: Command): Command {
   return withJsonFlag(withFlags(command, ENGINE_OPTIONS))
 }
 
+export const MODEL_DOC = 'model directory, or hf:owner/name[@revision][/folder] of the Hugging Face Hub (default: the embedded model)'
+
 export function withModelFlag(command: Command): Command {
-  return withEngineFlags(command).option('--model <dir>', 'model directory (default: the embedded model)', EMBEDDED_MODEL)
+  return withEngineFlags(command).option('--model <model>', MODEL_DOC, EMBEDDED_MODEL)
 }
 
 const NAMES = Object.entries({ ...ENGINE_OPTIONS, ...GENERATE_PARAMS }).flatMap(([name, { flag }]) => (flag ? [name] : []))

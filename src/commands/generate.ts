@@ -9,6 +9,7 @@ import { invalidOption } from '../options/check.js'
 import { GENERATE_PARAMS } from '../options/generate-params.js'
 import type { GenerateManyParams } from '../options/public-types.js'
 import { engineOptions, generateParams, ids, type ModelFlags, withFlags, withModelFlag } from './flags.js'
+import { commandModel } from './local-model.js'
 import { interruption, loadEngine } from './progress.js'
 import { checkPrompt, DEFAULT_PROMPT, readPrompt } from './prompt-input.js'
 
@@ -42,8 +43,9 @@ async function generate(argument: string | undefined, flags: GenerateFlags): Pro
   generateParams(flags)
   for (const name of ['logprobs', 'promptLogprobs'] as const) if (flags[name] !== undefined && !flags.json) throw needsJson(name)
   const prompt = await readPrompt(argument, flags)
-  const params = generateParams(flags, await checkPrompt(flags.model, prompt))
-  const engine = await loadEngine(flags.model, flags, signal, flags.profile !== undefined)
+  const model = await commandModel(flags.model, signal, flags.json)
+  const params = generateParams(flags, await checkPrompt(model, prompt))
+  const engine = await loadEngine(model, flags, signal, flags.profile !== undefined)
   process.once('SIGTERM', () => void engine.close({ drainMs: TERMINATE_MS }))
   try {
     const run = flags.n === undefined ? one : many

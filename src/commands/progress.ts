@@ -2,6 +2,7 @@
 import { SingleBar } from 'cli-progress'
 import { Engine } from '../engine/engine.js'
 import { engineOptions, type Flags } from './flags.js'
+import { commandModel } from './local-model.js'
 
 export interface Bar {
   update(done: number, total: number): void
@@ -32,8 +33,9 @@ export function interruption(): AbortSignal {
 
 /** Loads a model with a bar; says on stderr what it took, unless JSON is asked for. */
 export async function loadEngine(dir: string, flags: Flags, signal: AbortSignal, profile = false): Promise<Engine> {
+  const model = await commandModel(dir, signal, flags.json)
   const bar = progressBar('loading')
-  const engine = await Engine.load(dir, {
+  const engine = await Engine.load(model, {
     ...engineOptions(flags),
     signal,
     profile,

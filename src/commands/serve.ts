@@ -15,7 +15,7 @@ import { checkFlags, collect, engineOptions, type Flags, withEngineFlags, withFl
 import { checkAddress, listenFailed } from './listen-address.js'
 import { NATS_DEADLINE, type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
 import { interruption } from './progress.js'
-import { closeModels, loadModels, type NamedDirectory, namedDirectories } from './served-models.js'
+import { closeModels, loadModels, NAMED_MODEL_DOC, type NamedDirectory, namedDirectories } from './served-models.js'
 
 interface ServeFlags extends Flags, NatsFlags {
   readonly model?: string[]
@@ -59,7 +59,7 @@ const OF_FRONT = new Set([
 
 export function addServe(program: Command): void {
   const command = withEngineFlags(program.command('serve').description("serve models over OpenAI's HTTP API"))
-    .option('--model <dir>', 'model directory, or name=directory; again for another (default: the embedded one)', collect)
+    .option('--model <model>', NAMED_MODEL_DOC, collect)
     .option('--host <address>', 'address to listen at; others than the loopback let other machines ask', '127.0.0.1')
     .option('--api-key <key>', 'clients must send it (default: the environment variable TETRAD_API_KEY, else none)')
     .option(

@@ -3,13 +3,19 @@ import { existsSync } from 'node:fs'
 import { basename, resolve } from 'node:path'
 import { EMBEDDED_MODEL } from '../assets.js'
 import { OptionError } from '../errors.js'
+import { hubModelName, isHubAddress, parseHubAddress } from '../hub/hub-address.js'
 import { modelDigest, servedFingerprint } from '../model/checkpoint/model-digest.js'
 import type { ServedEngine, ServedModel } from '../serve/served-model.js'
 import { engineOptions, type Flags } from './flags.js'
+import { commandModel } from './local-model.js'
 import { loadEngine } from './progress.js'
+
+export const NAMED_MODEL_DOC =
+  'model directory or hf:owner/name[@revision][/folder], with a name: name=directory; again for another (default: the embedded one)'
 
 export interface NamedDirectory {
   readonly id: string
+  /** Or hf:owner/name. */
   readonly dir: string
 }
 
@@ -37,7 +43,8 @@ export async function loadModels(
   const { loadChatTemplate } = await import('../tokenizer/chat-template.js')
   const models = new Map<string, ServedModel>()
   try {
-    for (const { id, dir } of named) {
+    for (const { id, dir: given } of named) {
+      const dir = await commandModel(given, signal)
       const template = await loadChatTemplate(dir)
       const engine = await load(dir, flags, replicas, signal)
       models.set(id, { id, engine, template, created: Math.floor(Date.now() / 1000) })
@@ -68,5 +75,6 @@ async function load(dir: string, flags: Flags, replicas: number | undefined, sig
 function nameOf(given: string): NamedDirectory {
   // A name may have slashes, as those of repositories do. A directory with = in its path is a directory.
   const match = existsSync(given) ? null : /^(\w[\w.-]*(?:\/[\w.-]+)*)=(.+)$/.exec(given)
-  return match ? { id: match[1] as string, dir: match[2] as string } : { id: basename(resolve(given)), dir: given }
+  if (match) return { id: match[1] as string, dir: match[2] as string }
+  return { id: isHubAddress(given) ? hubModelName(parseHubAddress(given)) : basename(resolve(given)), dir: given }
 }

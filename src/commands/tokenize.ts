@@ -6,6 +6,9 @@ import { openModel } from '../engine/model.js'
 import { CheckpointError, OptionError, RequestError, TetradError } from '../errors.js'
 import { MAX_FILE_VOCAB, tokenFileBytes } from '../evaluation/token-file.js'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
+import { MODEL_DOC } from './flags.js'
+import { commandModel } from './local-model.js'
+import { interruption } from './progress.js'
 
 interface TokenizeFlags {
   model: string
@@ -20,7 +23,7 @@ export function addTokenize(program: Command): void {
     .description('write the tokens of a text to a file for eval perplexity: a header, then little-endian uint16')
     .argument('<text>', 'UTF-8 text file')
     .argument('<tokens>', 'file to write (.bin)')
-    .option('--model <dir>', 'model directory with the tokenizer', EMBEDDED_MODEL)
+    .option('--model <model>', MODEL_DOC, EMBEDDED_MODEL)
     .option('--bos', 'put <|endoftext|> before the text, as before every document of the published training data')
     .option('--force', 'overwrite the file')
     .option('--json', 'print one line of JSON on stdout and nothing else there')
@@ -28,8 +31,9 @@ export function addTokenize(program: Command): void {
 }
 
 async function tokenize(path: string, out: string, flags: TokenizeFlags): Promise<void> {
-  const { config } = await openModel(flags.model, undefined)
-  const tokenizer = await loadTokenizer(flags.model, config.vocab)
+  const model = await commandModel(flags.model, interruption(), flags.json)
+  const { config } = await openModel(model, undefined)
+  const tokenizer = await loadTokenizer(model, config.vocab)
   if (!tokenizer) {
     throw new RequestError('TOKENIZER_MISSING', {
       what: `${flags.model} has no tokenizer.json`,

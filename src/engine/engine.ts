@@ -81,11 +81,12 @@ export class Engine implements AsyncDisposable {
 
   /**
    * Loads a model over ranks.
-   * @param dir Directory with config.json, the weights, and tokenizer.json if there is one. Default: EMBEDDED_MODEL.
-   * @throws OptionError, CheckpointError, MemoryError, RankError, or TetradError LOAD_ABORTED
+   * @param model Directory with config.json, the weights, and tokenizer.json if there is one; or hf:owner/name[@revision][/folder], a model of
+   * the Hugging Face Hub, which is downloaded into the Hub's cache. Default: EMBEDDED_MODEL.
+   * @throws OptionError, HubError, CheckpointError, MemoryError, RankError, or TetradError LOAD_ABORTED or OUTPUT_FAILED (the Hub's cache)
    */
-  static async load(dir: string = EMBEDDED_MODEL, options: EngineOptions = {}): Promise<Engine> {
-    return new Engine(await loadParts(dir, options))
+  static async load(model: string = EMBEDDED_MODEL, options: EngineOptions = {}): Promise<Engine> {
+    return new Engine(await loadParts(model, options))
   }
 
   /**

@@ -1,8 +1,9 @@
-// Engine.load, step by step: from a directory and options to the parts of a running engine.
+// Engine.load, step by step: from a model and options to the parts of a running engine.
 import { EventEmitter } from 'node:events'
 import { availableParallelism } from 'node:os'
 import { layoutModel } from '../../workers/layout/model-layout.js'
 import { TetradError } from '../errors.js'
+import { localModel } from '../hub/local-model.js'
 import { loadWeights } from '../model/checkpoint/load-weights.js'
 import { readEndIds } from '../model/end-ids.js'
 import { checkOptions } from '../options/engine-options.js'
@@ -16,9 +17,10 @@ import type { RestartEvent } from './ranks/coordinator.js'
 import { allocateMemories, startEngine } from './start-engine.js'
 
 /** Throws what Engine.load documents. */
-export async function loadParts(dir: string, given: EngineOptions): Promise<EngineParts> {
+export async function loadParts(given: string, wanted: EngineOptions): Promise<EngineParts> {
   const start = performance.now()
-  const checked = checkOptions(given)
+  const checked = checkOptions(wanted)
+  const dir = await localModel(given, checked)
   const { options, backendReason } = await resolveOptions(checked)
   const model = await openModel(dir, options.variant)
   const available = availableMemory()

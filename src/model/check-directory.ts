@@ -23,9 +23,7 @@ export async function checkDirectory(dir: unknown): Promise<void> {
       what: `there is no directory ${dir}`,
       expected: 'a directory with config.json and the weights',
       actual: 'no such file or directory',
-      remedy: /^[\w.-]+\/[\w.-]+$/.test(dir)
-        ? `If ${dir} is a repository on Hugging Face, download it first (hf download ${dir} --local-dir DIR) and give that directory.`
-        : 'Check the path.',
+      remedy: /^[\w.-]+\/[\w.-]+$/.test(dir) ? `If ${dir} is a repository of the Hugging Face Hub, give hf:${dir}.` : 'Check the path.',
       cause: found,
     })
   }

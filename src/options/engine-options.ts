@@ -11,7 +11,7 @@ import { type Caller, spelled } from './caller.js'
 import { invalidOption, isFunction, show } from './check.js'
 import { type Checked, choice, type Entry, flag, instance, int } from './entry.js'
 import { LIMITS } from './limits.js'
-import type { EngineOptions, LoadProgress } from './public-types.js'
+import type { DownloadProgress, EngineOptions, LoadProgress } from './public-types.js'
 import { checkTable } from './table.js'
 
 export const ENGINE_OPTIONS = {
@@ -143,6 +143,12 @@ export const ENGINE_OPTIONS = {
     is: isFunction,
     expected: 'a function',
     doc: 'called while weights are read',
+  }),
+  onDownload: instance<(progress: DownloadProgress) => void>({
+    type: '(progress: DownloadProgress) => void',
+    is: isFunction,
+    expected: 'a function',
+    doc: 'called while a model hf:owner/name is downloaded',
   }),
   signal: instance<AbortSignal>({
     type: 'AbortSignal',

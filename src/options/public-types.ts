@@ -8,6 +8,20 @@ export interface LoadProgress {
   readonly totalBytes: number
 }
 
+/** How far the download of a model is. */
+export interface DownloadProgress {
+  /** The file that is being downloaded. */
+  readonly file: string
+  /** Bytes that are on disk, those of earlier attempts included. */
+  readonly downloadedBytes: number
+  /** Bytes of all files that are known to be missing. It grows once, when the index of a large model was read. */
+  readonly totalBytes: number
+  /** Over the last seconds. */
+  readonly bytesPerSecond: number
+  /** At this speed; undefined: nothing came yet. */
+  readonly secondsLeft: number | undefined
+}
+
 /** Options of Engine.load. An unknown name or a value out of range throws OptionError. */
 export interface EngineOptions {
   /**
@@ -114,6 +128,8 @@ export interface EngineOptions {
   profile?: boolean
   /** Called while weights are read. */
   onProgress?: (progress: LoadProgress) => void
+  /** Called while a model hf:owner/name is downloaded. */
+  onDownload?: (progress: DownloadProgress) => void
   /** Stops loading, which then rejects with LOAD_ABORTED. */
   signal?: AbortSignal
 }

@@ -1,5 +1,5 @@
 // Text to token ids and back. Which library does it is decided in loadTokenizer; nobody else knows.
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CheckpointError } from '../errors.js'
 import { parseJson } from '../json.js'
@@ -20,6 +20,7 @@ export type { Tokenizer } from './tokenizer-interface.js'
 export async function loadTokenizer(dir: string, vocab: number): Promise<Tokenizer | undefined> {
   const path = join(dir, 'tokenizer.json')
   const text = await readIfThere(path)
+  if (text === undefined) await refuseOtherKind(dir)
   if (text === undefined) return vocab >= GPT2_IDS ? gpt2Tokenizer() : undefined
   try {
     const json = text.replace(/^\ufeff/, '')
@@ -29,6 +30,16 @@ export async function loadTokenizer(dir: string, vocab: number): Promise<Tokeniz
   } catch (error) {
     throw error instanceof CheckpointError ? error : invalid(path, error)
   }
+}
+
+/** A model with another kind of tokenizer must not get GPT-2's. */
+async function refuseOtherKind(dir: string): Promise<void> {
+  if ((await stat(join(dir, 'tokenizer.model')).catch(() => undefined)) === undefined) return
+  throw new CheckpointError('TOKENIZER_INVALID', {
+    what: `${dir} has tokenizer.model, a file of SentencePiece, and no tokenizer.json`,
+    expected: 'tokenizer.json',
+    remedy: `Write it with transformers: python -c "from transformers import AutoTokenizer; AutoTokenizer.from_pretrained('${dir}').save_pretrained('${dir}')"`,
+  })
 }
 
 async function readIfThere(path: string): Promise<string | undefined> {

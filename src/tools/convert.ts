@@ -11,6 +11,7 @@ import { availableMemory, checkMemory } from '../engine/memory.js'
 import { openModel, planModel, planRun } from '../engine/model.js'
 import { allocateMemories } from '../engine/start-engine.js'
 import { CheckpointError, TetradError } from '../errors.js'
+import { localModel } from '../hub/local-model.js'
 import { withFile } from '../model/checkpoint/byte-reader.js'
 import { loadWeights } from '../model/checkpoint/load-weights.js'
 import { packedMatrices, rankOwnedTensors } from '../model/checkpoint/packed-checkpoint.js'
@@ -50,10 +51,11 @@ const COPY_BYTES = 4 << 20
  * The same bits come out of it as of the original with the same `weights`.
  * @throws OptionError, CheckpointError, MemoryError, TetradError OUTPUT_EXISTS, OUTPUT_FAILED or LOAD_ABORTED
  */
-export async function convert(dir: string, out: string, options: ConvertOptions): Promise<ConvertResult> {
+export async function convert(given: string, out: string, options: ConvertOptions): Promise<ConvertResult> {
   const o = checkNames('convert', options, ['weights', 'variant', 'onProgress', 'signal'])
   const weights = checkOneOf('weights', o.weights as string, WEIGHT_FORMAT_NAMES, invalidOption)
   const signal = checkSignal(o.signal)
+  const dir = await localModel(given, { signal })
   const engineOptions = { weights, ranks: 1 as const, cacheTokens: 64, maxRunning: 1, prefillChunk: 1 }
   const resolved = resolveFor('wasm', checkOptions(options.variant === undefined ? engineOptions : { ...engineOptions, variant: options.variant }))
   const model = await openModel(dir, resolved.variant)

@@ -12,6 +12,7 @@ import { resolveOptions } from '../engine/choose-backend.js'
 import { availableMemory, memoryNeed } from '../engine/memory.js'
 import { cacheCost, determinismKey, type ModelPlan, openModel, planModel, planRun, type RankPlan, rankPlans } from '../engine/model.js'
 import { OptionError } from '../errors.js'
+import { localModel } from '../hub/local-model.js'
 import { VARIANTS, variantNamed } from '../model/attention-variants.js'
 import { countParameters } from '../model/families/model-tensors.js'
 import { lowerModel } from '../model/lower-model.js'
@@ -57,8 +58,10 @@ export interface Inspection {
 }
 
 /** Reads headers only. Throws what Engine.load would throw for the same files and options. */
-export async function inspect(dir: string, options: EngineOptions = {}): Promise<Inspection> {
-  const { options: resolved } = await resolveOptions(checkOptions(options))
+export async function inspect(given: string, options: EngineOptions = {}): Promise<Inspection> {
+  const checked = checkOptions(options)
+  const { options: resolved } = await resolveOptions(checked)
+  const dir = await localModel(given, checked)
   const model = await openModel(dir, resolved.variant)
   const plan = planRun(model, resolved, availableParallelism(), availableMemory())
   const layout = layoutModel(model.lowered.shape, plan)

@@ -101,7 +101,7 @@ test('Engine.load without a directory loads the embedded model; a value that is 
   }
   await t.throwsAsync(Engine.load(pathToFileURL(TINY) as never), { instanceOf: OptionError, message: /fileURLToPath/ })
   await t.throwsAsync(Engine.load(join(TINY, 'config.json')), { instanceOf: CheckpointError, message: /is a file.*Give the directory/ })
-  await t.throwsAsync(Engine.load('owner/name'), { instanceOf: CheckpointError, message: /hf download owner\/name/ })
+  await t.throwsAsync(Engine.load('owner/name'), { instanceOf: CheckpointError, message: /give hf:owner\/name/ })
 })
 
 test('logits come one row at a time too, and what the function throws rejects', async (t) => {
