@@ -2,8 +2,9 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { OptionError, synthesize } from '../src/index.js'
-import { VARIANT_NAMES, variantNamed } from '../src/model/attention-variants.js'
+import { VARIANTS, variantNamed } from '../src/model/attention-variants.js'
 import { elements } from '../src/model/checkpoint/tensor-source.js'
+import { GPT } from '../src/model/families/gpt.js'
 import { lowerModel } from '../src/model/lower-model.js'
 import { parseModelConfig } from '../src/model/model-config.js'
 import { describeTensors } from '../src/tools/synth/describe-tensors.js'
@@ -30,7 +31,7 @@ type Scaled = keyof typeof SCALED
 function scaledConfig(size: Scaled, variant: string, intermediate: number): PresetConfig {
   const { head, rope, query, intermediate: _, ...common } = SCALED[size]
   const all = { ...common, block_size: MAX_CONTEXT, intermediate_size: intermediate }
-  const large = PRESETS['2.9b']?.(variant) ?? {}
+  const large = (PRESETS['2.9b']?.(variant) ?? {}) as Readonly<Record<string, number>>
   if (large.kv_lora_rank !== undefined) return { ...all, q_lora_rank: query, kv_lora_rank: 4 * head, qk_nope_head_dim: head, qk_rope_head_dim: rope }
   // It says how heads are grouped, and whether they are wider than those of others.
   const { group_size, head_dim = 0, n_head, rank, q_rank, share_q_dim } = large
@@ -70,11 +71,14 @@ function benchConfig(size: string, variant: string): PresetConfig {
   return size in SCALED ? equalConfig(size as Scaled, variant) : { ...PRESETS[size]?.(variant), block_size: MAX_CONTEXT }
 }
 
+/** The authors' variants, which have configurations of one size. */
+const COMPARED = VARIANTS.filter(({ decoder }) => decoder === GPT).map(({ name }) => name)
+
 function checkVariant(variant: string): void {
-  if (VARIANT_NAMES.includes(variant)) return
+  if (COMPARED.includes(variant)) return
   throw new OptionError('OPTION_INVALID', {
     what: 'unknown variant',
-    expected: VARIANT_NAMES.join(', '),
+    expected: COMPARED.join(', '),
     actual: variant,
     remedy: 'Choose one of them.',
   })

@@ -32,6 +32,8 @@ export interface KernelBackend {
   matmul(w: PackedMatrix, x: Rows, y: Rows, tokens: number, scratch: number): void
   /** y[t] = weight * (x[t] / sqrt(mean(x[t]^2) + epsilon)); weight: n float32 at a byte offset. */
   rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number, epsilon: number): void
+  /** The same in place for `heads` vectors of n scalars, `headStride` apart, which share the weight. */
+  rmsNormHeads(x: Rows, headStride: number, heads: number, weight: number, n: number, tokens: number, epsilon: number): void
   /** Rotates `heads` vectors of 2 * half scalars, `headStride` scalars apart, in place; table: [T][cos half, sin half]. */
   rope(x: Rows, headStride: number, heads: number, half: number, table: Rows, tokens: number): void
   /** gate = silu(gate) * up over n scalars a row; n is a multiple of 4, row padding included. */
@@ -44,6 +46,8 @@ export interface KernelBackend {
   sumPartials(dst: Rows, sources: readonly Rows[], n: number, tokens: number, factor: number): void
   /** x[t] += y[t]. */
   addRows(x: Rows, y: Rows, n: number, tokens: number): void
+  /** x[t] += vector; vector: n float32 at a byte offset. */
+  addVector(x: Rows, vector: number, n: number, tokens: number): void
   /** dst row 0 = row `row` of w. */
   gatherRow(w: PackedMatrix, row: number, dst: Rows): void
 

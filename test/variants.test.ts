@@ -2,18 +2,30 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { CheckpointError, Engine, type Inspection, inspect, inspectConfig, OptionError, synthesize } from '../src/index.js'
-import { VARIANT_NAMES } from '../src/model/attention-variants.js'
+import { VARIANT_NAMES, variantNamed } from '../src/model/attention-variants.js'
 import { type RankCounters, readCounters } from '../src/testing.js'
 import { PRESETS } from '../src/tools/synth/presets.js'
 import { goldenCases, largestDifference, randomNumbers } from './support/fixtures.js'
 import { copyOf, readTensors, safetensors, temporary } from './support/models.js'
 import { type PlainConfig, plainLogits } from './support/plain-model.js'
+import { plainTransformersLogits, type TransformersConfig } from './support/plain-transformers.js'
 import { full, inFull, quickIf } from './support/tier.js'
 
 // Widths that divide by nothing, and heads that don't divide by 4 where the variant allows it.
 const ODD = { n_layer: 2, n_embd: 44, vocab_size: 211, block_size: 128, intermediate_size: 152 }
 const LATENT = { q_lora_rank: 26, kv_lora_rank: 72, qk_nope_head_dim: 20, qk_rope_head_dim: 12 }
-const SHAPES: readonly { readonly what: string; readonly variant: string; readonly config: Record<string, number> }[] = [
+const HUGGING_FACE = { num_hidden_layers: 2, hidden_size: 44, vocab_size: 211, max_position_embeddings: 128, intermediate_size: 152 }
+const DEEPSEEK = { ...LATENT, v_head_dim: 14, first_k_dense_replace: 2 }
+const SHAPES: readonly { readonly what: string; readonly variant: string; readonly config: Record<string, unknown> }[] = [
+  { what: '6 heads over 3', variant: 'llama', config: { num_attention_heads: 6, num_key_value_heads: 3, head_dim: 10, rms_norm_eps: 1e-5 } },
+  { what: '9 heads over 3', variant: 'mistral', config: { num_attention_heads: 9, num_key_value_heads: 3, head_dim: 14 } },
+  { what: '2 heads over 1 of 22', variant: 'llama', config: { num_attention_heads: 2, num_key_value_heads: 1, tie_word_embeddings: true } },
+  { what: '10 heads over 5', variant: 'qwen2', config: { num_attention_heads: 10, num_key_value_heads: 5, head_dim: 12 } },
+  { what: '7 heads over 1', variant: 'qwen2', config: { num_attention_heads: 7, num_key_value_heads: 1, head_dim: 10 } },
+  { what: '6 heads over 2', variant: 'qwen3', config: { num_attention_heads: 6, num_key_value_heads: 2, head_dim: 18, tie_word_embeddings: true } },
+  { what: '7 heads', variant: 'deepseek_v2', config: { ...DEEPSEEK, num_attention_heads: 7, q_lora_rank: null } },
+  { what: '5 heads, halves', variant: 'deepseek_v3', config: { ...DEEPSEEK, num_attention_heads: 5, rope_interleave: false } },
+  { what: '3 heads, pairs', variant: 'deepseek_v3', config: { ...DEEPSEEK, num_attention_heads: 3 } },
   ...['mlra_4', 'mla', 'mlra_4_gated', 'mla_gated', 'mla_no_scale'].map((variant) => ({
     what: '7 heads',
     variant,
@@ -40,7 +52,15 @@ const SHAPES: readonly { readonly what: string; readonly variant: string; readon
 ]
 
 /** Of each structure one shape, in the quick tier. */
-const QUICK = ['mlra_2_gated, 6 heads', 'mla, 2 heads', 'gqa, 9 heads in 3 groups', 'gta, 6 heads in 3 groups', 'tpa, 2 heads of 18']
+const QUICK = [
+  'deepseek_v2, 7 heads',
+  'qwen3, 6 heads over 2',
+  'mlra_2_gated, 6 heads',
+  'mla, 2 heads',
+  'gqa, 9 heads in 3 groups',
+  'gta, 6 heads in 3 groups',
+  'tpa, 2 heads of 18',
+]
 
 const next = randomNumbers(9)
 const PROMPT = Array.from({ length: 70 }, () => Math.floor(next() * ODD.vocab_size))
@@ -60,9 +80,14 @@ for (const { what, variant, config } of SHAPES) {
   const declare = quickIf(QUICK.includes(`${variant}, ${what}`))
   declare(`${variant}, ${what}, odd widths: the logits of plain arithmetic, and the same bits at 1, 2 and 4 ranks and any chunk`, async (t) => {
     const dir = temporary(t)
-    const all = { ...ODD, ...config }
+    const { decoder } = variantNamed(variant)
+    const all = decoder.name === 'gpt' ? { ...ODD, ...config } : { architectures: decoder.architectures, ...HUGGING_FACE, ...config }
     await synthesize(dir, { variant, config: all, dtype: 'f32', seed: 3 })
-    const plain = plainLogits(variant, all as unknown as PlainConfig, await readTensors(dir), PROMPT)
+    const tensors = await readTensors(dir)
+    const plain =
+      decoder.name === 'gpt'
+        ? plainLogits(variant, all as unknown as PlainConfig, tensors, PROMPT)
+        : plainTransformersLogits(all as unknown as TransformersConfig, tensors, PROMPT)
     const expected = Float32Array.from(plain.flat())
     for (const backend of inFull ? (['reference', 'wasm'] as const) : (['wasm'] as const)) {
       let first: Float32Array | undefined

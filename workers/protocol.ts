@@ -28,8 +28,8 @@ export interface StreamShape {
   readonly keyWidth: number
   readonly valueOffset: number
   readonly valueWidth: number
-  /** RMS norm before it is cached. */
-  readonly normed: boolean
+  /** Columns, from 0 on, that have an RMS norm before they are rotated and cached; 0: none. */
+  readonly normWidth: number
   /** Vectors of ropeDim values, from column 0 on, that are rotated before they are cached. */
   readonly ropeVectors: number
 }
@@ -49,6 +49,10 @@ export interface AttentionShape {
   readonly queryRank: number
   /** The query latent has a norm. */
   readonly queryNormed: boolean
+  /** Each head's query has a norm before it is rotated, of one weight for all heads. */
+  readonly headNormed: boolean
+  /** Vectors are added to the queries of all heads and to streams, before norms. Without a query latent only. */
+  readonly biased: boolean
   /** Number of cache streams, all of the shape `stream`. */
   readonly streams: number
   readonly stream: StreamShape
@@ -68,7 +72,7 @@ export interface AttentionShape {
   readonly scale: number
   /** Multiplies the sum over streams, once. */
   readonly outputFactor: number
-  /** Added to the mean square in the norms of the query latent and of streams. */
+  /** Added to the mean square in the norms of the query latent, of streams and of heads. */
   readonly normEps: number
 }
 
@@ -240,10 +244,12 @@ export interface MatrixPiece {
   readonly transposed: boolean
 }
 
-/** A norm weight: float32, times a factor, at a byte offset. */
+/** `count` values of a vector from `start` on: float32, times a factor, at a byte offset. */
 export interface VectorPiece {
   readonly memory: MemoryName
   readonly ptr: number
+  readonly start: number
+  readonly count: number
   readonly factor: number
 }
 

@@ -35,6 +35,26 @@ export const normalizeGroups: GpuJsSource = function (this: KernelThread, x: Ker
   return (x[this.thread.z][first + this.thread.x] / Math.sqrt(sum / this.constants.n + this.constants.epsilon)) * weight[this.thread.y][this.thread.x]
 }
 
+/** [n, groups, rows]: groups of n columns, those with a weight normed; weight: [n, groups], hasWeight: [groups]. */
+export const normalizeSomeGroups: GpuJsSource = function (this: KernelThread, x: KernelArray, weight: KernelArray, hasWeight: KernelArray) {
+  const first = this.thread.y * this.constants.n
+  let value = x[this.thread.z][first + this.thread.x]
+  if (hasWeight[this.thread.y] > 0.5) {
+    let sum = 0
+    for (let i = 0; i < this.constants.n; i++) {
+      const v = x[this.thread.z][first + i]
+      sum += v * v
+    }
+    value = (value / Math.sqrt(sum / this.constants.n + this.constants.epsilon)) * weight[this.thread.y][this.thread.x]
+  }
+  return value
+}
+
+/** [n, rows]: x + v; v: [n]. */
+export const addVector: GpuJsSource = function (this: KernelThread, x: KernelArray, v: KernelArray) {
+  return x[this.thread.y][this.thread.x] + v[this.thread.x]
+}
+
 /**
  * [paddedNope + paddedRope, heads, rows]: heads of `nope` plain columns and `vectors` vectors of 2 * half columns to rotate, `stride`
  * columns from one head to the next; pads are 0. table: [2 * half, rows], cos and sin.

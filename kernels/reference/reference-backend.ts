@@ -62,6 +62,13 @@ export class ReferenceBackend implements KernelBackend {
     }
   }
 
+  rmsNormHeads(x: Rows, headStride: number, heads: number, weight: number, n: number, tokens: number, epsilon: number): void {
+    for (let h = 0; h < heads; h++) {
+      const head = x.columns(h * headStride, n)
+      this.rmsNorm(head, weight, head, n, tokens, epsilon)
+    }
+  }
+
   rope(x: Rows, headStride: number, heads: number, half: number, table: Rows, tokens: number): void {
     const s = this.scalars
     for (let t = 0; t < tokens; t++) {
@@ -124,6 +131,13 @@ export class ReferenceBackend implements KernelBackend {
     const s = this.scalars
     for (let t = 0; t < tokens; t++) {
       for (let i = 0; i < n; i++) s[this.#at(x, t) + i] = (s[this.#at(x, t) + i] as number) + (s[this.#at(y, t) + i] as number)
+    }
+  }
+
+  addVector(x: Rows, vector: number, n: number, tokens: number): void {
+    const s = this.scalars
+    for (let t = 0; t < tokens; t++) {
+      for (let i = 0; i < n; i++) s[this.#at(x, t) + i] = (s[this.#at(x, t) + i] as number) + (this.#f32[vector / 4 + i] as number)
     }
   }
 

@@ -60,6 +60,13 @@ export class WasmBackend implements KernelBackend {
     this.#k.rmsNorm(x.ptr, x.strideBytes, weight, y.ptr, y.strideBytes, n, tokens, epsilon)
   }
 
+  rmsNormHeads(x: Rows, headStride: number, heads: number, weight: number, n: number, tokens: number, epsilon: number): void {
+    for (let h = 0; h < heads; h++) {
+      const at = x.ptr + h * headStride * 4
+      this.#k.rmsNorm(at, x.strideBytes, weight, at, x.strideBytes, n, tokens, epsilon)
+    }
+  }
+
   rope(x: Rows, headStride: number, heads: number, half: number, table: Rows, tokens: number): void {
     this.#k.rope(x.ptr, x.strideBytes, headStride * 4, heads, half, table.ptr, tokens)
   }
@@ -86,6 +93,10 @@ export class WasmBackend implements KernelBackend {
 
   addRows(x: Rows, y: Rows, n: number, tokens: number): void {
     this.#k.addRows(x.ptr, x.strideBytes, y.ptr, y.strideBytes, n, tokens)
+  }
+
+  addVector(x: Rows, vector: number, n: number, tokens: number): void {
+    this.#k.addRows(x.ptr, x.strideBytes, vector, 0, n, tokens)
   }
 
   gatherRow(w: PackedMatrix, row: number, dst: Rows): void {

@@ -66,7 +66,7 @@ function withoutLastBreak(text: string): string {
 /** Size of the model's vocabulary, once the prompt was checked as far as files without weights allow. Throws what Engine.load and generate would throw. */
 export async function checkPrompt(dir: string, prompt: string | readonly number[]): Promise<number> {
   await checkDirectory(dir)
-  const { vocab } = await readModelConfig(dir)
+  const { vocab, decoder } = await readModelConfig(dir)
   if (prompt.length === 0) {
     throw new RequestError('PROMPT_EMPTY', {
       what: 'the prompt has no tokens',
@@ -76,7 +76,8 @@ export async function checkPrompt(dir: string, prompt: string | readonly number[
     })
   }
   if (typeof prompt === 'string') {
-    if (vocab < GPT2_IDS && !(await exists(join(dir, 'tokenizer.json')))) throw noTokenizer(dir, vocab)
+    const hasGpt2 = decoder.tokenizer === 'gpt2' && vocab >= GPT2_IDS
+    if (!hasGpt2 && !(await exists(join(dir, 'tokenizer.json')))) throw noTokenizer(dir, vocab)
     return vocab
   }
   const wrong = prompt.find((id) => id >= vocab)

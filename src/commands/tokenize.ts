@@ -33,7 +33,7 @@ export function addTokenize(program: Command): void {
 async function tokenize(path: string, out: string, flags: TokenizeFlags): Promise<void> {
   const model = await commandModel(flags.model, interruption(), flags.json)
   const { config } = await openModel(model, undefined)
-  const tokenizer = await loadTokenizer(model, config.vocab)
+  const tokenizer = await loadTokenizer(model, config.vocab, config.decoder.tokenizer)
   if (!tokenizer) {
     throw new RequestError('TOKENIZER_MISSING', {
       what: `${flags.model} has no tokenizer.json`,

@@ -27,7 +27,7 @@ export async function loadParts(given: string, wanted: EngineOptions): Promise<E
   const plan = planRun(model, options, availableParallelism(), available)
   const layout = layoutModel(model.lowered.shape, plan)
   const plans = planModel(model, layout)
-  const tokenizer = await loadTokenizer(dir, model.config.vocab)
+  const tokenizer = await loadTokenizer(dir, model.config.vocab, model.config.decoder.tokenizer)
   const endIds = await readEndIds(dir, model.config, tokenizer)
   throwIfAborted(options.signal)
   checkMemory(model, options, plan, layout, available)

@@ -45,7 +45,7 @@ export interface OpenModel extends ModelPlan {
 export async function openModel(dir: string, chosen?: string): Promise<OpenModel> {
   await checkDirectory(dir)
   const config = await readModelConfig(dir)
-  const checkpoint = await openCheckpoint(dir, config.packed !== undefined)
+  const checkpoint = withoutSkipped(await openCheckpoint(dir, config.packed !== undefined), config)
   const shapeOf = (name: string) => checkpoint.tensors.get(name)?.shape
   if (config.packed) return openPacked(dir, config, checkpoint, config.packed, chosen)
   const variant = detectVariant(config, shapeOf, chosen ?? config.variant)
@@ -61,6 +61,15 @@ export async function openModel(dir: string, chosen?: string): Promise<OpenModel
     storedTypes: [...new Set(matrices.map((t) => t.dtype))].sort(),
     parameters: countParameters(lowered, variant),
   }
+}
+
+/** Without the tensors of what decoding does not need, which `skipped` then lists. */
+function withoutSkipped(checkpoint: Checkpoint, { decoder, layers }: ModelConfig): Checkpoint {
+  const entries = [...checkpoint.tensors]
+  const unused = entries.filter(([name]) => decoder.skips?.(name, layers))
+  if (unused.length === 0) return checkpoint
+  const skipped = unused.map(([name, { dtype, shape }]) => ({ name, type: dtype, shape }))
+  return { ...checkpoint, tensors: new Map(entries.filter((entry) => !unused.includes(entry))), skipped: [...checkpoint.skipped, ...skipped] }
 }
 
 function openPacked(dir: string, config: ModelConfig, checkpoint: Checkpoint, packed: PackedFormat, chosen: string | undefined): OpenModel {
@@ -117,7 +126,7 @@ const CACHE_SHARE = 0.25
 
 /** `available`: bytes of free memory, for the size of the cache. */
 export function planRun(model: ModelPlan, options: ResolvedOptions, cores: number, available: number): RunPlan {
-  const context = options.maxContext ?? model.config.contextTokens
+  const context = chooseContext(model.config, options.maxContext)
   const pagesPerSlot = Math.ceil(context / PAGE_TOKENS)
   const weights = chooseWeights(model, options.weights)
   checkCache(model, options.cache)
@@ -145,6 +154,18 @@ export function planRun(model: ModelPlan, options: ResolvedOptions, cores: numbe
     pagesPerSlot,
   } as const
   return { ...partial, replicate: chooseReplication(model, { ...partial, replicate: { queryA: false, queryB: false } }, cores) }
+}
+
+/** Beyond a window rows would attend to other tokens than the model does. */
+function chooseContext({ window, contextTokens }: ModelConfig, wanted: number | undefined): number {
+  if (window === undefined || wanted === undefined || wanted <= window) return wanted ?? contextTokens
+  throw new OptionError('OPTION_INVALID', {
+    what: 'maxContext is longer than the sliding_window of the model, beyond which attention is not supported',
+    expected: `at most ${window} tokens`,
+    actual: String(wanted),
+    remedy: `Choose maxContext of at most ${window}, or omit it.`,
+    option: 'maxContext',
+  })
 }
 
 function chooseSimd(wanted: ResolvedOptions['simd']): SimdLevel {

@@ -1,16 +1,18 @@
 // The variants that Tetrad runs, by name. Nothing below src/model knows a variant's name.
 import { OptionError } from '../errors.js'
 import { show } from '../options/check.js'
+import { DEEPSEEK_VARIANTS } from './families/deepseek.js'
 import { TPA } from './families/factored.js'
 import type { Variant } from './families/family.js'
 import { GROUPED_VARIANTS } from './families/grouped.js'
+import { KEY_VALUE_VARIANTS } from './families/key-value.js'
 import { LATENT_VARIANTS } from './families/latent.js'
 import { GTA } from './families/tied.js'
 
 export type { ShapeOf, Variant } from './families/family.js'
 
 /** A checkpoint is of the first that matches it. */
-export const VARIANTS: readonly Variant[] = [...LATENT_VARIANTS, ...GROUPED_VARIANTS, GTA, TPA]
+export const VARIANTS: readonly Variant[] = [...LATENT_VARIANTS, ...GROUPED_VARIANTS, GTA, TPA, ...KEY_VALUE_VARIANTS, ...DEEPSEEK_VARIANTS]
 
 export const VARIANT_NAMES: readonly string[] = VARIANTS.map((v) => v.name)
 

@@ -13,7 +13,7 @@ import type { ModelConfig } from './model-config.js'
  * Throws CheckpointError VARIANT_UNKNOWN or VARIANT_UNSUPPORTED, or OptionError OPTION_INVALID if the choice does not fit.
  */
 export function detectVariant(config: ModelConfig, shapeOf: ShapeOf, chosen?: string): Variant {
-  const matching = VARIANTS.filter((v) => v.decoder.config === config.keys && v.matches(config, inAttention(v, shapeOf)))
+  const matching = VARIANTS.filter((v) => v.decoder === config.decoder && v.matches(config, inAttention(v, shapeOf)))
   const [found] = matching
   if (!found) throw unknownVariant(config, shapeOf)
   if (chosen === undefined) return found
@@ -28,7 +28,17 @@ export function detectVariant(config: ModelConfig, shapeOf: ShapeOf, chosen?: st
 }
 
 function unknownVariant(config: ModelConfig, shapeOf: ShapeOf): CheckpointError {
-  const prefix = GPT.names.layer(0) + GPT.names.attention
+  const { names } = config.decoder
+  const prefix = names.layer(0) + names.attention
+  if (config.decoder !== GPT) {
+    const [variant] = VARIANTS.filter((v) => v.decoder === config.decoder)
+    return new CheckpointError('VARIANT_UNKNOWN', {
+      what: `the weight files hold no attention of ${config.decoder.architectures.join(', ')}, which config.json names`,
+      expected: `${prefix}${variant?.needs ?? '*'}`,
+      actual: 'no such tensor',
+      remedy: 'Check that config.json belongs to these weights.',
+    })
+  }
   const mismatch = explainStacked(config, (name) => shapeOf(prefix + name))
   switch (mismatch?.reason) {
     case undefined:

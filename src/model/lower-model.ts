@@ -14,6 +14,7 @@ export interface LoweredModel {
   /** Factors of the norms of the query latent and of streams, float32 values; 1 without such norms. */
   readonly queryNormFactor: number
   readonly streamNormFactor: number
+  readonly pairedRope: boolean
 }
 
 /**
@@ -22,10 +23,10 @@ export interface LoweredModel {
  * Throws CheckpointError CONFIG_INVALID where the configuration can't be cut.
  */
 export function lowerModel(config: ModelConfig, variant: Variant, shapeOf: ShapeOf = () => undefined, tiedHead?: boolean): LoweredModel {
-  const { attention, queryNormFactor = 1, streamNormFactor = 1 } = variant.lower(config, inAttention(variant, shapeOf))
+  const { attention, queryNormFactor = 1, streamNormFactor = 1, pairedRope = false } = variant.lower(config, inAttention(variant, shapeOf))
   const values = attention.heads * Math.max(attention.valueDim, queryWidth(attention))
   if (values > LIMITS.width)
-    throw invalidConfig(`${config.keys.heads} times the width of a head is too large`, `at most ${LIMITS.width}`, String(values))
+    throw invalidConfig(`${config.decoder.config.heads} times the width of a head is too large`, `at most ${LIMITS.width}`, String(values))
   const { layers, embed, vocab, intermediate, normEps } = config
   return {
     shape: {
@@ -40,6 +41,7 @@ export function lowerModel(config: ModelConfig, variant: Variant, shapeOf: Shape
     },
     queryNormFactor,
     streamNormFactor,
+    pairedRope,
   }
 }
 

@@ -10,7 +10,7 @@ import { VARIANT_NAMES } from './attention-variants.js'
 import { PACKED_VERSION } from './checkpoint/packed-version.js'
 import { endIdsOf } from './end-ids.js'
 import { decoderOf } from './families/decoders.js'
-import type { ConfigKeys } from './families/family.js'
+import type { Decoder } from './families/family.js'
 import { cannotRead, readJsonFile } from './read-json.js'
 import { type RopeConfig, readRope } from './rope.js'
 import { refuseUnsupported } from './unsupported-fields.js'
@@ -27,24 +27,32 @@ export type Dimension =
   | 'groupSize'
   /** Width of the query latent of mfa. */
   | 'shareQueryDim'
+  /** Key and value heads. */
+  | 'kvHeads'
+  /** Width of a head's value where it is not that of its key. */
+  | 'valueDim'
   /** Vectors that queries, and keys and values, are sums of (tpa). */
   | 'factorQueryRank'
   | 'factorRank'
 
-/** A configuration in Tetrad's names, whatever the file calls them (`keys`). Sizes in elements. */
+/** A configuration in Tetrad's names, whatever the file calls them. Sizes in elements. */
 export interface ModelConfig {
-  readonly keys: ConfigKeys
+  readonly decoder: Decoder
   readonly layers: number
   readonly heads: number
   readonly embed: number
   readonly vocab: number
-  /** Longest context the model was trained for, tokens. */
+  /** Longest context the model was trained for, tokens, and at most its window. */
   readonly contextTokens: number
+  /** Tokens that a row attends to at most; undefined: all. Longer contexts are refused. */
+  readonly window: number | undefined
   readonly intermediate: number
   readonly dims: Readonly<Partial<Record<Dimension, number>>>
   /** Added to the mean square in every norm. */
   readonly normEps: number
   readonly rope: RopeConfig
+  /** Rotary vectors are stored as pairs of neighbours, not as two halves. */
+  readonly pairedRope: boolean
   /** Not in the authors' files; `tetrad synth` writes it, since the keys alone do not tell every variant. */
   readonly variant: string | undefined
   /** The weights are packed, as `tetrad convert` writes them. */
@@ -85,24 +93,29 @@ export function parseModelConfig(value: unknown): ModelConfig {
   const { config: keys } = decoder
   const field = (name: string, max: number) => checkInteger(name, c[name], 1, max, fail)
   const vocab = field(keys.vocab, LIMITS.vocab)
-  const contextTokens = field(keys.contextTokens, LIMITS.context)
+  const layers = field(keys.layers, LIMITS.layers)
+  const positions = field(keys.contextTokens, LIMITS.context)
   const normEps = isSet(c.rms_norm_eps) ? epsilon(c.rms_norm_eps) : decoder.normEps
-  refuseUnsupported(c, contextTokens, normEps, fail)
+  refuseUnsupported(c, decoder, { context: positions, normEps }, fail)
+  decoder.check?.(c, fail)
+  const window = decoder.window?.(c, layers)
   const dims: Partial<Record<Dimension, number>> = {}
   for (const [dimension, key] of Object.entries(keys.dims) as [Dimension, string][]) {
     if (isSet(c[key])) dims[dimension] = field(key, COUNTS.has(dimension) ? LIMITS.heads : LIMITS.width)
   }
   return Object.freeze({
-    keys,
-    layers: field(keys.layers, LIMITS.layers),
+    decoder,
+    layers,
     heads: field(keys.heads, LIMITS.heads),
     embed: field(keys.embed, LIMITS.width),
     vocab,
-    contextTokens,
+    contextTokens: Math.min(positions, window ?? positions),
+    window: window !== undefined && window < positions ? window : undefined,
     intermediate: field(keys.intermediate, LIMITS.width),
     dims: Object.freeze(dims),
     normEps,
-    rope: readRope(c, contextTokens, fail),
+    rope: readRope(c, positions, fail),
+    pairedRope: decoder.pairedRope?.(c) ?? false,
     variant: isSet(c.variant) ? checkOneOf('variant', c.variant, VARIANT_NAMES, fail) : undefined,
     packed: c.packed === undefined ? undefined : packedFormat(c.packed),
     tieWordEmbeddings: isSet(c.tie_word_embeddings) ? checkBoolean('tie_word_embeddings', c.tie_word_embeddings, fail) : undefined,
@@ -111,7 +124,7 @@ export function parseModelConfig(value: unknown): ModelConfig {
 }
 
 /** Dimensions that count something. */
-const COUNTS: ReadonlySet<Dimension> = new Set<Dimension>(['groupSize', 'factorQueryRank', 'factorRank'])
+const COUNTS: ReadonlySet<Dimension> = new Set<Dimension>(['groupSize', 'kvHeads', 'factorQueryRank', 'factorRank'])
 
 function isSet(value: unknown): boolean {
   return value !== undefined && value !== null

@@ -23,6 +23,8 @@ interface YarnScaling {
   readonly truncate: boolean
   /** Multiplies cosines and sines. */
   readonly attentionFactor: number
+  /** mscale_all_dim's magnitude; 1 without. DeepSeek's scores are multiplied by its square. */
+  readonly allMagnitude: number
 }
 
 export type RopeScaling = { readonly type: 'linear'; readonly factor: number } | Llama3Scaling | YarnScaling
@@ -103,6 +105,7 @@ function yarn(
     betaSlow: read('beta_slow', 1e-6, 1e6, 1),
     truncate: truncate !== false,
     attentionFactor: read('attention_factor', 1e-6, 1e6, attentionFactor),
+    allMagnitude: allScale > 0 ? magnitude(allScale) : 1,
   }
 }
 

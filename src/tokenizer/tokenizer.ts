@@ -12,16 +12,16 @@ import type { Tokenizer } from './tokenizer-interface.js'
 export type { Tokenizer } from './tokenizer-interface.js'
 
 /**
- * The tokenizer of `dir`/tokenizer.json, else GPT-2's if vocab is 50257 or more, else undefined.
+ * The tokenizer of `dir`/tokenizer.json. Without one: GPT-2's, if `fallback` says so and vocab is 50257 or more; else undefined.
  * @param vocab number of ids of the model; every id of the file must be below it
  * @throws CheckpointError TOKENIZER_INVALID: the file is damaged, does not fit the model, or needs a feature that the only library
  * that loads here would get wrong
  */
-export async function loadTokenizer(dir: string, vocab: number): Promise<Tokenizer | undefined> {
+export async function loadTokenizer(dir: string, vocab: number, fallback: 'gpt2' | undefined = 'gpt2'): Promise<Tokenizer | undefined> {
   const path = join(dir, 'tokenizer.json')
   const text = await readIfThere(path)
   if (text === undefined) await refuseOtherKind(dir)
-  if (text === undefined) return vocab >= GPT2_IDS ? gpt2Tokenizer() : undefined
+  if (text === undefined) return fallback === 'gpt2' && vocab >= GPT2_IDS ? gpt2Tokenizer() : undefined
   try {
     const json = text.replace(/^\ufeff/, '')
     const file = JSON.parse(json) as TokenizerFile

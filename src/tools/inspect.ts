@@ -102,7 +102,7 @@ export async function inspectConfig(path: string, options: EngineOptions = {}): 
   const resolved = resolveFor(checked.backend === 'auto' ? 'wasm' : checked.backend, checked)
   const config = parseModelConfig(await readConfigFile(path))
   const name = resolved.variant ?? config.variant
-  const candidates = name !== undefined ? [variantNamed(name)] : VARIANTS.filter((v) => v.isPlain)
+  const candidates = name !== undefined ? [variantNamed(name)] : VARIANTS.filter((v) => v.isPlain && v.decoder === config.decoder)
   const inspections: Inspection[] = []
   let firstProblem: unknown
   for (const variant of candidates) {

@@ -116,6 +116,30 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     }
   })
 
+  test(`${name}: rmsNormHeads norms each head with one weight, addVector adds one vector to all rows`, (t) => {
+    const next = randomNumbers(19)
+    const [n, heads, tokens, stride] = [6, 3, 2, 7]
+    const s = new TestBackend(backend, simd)
+    const width = heads * stride
+    const x = rowsOf(tokens, width, next)
+    const w = Array.from({ length: n }, () => Math.fround(next()))
+    const v = Array.from({ length: width }, () => Math.fround(next()))
+    const rows = s.rows(x, width, 22)
+    s.kernels.addVector(rows, s.vector(v), width, tokens)
+    s.kernels.rmsNormHeads(rows, stride, heads, s.vector(w), n, tokens, 1e-5)
+    for (const [i, row] of read(rows, tokens).entries()) {
+      const source = (x[i] as number[]).map((a, k) => a + (v[k] as number))
+      for (let h = 0; h < heads; h++) {
+        const head = source.slice(h * stride, h * stride + n)
+        const r = 1 / Math.sqrt(sum(head.map((a) => a * a)) / n + 1e-5)
+        for (let k = 0; k < stride; k++) {
+          const expected = k < n ? (head[k] as number) * r * (w[k] as number) : (source[h * stride + k] as number)
+          close(t, row[h * stride + k] as number, expected, `row ${i} head ${h} ${k}`)
+        }
+      }
+    }
+  })
+
   test(`${name}: rope rotates halves of each head`, (t) => {
     const next = randomNumbers(12)
     const [heads, half, headStride, tokens] = [3, 3, 10, 2]

@@ -9,6 +9,7 @@ import type { PresetSize } from '../../src/model/families/family.js'
 import { lowerModel } from '../../src/model/lower-model.js'
 import { parseModelConfig } from '../../src/model/model-config.js'
 import { describeTensors } from '../../src/tools/synth/describe-tensors.js'
+import { inKeys } from '../../src/tools/synth/presets.js'
 import { layoutModel, type ModelLayout } from '../../workers/layout/model-layout.js'
 import { RANK_COUNTS, type RunPlan } from '../../workers/protocol.js'
 
@@ -27,7 +28,7 @@ const PLAN: Omit<RunPlan, 'ranks'> = {
   replicate: { queryA: false, queryB: false },
 }
 const SIZE: PresetSize = { heads: 12, headDim: 12, shareQueryDim: 26, latent: { queryRank: () => 22, kvRank: 72, nopeDim: 10, ropeDim: 6 } }
-const COMMON = { n_layer: 2, n_head: 12, n_embd: 30, vocab_size: 50, block_size: 64, intermediate_size: 38 }
+const SIZES = { layers: 2, heads: 12, embed: 30, vocab: 50, contextTokens: 64, intermediate: 38 }
 
 /** Matrices by memory and pointer. */
 function matricesOf(layout: ModelLayout): Map<string, PackedMatrix> {
@@ -47,7 +48,7 @@ function matricesOf(layout: ModelLayout): Map<string, PackedMatrix> {
 for (const variant of VARIANTS) {
   for (const tied of [true, false]) {
     test(`${variant.name}, ${tied ? 'one matrix' : 'two matrices'} for embedding and head: each element of each matrix comes from one place`, (t) => {
-      const config = parseModelConfig({ ...COMMON, ...variant.presetFields(SIZE), tie_word_embeddings: tied })
+      const config = parseModelConfig({ ...inKeys(variant.decoder, SIZES), ...variant.presetFields(SIZE), tie_word_embeddings: tied })
       const model = lowerModel(config, variant)
       t.is(model.shape.tiedHead, tied)
       const described = describeTensors(model, variant)
@@ -101,6 +102,6 @@ test('a name that is no variant is refused with those that are', (t) => {
 })
 
 test('an architecture that is not supported is refused by its name', (t) => {
-  const llama = { architectures: ['LlamaForCausalLM'], model_type: 'llama', hidden_size: 64 }
-  t.throws(() => parseModelConfig(llama), { message: /architectures.*GPT.*LlamaForCausalLM/ })
+  const gemma = { architectures: ['Gemma2ForCausalLM'], model_type: 'gemma2', hidden_size: 64 }
+  t.throws(() => parseModelConfig(gemma), { message: /architectures.*LlamaForCausalLM.*GPT.*Gemma2ForCausalLM/ })
 })

@@ -26,6 +26,25 @@ export function goldenCases(): GoldenCase[] {
   })
 }
 
+export interface FamilyCase extends GoldenCase {
+  /** Of each continuation: the smallest difference between the two largest logits of a step. */
+  readonly margins: number[]
+}
+
+/** Every folder of test/fixtures/golden-hf: a checkpoint that transformers wrote, with its float64 logits. */
+export function familyCases(): FamilyCase[] {
+  return readdirSync(`${FIXTURES}golden-hf`).map((name) => {
+    const dir = `${FIXTURES}golden-hf/${name}`
+    const { family, prompts, greedy, smallest_top1_margin } = JSON.parse(readFileSync(`${dir}/golden.json`, 'utf8')) as {
+      readonly family: string
+      readonly prompts: number[][]
+      readonly greedy: number[][]
+      readonly smallest_top1_margin: number[]
+    }
+    return { name, dir, variant: family, prompts, greedy, margins: smallest_top1_margin }
+  })
+}
+
 /** Golden logits of prompt i: [T, vocab]. */
 export async function goldenLogits(dir: string, i: number): Promise<Float32Array> {
   const path = `${dir}/golden.safetensors`

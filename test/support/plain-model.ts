@@ -2,7 +2,7 @@
 // oracle of its own for shapes that have no golden file. Slow; for tiny models.
 import type { PlainTensor } from './models.js'
 
-type Vector = number[]
+export type Vector = number[]
 
 export interface PlainConfig {
   readonly n_layer: number
@@ -32,7 +32,7 @@ interface Layer {
 }
 
 /** Per position: [heads][d] queries, keys and values; softmax scale. Attends causally and joins the heads. */
-function attend(queries: Vector[][], keys: Vector[][], values: Vector[][], scale: number): Vector[] {
+export function attend(queries: Vector[][], keys: Vector[][], values: Vector[][], scale: number): Vector[] {
   return queries.map((heads, t) =>
     heads.flatMap((q, h) => {
       const scores = Array.from({ length: t + 1 }, (_, s) => dot(q, keys[s]?.[h] as Vector) * scale)
@@ -45,13 +45,13 @@ function attend(queries: Vector[][], keys: Vector[][], values: Vector[][], scale
   )
 }
 
-const dot = (a: Vector, b: Vector) => a.reduce((sum, v, i) => sum + v * (b[i] as number), 0)
-const add = (a: Vector, b: Vector) => a.map((v, i) => v + (b[i] as number))
+export const dot = (a: Vector, b: Vector) => a.reduce((sum, v, i) => sum + v * (b[i] as number), 0)
+export const add = (a: Vector, b: Vector) => a.map((v, i) => v + (b[i] as number))
 const scaled = (a: Vector, f: number) => a.map((v) => v * f)
 
-const plainFrequencies = (half: number) => Array.from({ length: half }, (_, i) => 10000 ** (-i / half))
+export const plainFrequencies = (half: number) => Array.from({ length: half }, (_, i) => 10000 ** (-i / half))
 
-function rotated(x: Vector, position: number, frequencies: (half: number) => readonly number[]): Vector {
+export function rotated(x: Vector, position: number, frequencies: (half: number) => readonly number[]): Vector {
   const half = x.length / 2
   const all = frequencies(half)
   const angle = (i: number) => position * (all[i] as number)
@@ -62,7 +62,7 @@ function rotated(x: Vector, position: number, frequencies: (half: number) => rea
   )
 }
 
-function split(x: Vector, width: number): Vector[] {
+export function split(x: Vector, width: number): Vector[] {
   return Array.from({ length: x.length / width }, (_, i) => x.slice(i * width, (i + 1) * width))
 }
 

@@ -132,11 +132,14 @@ export class AttentionBlock {
     this.#projectInputs(layer, tokens)
     if (a.queryRank > 0 && a.queryNormed) kernels.rmsNorm(this.#queryLatent, weights.queryNorm, this.#queryLatent, a.queryRank, tokens, a.normEps)
     this.#projectQueries(layer, tokens)
+    this.#finishQueries(weights, tokens)
     kernels.rope(this.#ropeQueries, perHead, a.factors ? 0 : layout.headEnd - layout.headStart, a.ropeDim / 2, this.#c.ropeTable, tokens)
     if (a.sharedRopeDim > 0) kernels.rope(this.#ropeKey, 0, 1, a.sharedRopeDim / 2, this.#c.ropeTable, tokens)
     for (let i = 0; i < this.#streams.length; i++) {
       const rows = this.#streams[i] as Rows
-      if (a.stream.normed) kernels.rmsNorm(rows, weights.streamNorms[i] as number, rows, a.stream.width, tokens, a.normEps)
+      const { width, normWidth } = a.stream
+      if (a.biased) kernels.addVector(rows, weights.streamBiases[i] as number, width, tokens)
+      if (normWidth > 0) kernels.rmsNorm(rows, weights.streamNorms[i] as number, rows, normWidth, tokens, a.normEps)
       kernels.rope(rows, a.ropeDim, a.stream.ropeVectors, a.ropeDim / 2, this.#c.ropeTable, tokens)
     }
     this.#paged.writeCache(layer, step, tokens)
@@ -202,6 +205,16 @@ export class AttentionBlock {
     kernels.rope(this.#queryLatent, a.ropeDim, a.factors.queryRank, a.ropeDim / 2, ropeTable, tokens)
     const heads = layout.headEnd - layout.headStart
     kernels.combineFactors(this.#ownQueries, this.#queryCoefficients, this.#queryLatent, heads, a.factors.queryRank, width, tokens)
+  }
+
+  /** The biases and norms of the heads that this rank attends with, before they are rotated. */
+  #finishQueries({ queryBias, headNorm }: RankLayout['layers'][number], tokens: number): void {
+    const { shape, kernels, layout } = this.#c
+    const a = shape.attention
+    const width = queryWidth(a)
+    const heads = layout.headEnd - layout.headStart
+    if (a.biased) kernels.addVector(this.#ownQueries, queryBias + layout.headStart * width * 4, heads * width, tokens)
+    if (a.headNormed) kernels.rmsNormHeads(this.#ownQueries, width, heads, headNorm, width, tokens, a.normEps)
   }
 
   /** Queries to the streams' space. */

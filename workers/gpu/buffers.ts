@@ -27,6 +27,8 @@ export class GpuBuffers {
   readonly postAttention: Shaped
   /** The projections of the normed input: see InputColumns. */
   readonly inputs: Shaped
+  /** The same with biases or norms of heads, for models that have them; else `inputs` itself. */
+  readonly finished: Shaped
   readonly latent: Shaped
   readonly rawQueries: Shaped
   readonly queries: Shaped
@@ -76,6 +78,7 @@ export class GpuBuffers {
     this.residual = tensor(shape.embed, T)
     this.postAttention = tensor(shape.embed, T)
     this.inputs = tensor(plan.columns.width, T)
+    this.finished = a.biased || a.headNormed ? tensor(plan.columns.width, T) : this.inputs
     this.latent = tensor(Math.max(1, a.queryRank), T)
     this.rawQueries = tensor(a.heads * queryWidth(a), T)
     this.queries = withSlack(plan.heads * paddedWidth, paddedWidth)

@@ -7,6 +7,7 @@ import type { Dispatch, Program, Shaped } from '../../kernels/gpu/program.js'
 import { stepsOf } from '../../kernels/gpu/wgsl/tensor-matmul-shape.js'
 import { REPACK_WORDS, type Repack, repackTable, repackWeights } from '../../kernels/gpu/wgsl/tensor-weights.js'
 import { bufferOf } from '../../kernels/open-backend.js'
+import { queryWidth } from '../layout/attention-geometry.js'
 import type { RankLayout } from '../layout/rank-layout.js'
 import type { LayerNorms } from './layer.js'
 import { shortage } from './memory.js'
@@ -43,7 +44,7 @@ export class DeviceWeights implements StepWeights {
     const layer = this.#layout.layers[index] as RankLayout['layers'][number]
     const planned = this.#plan.layers[index] as GpuPlan['layers'][number]
     const streams = new Float32Array(Math.max(1, streamCount) * a.stream.width)
-    for (const [k, ptr] of layer.streamNorms.entries()) streams.set(this.#floats.subarray(ptr / 4, ptr / 4 + a.stream.width), k * a.stream.width)
+    for (const [k, ptr] of layer.streamNorms.entries()) streams.set(this.#read(ptr, a.stream.normWidth), k * a.stream.width)
     return {
       matrices: await this.#upload(planned.weights, `weights of layer ${index}`),
       norms: {
@@ -51,6 +52,8 @@ export class DeviceWeights implements StepWeights {
         mlp: this.#vector(layer.mlpNorm, shape.embed),
         query: this.#vector(layer.queryNorm, Math.max(1, a.queryRank)),
         streams: { buffer: this.#program.upload(streams), dims: [a.stream.width, Math.max(1, streamCount)] },
+        bias: a.biased ? this.#bias(layer) : undefined,
+        heads: a.headNormed ? this.#headNorms(layer) : undefined,
       },
     }
   }
@@ -62,7 +65,41 @@ export class DeviceWeights implements StepWeights {
   }
 
   #vector(ptr: number, n: number): Shaped {
-    return { buffer: this.#program.upload(this.#floats.slice(ptr / 4, ptr / 4 + n)), dims: [n] }
+    return this.#upload1(this.#read(ptr, n))
+  }
+
+  #upload1(values: Float32Array): Shaped {
+    return { buffer: this.#program.upload(values), dims: [values.length] }
+  }
+
+  /** A copy of n values of the rank's memory. */
+  #read(ptr: number, n: number): Float32Array {
+    return this.#floats.slice(ptr / 4, ptr / 4 + n)
+  }
+
+  /** What is added to each column of the projections. */
+  #bias({ queryBias, streamBiases }: RankLayout['layers'][number]): Shaped {
+    const { a, columns } = this.#plan
+    const all = new Float32Array(columns.width)
+    for (const [k, ptr] of streamBiases.entries()) all.set(this.#read(ptr, a.stream.width), columns.streams + k * a.stream.width)
+    all.set(this.#read(queryBias, a.heads * queryWidth(a)), columns.queryB)
+    return this.#upload1(all)
+  }
+
+  /** Weights of the norms of keys and queries, by groups of a head's width: all columns of the projections are such groups. */
+  #headNorms({ headNorm, streamNorms }: RankLayout['layers'][number]): { weight: Shaped; hasWeight: Shaped } {
+    const { a, columns } = this.#plan
+    const n = queryWidth(a)
+    const groups = columns.width / n
+    const weight = new Float32Array(columns.width)
+    const hasWeight = new Float32Array(groups)
+    const put = (column: number, ptr: number) => {
+      weight.set(this.#read(ptr, n), column)
+      hasWeight[column / n] = 1
+    }
+    for (const [k, ptr] of streamNorms.entries()) put(columns.streams + k * a.stream.width, ptr)
+    for (let head = 0; head < a.heads; head++) put(columns.queryB + head * n, headNorm)
+    return { weight: { buffer: this.#program.upload(weight), dims: [n, groups] }, hasWeight: this.#upload1(hasWeight) }
   }
 
   async #upload(weights: WeightPlan, what: string): Promise<DeviceMatrices> {

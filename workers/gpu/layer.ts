@@ -4,10 +4,12 @@
 /// <reference types="@webgpu/types" />
 import {
   addPartials,
+  addVector,
   arrangeCoefficients,
   combineFactors,
   gateWith,
   normalizeGroups,
+  normalizeSomeGroups,
   rotate,
   sumHeads,
   swiglu,
@@ -42,6 +44,10 @@ export interface LayerNorms {
   readonly query: Shaped
   /** [width, streams] */
   readonly streams: Shaped
+  /** As InputColumns: what is added to the projections. */
+  readonly bias: Shaped | undefined
+  /** Norms of heads of queries and keys: weights [n, groups] over all columns, and which of the groups have one. */
+  readonly heads: { readonly weight: Shaped; readonly hasWeight: Shaped } | undefined
 }
 
 export class LayerBuilder {
@@ -88,6 +94,7 @@ export class LayerBuilder {
           norm: normed(norms.input),
           source: inputs,
         })),
+        ...(await this.#finishInputs(norms)),
         ...(await this.#queries(weights, tiles.queryB, norms.query)),
         ...(await this.#cacheRows(cache, norms.streams)),
         ...(a.absorbed ? await kernels.product({ label: 'keyUp', weights, tiles: tiles.keyUp, x: b.queries, y: b.absorbed, source: unrotated }) : []),
@@ -155,7 +162,7 @@ export class LayerBuilder {
       )
       return dispatches
     }
-    let source = b.inputs
+    let source = b.finished
     let offset = columns.queryB
     if (queriesFromLatent(a)) {
       const normed = a.queryNormed ? { weight: norm, epsilon: a.normEps } : undefined
@@ -176,6 +183,21 @@ export class LayerBuilder {
     }
     dispatches.push(await program.gpuJs('rope of queries', rotate, constants, [source, b.rope], b.queries, [paddedWidth, heads, 'rows']))
     return dispatches
+  }
+
+  /** Biases, or norms of the heads of queries and keys. */
+  async #finishInputs({ bias, heads }: LayerNorms): Promise<Dispatch[]> {
+    const { a, columns } = this.#plan
+    const b = this.#b
+    if (bias && heads) throw new RangeError('biases and norms of heads in one model')
+    if (bias) return [await this.#program.gpuJs('biases', addVector, {}, [b.inputs, bias], b.finished, [columns.width, 'rows'])]
+    if (!heads) return []
+    const { weight, hasWeight } = heads
+    const [n = 0, groups = 0] = weight.dims
+    const constants = { n, epsilon: a.normEps }
+    return [
+      await this.#program.gpuJs('norms of heads', normalizeSomeGroups, constants, [b.inputs, weight, hasWeight], b.finished, [n, groups, 'rows']),
+    ]
   }
 
   /** All that a latent model's rows write to the cache, in one dispatch. */
@@ -202,7 +224,8 @@ export class LayerBuilder {
     const { a, columns, regions, streamCount } = this.#plan
     const b = this.#b
     const program = this.#program
-    if (this.#plan.kernels.products === 'tiles' && streamCount > 0 && a.stream.normed && !a.factors) return [await this.#latentRows(cache, norm)]
+    if (this.#plan.kernels.products === 'tiles' && streamCount > 0 && a.stream.normWidth > 0 && a.absorbed)
+      return [await this.#latentRows(cache, norm)]
     const half = a.ropeDim / 2
     const dispatches: Dispatch[] = []
     const writes: CacheWrite[] = []
@@ -212,9 +235,9 @@ export class LayerBuilder {
       const normed = { n: width, offset: columns.streams, epsilon: a.normEps }
       const vectors = { offset: columns.streams, stride: width, nope: 0, paddedNope: 0, vectors: a.stream.ropeVectors, half, rest: width }
       dispatches.push(
-        a.stream.normed
+        a.absorbed && a.stream.normWidth > 0
           ? await program.gpuJs('norm of streams', normalizeGroups, normed, [b.inputs, norm], b.streams, output)
-          : await program.gpuJs('rope of streams', rotate, vectors, [b.inputs, b.rope], b.streams, output),
+          : await program.gpuJs('rope of streams', rotate, vectors, [b.finished, b.rope], b.streams, output),
       )
       const rows = { width, rowWidth: regions.streamRow, planes: streamCount, xStride: width * streamCount, region: 0, regionStride: regions.stream }
       writes.push({ x: b.streams, rows })

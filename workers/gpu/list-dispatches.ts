@@ -1,6 +1,7 @@
 // What a rank would dispatch for a token on an adapter, without a device: for people.
 import type { AdapterFacts } from '../../kernels/gpu/adapter.js'
 import type { ProgramParts } from '../../kernels/gpu/program.js'
+import { queryWidth } from '../layout/attention-geometry.js'
 import { isLocal } from '../layout/attention-plan.js'
 import type { ModelLayout } from '../layout/model-layout.js'
 import type { DispatchList, ModelShape, RunPlan } from '../protocol.js'
@@ -22,7 +23,17 @@ export async function listDispatches(
   const plan = new GpuPlan(shape, run, layout, rank, adapter)
   const buffers = new GpuBuffers(program, plan, 1)
   const vector = (n: number) => program.tensor(n)
-  const norms = { input: vector(shape.embed), mlp: vector(shape.embed), query: vector(Math.max(1, plan.a.queryRank)), streams: vector(1) }
+  const { a, columns } = plan
+  const n = queryWidth(a)
+  const heads = { weight: program.tensor(n, columns.width / n), hasWeight: vector(columns.width / n) }
+  const norms = {
+    input: vector(shape.embed),
+    mlp: vector(shape.embed),
+    query: vector(Math.max(1, a.queryRank)),
+    streams: vector(1),
+    bias: a.biased ? vector(columns.width) : undefined,
+    heads: a.headNormed ? heads : undefined,
+  }
   const matrices = { buffer: program.buffer(0), scales: program.buffer(0) }
   const weights = {
     layer: async () => ({ matrices, norms }),

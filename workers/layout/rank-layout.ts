@@ -25,8 +25,14 @@ export interface RankLayer {
   readonly mlpNorm: number
   /** [queryRank] */
   readonly queryNorm: number
-  /** [width], indexed as the rank's streams. */
+  /** [nope + rope] */
+  readonly headNorm: number
+  /** [normWidth], indexed as the rank's streams. */
   readonly streamNorms: readonly number[]
+  /** [heads * (nope + rope)] */
+  readonly queryBias: number
+  /** [width], indexed as the rank's streams. */
+  readonly streamBiases: readonly number[]
   /** [shared streams * width + sharedRopeDim, embed]: projection of the streams that several shards use, and of the rope key. */
   readonly shared: PackedMatrix
   /** Byte offset of each cache stream: [pages][PAGE_TOKENS] rows. */
@@ -113,7 +119,10 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
       inputNorm: vector(embed),
       mlpNorm: vector(embed),
       queryNorm: vector(a.queryRank),
-      streamNorms: streams.map(() => vector(a.stream.width)),
+      headNorm: vector(a.headNormed ? queryWidth(a) : 0),
+      streamNorms: streams.map(() => vector(a.stream.normWidth)),
+      queryBias: vector(a.biased ? a.heads * queryWidth(a) : 0),
+      streamBiases: streams.map(() => vector(a.biased ? a.stream.width : 0)),
       shared: {
         ptr: arena.take(bytes),
         rows: sharedRows,

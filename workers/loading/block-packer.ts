@@ -82,12 +82,12 @@ export class BlockPacker {
     else this.#packRows(piece, target, area, piece.packedRow + skipped)
   }
 
-  /** Writes a norm weight multiplied by its factor. */
-  vector({ ptr, factor }: VectorPiece, target: SharedArrayBuffer): void {
+  /** Writes a part of a vector multiplied by its factor. */
+  vector({ ptr, start, count, factor }: VectorPiece, target: SharedArrayBuffer): void {
     this.#widen()
     const source = this.#floats
-    const out = new Float32Array(target, ptr, this.#count)
-    for (let i = 0; i < this.#count; i++) out[i] = Math.fround(source[i] as number) * factor
+    const out = new Float32Array(target, ptr, count)
+    for (let i = 0; i < count; i++) out[i] = Math.fround(source[start + i] as number) * factor
   }
 
   #packRows(piece: MatrixPiece, target: SharedArrayBuffer, area: Rectangle, packedRow: number): void {

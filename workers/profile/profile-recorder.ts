@@ -40,6 +40,8 @@ export const EVENTS = [
   'inputs',
   'norm',
   'sum of squares',
+  'biases',
+  'norms of heads',
   'rope of queries',
   'rope of query vectors',
   'queries of factors',

@@ -7,7 +7,7 @@ import type { ModelLayout } from '../../../workers/layout/model-layout.js'
 import type { RankLayout } from '../../../workers/layout/rank-layout.js'
 import type { ShardLayer, ShardLayout } from '../../../workers/layout/shard-layout.js'
 import { type MatrixPiece, type MemoryName, type ModelShape, SHARDS, type VectorPiece } from '../../../workers/protocol.js'
-import type { LogicalMatrix, MatrixPart, NormTarget } from '../families/family.js'
+import type { LogicalMatrix, MatrixPart, VectorPart, VectorSpec, VectorTarget } from '../families/family.js'
 import { rankMemory, shardMemory } from './planner.js'
 
 /** Rows (or columns) start..end-1 of a logical matrix, which are those of a packed matrix from `packedRow` on. */
@@ -62,12 +62,14 @@ export class Placement {
     })
   }
 
-  /** The ranks' copies of a norm's weight. */
-  vectors(target: NormTarget, layer: number | undefined): VectorPiece[] {
-    return this.#layout.ranks.flatMap((rank, r) => {
-      const ptr = pointerOf(target, rank, layer)
-      return ptr === undefined ? [] : [{ memory: rankMemory(r), ptr, factor: target.factor }]
-    })
+  /** The ranks' copies of a vector. */
+  vectors({ parts, factor, layer }: VectorSpec): VectorPiece[] {
+    return this.#layout.ranks.flatMap((rank, r) =>
+      parts.flatMap(({ start, count, into, at }: VectorPart) => {
+        const ptr = pointerOf(into, rank, layer)
+        return ptr === undefined ? [] : [{ memory: rankMemory(r), ptr: ptr + at * 4, start, count, factor }]
+      }),
+    )
   }
 
   #cut(into: LogicalMatrix, layer: number | undefined): Cut {
@@ -206,18 +208,24 @@ function rankLayerOf(rank: RankLayout, layer: number | undefined): RankLayout['l
   return found
 }
 
-/** Undefined: the rank does not have the norm. */
-function pointerOf(target: NormTarget, rank: RankLayout, layer: number | undefined): number | undefined {
-  if (target.norm === 'final') return rank.finalNorm
+/** Undefined: the rank does not have the vector. */
+function pointerOf(target: VectorTarget, rank: RankLayout, layer: number | undefined): number | undefined {
+  if (target.vector === 'final') return rank.finalNorm
   const own = rankLayerOf(rank, layer)
-  switch (target.norm) {
+  switch (target.vector) {
     case 'input':
       return own.inputNorm
     case 'mlp':
       return own.mlpNorm
     case 'query':
       return own.queryNorm
+    case 'head':
+      return own.headNorm
+    case 'queryBias':
+      return own.queryBias
     case 'stream':
       return own.streamNorms[rank.streams.findIndex((s) => s.stream === target.stream)]
+    case 'streamBias':
+      return own.streamBiases[rank.streams.findIndex((s) => s.stream === target.stream)]
   }
 }

@@ -22,7 +22,7 @@ export function planTensors(finder: TensorFinder, model: LoweredModel, variant: 
   return modelTensors(model, variant).map((spec) => {
     if (spec.kind === 'matrix') return planMatrix(spec, finder, placement)
     const [cols] = spec.shape
-    return { source: finder.find(spec.name, spec.shape), rows: 1, cols, pieces: [], vectors: placement.vectors(spec.into, spec.layer) }
+    return { source: finder.find(spec.name, spec.shape), rows: 1, cols, pieces: [], vectors: placement.vectors(spec) }
   })
 }
 

@@ -2,8 +2,10 @@
 import { type Fail, show } from '../../options/check.js'
 import type { Decoder } from './family.js'
 import { GPT } from './gpt.js'
+import { DEEPSEEK_V2, DEEPSEEK_V3, LLAMA, MISTRAL, QWEN2, QWEN3 } from './transformers.js'
 
-const DECODERS: readonly Decoder[] = [GPT]
+/** A file that names no architecture is taken for the last. */
+const DECODERS: readonly Decoder[] = [LLAMA, MISTRAL, QWEN2, QWEN3, DEEPSEEK_V2, DEEPSEEK_V3, GPT]
 
 /** Throws what `fail` makes for an architecture that is not supported. */
 export function decoderOf(config: Readonly<Record<string, unknown>>, fail: Fail): Decoder {

@@ -2,6 +2,7 @@
 // is lowered to streams and units. Everything beyond a family (layouts, placement, kernels, ranks) works on logical matrices and on
 // the lowered shape, and knows no family.
 import type { AttentionShape } from '../../../workers/protocol.js'
+import type { Fail } from '../../options/check.js'
 import type { Dimension, ModelConfig } from '../model-config.js'
 
 /** Shapes of a checkpoint's tensors by name; undefined: there is no such tensor. */
@@ -33,6 +34,8 @@ export interface DecoderNames {
   readonly finalNorm: string
   readonly head: string
   readonly embedding: string
+  /** Which of the two names files have for one matrix that is both. Either is read. */
+  readonly tied: 'head' | 'embedding'
 }
 
 /** A decoder as a line of models has it; its attention is the variant's. */
@@ -48,6 +51,18 @@ export interface Decoder {
   readonly normEps: number
   /** Whether head and embedding are one matrix, where config.json does not say. */
   readonly tiedHead: boolean
+  /** Fields of config.json that mean something else in this decoder than elsewhere, and the values that it takes; null: any. */
+  readonly allows: Readonly<Record<string, readonly unknown[] | null>>
+  /** Tokens that a row attends to at most, itself included. Undefined as a member: these models have no window, and a field of one is refused. */
+  readonly window?: (config: Readonly<Record<string, unknown>>, layers: number) => number | undefined
+  /** Whether rotary vectors are stored as pairs of neighbours; default: as two halves. */
+  readonly pairedRope?: (config: Readonly<Record<string, unknown>>) => boolean
+  /** Checkpoints without tokenizer.json have this one. */
+  readonly tokenizer: 'gpt2' | undefined
+  /** Refuses what only this decoder's files can say. Throws what `fail` makes. */
+  readonly check?: (config: Readonly<Record<string, unknown>>, fail: Fail) => void
+  /** Whether a tensor is of a part of the model that decoding does not need. */
+  readonly skips?: (name: string, layers: number) => boolean
 }
 
 /** A matrix of the model as ranks compute with it, before it is cut over shards. Shapes are [rows, cols]. */
@@ -91,10 +106,18 @@ export interface MatrixPart {
   readonly transposed: boolean
 }
 
-/** Norms live in the ranks. `factor` is folded into the weight at load. */
-export type NormTarget =
-  | { readonly norm: 'input' | 'mlp' | 'query' | 'final'; readonly factor: number }
-  | { readonly norm: 'stream'; readonly stream: number; readonly factor: number }
+/** A vector that ranks hold of their own. `head`: of every head's query; `queryBias`: of all heads' queries. */
+export type VectorTarget =
+  | { readonly vector: 'input' | 'mlp' | 'query' | 'head' | 'final' | 'queryBias' }
+  | { readonly vector: 'stream' | 'streamBias'; readonly stream: number }
+
+/** Values of a stored vector, from `start` on, and the first value of the target that they are. */
+export interface VectorPart {
+  readonly start: number
+  readonly count: number
+  readonly into: VectorTarget
+  readonly at: number
+}
 
 /** What random weights of a matrix must be like to keep activations at a size of about 1. */
 export type Init =
@@ -105,13 +128,15 @@ export type Init =
   /** A projection of inputs that are this many times larger than 1. */
   | { readonly inputScale: number }
 
-export interface NormSpec {
-  readonly kind: 'norm'
+export interface VectorSpec {
+  readonly kind: 'norm' | 'bias'
   /** Undefined: not of a layer. */
   readonly layer: number | undefined
   readonly name: string
   readonly shape: readonly [number]
-  readonly into: NormTarget
+  readonly parts: readonly VectorPart[]
+  /** Folded into the values at load. */
+  readonly factor: number
 }
 
 export interface MatrixSpec {
@@ -129,7 +154,7 @@ export interface MatrixSpec {
 }
 
 /** A tensor of the checkpoint and what it is in the model. */
-export type TensorSpec = NormSpec | MatrixSpec
+export type TensorSpec = VectorSpec | MatrixSpec
 
 /** An attention as it was lowered from a configuration. */
 export interface LoweredAttention {
@@ -137,6 +162,8 @@ export interface LoweredAttention {
   /** Folded into the norm weights of the query latent and of streams; default 1. float32 values. */
   readonly queryNormFactor?: number
   readonly streamNormFactor?: number
+  /** Rotary vectors are stored as pairs of neighbours; default false: as two halves. */
+  readonly pairedRope?: boolean
 }
 
 /** What a variant's tensors follow from. */
@@ -145,6 +172,7 @@ export interface AttentionContext {
   readonly embed: number
   readonly queryNormFactor: number
   readonly streamNormFactor: number
+  readonly pairedRope: boolean
 }
 
 /** Widths of a preset of `tetrad synth`; the variant takes what it needs. */
@@ -166,19 +194,26 @@ export interface Variant {
   readonly decoder: Decoder
   /** Gated variants and ablations cache the same as their originals: comparisons leave them out. */
   readonly isPlain: boolean
+  /** A tensor that each of its checkpoints has, after the attention's prefix; where a decoder has one variant only. */
+  readonly needs?: string
   /** Whether a checkpoint's first layer has this variant's tensors. shapeOf takes names after the attention's prefix. */
   matches(config: ModelConfig, shapeOf: ShapeOf): boolean
   /** shapeOf is asked only for what config.json leaves open. Throws CheckpointError CONFIG_INVALID. */
   lower(config: ModelConfig, shapeOf: ShapeOf): LoweredAttention
   /** Tensors of one layer, in the order of state dicts, without the output projection. Names after the attention's prefix. */
   tensors(context: AttentionContext): TensorSpec[]
-  /** Fields of config.json for a preset. */
+  /** The attention's fields of config.json for a preset. */
   presetFields(size: PresetSize): Readonly<Record<string, number>>
 }
 
-/** A norm's vector of n weights. */
-export function norm(name: string, n: number, into: NormTarget): NormSpec {
-  return { kind: 'norm', layer: undefined, name, shape: [n], into }
+/** A norm's vector of n weights, times a factor. */
+export function norm(name: string, n: number, into: VectorTarget, factor = 1): VectorSpec {
+  return { kind: 'norm', layer: undefined, name, shape: [n], parts: [{ start: 0, count: n, into, at: 0 }], factor }
+}
+
+/** A vector of n values that is added, as its parts say. */
+export function bias(name: string, n: number, parts: readonly VectorPart[]): VectorSpec {
+  return { kind: 'bias', layer: undefined, name, shape: [n], parts, factor: 1 }
 }
 
 interface MatrixFacts {

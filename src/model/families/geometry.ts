@@ -13,7 +13,7 @@ export function need(config: ModelConfig, name: Dimension): number {
 
 /** config.json's name of a dimension. */
 export function keyOf(config: ModelConfig, name: Dimension): string {
-  return config.keys.dims[name] ?? name
+  return config.decoder.config.dims[name] ?? name
 }
 
 /** The width of a head, of which `multiple`-ths are rotated. */
@@ -41,7 +41,16 @@ export function unit(stream: number, headStart: number, headEnd: number): Attent
 /** Heads per key and value head: as config.json says, or by the rows that the tensor of keys has. perHead: rows of one such head. */
 export function groupSizeOf(config: ModelConfig, rows: number | undefined, perHead: number): number {
   const { heads } = config
-  if (config.dims.groupSize !== undefined) return config.dims.groupSize
+  const { groupSize, kvHeads } = config.dims
+  if (groupSize !== undefined) return groupSize
+  if (kvHeads !== undefined) {
+    if (heads % kvHeads === 0) return heads / kvHeads
+    throw invalidConfig(
+      `${config.decoder.config.heads} cannot be cut into groups`,
+      `a multiple of ${keyOf(config, 'kvHeads')} ${kvHeads}`,
+      String(heads),
+    )
+  }
   if (rows !== undefined && rows >= perHead && rows % perHead === 0 && heads % (rows / perHead) === 0) return heads / (rows / perHead)
   throw invalidConfig(`${keyOf(config, 'groupSize')} is missing`, 'the number of heads that share a key and value head', 'nothing')
 }
@@ -56,11 +65,17 @@ export function overKvHeads(
     readonly valueDim: number
     readonly stream: StreamShape
     readonly sharedRopeDim: number
+    readonly headNormed?: boolean
+    readonly biased?: boolean
   },
 ): AttentionShape {
   const { heads } = config
   if (heads % groupSize !== 0)
-    throw invalidConfig(`${config.keys.heads} cannot be cut into groups`, `a multiple of ${keyOf(config, 'groupSize')} ${groupSize}`, String(heads))
+    throw invalidConfig(
+      `${config.decoder.config.heads} cannot be cut into groups`,
+      `a multiple of ${keyOf(config, 'groupSize')} ${groupSize}`,
+      String(heads),
+    )
   const kvHeads = heads / groupSize
   // Whole KV heads per shard where there are enough; else the heads are cut and shards share KV heads.
   const headCuts = kvHeads >= SHARDS ? cutsOf(kvHeads).map((c) => c * groupSize) : cutsOf(heads)
@@ -73,9 +88,11 @@ export function overKvHeads(
   })
   return {
     heads,
-    ...head,
     queryRank: 0,
     queryNormed: false,
+    headNormed: false,
+    biased: false,
+    ...head,
     streams: kvHeads,
     absorbed: false,
     factors: undefined,

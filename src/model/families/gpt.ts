@@ -39,7 +39,10 @@ export const GPT: Decoder = {
     finalNorm: 'layernorm.weight',
     head: 'lm_head.weight',
     embedding: 'transformer.wte.weight',
+    tied: 'head',
   },
   normEps: 1e-6,
   tiedHead: true,
+  allows: {},
+  tokenizer: 'gpt2',
 }

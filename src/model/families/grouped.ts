@@ -57,7 +57,7 @@ class GroupedVariant implements Variant {
       nopeDim: 0,
       ropeDim: width,
       valueDim: width,
-      stream: { width: 2 * width, keyWidth: width, valueOffset: width, valueWidth: width, normed: false, ropeVectors: 1 },
+      stream: { width: 2 * width, keyWidth: width, valueOffset: width, valueWidth: width, normWidth: 0, ropeVectors: 1 },
       sharedRopeDim: 0,
     })
     const shared = sharedQuery ? { queryRank: need(config, 'shareQueryDim'), queryNormed: true } : {}
@@ -72,7 +72,7 @@ class GroupedVariant implements Variant {
     return [
       ...(this.#row.sharedQuery
         ? [
-            norm('q_layernorm.weight', a.queryRank, { norm: 'query', factor: queryNormFactor }),
+            norm('q_layernorm.weight', a.queryRank, { vector: 'query' }, queryNormFactor),
             whole('c_q.weight', [a.queryRank, embed], { name: 'queryA' }),
             whole(SHARED_QUERY, [rows, a.queryRank], { name: 'queryB' }, { init: { inputScale: queryNormFactor } }),
           ]

@@ -94,7 +94,7 @@ class LatentVariant implements Variant {
       throw invalidConfig(`${keyOf(config, 'kvRank')} cannot be cut into ${latents} latent heads`, `a multiple of ${latents}`, String(kvRank))
     if (ropeDim % 2 !== 0) throw invalidConfig(`${keyOf(config, 'ropeDim')} is odd`, 'an even number', String(ropeDim))
     if (heads % headMultiple !== 0)
-      throw invalidConfig(`${config.keys.heads} cannot be cut as ${this.name} does`, `a multiple of ${headMultiple}`, String(heads))
+      throw invalidConfig(`${config.decoder.config.heads} cannot be cut as ${this.name} does`, `a multiple of ${headMultiple}`, String(heads))
     const width = kvRank / latents
     // 4 / latents shards share a latent and split its heads.
     const each = SHARDS / latents
@@ -112,8 +112,10 @@ class LatentVariant implements Variant {
         valueDim: nopeDim,
         queryRank,
         queryNormed: true,
+        headNormed: false,
+        biased: false,
         streams: latents,
-        stream: { width, keyWidth: width, valueOffset: 0, valueWidth: width, normed: true, ropeVectors: 0 },
+        stream: { width, keyWidth: width, valueOffset: 0, valueWidth: width, normWidth: width, ropeVectors: 0 },
         absorbed: true,
         sharedRopeDim: ropeDim,
         factors: undefined,
@@ -135,10 +137,10 @@ class LatentVariant implements Variant {
     const latents = a.streams * width
     const each = <T>(of: (latent: number) => T) => Array.from({ length: a.streams }, (_, l) => of(l))
     return [
-      norm('q_a_layernorm.weight', a.queryRank, { norm: 'query', factor: queryNormFactor }),
+      norm('q_a_layernorm.weight', a.queryRank, { vector: 'query' }, queryNormFactor),
       whole('q_a_proj.weight', [a.queryRank, embed], { name: 'queryA' }),
       whole('q_b_proj.weight', [a.heads * (a.nopeDim + a.ropeDim), a.queryRank], { name: 'queryB' }, { init: { inputScale: queryNormFactor } }),
-      ...each((l) => norm(normKey(l), width, { norm: 'stream', stream: l, factor: streamNormFactor })),
+      ...each((l) => norm(normKey(l), width, { vector: 'stream', stream: l }, streamNormFactor)),
       matrix(
         'kv_a_proj_with_mqa.weight',
         [latents + a.ropeDim, embed],

@@ -3,17 +3,17 @@ import type { LoweredModel } from '../lower-model.js'
 import { norm, type TensorSpec, type Variant, whole } from './family.js'
 
 /** In the order of state dicts: layers, final norm, head. */
-export function modelTensors({ shape, queryNormFactor, streamNormFactor }: LoweredModel, variant: Variant): TensorSpec[] {
+export function modelTensors({ shape, queryNormFactor, streamNormFactor, pairedRope }: LoweredModel, variant: Variant): TensorSpec[] {
   const { names } = variant.decoder
   const { attention, embed, intermediate, vocab } = shape
   const outputs = attention.heads * attention.valueDim
   const attentionTensors = [
-    ...variant.tensors({ attention, embed, queryNormFactor, streamNormFactor }),
+    ...variant.tensors({ attention, embed, queryNormFactor, streamNormFactor, pairedRope }),
     whole(names.attentionOut, [embed, outputs], { name: 'attentionOut' }, { init: 'residual' }),
   ]
   const layer = [
-    norm(names.inputNorm, embed, { norm: 'input', factor: 1 }),
-    norm(names.mlpNorm, embed, { norm: 'mlp', factor: 1 }),
+    norm(names.inputNorm, embed, { vector: 'input' }),
+    norm(names.mlpNorm, embed, { vector: 'mlp' }),
     ...attentionTensors.map((tensor) => ({ ...tensor, name: names.attention + tensor.name })),
     whole(names.gate, [intermediate, embed], { name: 'gate' }),
     whole(names.up, [intermediate, embed], { name: 'up' }),
@@ -23,8 +23,10 @@ export function modelTensors({ shape, queryNormFactor, streamNormFactor }: Lower
     whole(name, [vocab, embed], { name: into }, { init: 'embedding', ...(alias === undefined ? {} : { alias }) })
   return [
     ...Array.from({ length: shape.layers }, (_, i) => layer.map((tensor) => ({ ...tensor, layer: i, name: names.layer(i) + tensor.name }))).flat(),
-    norm(names.finalNorm, embed, { norm: 'final', factor: 1 }),
-    ...(shape.tiedHead ? [embedding(names.head, 'head', names.embedding)] : [embedding(names.head, 'head'), embedding(names.embedding, 'embedding')]),
+    norm(names.finalNorm, embed, { vector: 'final' }),
+    ...(shape.tiedHead
+      ? [names.tied === 'head' ? embedding(names.head, 'head', names.embedding) : embedding(names.embedding, 'head', names.head)]
+      : [embedding(names.head, 'head'), embedding(names.embedding, 'embedding')]),
   ]
 }
 

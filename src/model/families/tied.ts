@@ -20,7 +20,7 @@ export const GTA: Variant = {
         nopeDim: width / 2,
         ropeDim: width / 2,
         valueDim: width,
-        stream: { width, keyWidth: width / 2, valueOffset: 0, valueWidth: width, normed: false, ropeVectors: 0 },
+        stream: { width, keyWidth: width / 2, valueOffset: 0, valueWidth: width, normWidth: 0, ropeVectors: 0 },
         sharedRopeDim: width / 2,
       }),
     }

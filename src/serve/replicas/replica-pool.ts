@@ -90,7 +90,7 @@ export class ReplicaPool implements ServedEngine, ReplicaSource {
     try {
       for (const result of results) if (result.status === 'rejected') throw result.reason
       const [first] = replicas as [Started]
-      return new ReplicaPool(replicas, await loadTokenizer(dir, first.info.vocab), starter, socket, log)
+      return new ReplicaPool(replicas, first.info.hasTokenizer ? await loadTokenizer(dir, first.info.vocab) : undefined, starter, socket, log)
     } catch (error) {
       await Promise.all(replicas.map(({ replica }) => replica.close(0)))
       await socket.close()

@@ -10,12 +10,15 @@ export interface DescribedTensor {
   readonly deviation: number
 }
 
+/** Of biases: small beside what they are added to. */
+const BIAS_DEVIATION = 0.1
+
 /** In the order of state dicts; a matrix that is embedding and head once. */
 export function describeTensors(model: LoweredModel, variant: Variant): DescribedTensor[] {
   return modelTensors(model, variant).map((spec) => ({
     name: spec.name,
     shape: spec.shape,
-    deviation: spec.kind === 'norm' ? 0 : deviationOf(spec, model),
+    deviation: spec.kind === 'matrix' ? deviationOf(spec, model) : spec.kind === 'bias' ? BIAS_DEVIATION : 0,
   }))
 }
 

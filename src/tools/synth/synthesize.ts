@@ -2,22 +2,23 @@
 import { open, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { OptionError, TetradError } from '../../errors.js'
-import { VARIANT_NAMES, type Variant, variantNamed } from '../../model/attention-variants.js'
+import { VARIANT_NAMES, VARIANTS, type Variant, variantNamed } from '../../model/attention-variants.js'
 import { safetensorsHeader } from '../../model/checkpoint/safetensors-header.js'
 import { elements } from '../../model/checkpoint/tensor-source.js'
+import { GPT } from '../../model/families/gpt.js'
 import { lowerModel } from '../../model/lower-model.js'
 import { parseModelConfig, readConfigFile } from '../../model/model-config.js'
 import { checkInteger, checkNames, checkOneOf, checkSignal, type Fail } from '../../options/check.js'
 import { describeTensors } from './describe-tensors.js'
 import { checkOutput, outputFailed } from './output-directory.js'
-import { PRESETS } from './presets.js'
+import { PRESETS, variantOfPreset } from './presets.js'
 import { RandomWeights, SYNTH_BYTES, type SynthType } from './random-weights.js'
 
 /** What synthesize takes. Give `preset`, or `config`. */
 export interface SynthOptions {
   /** Name of the attention variant. Default: config.json's `variant`, which must be there then. */
   variant?: string
-  /** '2.9b' (the paper's configurations) or 'mid' (12 layers of 1024). */
+  /** '2.9b' (the paper's configurations), 'mid' (12 layers of 1024), or the shape of a model: see docs/variants.md. */
   preset?: string
   /** Path of a config.json, or its content. */
   config?: string | Record<string, unknown>
@@ -88,7 +89,8 @@ export async function synthesize(dir: string, options: SynthOptions): Promise<Sy
     await rename(partial, join(dir, 'model.safetensors'))
     // The configuration comes last: a directory without it is no model.
     const torchType = { bf16: 'bfloat16', f16: 'float16', f32: 'float32' }[type]
-    const written = { architectures: ['GPT'], bias: false, model_type: 'gpt2', ...config, torch_dtype: torchType, variant: variant.name }
+    const identity = variant.decoder === GPT ? { architectures: GPT.architectures, bias: false, model_type: 'gpt2' } : {}
+    const written = { ...identity, ...config, torch_dtype: torchType, variant: variant.name }
     await writeFile(join(dir, 'config.json'), `${JSON.stringify(written, null, 2)}\n`)
   } catch (error) {
     await rm(partial, { force: true })
@@ -107,9 +109,9 @@ async function configuration(o: SynthOptions): Promise<{ config: Record<string, 
       remedy: 'Set one of the two: preset is a configuration by name, config is a config.json.',
     })
   if (o.preset !== undefined) {
-    const preset = PRESETS[checkOneOf('preset', o.preset, Object.keys(PRESETS), fail)]
-    const variant = variantNamed(checkOneOf('variant', o.variant, VARIANT_NAMES, fail))
-    const config = preset?.(variant.name)
+    const preset = checkOneOf('preset', o.preset, Object.keys(PRESETS), fail)
+    const variant = variantNamed(checkOneOf('variant', o.variant ?? variantOfPreset(preset), VARIANT_NAMES, fail))
+    const config = PRESETS[preset]?.(variant.name)
     if (config) return { config, variant }
     throw fail({
       what: `the preset ${o.preset} has no ${variant.name}`,
@@ -120,8 +122,9 @@ async function configuration(o: SynthOptions): Promise<{ config: Record<string, 
   }
   const given = typeof o.config === 'string' ? await readConfigFile(o.config) : o.config
   // Checked before anything of it is used.
-  const { variant } = parseModelConfig(given)
-  const name = o.variant ?? variant
+  const { variant, decoder } = parseModelConfig(given)
+  const [only, ...others] = VARIANTS.filter((v) => v.decoder === decoder)
+  const name = o.variant ?? variant ?? (others.length === 0 ? only?.name : undefined)
   if (name === undefined)
     throw fail({
       what: 'variant is needed: config.json does not name one',
