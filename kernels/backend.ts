@@ -28,7 +28,7 @@ export interface KernelBackend {
   cacheBytesRead: number
 
   rows(ptr: number, width: number, stride?: number): Rows
-  /** y[t][b] = w[b] x[t][b]. y has room for paddedRows(w.rows) and for T rounded up to 4; scratch: matmulScratchBytes. */
+  /** y[t][b] = w[b] x[t][b]. y has room for paddedRows(w.rows) a row; scratch: matmulScratchBytes. */
   matmul(w: PackedMatrix, x: Rows, y: Rows, tokens: number, scratch: number): void
   /** y[t] = weight * (x[t] / sqrt(mean(x[t]^2) + epsilon)); weight: n float32 at a byte offset. */
   rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number, epsilon: number): void

@@ -2,7 +2,7 @@
 // Every pointer is a byte offset into the one memory of the instance; every stride is in bytes.
 // The order of every sum is part of the interface: test/kernels/wasm-oracle.test.ts repeats it with Math.fround.
 export { fusesMultiplyAdd } from './madd'
-export { matmulInt8 } from './int8'
+export { matmulInt8, strip2Int8, strip3Int8, strip4Int8 } from './int8'
 export {
   narrowBf16, nonFinite16, nonFinite32, nonFiniteScales, packColumns16, packColumns32, packTiles16, packTiles32, quantizeTiles, widenBf16, widenF16,
 } from './packing'

@@ -174,7 +174,7 @@ function interleave(dst: usize, x: usize, xStride: usize, k: usize, n: i32): voi
 
 /** First token of group g when `tokens` are cut into `groups` of nearly equal size. */
 // @ts-ignore: decorator
-@inline function groupStart(g: i32, groups: i32, tokens: i32): i32 { return g * tokens / groups }
+@inline export function groupStart(g: i32, groups: i32, tokens: i32): i32 { return g * tokens / groups }
 
 function matmul<T>(
   w: usize, tiles: usize, k: usize, x: usize, xStride: usize, y: usize, yStride: usize, tokens: i32,
