@@ -37,6 +37,12 @@ export interface EngineInfo {
   readonly memoryBytes: number
   readonly vocab: number
   readonly hasTokenizer: boolean
+  /** Ids that end a text. */
+  readonly endIds: readonly number[]
+  /** Id that begins a document, if the tokenizer names one. */
+  readonly bosId?: number
+  /** The tokenizer puts bosId before a text prompt unless `bos` says otherwise. */
+  readonly addsBos: boolean
   /** Engines with equal keys give equal bits. */
   readonly determinismKey: string
   readonly loadMs: number
@@ -106,6 +112,9 @@ export function engineInfo(parts: EngineParts): EngineInfo {
     memoryBytes: memoryNeed(plan, layout).totalBytes,
     vocab: model.config.vocab,
     hasTokenizer: tokenizer !== undefined,
+    endIds: parts.endIds,
+    ...(tokenizer?.bosId !== undefined && { bosId: tokenizer.bosId }),
+    addsBos: tokenizer?.addsBos ?? false,
     determinismKey: determinismKey(plan, [...new Set(coordinator.group.reports.map((report) => report.instructions))].join('+')),
     adapters: coordinator.group.reports.flatMap(({ adapter }) => (adapter ? [adapter] : [])),
     loadMs: parts.loadMs,

@@ -11,12 +11,13 @@ import {
 } from '../evaluation/multiple-choice.js'
 import { type PerplexityOptions, type PerplexityResult, perplexity } from '../evaluation/perplexity.js'
 import { limiter, type Scorer, type TokenScores } from '../evaluation/scoring.js'
-import { checkInteger, checkNames, invalidOption, show } from '../options/check.js'
+import { checkBoolean, checkInteger, checkNames, invalidOption, show } from '../options/check.js'
 import { checkParams } from '../options/generate-params.js'
 import { MAX_TIMER_MS } from '../options/limits.js'
 import type { EngineOptions, GenerateManyParams, GenerateParams } from '../options/public-types.js'
 import type { ChatMessage, ChatTemplate, TemplateOptions } from '../tokenizer/chat-template.js'
 import { type TokenPiece, TokenPieces } from '../tokenizer/token-pieces.js'
+import type { MarkedText } from '../tokenizer/tokenizer-interface.js'
 import { Admission } from './admission.js'
 import { checkLogits, checkPath, refuseMany } from './call-checks.js'
 import { chatPrompt } from './chat-prompt.js'
@@ -262,11 +263,12 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * Token ids of a text, without those that the tokenizer would add around it. Made on another thread. Rejects with RequestError
-   * TOKENIZER_MISSING, or PROMPT_TOO_LONG for a text that cannot fit the context.
+   * Token ids of a text, without those that the tokenizer would add around it. Made on another thread. `bos`: the id that begins a document
+   * comes first; default false. Rejects with RequestError TOKENIZER_MISSING, or PROMPT_TOO_LONG for a text that cannot fit the context, and
+   * with OptionError.
    */
-  tokenize(text: string): Promise<number[]> {
-    return this.#prompts.tokenize(text)
+  tokenize(text: string | MarkedText, options: { bos?: boolean } = {}): Promise<number[]> {
+    return this.#prompts.tokenize(text, checkBoolean('bos', checkNames('tokenize', options, ['bos']).bos, invalidOption))
   }
 
   /** The text of token ids, special tokens left out; '' without a tokenizer. */

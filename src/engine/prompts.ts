@@ -45,10 +45,15 @@ export class PromptReader {
     this.#limits = limits
   }
 
-  /** Token ids of a text, made on another thread. Rejects with RequestError TOKENIZER_MISSING or PROMPT_TOO_LONG. */
-  async tokenize(text: string | MarkedText): Promise<number[]> {
+  /**
+   * Token ids of a text, made on another thread; `bos`: behind the id that begins a document, once. Rejects with RequestError TOKENIZER_MISSING
+   * or PROMPT_TOO_LONG, and OptionError where there is no such id.
+   */
+  async tokenize(text: string | MarkedText, bos = false): Promise<number[]> {
     if (this.#tokenizer) this.#checkLength(typeof text === 'string' ? text : text.text, this.#tokenizer)
-    return this.#encode(text)
+    const ids = await this.#encode(text)
+    const first = bos ? this.bosId() : undefined
+    return first === undefined || ids[0] === first ? ids : [first, ...ids]
   }
 
   /** The same for a text of any length. */

@@ -13,8 +13,8 @@ const SLICE = 512
 export function echoText(prompt: Prompt, engine: Pick<ServedEngine, 'detokenize' | 'tokenPiece'>, specials: boolean): string {
   if (typeof prompt === 'string') return prompt
   if (!Array.isArray(prompt)) return (prompt as { text: string }).text
-  if (!specials) return engine.detokenize(prompt as readonly number[])
   const pieces = (prompt as readonly number[]).map((id) => engine.tokenPiece(id))
+  if (!specials || pieces.every(({ special }) => special === undefined)) return engine.detokenize(prompt as readonly number[])
   return Buffer.concat(pieces.map(({ bytes, special }) => (special === undefined ? bytes : Buffer.from(special)))).toString('utf8')
 }
 

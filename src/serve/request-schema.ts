@@ -53,7 +53,7 @@ const common = {
   ...Object.fromEntries(Object.entries(GENERATE_PARAMS).flatMap(([name, { http }]) => (http ? [[snakeCase(name), http.schema]] : []))),
 }
 const integer = { type: 'integer' }
-const ids = { type: 'array', items: { type: 'integer', minimum: 0 }, minItems: 1 }
+export const TOKEN_IDS = { type: 'array', items: { type: 'integer', minimum: 0 }, minItems: 1 }
 
 export const COMPLETION_SCHEMA = {
   type: 'object',
@@ -62,9 +62,9 @@ export const COMPLETION_SCHEMA = {
     prompt: {
       anyOf: [
         { type: 'string' },
-        ids,
+        TOKEN_IDS,
         { type: 'array', items: { type: 'string' }, minItems: 1, maxItems: 256 },
-        { type: 'array', items: ids, minItems: 1, maxItems: 256 },
+        { type: 'array', items: TOKEN_IDS, minItems: 1, maxItems: 256 },
       ],
     },
     max_tokens: integer,

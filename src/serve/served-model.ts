@@ -7,7 +7,7 @@ import type { Prompt } from '../engine/prompts.js'
 import type { GenerateManyParams } from '../options/public-types.js'
 import type { ChatTemplate } from '../tokenizer/chat-template.js'
 
-export type ServedEngine = Pick<Engine, 'detokenize' | 'info' | 'tokenPiece'> & {
+export type ServedEngine = Pick<Engine, 'detokenize' | 'info' | 'tokenize' | 'tokenPiece'> & {
   generateMany(prompts: readonly Prompt[], params: GenerateManyParams): Generation<Completion[], IndexedChunk>
   stats(): EngineStats
   close(options?: { drainMs?: number }): Promise<void>

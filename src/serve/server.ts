@@ -1,5 +1,6 @@
 // The HTTP server over engines: OpenAI's endpoints, health, metrics. It owns neither the engines nor the process.
 import fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import type { AnswerSettings } from './answer.js'
 import { addCompletions, modelOf } from './completions.js'
 import { guard } from './guard.js'
 import { HttpError, httpError } from './http-error.js'
@@ -7,8 +8,10 @@ import { addLivePage } from './live.js'
 import { ServerMetrics } from './metrics.js'
 import { withoutNeutralFields } from './neutral-fields.js'
 import { withoutNulls } from './request-schema.js'
+import { addResponses } from './responses/responses.js'
 import type { ServedModel } from './served-model.js'
 import { ServiceTimes } from './service-times.js'
+import { addTokenize } from './tokenize.js'
 import { validationError } from './validation-error.js'
 
 export interface ServerOptions {
@@ -40,6 +43,9 @@ export interface TetradServer {
   drain(): void
 }
 
+/** Those whose fields that ask for nothing are known by one list. */
+const ENDPOINTS: Readonly<Record<string, 'completions' | 'chat'>> = { '/v1/completions': 'completions', '/v1/chat/completions': 'chat' }
+
 /** models: may change while the server runs. */
 export function createServer(models: ReadonlyMap<string, ServedModel>, options: ServerOptions = {}): TetradServer {
   const { bodyLimit = 8 << 20, arrivalTimeoutMs = 30_000, keepAliveTimeoutMs = 75_000 } = options
@@ -61,7 +67,7 @@ export function createServer(models: ReadonlyMap<string, ServedModel>, options: 
   addChecks(app, options, () => draining)
   addErrorHandlers(app)
   const times = new WeakMap<ServedModel['engine'], ServiceTimes>()
-  addCompletions(app, models, {
+  const answers: AnswerSettings = {
     metrics,
     serviceTimes: ({ engine }) => {
       const known = times.get(engine) ?? new ServiceTimes()
@@ -71,7 +77,10 @@ export function createServer(models: ReadonlyMap<string, ServedModel>, options: 
     stalledMs: options.stalledMs ?? 60_000,
     commentMs: options.commentMs ?? 15_000,
     requestTimeoutMs: options.requestTimeoutMs,
-  })
+  }
+  addCompletions(app, models, answers)
+  addResponses(app, models, answers)
+  addTokenize(app, models)
   addLivePage(app, models)
   app.get('/v1/models', async () => ({ object: 'list', data: [...models.values()].map(describe) }))
   // A wildcard: names may have slashes, sent as they are or as %2F.
@@ -102,8 +111,9 @@ function addChecks(app: FastifyInstance, { apiKey, hosts = ['localhost'], origin
     app.server.keepAliveTimeout = 1
   })
   app.addHook('preValidation', async (request) => {
-    const endpoint = request.routeOptions.url === '/v1/chat/completions' ? 'chat' : 'completions'
-    request.body = withoutNeutralFields(endpoint, withoutNulls(request.body))
+    const endpoint = ENDPOINTS[request.routeOptions.url ?? '']
+    const body = withoutNulls(request.body)
+    request.body = endpoint ? withoutNeutralFields(endpoint, body) : body
   })
   app.addHook('onSend', async (_request, reply) => {
     // An open connection would delay the shutdown.

@@ -7,6 +7,11 @@ export function event(value: object): string {
   return `data: ${JSON.stringify(value)}\n\n`
 }
 
+/** With a name of its own, for clients that listen to names. */
+export function namedEvent(name: string, value: object): string {
+  return `event: ${name}\n${event(value)}`
+}
+
 /** The events, with a comment after every `ms` without one (0: no comments). Clients ignore comments; proxies see that the stream is alive. */
 export async function* keepWarm(events: AsyncGenerator<string, void, undefined>, ms: number): AsyncGenerator<string, void, undefined> {
   if (ms === 0) {

@@ -22,6 +22,8 @@ const VALID: { readonly [K in keyof Messages]: Messages[K] } = {
   frame: { seq: 3, type: 'done', completions: [{ finishReason: 'stop', stoppedBy: 'x', usage, timings, seed: 7 }] },
   control: { requests: [['a-1', 2, 66]], aborts: ['b'] },
   forgotten: { ids: ['a-1', 'b'] },
+  tokenize: { text: { text: 'Once', mark: 'abcdefgh' }, bos: true },
+  tokens: { ids: [1, 2] },
   describe: { from: 0 },
   description: {
     info,

@@ -108,8 +108,7 @@ test('maxTokens 0 computes the prompt and generates nothing', async (t) => {
     const { tokens, text, finishReason, usage } = await engine.generate('Once upon a time', { maxTokens: 0, ...params })
     t.deepEqual([tokens.length, text, finishReason, usage.completionTokens], [0, '', 'length', 0])
   }
-  const full = await engine.tokenize('word '.repeat(engine.info.contextTokens)).catch(() => [])
-  const ids = [...full, ...Array(engine.info.contextTokens).fill(5)].slice(0, engine.info.contextTokens)
+  const ids: number[] = Array(engine.info.contextTokens).fill(5)
   t.is((await engine.generate(ids, { maxTokens: 0 })).usage.promptTokens, ids.length)
   await t.throwsAsync(engine.generate(ids, { maxTokens: 1 }), { code: 'PROMPT_TOO_LONG' })
 })
@@ -176,4 +175,29 @@ test('special tokens are written where the text has them', async (t) => {
       .length,
     26,
   )
+})
+
+test('/tokenize and /detokenize, of texts and conversations, as vLLM and lm-evaluation-harness use them', async (t) => {
+  const post = await served(t)
+  const text = 'Once upon a time<|endoftext|> there'
+  const ids = await engine.tokenize(text)
+  const { json } = await post('/tokenize', { prompt: text, add_special_tokens: false, return_token_strs: true })
+  t.deepEqual([json.tokens, json.count, json.max_model_len], [ids, ids.length, engine.info.contextTokens])
+  t.is(json.token_strs.join(''), text)
+  t.is((await post('/detokenize', { model: 'tiny', tokens: ids })).json.prompt, text)
+  const messages = [{ role: 'user', content: 'Hi' }]
+  t.deepEqual((await post('/tokenize', { model: 'tiny', messages })).json.tokens, await engine.tokenize('User: Hi\nAssistant:'))
+  t.deepEqual((await post('/tokenize', { messages, add_generation_prompt: false })).json.tokens, await engine.tokenize('User: Hi\n'))
+  for (const [path, body, param] of [
+    ['/tokenize', {}, 'prompt'],
+    ['/tokenize', { prompt: 'x', messages }, 'prompt'],
+    ['/tokenize', { prompt: 'word '.repeat(100_000) }, 'prompt'],
+    ['/tokenize', { prompt: 'x', model: 'other' }, 'model'],
+    ['/tokenize', { prompt: 'x', tools: [] }, 'tools'],
+    ['/detokenize', { tokens: [1e9] }, 'tokens'],
+    ['/detokenize', { tokens: Array(5000).fill(1) }, 'tokens'],
+  ] as const)
+    t.is((await post(path, body)).json.error.param, param, JSON.stringify(body).slice(0, 60))
+  const withBos = await engine.tokenize('x', { bos: true })
+  t.deepEqual(withBos, [engine.info.bosId ?? -1, ...(await engine.tokenize('x'))])
 })

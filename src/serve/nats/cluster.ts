@@ -131,7 +131,7 @@ export class Cluster {
     // Another replica of the group was described meanwhile.
     if (this.#groups.has(group)) return
     const controls = pieces.flatMap(([, , special]) => special ?? [])
-    const pool = new GroupPool(this.#link, first.info, texts, pieces)
+    const pool = new GroupPool(this.#link, group, first.info, texts, pieces)
     const template = first.template === null ? plainTemplate(controls) : templateOf(first.template)
     const created = Math.floor(Date.now() / 1000)
     this.#groups.set(group, { model: { id: name, engine: pool, template, created, fingerprint: group }, pool, emptyAt: undefined })

@@ -6,20 +6,24 @@ import type { Prompt } from '../../engine/prompts.js'
 import { EngineClosedError, ReplicaError } from '../../errors.js'
 import type { GenerateManyParams } from '../../options/public-types.js'
 import type { TokenPiece } from '../../tokenizer/token-pieces.js'
+import type { MarkedText } from '../../tokenizer/tokenizer-interface.js'
+import { unpackError } from '../replicas/protocol.js'
 import { generateInReplica, preferredReplica, type ReplicaSource } from '../replicas/replicated-request.js'
 import { sumStats } from '../replicas/sum-stats.js'
 import type { ServedEngine } from '../served-model.js'
 import type { NatsLink } from './connection.js'
-import type { PackedPiece } from './messages.js'
+import { decode, encode, type PackedPiece, subjects, tooLarge } from './messages.js'
 import { disconnected, type NatsReplica } from './nats-replica.js'
 
 /** How long a request waits for a replica of its model, and how often it looks for one, milliseconds. */
 const WAIT_MS = 30_000
 const LOOK_MS = 50
+const TOKENIZE_MS = 10_000
 
 export class GroupPool implements ServedEngine, ReplicaSource {
   readonly info: EngineInfo
   readonly #link: NatsLink
+  readonly #group: string
   readonly #texts: readonly string[]
   readonly #pieces: ReadonlyMap<number, TokenPiece>
   readonly #replicas = new Map<string, NatsReplica>()
@@ -29,8 +33,9 @@ export class GroupPool implements ServedEngine, ReplicaSource {
   #closed = false
 
   /** texts: of each token alone. pieces: of those tokens whose bytes are not their text's. */
-  constructor(link: NatsLink, info: EngineInfo, texts: readonly string[], pieces: readonly PackedPiece[]) {
+  constructor(link: NatsLink, group: string, info: EngineInfo, texts: readonly string[], pieces: readonly PackedPiece[]) {
     this.#link = link
+    this.#group = group
     this.info = info
     this.#texts = texts
     this.#pieces = new Map(pieces.map(([id, bytes, special]) => [id, { bytes, ...(special !== null && { special }) }]))
@@ -56,6 +61,25 @@ export class GroupPool implements ServedEngine, ReplicaSource {
 
   remove(id: string): void {
     if (this.#replicas.delete(id)) this.#lost++
+  }
+
+  /** By a replica of the group. Rejects as an engine does, and with ClusterError or ReplicaError where none answers. */
+  async tokenize(text: string | MarkedText, { bos = false }: { bos?: boolean } = {}): Promise<number[]> {
+    const payload = encode('tokenize', { text, bos })
+    if (payload.length > this.#link.maxPayload) throw tooLarge('the text', payload.length, this.#link.maxPayload)
+    if (!this.#link.connected) throw disconnected(this.#link)
+    const answer = await this.#link.nc.request(subjects.tokenize(this.#group), payload, { timeout: TOKENIZE_MS }).catch((cause: unknown) => {
+      throw new ReplicaError('REPLICA_FAILED', {
+        what: 'no replica of the model has tokenized the text',
+        expected: `an answer within ${TOKENIZE_MS / 1000} s`,
+        actual: cause instanceof Error ? cause.message : String(cause),
+        remedy: 'Send the request again.',
+        cause,
+      })
+    })
+    const { ids, error } = decode('tokens', answer.data)
+    if (error) throw unpackError(error)
+    return [...(ids ?? [])]
   }
 
   /** Joins the bytes of the tokens: characters of several tokens are whole. */

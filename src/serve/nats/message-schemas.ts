@@ -7,7 +7,20 @@ import type { HistogramData } from '../../engine/ranks/statistics.js'
 import type { TemplateSource } from '../../tokenizer/chat-template.js'
 import type { MarkedText } from '../../tokenizer/tokenizer-interface.js'
 import type { PackedError } from '../replicas/protocol.js'
-import type { Accepted, CompletionEnd, Control, DescribeRequest, Description, Forgotten, Load, Messages, Metadata, RunRequest } from './messages.js'
+import type {
+  Accepted,
+  CompletionEnd,
+  Control,
+  DescribeRequest,
+  Description,
+  Forgotten,
+  Load,
+  Messages,
+  Metadata,
+  RunRequest,
+  TokenizeRequest,
+  Tokens,
+} from './messages.js'
 
 /** Replicas of another protocol are ignored. */
 export const PROTOCOL = '2'
@@ -113,9 +126,12 @@ const stats = openObjectOf<EngineStats>({
 })
 
 /** What a frontend uses of EngineInfo. */
-type UsedInfo = Pick<EngineInfo, 'variant' | 'ranks' | 'backend' | 'contextTokens' | 'cacheTokens' | 'vocab' | 'hasTokenizer' | 'determinismKey'>
+type UsedInfo = Pick<
+  EngineInfo,
+  'variant' | 'ranks' | 'backend' | 'contextTokens' | 'cacheTokens' | 'vocab' | 'hasTokenizer' | 'endIds' | 'bosId' | 'addsBos' | 'determinismKey'
+>
 
-const info = openObjectOf<UsedInfo>({
+const usedInfo: { [K in keyof UsedInfo]-?: Schema } = {
   variant: text,
   ranks: count,
   backend: text,
@@ -123,8 +139,15 @@ const info = openObjectOf<UsedInfo>({
   cacheTokens: count,
   vocab: { type: 'integer', minimum: 1, maximum: 2 ** 24 },
   hasTokenizer: { type: 'boolean' },
+  endIds: list(token, 64),
+  bosId: token,
+  addsBos: { type: 'boolean' },
   determinismKey: text,
-})
+}
+
+const info = openObjectOf<UsedInfo>(usedInfo, ['bosId'])
+
+const marked = objectOf<MarkedText>({ text, mark: { type: 'string', minLength: 8, maxLength: 100 } })
 
 export const SCHEMAS: Readonly<Record<keyof Messages, Schema>> = {
   run: objectOf<RunRequest>({
@@ -135,7 +158,7 @@ export const SCHEMAS: Readonly<Record<keyof Messages, Schema>> = {
       type: 'array',
       minItems: 1,
       maxItems: MAX_PROMPTS,
-      items: { anyOf: [text, list(token), objectOf<MarkedText>({ text, mark: { type: 'string', minLength: 8, maxLength: 100 } })] },
+      items: { anyOf: [text, list(token), marked] },
     },
     // The engine checks names and values.
     params: { type: 'object', properties: { n: { type: 'integer', minimum: 1, maximum: MAX_CHOICES } }, required: ['n'] },
@@ -157,6 +180,8 @@ export const SCHEMAS: Readonly<Record<keyof Messages, Schema>> = {
   },
   control: objectOf<Control>({ requests: list(tuple(id, count, count), 65_536), aborts: list(id, 65_536) }),
   forgotten: objectOf<Forgotten>({ ids: list(id, 65_536) }),
+  tokenize: objectOf<TokenizeRequest>({ text: { anyOf: [text, marked] }, bos: { type: 'boolean' } }),
+  tokens: objectOf<Tokens>({ ids: list(token), error }, ['ids', 'error']),
   describe: objectOf<DescribeRequest>({ from: token }),
   description: openObjectOf<Description>({
     info,

@@ -9,6 +9,7 @@ import { RequestError } from '../../errors.js'
 import { packMessage, unpackMessage } from '../../message-pack.js'
 import type { GenerateManyParams } from '../../options/public-types.js'
 import type { TemplateSource } from '../../tokenizer/chat-template.js'
+import type { MarkedText } from '../../tokenizer/tokenizer-interface.js'
 import type { PackedError } from '../replicas/protocol.js'
 import { SCHEMAS } from './message-schemas.js'
 
@@ -20,6 +21,8 @@ export const subjects = {
   /** Taken by any replica of the group. */
   run: (group: string) => `tetrad.run.${group}`,
   runAt: (group: string, instance: string) => `tetrad.run.${group}.${instance}`,
+  /** Below run, so that whoever may run requests may do this. Instances have longer names. */
+  tokenize: (group: string) => `tetrad.run.${group}.tokenize`,
   describe: (group: string) => `tetrad.describe.${group}`,
   control: (instance: string) => `tetrad.control.${instance}`,
 }
@@ -59,6 +62,18 @@ export interface Forgotten {
   readonly ids: readonly string[]
 }
 
+/** Asks any replica of a group for the ids of a text: frontends have no tokenizer. */
+export interface TokenizeRequest {
+  readonly text: string | MarkedText
+  readonly bos: boolean
+}
+
+/** The answer to TokenizeRequest: one of them. */
+export interface Tokens {
+  readonly ids?: readonly number[]
+  readonly error?: PackedError
+}
+
 /** Asks for what a frontend must know of a group. from: the first token to describe. */
 export interface DescribeRequest {
   readonly from: number
@@ -96,6 +111,8 @@ export interface Messages {
   frame: Frame
   control: Control
   forgotten: Forgotten
+  tokenize: TokenizeRequest
+  tokens: Tokens
   describe: DescribeRequest
   description: Description
   metadata: Metadata

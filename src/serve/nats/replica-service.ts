@@ -22,6 +22,7 @@ import {
   type RunRequest,
   SERVICE,
   subjects,
+  type Tokens,
   tooLarge,
 } from './messages.js'
 
@@ -84,6 +85,13 @@ export class ReplicaService {
     }
     service.addEndpoint('run', { subject: subjects.run(group), queue: group, handler: run })
     service.addEndpoint('run-here', { subject: subjects.runAt(group, this.instance), handler: run })
+    service.addEndpoint('tokenize', {
+      subject: subjects.tokenize(group),
+      queue: group,
+      handler: (error, message) => {
+        if (!error) void this.#tokenize(message)
+      },
+    })
     service.addEndpoint('describe', {
       subject: subjects.describe(group),
       queue: group,
@@ -142,6 +150,21 @@ export class ReplicaService {
       message.respond(make())
     } catch (error) {
       // The message was not a valid request, which is the sender's fault.
+      message.respondError(400, oneLine(error))
+    }
+  }
+
+  async #tokenize(message: ServiceMsg): Promise<void> {
+    try {
+      const { text, bos } = decode('tokenize', message.data)
+      const tokens: Tokens = await this.#model.engine.tokenize(text, { bos }).then(
+        (ids) => ({ ids }),
+        (error: unknown) => ({ error: packError(error) }),
+      )
+      const bytes = encode('tokens', tokens)
+      const max = this.#link.maxPayload
+      message.respond(bytes.length <= max ? bytes : encode('tokens', { error: packError(tooLarge('the list of tokens', bytes.length, max)) }))
+    } catch (error) {
       message.respondError(400, oneLine(error))
     }
   }

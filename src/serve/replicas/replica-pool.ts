@@ -5,11 +5,12 @@ import type { Socket } from 'node:net'
 import type { IndexedChunk } from '../../engine/engine.js'
 import type { EngineInfo, EngineStats } from '../../engine/engine-info.js'
 import type { Completion, Generation } from '../../engine/generation.js'
-import type { Prompt } from '../../engine/prompts.js'
+import { type Prompt, PromptReader } from '../../engine/prompts.js'
 import { EngineClosedError, ReplicaError } from '../../errors.js'
 import type { EngineOptions, GenerateManyParams } from '../../options/public-types.js'
 import { type TokenPiece, TokenPieces } from '../../tokenizer/token-pieces.js'
 import { loadTokenizer, type Tokenizer } from '../../tokenizer/tokenizer.js'
+import type { MarkedText } from '../../tokenizer/tokenizer-interface.js'
 import type { ServedEngine } from '../served-model.js'
 import { Replica } from './replica.js'
 import { ReplicaSocket } from './replica-socket.js'
@@ -38,7 +39,7 @@ interface Starter {
 
 export class ReplicaPool implements ServedEngine, ReplicaSource {
   readonly info: EngineInfo
-  readonly #tokenizer: Tokenizer | undefined
+  readonly #prompts: PromptReader
   readonly #pieces: TokenPieces
   readonly #slots: (Replica | undefined)[]
   readonly #starter: Starter
@@ -60,7 +61,7 @@ export class ReplicaPool implements ServedEngine, ReplicaSource {
   ) {
     const [first] = replicas as [Started]
     this.info = first.info
-    this.#tokenizer = tokenizer
+    this.#prompts = new PromptReader(tokenizer, first.info)
     this.#pieces = new TokenPieces(tokenizer)
     this.#slots = replicas.map(({ replica }) => replica)
     this.#starter = starter
@@ -98,8 +99,13 @@ export class ReplicaPool implements ServedEngine, ReplicaSource {
     }
   }
 
+  /** In this process, by the same files. */
+  tokenize(text: string | MarkedText, { bos = false }: { bos?: boolean } = {}): Promise<number[]> {
+    return this.#prompts.tokenize(text, bos)
+  }
+
   detokenize(ids: readonly number[]): string {
-    return this.#tokenizer?.decode(ids) ?? ''
+    return this.#prompts.textOf(ids)
   }
 
   tokenPiece(id: number): TokenPiece {
