@@ -231,6 +231,10 @@ test('the 2.9 B configurations cache what the paper says at 1, 2 and 4 ranks, an
       variant,
     )
     t.true(Math.abs((inspection as Inspection).parameters / 2.87e9 - 1) < 0.02, variant)
+    // Of its own widths: the paper's MLRA-4, whatever the model.
+    const asMlra4 = inspection?.asMlra4?.map((k) => k.valuesPerTokenPerLayer)
+    if (variant === 'mlra_4') t.is(asMlra4, undefined)
+    if (['gqa', 'mha', 'gta', 'mla', 'gla_2'].includes(variant)) t.deepEqual(asMlra4, [...(CACHED.mlra_4 as readonly number[])], variant)
   }
   const gated = VARIANT_NAMES.filter((v) => /gated|no_scale/.test(v))
   for (const variant of gated) t.truthy(PRESETS['2.9b']?.(variant), variant)

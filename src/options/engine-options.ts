@@ -84,9 +84,9 @@ export const ENGINE_OPTIONS = {
     min: 1,
     max: LIMITS.context,
     default: undefined,
-    defaultText: "the model's block_size",
+    defaultText: "the model's context, or its sliding window",
     doc: 'largest number of tokens of a request, prompt and output',
-    more: 'If the cache holds less, that is the limit (info.contextTokens), and a warning says so. Above block_size the model was not trained: rotary positions continue, and a warning says so.',
+    more: 'If the cache holds less, that is the limit (info.contextTokens), and a warning says so. Beyond its own context the model was not trained: rotary positions continue, and a warning says so.',
   }),
   maxRunning: int({ min: 1, max: 256, default: 32, doc: 'requests that run at the same time' }),
   maxQueue: int({

@@ -87,8 +87,8 @@ export interface EngineOptions {
   prefillChunk?: number
   /**
    * Largest number of tokens of a request, prompt and output: an integer, 1 to 16777216. Default: the model's
-   * block_size. If the cache holds less, that is the limit (info.contextTokens), and a warning says so. Above
-   * block_size the model was not trained: rotary positions continue, and a warning says so.
+   * context, or its sliding window. If the cache holds less, that is the limit (info.contextTokens), and a warning
+   * says so. Beyond its own context the model was not trained: rotary positions continue, and a warning says so.
    */
   maxContext?: number
   /** Requests that run at the same time: an integer, 1 to 256. Default: 32. */

@@ -17,7 +17,7 @@ export type { Tokenizer } from './tokenizer-interface.js'
  * @throws CheckpointError TOKENIZER_INVALID: the file is damaged, does not fit the model, or needs a feature that the only library
  * that loads here would get wrong
  */
-export async function loadTokenizer(dir: string, vocab: number, fallback: 'gpt2' | undefined = 'gpt2'): Promise<Tokenizer | undefined> {
+export async function loadTokenizer(dir: string, vocab: number, fallback: 'gpt2' | 'none' = 'gpt2'): Promise<Tokenizer | undefined> {
   const path = join(dir, 'tokenizer.json')
   const text = await readIfThere(path)
   if (text === undefined) await refuseOtherKind(dir)

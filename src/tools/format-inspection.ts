@@ -1,5 +1,5 @@
 // An inspection as a person reads it.
-import type { Inspection } from './inspect.js'
+import type { CacheCost, Inspection } from './inspect.js'
 
 export function formatInspection(i: Inspection): string {
   const range = ([start, end]: readonly [number, number]) => (end > start ? `${start}..${end - 1}` : 'none')
@@ -26,12 +26,26 @@ export function formatInspection(i: Inspection): string {
     `replicated: ${i.replicated.join(', ')}`,
     '',
     'KV cache of the fullest rank',
-    'ranks  values per token and layer  bytes per token',
-    ...i.kvCache.map((k) => `${String(k.ranks).padEnd(5)}  ${String(k.valuesPerTokenPerLayer).padEnd(26)}  ${k.bytesPerToken}`),
+    ...costLines(i.kvCache, i.contextTokens),
+    ...(i.asMlra4 ? ['the same with MLRA-4 of the same widths', ...costLines(i.asMlra4, i.contextTokens)] : []),
     ...skippedLines(i),
     ...gpuLines(i),
   ]
   return lines.join('\n')
+}
+
+function costLines(costs: readonly CacheCost[], context: number): string[] {
+  return [
+    `ranks  values per token and layer  bytes per token  read for a token at ${context} tokens`,
+    ...costs.map((k) =>
+      [
+        String(k.ranks).padEnd(5),
+        String(k.valuesPerTokenPerLayer).padEnd(26),
+        String(k.bytesPerToken).padEnd(15),
+        mib(k.bytesReadAtFullContext),
+      ].join('  '),
+    ),
+  ]
 }
 
 function skippedLines({ skipped }: Inspection): string[] {

@@ -19,6 +19,7 @@ import { lowerModel } from '../model/lower-model.js'
 import { parseModelConfig, readConfigFile } from '../model/model-config.js'
 import { checkOptions, resolveFor } from '../options/engine-options.js'
 import type { EngineOptions } from '../options/public-types.js'
+import { sameWidths } from './same-widths.js'
 
 /** What the key/value cache costs at a number of ranks. */
 export interface CacheCost {
@@ -26,6 +27,8 @@ export interface CacheCost {
   /** Values per token and layer, and bytes per token over all layers, of the fullest rank. */
   readonly valuesPerTokenPerLayer: number
   readonly bytesPerToken: number
+  /** Bytes that the rank reads of its cache for each token after a full context. */
+  readonly bytesReadAtFullContext: number
 }
 
 /** What a model is and how it would run. */
@@ -46,6 +49,8 @@ export interface Inspection {
   readonly ranks: readonly RankPlan[]
   readonly replicated: readonly string[]
   readonly kvCache: readonly CacheCost[]
+  /** The same if the model's attention were MLRA-4 of the same widths; undefined: it is. */
+  readonly asMlra4: readonly CacheCost[] | undefined
   /** Bytes that Engine.load would allocate for these options. */
   readonly memoryBytes: number
   /** Tokens that the cache holds, all requests together. */
@@ -122,6 +127,13 @@ export async function inspectConfig(path: string, options: EngineOptions = {}): 
 
 function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLayout, format: Inspection['format']): Inspection {
   const { attention } = model.lowered.shape
+  const costs = (a: AttentionShape) =>
+    RANK_COUNTS.map((ranks): CacheCost => {
+      const { values, bytes } = cacheCost(a, ranks, plan)
+      const bytesPerToken = bytes * model.config.layers
+      return { ranks, valuesPerTokenPerLayer: values, bytesPerToken, bytesReadAtFullContext: bytesPerToken * plan.contextTokens }
+    })
+  const other = sameWidths(model.config, attention, model.variant.name)
   return {
     dir,
     variant: model.variant.name,
@@ -136,10 +148,8 @@ function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLay
     cache: plan.cache,
     ranks: rankPlans(model, plan, layout),
     replicated: replicatedParts(attention, plan),
-    kvCache: RANK_COUNTS.map((ranks) => {
-      const { values, bytes } = cacheCost(attention, ranks, plan)
-      return { ranks, valuesPerTokenPerLayer: values, bytesPerToken: bytes * model.config.layers }
-    }),
+    kvCache: costs(attention),
+    asMlra4: other && costs(other),
     memoryBytes: memoryNeed(plan, layout).totalBytes,
     cacheTokens: plan.pages * PAGE_TOKENS,
     determinismKey: determinismKey(plan),

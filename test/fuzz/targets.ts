@@ -4,15 +4,18 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { TetradError } from '../../src/errors.js'
+import { VARIANTS } from '../../src/model/attention-variants.js'
 import { readerOf } from '../../src/model/checkpoint/byte-reader.js'
 import { parseIndex } from '../../src/model/checkpoint/checkpoint.js'
 import { readSafetensors } from '../../src/model/checkpoint/safetensors.js'
 import { STORED_BYTES, type TensorSource } from '../../src/model/checkpoint/tensor-source.js'
 import { readTorchBin } from '../../src/model/checkpoint/torch-bin.js'
 import { unpickleStateDict } from '../../src/model/checkpoint/unpickler.js'
+import { modelTensors } from '../../src/model/families/model-tensors.js'
+import { lowerModel } from '../../src/model/lower-model.js'
 import { parseModelConfig } from '../../src/model/model-config.js'
 import { loadTokenizer } from '../../src/tokenizer/tokenizer.js'
-import { FIXTURES, TINY } from '../support/fixtures.js'
+import { FIXTURES, familyCases, TINY } from '../support/fixtures.js'
 import { safetensors } from '../support/models.js'
 import { type SavedTensor, torchEntries, zip, zipParts } from '../support/torch-file.js'
 import { readSnapshot, realSnapshot, snapshotBody, withChecksum } from './snapshot-target.js'
@@ -255,6 +258,7 @@ export const TARGETS: readonly Target[] = [
     inputs: jsonInputs(JSON.parse(readFileSync(`${TINY}/config.json`, 'utf8'))),
     run: async (bytes) => void parseModelConfig(parseOr(bytes)),
   },
+  ...familyTargets(),
   {
     name: 'index',
     inputs: jsonInputs({ metadata: { total_size: 3 }, weight_map: { a: 'x-1.bin', b: 'x-2.bin', c: 'x-2.bin' } }),
@@ -274,6 +278,23 @@ export const TARGETS: readonly Target[] = [
     run: readSnapshot,
   },
 ]
+
+/** Of each line of models: a configuration that is read is lowered, or refused, and its tensors are listed. */
+function familyTargets(): Target[] {
+  return familyCases().map(({ name, dir }) => ({
+    name: `config-${name}`,
+    inputs: jsonInputs(JSON.parse(readFileSync(`${dir}/config.json`, 'utf8'))),
+    run: async (bytes) => {
+      const config = parseModelConfig(parseOr(bytes))
+      for (const variant of VARIANTS.filter(({ decoder }) => decoder === config.decoder)) {
+        const model = lowerModel(config, variant)
+        for (const { shape } of modelTensors(model, variant)) {
+          if (!shape.every((n) => Number.isSafeInteger(n) && n > 0)) throw new Error(`a tensor of shape [${shape}]`)
+        }
+      }
+    },
+  }))
+}
 
 /** JSON that cannot be parsed never reaches parseModelConfig. */
 function parseOr(bytes: Uint8Array): unknown {

@@ -57,8 +57,8 @@ export interface Decoder {
   readonly window?: (config: Readonly<Record<string, unknown>>, layers: number) => number | undefined
   /** Whether rotary vectors are stored as pairs of neighbours; default: as two halves. */
   readonly pairedRope?: (config: Readonly<Record<string, unknown>>) => boolean
-  /** Checkpoints without tokenizer.json have this one. */
-  readonly tokenizer: 'gpt2' | undefined
+  /** What checkpoints without tokenizer.json have. */
+  readonly tokenizer: 'gpt2' | 'none'
   /** Refuses what only this decoder's files can say. Throws what `fail` makes. */
   readonly check?: (config: Readonly<Record<string, unknown>>, fail: Fail) => void
   /** Whether a tensor is of a part of the model that decoding does not need. */

@@ -54,7 +54,7 @@ function decoder(
     names: NAMES,
     normEps: 1e-6,
     tiedHead: false,
-    tokenizer: undefined,
+    tokenizer: 'none',
     allows: {},
     ...more,
   }
@@ -73,8 +73,15 @@ function qwenWindow(config: Fields, layers: number): number | undefined {
   return isUsed ? stated(config) : undefined
 }
 
-function checkLayerTypes(config: Fields, fail: Fail): void {
+function checkWindow(config: Fields, fail: Fail): void {
   const { layer_types: types, sliding_window } = config
+  if (sliding_window !== undefined && sliding_window !== null && stated(config) === undefined)
+    throw fail({
+      what: 'sliding_window is out of range',
+      expected: 'a positive integer, or null',
+      actual: show(sliding_window),
+      remedy: 'Correct config.json.',
+    })
   if (types === undefined || types === null) return
   const isKnown = Array.isArray(types) && types.every((type) => type === 'full_attention' || (type === 'sliding_attention' && stated(config)))
   if (isKnown) return
@@ -87,9 +94,9 @@ function checkLayerTypes(config: Fields, fail: Fail): void {
 }
 
 export const LLAMA = decoder('llama', 'LlamaForCausalLM', KEY_VALUE_DIMS, {})
-export const MISTRAL = decoder('mistral', 'MistralForCausalLM', KEY_VALUE_DIMS, { window: stated, check: checkLayerTypes })
-export const QWEN2 = decoder('qwen2', 'Qwen2ForCausalLM', KEY_VALUE_DIMS, { window: qwenWindow, check: checkLayerTypes })
-export const QWEN3 = decoder('qwen3', 'Qwen3ForCausalLM', KEY_VALUE_DIMS, { window: qwenWindow, check: checkLayerTypes })
+export const MISTRAL = decoder('mistral', 'MistralForCausalLM', KEY_VALUE_DIMS, { window: stated, check: checkWindow })
+export const QWEN2 = decoder('qwen2', 'Qwen2ForCausalLM', KEY_VALUE_DIMS, { window: qwenWindow, check: checkWindow })
+export const QWEN3 = decoder('qwen3', 'Qwen3ForCausalLM', KEY_VALUE_DIMS, { window: qwenWindow, check: checkWindow })
 
 /** Fields of a mixture of experts, which files of dense models have as well. */
 const EXPERTS = { n_routed_experts: null, n_shared_experts: null, moe_intermediate_size: null, num_experts_per_tok: null }
