@@ -258,10 +258,11 @@ export interface MemoryName {
   readonly index: number
 }
 
-/** Types of stored elements. 'u8': a packed matrix of a converted checkpoint. */
-export type StoredType = 'f32' | 'f16' | 'bf16' | 'f64' | 'u8'
+/** Types of stored elements. 'u8': a packed matrix of a converted checkpoint. 'q8_0' and 'q4_0': GGML's blocks of 32 elements with a scale. */
+export type StoredType = 'f32' | 'f16' | 'bf16' | 'f64' | 'u8' | 'q8_0' | 'q4_0'
 
-export const STORED_BYTES: Readonly<Record<StoredType, number>> = { f64: 8, f32: 4, f16: 2, bf16: 2, u8: 1 }
+/** Of an element; those of a block together are whole bytes. */
+export const STORED_BYTES: Readonly<Record<StoredType, number>> = { f64: 8, f32: 4, f16: 2, bf16: 2, u8: 1, q8_0: 34 / 32, q4_0: 18 / 32 }
 
 /** A block of whole rows of one tensor for a loader thread. */
 export interface LoadTask {

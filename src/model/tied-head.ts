@@ -58,7 +58,7 @@ async function hasSameContent(a: TensorSource, b: TensorSource): Promise<boolean
 }
 
 /** Elements from the first to the last of a tensor, in its storage. */
-function spanOf({ shape, strides }: TensorSource): number {
+function spanOf({ shape: whole, strides, stridedShape: shape = whole }: TensorSource): number {
   if (!strides) return elements(shape)
   return shape.includes(0) ? 0 : shape.reduce((sum, d, i) => sum + (d - 1) * (strides[i] ?? 0), 1)
 }

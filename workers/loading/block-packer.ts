@@ -5,6 +5,7 @@ import type { WasmExports } from '../../kernels/wasm/exports.js'
 import { type WasmMemory, type WasmModule, WebAssembly } from '../../kernels/wasm/webassembly.js'
 import type { FloatFormat, Rectangle, WeightFormat } from '../../kernels/weight-format.js'
 import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
+import { dequantize, isBlocked } from './dequantize.js'
 import { type LoadTask, type MatrixPiece, STORED_BYTES, type VectorPiece } from '../protocol.js'
 
 /** Bytes past the end of a buffer that kernels read and write: they use whole vectors. */
@@ -59,8 +60,9 @@ export class BlockPacker {
     if (direct) return WEIGHT_FORMATS[direct.format].nonFinite(k, this.#raw, this.#count)
     if (dtype === 'bf16' || dtype === 'f16') return k.nonFinite16(this.#raw, this.#count, dtype === 'bf16' ? 0x7f80 : 0x7c00)
     if (dtype === 'f32') return k.nonFinite32(this.#raw, this.#count)
+    if (isBlocked(dtype)) dequantize(dtype, new Uint8Array(this.#buffer, this.#raw, this.#count * STORED_BYTES[dtype]), this.#floats)
     // Rounds to float32; larger values become infinite.
-    this.#floats.set(new Float64Array(this.#buffer, this.#raw, this.#count))
+    else this.#floats.set(new Float64Array(this.#buffer, this.#raw, this.#count))
     this.#hasWide = true
     return k.nonFinite32(this.#wide, this.#count)
   }

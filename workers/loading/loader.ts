@@ -47,7 +47,8 @@ function readFully(file: number, target: Uint8Array, position: number): number {
 function readStrided(file: number, target: Uint8Array, task: LoadTask, { shape, strides }: NonNullable<LoadTask['strided']>): number {
   const size = STORED_BYTES[task.dtype]
   const step = strides.at(-1) as number
-  const span = new Uint8Array(((task.cols - 1) * step + 1) * size)
+  const rowBytes = task.cols * size
+  const span = new Uint8Array(step === 1 ? 0 : ((task.cols - 1) * step + 1) * size)
   for (let r = 0; r < task.rows; r++) {
     let rest = task.firstRow + r
     let at = 0
@@ -56,7 +57,12 @@ function readStrided(file: number, target: Uint8Array, task: LoadTask, { shape, 
       at += (rest % extent) * (strides[d] as number)
       rest = Math.floor(rest / extent)
     }
-    const done = r * task.cols * size
+    const done = r * rowBytes
+    if (step === 1) {
+      const read = readFully(file, target.subarray(done, done + rowBytes), task.offset + at * size)
+      if (read < rowBytes) return done + read
+      continue
+    }
     if (readFully(file, span, task.offset + at * size) < span.length) return done
     for (let c = 0; c < task.cols; c++) target.set(span.subarray(c * step * size, (c * step + 1) * size), done + c * size)
   }

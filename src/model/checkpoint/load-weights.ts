@@ -92,7 +92,7 @@ function blocks(plan: TensorPlan, memories: Memories): LoadTask[] {
       file: source.file,
       dtype: source.dtype,
       offset: source.offset,
-      strided: source.strides ? { shape: source.shape, strides: source.strides } : undefined,
+      strided: source.strides ? { shape: source.stridedShape ?? source.shape, strides: source.strides } : undefined,
       firstRow,
       rows,
       cols: plan.cols,

@@ -14,6 +14,8 @@ export interface TensorSource {
   readonly shape: readonly number[]
   /** Elements from one index to the next, by dimension; undefined when row-major and contiguous. */
   readonly strides?: readonly number[]
+  /** Dimensions that the strides are of, where a dimension of `shape` is several in the file. Row-major it has the elements of `shape`. */
+  readonly stridedShape?: readonly number[]
 }
 
 export function elements(shape: readonly number[]): number {
