@@ -1,11 +1,11 @@
 // Where the prompt of `tetrad generate` comes from: an argument, a file, a pipe, or token ids.
 import { fstatSync } from 'node:fs'
-import { access, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { readFile } from 'node:fs/promises'
 import { text as readAll } from 'node:stream/consumers'
 import { type ErrorFacts, RequestError } from '../errors.js'
 import { checkDirectory } from '../model/check-directory.js'
 import { readModelConfig } from '../model/model-config.js'
+import { readModelFile } from '../model/model-files.js'
 import { invalidOption } from '../options/check.js'
 import { GPT2_IDS } from '../tokenizer/gpt2.js'
 
@@ -77,7 +77,7 @@ export async function checkPrompt(dir: string, prompt: string | readonly number[
   }
   if (typeof prompt === 'string') {
     const hasGpt2 = decoder.tokenizer === 'gpt2' && vocab >= GPT2_IDS
-    if (!hasGpt2 && !(await exists(join(dir, 'tokenizer.json')))) throw noTokenizer(dir, vocab)
+    if (!hasGpt2 && (await readModelFile(dir, 'tokenizer.json')) === undefined) throw noTokenizer(dir, vocab)
     return vocab
   }
   const wrong = prompt.find((id) => id >= vocab)
@@ -98,11 +98,4 @@ function noTokenizer(dir: string, vocab: number): RequestError {
     remedy: `Give token ids, for example --prompt-ids 1,2,3 (0 to ${vocab - 1}); the answer is token ids too.`,
   }
   return new RequestError('TOKENIZER_MISSING', facts)
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  )
 }

@@ -104,7 +104,10 @@ function chooseWeights(model: ModelPlan, wanted: ResolvedOptions['weights']): Ru
     })
   }
   if (packed) return packed.weights
-  return wanted !== 'auto' ? wanted : model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32'
+  if (wanted !== 'auto') return wanted
+  // Blocks of 8 or 4 bits, with a scale each: int8 is the format that does not blow them up.
+  if (model.storedTypes.includes('q8_0') || model.storedTypes.includes('q4_0')) return 'int8'
+  return model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32'
 }
 
 /** Throws OptionError for tpa: a rank caches coefficients of its own heads, and a scale over them would depend on the rank count. */

@@ -1,4 +1,4 @@
-// What a user gave as a model: a directory, or something that is often taken for one.
+// What a user gave as a model: a directory, a .gguf file, or something that is often taken for one.
 import { stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { CheckpointError } from '../errors.js'
@@ -27,10 +27,10 @@ export async function checkDirectory(dir: unknown): Promise<void> {
       cause: found,
     })
   }
-  if (found.isDirectory()) return
+  if (found.isDirectory() || dir.endsWith('.gguf')) return
   throw new CheckpointError('MODEL_NOT_FOUND', {
     what: `${dir} is a file`,
-    expected: 'a directory with config.json and the weights',
+    expected: 'a directory with config.json and the weights, or a .gguf file',
     actual: 'a file',
     remedy: `Give the directory: ${dirname(dir)}.`,
   })

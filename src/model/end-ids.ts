@@ -1,9 +1,8 @@
 // The ids that end a text: all that config.json, generation_config.json, and tokenizer_config.json (or special_tokens_map.json) name.
-import { join } from 'node:path'
 import { MAX_MODEL_END_IDS } from '../../workers/mailbox/mailbox-layout.js'
 import { CheckpointError } from '../errors.js'
 import { checkInteger, type Fail, show } from '../options/check.js'
-import { readJsonFile } from './read-json.js'
+import { readModelJson } from './read-json.js'
 
 /** What a tokenizer says of its vocabulary. */
 export interface Vocabulary {
@@ -64,7 +63,7 @@ export async function readEndIds(
 }
 
 async function readFields(dir: string, file: string): Promise<Record<string, unknown> | undefined> {
-  const value = await readJsonFile(join(dir, file), failOf(file))
+  const value = await readModelJson(dir, file, failOf(file))
   if (value === undefined) return undefined
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
   throw failOf(file)({ what: 'not an object', expected: 'a JSON object', actual: show(value), remedy: 'Fetch the file again, or remove it.' })

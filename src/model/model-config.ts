@@ -11,7 +11,7 @@ import { PACKED_VERSION } from './checkpoint/packed-version.js'
 import { endIdsOf } from './end-ids.js'
 import { decoderOf } from './families/decoders.js'
 import type { Decoder } from './families/family.js'
-import { cannotRead, readJsonFile } from './read-json.js'
+import { cannotRead, readJsonFile, readModelJson } from './read-json.js'
 import { type RopeConfig, readRope } from './rope.js'
 import { refuseUnsupported } from './unsupported-fields.js'
 
@@ -73,7 +73,14 @@ const fail: Fail = (facts) => new CheckpointError('CONFIG_INVALID', { ...facts, 
 
 /** Reads and checks `dir`/config.json. Throws CheckpointError MODEL_NOT_FOUND or CONFIG_INVALID. */
 export async function readModelConfig(dir: string): Promise<ModelConfig> {
-  return parseModelConfig(await readConfigFile(join(dir, 'config.json')))
+  return parseModelConfig(await readModelConfigFile(dir))
+}
+
+/** The JSON of a model's configuration, unchecked. Throws as readModelConfig. */
+export async function readModelConfigFile(dir: string): Promise<unknown> {
+  const value = await readModelJson(dir, 'config.json', fail)
+  if (value === undefined) throw cannotRead(join(dir, 'config.json'))
+  return value
 }
 
 /** The JSON of a configuration file, unchecked. Throws as readModelConfig. */

@@ -3,13 +3,13 @@
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CheckpointError } from '../errors.js'
-import { withFile } from './checkpoint/byte-reader.js'
 import type { SkippedEntry } from './checkpoint/buffers.js'
+import { withFile } from './checkpoint/byte-reader.js'
 import type { TensorSource } from './checkpoint/tensor-source.js'
 import { ggufConfig } from './gguf/gguf-config.js'
 import { type GgufHeader, readGgufHeader } from './gguf/gguf-header.js'
 import { ggufTensors, readFrequencyFactors } from './gguf/gguf-tensors.js'
-import { ggufEndIds, ggufTokenizer } from './gguf/gguf-tokenizer.js'
+import { type GgufTokenizer, ggufEndIds, ggufTokenizer, ggufTokenizerConfig } from './gguf/gguf-tokenizer.js'
 
 const ENDING = '.gguf'
 const OTHER_WEIGHTS = /^(model\.safetensors|pytorch_model\.bin)(\.index\.json)?$/
@@ -21,6 +21,8 @@ export interface GgufModel {
   readonly tensors: ReadonlyMap<string, TensorSource>
   readonly skipped: readonly SkippedEntry[]
   readonly header: GgufHeader
+  /** Built when it is first wanted; undefined: the file has no vocabulary. Throws CheckpointError. */
+  tokenizer(): GgufTokenizer | undefined
 }
 
 /** The GGUF file that a model is: its path, or the only one of a directory without other weights. Throws CheckpointError MODEL_NOT_FOUND. */
@@ -44,7 +46,10 @@ export async function readModelFile(model: string, name: string): Promise<string
   if (path === undefined) return textOf(join(model, name))
   // A vocabulary that cannot be rebuilt is put beside the file. The configuration is the file's own.
   const own = path === model || name === 'config.json' ? undefined : await textOf(join(model, name))
-  return own ?? stated(await openGguf(path), name)
+  if (own !== undefined) return own
+  const gguf = await openGguf(path)
+  const hasTokenizer = path !== model && name === 'tokenizer_config.json' && (await textOf(join(model, 'tokenizer.json'))) !== undefined
+  return hasTokenizer ? JSON.stringify(ggufTokenizerConfig(gguf.header.metadata)) : stated(gguf, name)
 }
 
 async function textOf(path: string): Promise<string | undefined> {
@@ -56,7 +61,7 @@ async function textOf(path: string): Promise<string | undefined> {
   }
 }
 
-function stated({ config, header: { metadata } }: GgufModel, name: string): string | undefined {
+function stated({ config, header: { metadata }, tokenizer }: GgufModel, name: string): string | undefined {
   const json = (value: unknown) => (value === undefined ? undefined : JSON.stringify(value))
   switch (name) {
     case 'config.json':
@@ -64,9 +69,9 @@ function stated({ config, header: { metadata } }: GgufModel, name: string): stri
     case 'generation_config.json':
       return json({ eos_token_id: ggufEndIds(metadata) })
     case 'tokenizer.json':
-      return json(ggufTokenizer(metadata)?.file)
+      return json(tokenizer()?.file)
     case 'tokenizer_config.json':
-      return json(ggufTokenizer(metadata)?.config)
+      return json(tokenizer()?.config)
     default:
       return undefined
   }
@@ -95,5 +100,10 @@ export async function readGguf(reader: Parameters<typeof readGgufHeader>[0], pat
   const config = ggufConfig(header, factors)
   const tensors = ggufTensors(header, config.num_attention_heads as number, config.num_key_value_heads as number)
   const skipped = [...header.tensors.values()].filter(({ name }) => name === 'rope_freqs.weight')
-  return { path, config, tensors, header, skipped: skipped.map(({ name, dtype, shape }) => ({ name, type: dtype, shape })) }
+  let built: { readonly is: GgufTokenizer | undefined } | undefined
+  const tokenizer = () => {
+    built ??= { is: ggufTokenizer(header.metadata) }
+    return built.is
+  }
+  return { path, config, tensors, header, tokenizer, skipped: skipped.map(({ name, dtype, shape }) => ({ name, type: dtype, shape })) }
 }

@@ -3,6 +3,7 @@
 import { log, ropeFrequencies } from '../../kernels/portable-math.js'
 import type { RopeShape } from '../../workers/protocol.js'
 import { type Fail, show } from '../options/check.js'
+import { invalidConfig } from './invalid-config.js'
 
 interface Llama3Scaling {
   readonly type: 'llama3'
@@ -27,7 +28,13 @@ interface YarnScaling {
   readonly allMagnitude: number
 }
 
-export type RopeScaling = { readonly type: 'linear'; readonly factor: number } | Llama3Scaling | YarnScaling
+/** Each frequency divided by a number of its own, as GGUF files have it. */
+interface DividedScaling {
+  readonly type: 'divided'
+  readonly factors: readonly number[]
+}
+
+export type RopeScaling = { readonly type: 'linear'; readonly factor: number } | Llama3Scaling | YarnScaling | DividedScaling
 
 export interface RopeConfig {
   readonly base: number
@@ -42,6 +49,7 @@ const TYPE_KEYS = ['rope_type', 'type', 'rope_theta']
 const TYPES: Readonly<Record<string, readonly string[]>> = {
   default: [],
   linear: ['factor', 'original_max_position_embeddings'],
+  divided: ['factors'],
   llama3: ['factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'],
   yarn: ['factor', 'original_max_position_embeddings', 'attention_factor', 'beta_fast', 'beta_slow', 'mscale', 'mscale_all_dim', 'truncate'],
 }
@@ -74,6 +82,7 @@ export function readRope(config: Fields, context: number, fail: Fail): RopeConfi
   const originalContext = () => read('original_max_position_embeddings', 1, 1e9, context)
   if (type === 'default') return { base, scaling: undefined }
   if (type === 'linear') return { base, scaling: { type, factor: factor() } }
+  if (type === 'divided') return { base, scaling: { type, factors: factorsOf(rope.factors, field, fail) } }
   if (type === 'llama3') {
     const [low, high] = [read('low_freq_factor', 1e-6, 1e6), read('high_freq_factor', 1e-6, 1e6)]
     if (high <= low) throw refuse(fail, `${field}.high_freq_factor is not above low_freq_factor`, `above ${low}`, String(high))
@@ -117,11 +126,25 @@ export function ropeShape({ base, scaling }: RopeConfig, dim: number): RopeShape
       return { frequencies: plain, amplitude: 1 }
     case 'linear':
       return { frequencies: plain.map((f) => f / scaling.factor), amplitude: 1 }
+    case 'divided':
+      return { frequencies: plain.map((f, i) => f / dividend(scaling, i, plain.length)), amplitude: 1 }
     case 'llama3':
       return { frequencies: plain.map((f) => llama3Frequency(f, scaling)), amplitude: 1 }
     case 'yarn':
       return { frequencies: yarnFrequencies(plain, base, dim, scaling), amplitude: scaling.attentionFactor }
   }
+}
+
+function dividend({ factors }: DividedScaling, i: number, frequencies: number): number {
+  const factor = factors[i]
+  if (factor !== undefined && factors.length === frequencies) return factor
+  throw invalidConfig('the factors of the rope are not one for each frequency', String(frequencies), String(factors.length))
+}
+
+function factorsOf(value: unknown, field: string, fail: Fail): readonly number[] {
+  const isSound = Array.isArray(value) && value.length > 0 && value.every((f) => typeof f === 'number' && f >= 1e-6 && f <= 1e6)
+  if (isSound) return value as number[]
+  throw refuse(fail, `${field}.factors is out of range`, 'a list of numbers from 1e-6 to 1e6', show(value))
 }
 
 /** Long waves are interpolated, short ones stay, and those between are mixed. */

@@ -1,9 +1,9 @@
 // A conversation as a prompt: by the checkpoint's own template (Jinja, as Hugging Face writes it), else a plain one.
 import { randomBytes } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CheckpointError, RequestError } from '../errors.js'
 import { parseJson } from '../json.js'
+import { readModelFile } from '../model/model-files.js'
 import { PythonTemplate } from './template/python-jinja.js'
 import { renderInThread } from './template/render-pool.js'
 import { readSpecials, type TokenizerFile, tokenText } from './tokenizer-file.js'
@@ -76,11 +76,11 @@ export function plainTemplate(controlTokens: readonly string[]): ChatTemplate {
  * else the plain one. Throws CheckpointError TOKENIZER_INVALID, also for a template that cannot be rendered here.
  */
 export async function loadChatTemplate(dir: string): Promise<ChatTemplate> {
-  const config = await readJson(join(dir, 'tokenizer_config.json'))
-  const file = (await readJson(join(dir, 'tokenizer.json'))) as TokenizerFile | undefined
+  const config = await readJson(dir, 'tokenizer_config.json')
+  const file = (await readJson(dir, 'tokenizer.json')) as TokenizerFile | undefined
   const controlTokens = file ? [...readSpecials(file, config ?? {}).controls.keys()] : []
   try {
-    const source = (await readText(join(dir, 'chat_template.jinja'))) ?? sourceOf(config?.chat_template)
+    const source = (await readModelFile(dir, 'chat_template.jinja')) ?? sourceOf(config?.chat_template)
     if (source === undefined) return plainTemplate(controlTokens)
     const token = (name: string) => tokenText(config?.[name]) ?? ''
     return templateOf({ source, bosToken: token('bos_token'), eosToken: token('eos_token'), controlTokens })
@@ -179,23 +179,14 @@ function markControls<T>(value: T, controlTokens: readonly string[]): { mark: st
   return { mark, marked: visit(value) as T }
 }
 
-async function readText(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, 'utf8')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw error
-  }
-}
-
-async function readJson(path: string): Promise<Record<string, unknown> | undefined> {
-  const text = await readText(path)
+async function readJson(dir: string, name: string): Promise<Record<string, unknown> | undefined> {
+  const text = await readModelFile(dir, name)
   if (text === undefined) return undefined
   try {
     return parseJson(text) as Record<string, unknown>
   } catch (cause) {
     throw new CheckpointError('TOKENIZER_INVALID', {
-      what: `${path} is not valid JSON`,
+      what: `${join(dir, name)} is not valid JSON`,
       expected: 'an object',
       actual: String(cause),
       remedy: 'Fetch the file again.',

@@ -1,8 +1,9 @@
 // Text to token ids and back. Which library does it is decided in loadTokenizer; nobody else knows.
-import { readFile, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CheckpointError } from '../errors.js'
 import { parseJson } from '../json.js'
+import { readModelFile } from '../model/model-files.js'
 import { show } from '../options/check.js'
 import { GPT2_IDS, gpt2Tokenizer } from './gpt2.js'
 import { makeTokenizer } from './make-tokenizer.js'
@@ -19,7 +20,7 @@ export type { Tokenizer } from './tokenizer-interface.js'
  */
 export async function loadTokenizer(dir: string, vocab: number, fallback: 'gpt2' | 'none' = 'gpt2'): Promise<Tokenizer | undefined> {
   const path = join(dir, 'tokenizer.json')
-  const text = await readIfThere(path)
+  const text = await readIfThere(dir, 'tokenizer.json')
   if (text === undefined) await refuseOtherKind(dir)
   if (text === undefined) return fallback === 'gpt2' && vocab >= GPT2_IDS ? gpt2Tokenizer() : undefined
   try {
@@ -42,19 +43,18 @@ async function refuseOtherKind(dir: string): Promise<void> {
   })
 }
 
-async function readIfThere(path: string): Promise<string | undefined> {
+async function readIfThere(dir: string, name: string): Promise<string | undefined> {
   try {
-    return await readFile(path, 'utf8')
+    return await readModelFile(dir, name)
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw invalid(path, error)
+    throw error instanceof CheckpointError ? error : invalid(join(dir, name), error)
   }
 }
 
 /** tokenizer_config.json; without one, or with one that is no object, nothing is set. */
 async function readSettings(dir: string): Promise<Record<string, unknown>> {
   const path = join(dir, 'tokenizer_config.json')
-  const text = await readIfThere(path)
+  const text = await readIfThere(dir, 'tokenizer_config.json')
   if (text === undefined) return {}
   try {
     const parsed: unknown = parseJson(text)

@@ -1,6 +1,6 @@
 // tetrad convert: loads a checkpoint into packed memories as Engine.load would, and writes those to disk.
 
-import { copyFile, open, rename, rm, writeFile } from 'node:fs/promises'
+import { open, rename, rm, writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { bufferOf } from '../../kernels/open-backend.js'
@@ -12,16 +12,17 @@ import { openModel, planModel, planRun } from '../engine/model.js'
 import { allocateMemories } from '../engine/start-engine.js'
 import { CheckpointError, TetradError } from '../errors.js'
 import { localModel } from '../hub/local-model.js'
-import { withFile } from '../model/checkpoint/byte-reader.js'
 import { loadWeights } from '../model/checkpoint/load-weights.js'
 import { packedMatrices, rankOwnedTensors } from '../model/checkpoint/packed-checkpoint.js'
 import { PACKED_VERSION } from '../model/checkpoint/packed-version.js'
 import { safetensorsHeader } from '../model/checkpoint/safetensors-header.js'
 import { elements, STORED_BYTES, type TensorSource } from '../model/checkpoint/tensor-source.js'
-import { readConfigFile } from '../model/model-config.js'
+import { readModelConfigFile } from '../model/model-config.js'
+import { readModelFile } from '../model/model-files.js'
 import { checkNames, checkOneOf, checkSignal, invalidOption } from '../options/check.js'
 import { checkOptions, resolveFor } from '../options/engine-options.js'
 import type { LoadProgress } from '../options/public-types.js'
+import { keptBytes, keptType } from './kept-tensor.js'
 import { checkOutput, outputFailed } from './synth/output-directory.js'
 
 /** Options of convert. */
@@ -79,7 +80,12 @@ export async function convert(given: string, out: string, options: ConvertOption
   const { header, dataBytes } = safetensorsHeader(
     [
       ...matrices.map(({ name, matrix }) => ({ name, dtype: 'U8', shape: [matrix.bytes], bytes: matrix.bytes })),
-      ...originals.map((s) => ({ name: s.name, dtype: s.dtype.toUpperCase(), shape: s.shape, bytes: elements(s.shape) * STORED_BYTES[s.dtype] })),
+      ...originals.map((s) => ({
+        name: s.name,
+        dtype: keptType(s).toUpperCase(),
+        shape: s.shape,
+        bytes: elements(s.shape) * STORED_BYTES[keptType(s)],
+      })),
     ],
     { format: 'tetrad-packed', version: String(PACKED_VERSION), weights },
   )
@@ -104,27 +110,17 @@ export async function convert(given: string, out: string, options: ConvertOption
           await write(Uint8Array.from(new Uint8Array(buffer, matrix.ptr + done, Math.min(COPY_BYTES, matrix.bytes - done))))
       }
       for (const source of originals) {
-        const data = Buffer.alloc(elements(source.shape) * STORED_BYTES[source.dtype])
-        const read = await withFile(source.path, (reader) => reader.read(data, source.offset))
-        if (read < data.length) {
-          throw new CheckpointError('CHECKPOINT_INVALID', {
-            what: `${source.path}: ${source.name} ends after ${read} of ${data.length} bytes`,
-            expected: 'the whole tensor',
-            remedy: 'Fetch the file again.',
-          })
-        }
-        await write(data)
+        await write(await keptBytes(source))
       }
     } finally {
       await file.close()
     }
     await rename(partial, join(out, 'model.safetensors'))
     for (const name of BESIDE) {
-      await copyFile(join(dir, name), join(out, name)).catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== 'ENOENT') throw error
-      })
+      const text = await readModelFile(dir, name)
+      if (text !== undefined) await writeFile(join(out, name), text)
     }
-    const config = (await readConfigFile(join(dir, 'config.json'))) as Record<string, unknown>
+    const config = (await readModelConfigFile(dir)) as Record<string, unknown>
     // As the tensors were, whatever the original file says: a packed file holds one matrix or two.
     const stated = { tie_word_embeddings: model.lowered.shape.tiedHead }
     const packed = { version: PACKED_VERSION, weights, embedding: plan.embedding }
@@ -140,9 +136,9 @@ export async function convert(given: string, out: string, options: ConvertOption
 /** What belongs to a model beside its weights, where it is there. */
 const BESIDE = ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'generation_config.json', 'chat_template.jinja']
 
-/** What is kept as it is stored is copied byte for byte, which a view of other elements would not survive. */
+/** What is not packed is kept in rows. */
 function refuseView(source: TensorSource | undefined): void {
-  if (!source?.strides) return
+  if (source?.strides === undefined || source.strides.at(-1) === 1) return
   throw new CheckpointError('TENSOR_SHAPE', {
     what: `${source.name} is stored as a view with strides, which cannot be converted`,
     expected: 'contiguous tensors',

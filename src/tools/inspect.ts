@@ -37,7 +37,7 @@ export interface Inspection {
   readonly variant: string
   readonly parameters: number
   /** 'none': inspected from a configuration alone. */
-  readonly format: 'torch' | 'safetensors' | 'packed' | 'none'
+  readonly format: 'torch' | 'safetensors' | 'gguf' | 'packed' | 'none'
   /** Element types of the stored matrices. */
   readonly storedTypes: readonly string[]
   readonly layers: number

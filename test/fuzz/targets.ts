@@ -18,6 +18,7 @@ import { loadTokenizer } from '../../src/tokenizer/tokenizer.js'
 import { FIXTURES, familyCases, TINY } from '../support/fixtures.js'
 import { safetensors } from '../support/models.js'
 import { type SavedTensor, torchEntries, zip, zipParts } from '../support/torch-file.js'
+import { ggufHeaderBytes, ggufSeed, readGgufModel } from './gguf-seed.js'
 import { readSnapshot, realSnapshot, snapshotBody, withChecksum } from './snapshot-target.js'
 
 export interface Target {
@@ -126,7 +127,7 @@ const realPickle = (() => {
 })()
 
 function insideFile(tensors: readonly TensorSource[], size: number): void {
-  for (const { name, shape, strides, offset, dtype } of tensors) {
+  for (const { name, shape: whole, stridedShape: shape = whole, strides, offset, dtype } of tensors) {
     if (shape.includes(0)) continue
     const steps = strides ?? shape.map((_, i) => shape.slice(i + 1).reduce((a, b) => a * b, 1))
     const last = shape.reduce((sum, d, i) => sum + (d - 1) * (steps[i] as number), 0)
@@ -263,6 +264,16 @@ export const TARGETS: readonly Target[] = [
     name: 'index',
     inputs: jsonInputs({ metadata: { total_size: 3 }, weight_map: { a: 'x-1.bin', b: 'x-2.bin', c: 'x-2.bin' } }),
     run: async (bytes) => void parseIndex(Buffer.from(bytes).toString(), 'index.json'),
+  },
+  {
+    name: 'gguf',
+    inputs: fc.oneof(
+      { weight: 3, arbitrary: edits(false).map((changes) => apply(ggufSeed, changes, 0, ggufHeaderBytes)) },
+      { weight: 1, arbitrary: edits(false).map((changes) => apply(ggufSeed, changes)) },
+      { weight: 1, arbitrary: fc.nat({ max: ggufSeed.length }).map((length) => ggufSeed.subarray(0, length)) },
+      { weight: 1, arbitrary: fc.uint8Array({ maxLength: 64 }) },
+    ),
+    run: async (bytes) => insideFile(await readGgufModel(bytes), bytes.length),
   },
   { name: 'tokenizer', inputs: jsonInputs(tokenizerSeed), run: tokenizerTarget() },
   {

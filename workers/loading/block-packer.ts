@@ -1,11 +1,12 @@
 // Packs one block of a checkpoint into matrices. The kernels convert and pack whole tiles in a memory of this thread; the tiles are then
 // copied to their matrix. Rows that do not fill a tile are packed element by element.
+
+import { dequantize, isBlocked } from '../../kernels/ggml-blocks.js'
 import { packedBytes } from '../../kernels/packing.js'
 import type { WasmExports } from '../../kernels/wasm/exports.js'
 import { type WasmMemory, type WasmModule, WebAssembly } from '../../kernels/wasm/webassembly.js'
 import type { FloatFormat, Rectangle, WeightFormat } from '../../kernels/weight-format.js'
 import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
-import { dequantize, isBlocked } from './dequantize.js'
 import { type LoadTask, type MatrixPiece, STORED_BYTES, type VectorPiece } from '../protocol.js'
 
 /** Bytes past the end of a buffer that kernels read and write: they use whole vectors. */

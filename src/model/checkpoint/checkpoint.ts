@@ -4,6 +4,7 @@ import { basename, join } from 'node:path'
 import { CheckpointError } from '../../errors.js'
 import { parseJson } from '../../json.js'
 import { show } from '../../options/check.js'
+import { ggufPath, openGguf } from '../model-files.js'
 import type { SkippedEntry } from './buffers.js'
 import { type ByteReader, withFile } from './byte-reader.js'
 import { readSafetensors } from './safetensors.js'
@@ -14,7 +15,7 @@ import { readTorchBin } from './torch-bin.js'
 export interface Checkpoint {
   /** By the name that the tensor has in the model, without prefixes of wrappers. */
   readonly tensors: ReadonlyMap<string, TensorSource>
-  readonly format: 'torch' | 'safetensors'
+  readonly format: 'torch' | 'safetensors' | 'gguf'
   /** What the files hold beside: buffers that no model needs, values that are no tensors. */
   readonly skipped: readonly SkippedEntry[]
 }
@@ -29,6 +30,11 @@ const FILES = [
 
 /** `packed`: as convert writes it. Throws CheckpointError MODEL_NOT_FOUND, CHECKPOINT_INVALID, CHECKPOINT_UNSAFE or TENSOR_DTYPE. */
 export async function openCheckpoint(dir: string, packed = false): Promise<Checkpoint> {
+  const gguf = await ggufPath(dir)
+  if (gguf !== undefined) {
+    const { tensors, skipped } = await openGguf(gguf)
+    return { tensors, skipped, format: 'gguf' }
+  }
   for (const { file, format, index } of FILES) {
     const path = join(dir, file)
     if (!(await exists(path))) continue
@@ -58,7 +64,7 @@ export async function openCheckpoint(dir: string, packed = false): Promise<Check
   }
   throw new CheckpointError('MODEL_NOT_FOUND', {
     what: `${dir} holds no weights`,
-    expected: `one of ${FILES.map((f) => f.file).join(', ')}`,
+    expected: `one of ${FILES.map((f) => f.file).join(', ')}, or a .gguf file`,
     remedy: 'Point at the directory of a checkpoint.',
   })
 }

@@ -35,7 +35,7 @@ const KINDS: readonly Kind[] = [
     remedy: (file) =>
       `Save the tensors with torch.save. Only if you trust who made the file, since this runs its code: python -c "import pickle, torch; torch.save({k: torch.as_tensor(v) for k, v in pickle.load(open('${file}', 'rb')).items()}, '${file}')"`,
   },
-  { matches: starts('GGUF'), is: 'is a GGUF file', remedy: () => 'Use the original checkpoint.' },
+  { matches: starts('GGUF'), is: 'is a GGUF file', remedy: () => 'Rename it so that it ends in .gguf, and give its path as the model.' },
   { matches: starts('\x89HDF'), is: 'is an HDF5 file (TensorFlow or Keras)', remedy: () => 'Use a PyTorch or safetensors checkpoint.' },
   {
     matches: starts('version https://git-lfs'),

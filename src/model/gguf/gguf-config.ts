@@ -90,7 +90,8 @@ export function ggufConfig({ metadata, tensors }: GgufHeader, frequencyFactors: 
   const width = metadata.optionalInteger(key('attention.key_length'), 1, LIMITS.width) ?? embed / heads
   for (const rest of ['attention.value_length', 'rope.dimension_count']) {
     const other = metadata.optionalInteger(key(rest), 0, LIMITS.width)
-    if (other !== undefined && other !== width) throw metadata.wrong(key(rest), `${width}, the width of a head`, other, 'Use a model whose heads have one width.')
+    if (other !== undefined && other !== width)
+      throw metadata.wrong(key(rest), `${width}, the width of a head`, other, 'Use a model whose heads have one width.')
   }
   const vocab = tensors.get('token_embd.weight')?.shape[0] ?? metadata.integer(key('vocab_size'), 1, LIMITS.vocab)
   const context = metadata.integer(key('context_length'), 1, LIMITS.context)
@@ -130,13 +131,19 @@ function refuseUnknown(metadata: GgufMetadata, name: string): void {
   }
 }
 
-function ropeOf(metadata: GgufMetadata, key: (rest: string) => string, context: number, factors: readonly number[] | undefined): Record<string, unknown> {
+function ropeOf(
+  metadata: GgufMetadata,
+  key: (rest: string) => string,
+  context: number,
+  factors: readonly number[] | undefined,
+): Record<string, unknown> {
   const base = { rope_theta: metadata.number(key('rope.freq_base')) ?? 10000 }
   const linear = metadata.number(key('rope.scale_linear')) ?? 1
   const type = metadata.string(key('rope.scaling.type')) ?? (linear === 1 ? 'none' : 'linear')
   const factor = metadata.number(key('rope.scaling.factor')) ?? linear
   if (factors) {
-    if (type !== 'none' && factor !== 1) throw metadata.wrong(key('rope.scaling.type'), 'none beside rope_freqs.weight', type, 'Use the original checkpoint.')
+    if (type !== 'none' && factor !== 1)
+      throw metadata.wrong(key('rope.scaling.type'), 'none beside rope_freqs.weight', type, 'Use the original checkpoint.')
     return { rope_type: 'divided', factors, ...base }
   }
   if (type === 'none' || (factor === 1 && type === 'linear')) return { rope_type: 'default', ...base }

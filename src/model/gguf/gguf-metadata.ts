@@ -3,6 +3,7 @@ import { CheckpointError } from '../../errors.js'
 import { show } from '../../options/check.js'
 
 export class GgufMetadata {
+  /** Without a prototype. */
   readonly #values: Readonly<Record<string, unknown>>
   readonly #path: string
 
@@ -19,10 +20,9 @@ export class GgufMetadata {
     return Object.keys(this.#values)
   }
 
-  /** Unchecked; whole numbers of 64 bits as numbers where they are safe. Undefined: there is none. */
+  /** Unchecked; undefined: there is none. */
   get(key: string): unknown {
-    const value = Object.hasOwn(this.#values, key) ? this.#values[key] : undefined
-    return typeof value === 'bigint' && BigInt.asIntN(54, value) === value ? Number(value) : value
+    return this.#values[key]
   }
 
   string(key: string): string | undefined {

@@ -13,7 +13,13 @@ const byteLevel = (useRegex: boolean) => ({ type: 'ByteLevel', add_prefix_space:
 
 function splitBy(regex: string, more: Partial<PreTokenizer> = {}): PreTokenizer {
   const split = { type: 'Split', pattern: { Regex: regex }, behavior: 'Isolated', invert: false }
-  return { normalizer: null, preTokenizer: { type: 'Sequence', pretokenizers: [split, byteLevel(false)] }, wholeWords: false, addsBos: false, ...more }
+  return {
+    normalizer: null,
+    preTokenizer: { type: 'Sequence', pretokenizers: [split, byteLevel(false)] },
+    wholeWords: false,
+    addsBos: false,
+    ...more,
+  }
 }
 
 const REST = ' ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+'

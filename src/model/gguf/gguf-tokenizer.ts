@@ -31,22 +31,39 @@ export function ggufTokenizer(metadata: GgufMetadata): GgufTokenizer | undefined
   if (model !== 'gpt2' && model !== 'llama') throw refuse(metadata, `${KEY}model is ${show(model)}`, 'gpt2 or llama')
   const vocabulary = readVocabulary(metadata)
   const { parts, addsBos } = model === 'gpt2' ? bytePairs(metadata, vocabulary) : sentencePieces(metadata, vocabulary)
-  const tokenOf = (name: string) => {
-    const id = metadata.optionalInteger(`${KEY}${name}_token_id`, 0, vocabulary.tokens.length - 1)
-    return id === undefined ? undefined : { id, text: vocabulary.tokens[id] as string }
-  }
-  const [bos, eos] = [tokenOf('bos'), tokenOf('eos')]
+  const bos = tokenOf(metadata, 'bos')
   const adds = (metadata.boolean(`${KEY}add_bos_token`) ?? addsBos) && bos !== undefined
+  return {
+    file: {
+      version: '1.0',
+      truncation: null,
+      padding: null,
+      added_tokens: addedTokens(vocabulary),
+      ...parts,
+      post_processor: adds ? leading(bos) : null,
+    },
+    config: { ...ggufTokenizerConfig(metadata), add_bos_token: adds },
+  }
+}
+
+/** What tokenizer_config.json says beside the vocabulary, as far as the file states it. */
+export function ggufTokenizerConfig(metadata: GgufMetadata): Record<string, unknown> {
+  const [bos, eos] = [tokenOf(metadata, 'bos'), tokenOf(metadata, 'eos')]
+  const adds = metadata.boolean(`${KEY}add_bos_token`)
   const template = metadata.string('tokenizer.chat_template')
   return {
-    file: { version: '1.0', truncation: null, padding: null, added_tokens: addedTokens(vocabulary), ...parts, post_processor: adds ? leading(bos) : null },
-    config: {
-      ...(bos && { bos_token: bos.text }),
-      ...(eos && { eos_token: eos.text }),
-      add_bos_token: adds,
-      ...(template !== undefined && { chat_template: template }),
-    },
+    ...(bos && { bos_token: bos.text }),
+    ...(eos && { eos_token: eos.text }),
+    ...(adds !== undefined && { add_bos_token: adds }),
+    ...(template !== undefined && { chat_template: template }),
   }
+}
+
+function tokenOf(metadata: GgufMetadata, name: string): { id: number; text: string } | undefined {
+  const tokens = metadata.strings(`${KEY}tokens`) ?? []
+  const id = metadata.optionalInteger(`${KEY}${name}_token_id`, 0, Math.max(0, tokens.length - 1))
+  const text = tokens[id ?? -1]
+  return id === undefined || text === undefined ? undefined : { id, text }
 }
 
 /** Ids that end a text: of the text, of a turn, of a message. */
@@ -95,9 +112,8 @@ function bytePairs(metadata: GgufMetadata, vocabulary: Vocabulary): Parts {
   if (!pre) throw refuse(metadata, `${KEY}pre is ${show(name)}`, Object.keys(PRE_TOKENIZERS).join(', '))
   const merges = metadata.strings(`${KEY}merges`)
   if (!merges) throw metadata.wrong(`${KEY}merges`, 'the merges', undefined)
-  const ids = idsOf(metadata, vocabulary)
-  const isPlain = (id: number) => ![KIND.control, KIND.userDefined, KIND.unknown].includes(vocabulary.kinds[id] as 2)
-  const vocab = Object.fromEntries([...ids].filter(([, id]) => isPlain(id)))
+  // Added tokens too: the library numbers those that the vocabulary lacks anew.
+  const vocab = Object.fromEntries(idsOf(metadata, vocabulary))
   const parts = {
     normalizer: pre.normalizer,
     pre_tokenizer: pre.preTokenizer,
@@ -130,7 +146,9 @@ function sentencePieces(metadata: GgufMetadata, vocabulary: Vocabulary): Parts {
   if (scores?.length !== vocabulary.tokens.length) throw metadata.wrong(`${KEY}scores`, `${vocabulary.tokens.length} scores`, scores?.length)
   if (metadata.boolean(`${KEY}remove_extra_whitespaces`)) throw refuse(metadata, `${KEY}remove_extra_whitespaces is true`, 'false')
   if (metadata.get(`${KEY}precompiled_charsmap`) !== undefined) throw refuse(metadata, `it has ${KEY}precompiled_charsmap`, 'no such key')
-  const spaced = vocabulary.tokens.findIndex((token, id) => vocabulary.kinds[id] === KIND.userDefined && (token.includes(SPACE) || token.includes(' ')))
+  const spaced = vocabulary.tokens.findIndex(
+    (token, id) => vocabulary.kinds[id] === KIND.userDefined && (token.includes(SPACE) || token.includes(' ')),
+  )
   if (spaced >= 0) throw refuse(metadata, `its user-defined token ${spaced} has a space`, 'user-defined tokens without spaces')
   const unknown = vocabulary.kinds.indexOf(KIND.unknown)
   if (unknown < 0) throw refuse(metadata, 'no token stands for what is unknown', 'a token of the kind unknown')

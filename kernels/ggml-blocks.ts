@@ -1,11 +1,16 @@
 // GGML's blocks of 32 values to float32. A value is the block's scale times a small integer, which float32 holds exactly.
 // Source: llama.cpp, ggml/src/ggml-quants.c, dequantize_row_q8_0 and dequantize_row_q4_0.
 
+import { f32BitsFromF16 } from './float-formats.js'
+
 const BLOCK = 32
 /** A float16 scale, then 32 signed bytes. */
 const Q8_0_BYTES = 34
 /** A float16 scale, then 16 bytes: values 0..15 in the low halves, 16..31 in the high ones, each plus 8. */
 const Q4_0_BYTES = 18
+
+const bits = new Uint32Array(1)
+const floats = new Float32Array(bits.buffer)
 
 export type BlockedType = 'q8_0' | 'q4_0'
 
@@ -38,9 +43,6 @@ export function dequantize(type: BlockedType, blocks: Uint8Array, out: Float32Ar
 
 /** Of its bytes, lower first. */
 function float16(low: number, high: number): number {
-  const sign = high & 0x80 ? -1 : 1
-  const exponent = (high >> 2) & 31
-  const fraction = ((high & 3) << 8) | low
-  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN
-  return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1 + fraction / 1024) * 2 ** (exponent - 15)
+  bits[0] = f32BitsFromF16(low | (high << 8))
+  return floats[0] as number
 }
