@@ -17,7 +17,7 @@ export function addConvert(program: Command): void {
   const command = program
     .command('convert')
     .description('write a checkpoint in the packed form, which loads without repacking')
-    .argument('<model>', 'model directory, or hf:owner/name[@revision][/folder] of the Hugging Face Hub')
+    .argument('<model>', 'model directory, .gguf file, or hf:owner/name[@revision][/folder] of the Hugging Face Hub')
     .argument('<out>', 'directory to write to')
     .requiredOption('--weights <format>', `format of the packed weights: ${WEIGHT_FORMAT_NAMES.join(', ')}`)
     .option('--variant <name>', 'attention variant, where the keys do not tell it')

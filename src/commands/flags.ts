@@ -97,7 +97,7 @@ export function withEngineFlags(command: Command): Command {
   return withJsonFlag(withFlags(command, ENGINE_OPTIONS))
 }
 
-export const MODEL_DOC = 'model directory, or hf:owner/name[@revision][/folder] of the Hugging Face Hub (default: the embedded model)'
+export const MODEL_DOC = 'model directory, .gguf file, or hf:owner/name[@revision][/folder] of the Hugging Face Hub (default: the embedded model)'
 
 export function withModelFlag(command: Command): Command {
   return withEngineFlags(command).option('--model <model>', MODEL_DOC, EMBEDDED_MODEL)

@@ -11,7 +11,7 @@ import { commandModel } from './local-model.js'
 import { loadEngine } from './progress.js'
 
 export const NAMED_MODEL_DOC =
-  'model directory or hf:owner/name[@revision][/folder], with a name: name=directory; again for another (default: the embedded one)'
+  'model directory, .gguf file or hf:owner/name[@revision][/folder], with a name: name=directory; again for another (default: the embedded one)'
 
 export interface NamedDirectory {
   readonly id: string

@@ -82,7 +82,7 @@ export class Engine implements AsyncDisposable {
 
   /**
    * Loads a model over ranks.
-   * @param model Directory with config.json, the weights, and tokenizer.json if there is one; or hf:owner/name[@revision][/folder], a model of
+   * @param model Directory with config.json, the weights, and tokenizer.json if there is one; a .gguf file; or hf:owner/name[@revision][/folder], a model of
    * the Hugging Face Hub, which is downloaded into the Hub's cache. Default: EMBEDDED_MODEL.
    * @throws OptionError, HubError, CheckpointError, MemoryError, RankError, or TetradError LOAD_ABORTED or OUTPUT_FAILED (the Hub's cache)
    */
