@@ -30,7 +30,7 @@ export function guard({ apiKey, hosts, origins }: GuardOptions): (request: Fasti
     checkHost(host, hosts)
     if (allowOrigin(request, reply, host, origins)) return true
     const path = request.url.split('?')[0] as string
-    if (expected && !PUBLIC_PATHS.has(path)) checkKey(request.headers.authorization, expected)
+    if (expected && !PUBLIC_PATHS.has(path)) checkKey(request.headers, expected)
     return false
   }
 }
@@ -74,9 +74,10 @@ function allowOrigin(request: FastifyRequest, reply: FastifyReply, host: string,
   return true
 }
 
-function checkKey(authorization: string | undefined, expected: Buffer): void {
-  // The scheme is case-insensitive (RFC 9110, 11.1).
-  const key = /^Bearer +(.+)$/i.exec(authorization ?? '')?.[1]
+function checkKey(headers: FastifyRequest['headers'], expected: Buffer): void {
+  // The scheme is case-insensitive (RFC 9110, 11.1). Anthropic's clients send a header of their own.
+  const own = headers['x-api-key']
+  const key = /^Bearer +(.+)$/i.exec(headers.authorization ?? '')?.[1] ?? (typeof own === 'string' ? own : undefined)
   // Digests have one length, so the comparison takes the same time for every key.
   if (key !== undefined && timingSafeEqual(digest(key), expected)) return
   throw new HttpError(401, 'authentication_error', 'The API key is missing or wrong. Send the header Authorization: Bearer KEY.', {

@@ -1,6 +1,8 @@
 // The HTTP server over engines: OpenAI's endpoints, health, metrics. It owns neither the engines nor the process.
 import fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import type { AnswerSettings } from './answer.js'
+import { anthropicError } from './anthropic/message-writer.js'
+import { addMessages } from './anthropic/messages.js'
 import { addCompletions, modelOf } from './completions.js'
 import { guard } from './guard.js'
 import { HttpError, httpError } from './http-error.js'
@@ -80,6 +82,7 @@ export function createServer(models: ReadonlyMap<string, ServedModel>, options: 
   }
   addCompletions(app, models, answers)
   addResponses(app, models, answers)
+  addMessages(app, models, answers)
   addTokenize(app, models)
   addLivePage(app, models)
   app.get('/v1/models', async () => ({ object: 'list', data: [...models.values()].map(describe) }))
@@ -126,7 +129,8 @@ function addErrorHandlers(app: FastifyInstance): void {
     const known = validationError(error, request.body) ?? httpError(error)
     if (known.status >= 500) request.log.error({ err: known.cause ?? known }, 'request failed')
     else request.log.info({ status: known.status, code: known.code }, 'request refused')
-    void reply.status(known.status).headers(known.headers).send(known.body)
+    const body = request.url.startsWith('/v1/messages') ? anthropicError(known) : known.body
+    void reply.status(known.status).headers(known.headers).send(body)
   })
   app.setNotFoundHandler((request, reply) => {
     const message = `There is no ${request.method} ${request.url.split('?')[0]?.slice(0, 200)} here.`
