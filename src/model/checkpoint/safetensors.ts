@@ -21,12 +21,12 @@ export async function readSafetensors(
   onSkipped: (entry: SkippedEntry) => void = () => {},
 ): Promise<TensorSource[]> {
   const { size } = reader.identity
-  const prefix = Buffer.alloc(8)
+  const prefix = new Uint8Array(8)
   if ((await reader.read(prefix, 0)) < 8) throw invalid(path, 'it is shorter than a header', 'eight bytes of header length')
-  const length = prefix.readBigUInt64LE()
+  const length = new DataView(prefix.buffer).getBigUint64(0, true)
   const most = Math.min(MAX_HEADER_BYTES, size - 8)
   if (length > BigInt(most)) throw invalid(path, `its header claims ${length} bytes`, `at most ${most}`)
-  const header = Buffer.alloc(Number(length))
+  const header = new Uint8Array(Number(length))
   if ((await reader.read(header, 8)) !== header.length) throw invalid(path, 'its header is cut short', `${header.length} bytes`)
   return parseHeader(header, reader.identity, path, packed ? { ...TYPES, U8: 'u8' } : TYPES, onSkipped)
 }
@@ -39,7 +39,7 @@ interface Span {
 }
 
 function parseHeader(
-  header: Buffer,
+  header: Uint8Array,
   file: FileIdentity,
   path: string,
   types: typeof TYPES,
