@@ -18,7 +18,7 @@ export interface GpuBench {
 export async function openGpu(name?: string): Promise<GpuBench> {
   const context = await GpuContext.acquire({ adapter: name, checks: false })
   const program = new Program(context)
-  return { context, program, timer: new GpuTimer(context.device) }
+  return { context, program, timer: new GpuTimer(context) }
 }
 
 export function gpuLine({ context }: GpuBench): string {

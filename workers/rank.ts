@@ -60,7 +60,7 @@ class Rank implements RankApi {
   async acquireGpu(request: GpuRequest): Promise<void> {
     // Loaded here only: CPU ranks do not need it.
     const { GpuContext } = await import('../kernels/gpu/context.js')
-    this.#device = await GpuContext.acquire(request)
+    this.#device = await GpuContext.acquire(request, (count) => Atomics.store(this.#control, rankSlot(this.#rank, RANK.pending), count))
   }
 
   async fillCache(): Promise<void> {
@@ -84,6 +84,7 @@ class Rank implements RankApi {
 
   async close(): Promise<void> {
     // Dawn aborts the process when a device is destroyed while something is read back from it.
+    this.#device?.cancelMaps()
     await this.#running
     await this.#device?.destroy()
   }

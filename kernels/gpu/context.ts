@@ -45,6 +45,9 @@ const EXPERIMENTAL = 'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_o
 const EXACT_TIMES = 'disable-dawn-features=timestamp_quantization'
 const UNCHECKED = 'disable_robustness,skip_validation'
 
+/** GPUMapMode.READ */
+const MAP_READ = 1
+
 interface Dawn {
   readonly create: (flags: string[]) => GPU
   readonly globals: object
@@ -142,11 +145,15 @@ export class GpuContext {
   readonly handle: object
   #error: string | undefined
   readonly #underWay = new Set<Promise<unknown>>()
+  /** Buffers whose map is pending. */
+  readonly #mapping = new Set<GPUBuffer>()
+  readonly #onPending: (count: number) => void
   /** Rejects when the device is lost or refuses something. */
   readonly failed: Promise<never>
   #fail: (error: Error) => void = () => {}
 
-  private constructor(gpuJs: GpuJs, device: GPUDevice, adapter: AdapterFacts, handle: object) {
+  private constructor(gpuJs: GpuJs, device: GPUDevice, adapter: AdapterFacts, handle: object, onPending: (count: number) => void) {
+    this.#onPending = onPending
     this.gpuJs = gpuJs
     this.device = device
     this.adapter = adapter
@@ -164,8 +171,11 @@ export class GpuContext {
     void device.lost.then(({ reason, message }) => note(`the GPU device was lost (${reason || 'unknown'}): ${message}`))
   }
 
-  /** Acquires a device for this thread; a software device only if it is named. Throws NoAdapter. */
-  static async acquire(request: GpuRequest): Promise<GpuContext> {
+  /**
+   * Acquires a device for this thread; a software device only if it is named. onPending: called with the number of operations that the
+   * device has not answered, whenever it changes; while it is not 0, the thread must not be ended. Throws NoAdapter.
+   */
+  static async acquire(request: GpuRequest, onPending: (count: number) => void = () => {}): Promise<GpuContext> {
     const gpu = await openDawn(request)
     let facts: AdapterFacts | undefined
     const wrapped = {
@@ -195,7 +205,7 @@ export class GpuContext {
       throw new NoAdapter(facts ? `the adapter returned no device: ${cause instanceof Error ? cause.message : cause}` : wanted, { cause })
     }
     if (!facts) throw new NoAdapter('gpu.js acquired a device by itself')
-    const context = new GpuContext(gpuJs, handle.device, facts, handle)
+    const context = new GpuContext(gpuJs, handle.device, facts, handle, onPending)
     if (!facts.software || request.adapter !== undefined) return context
     await context.destroy()
     throw new NoAdapter(`the only adapter is software (${facts.device || facts.description}): name it to use it`)
@@ -219,11 +229,29 @@ export class GpuContext {
   async settle<T>(work: Promise<T>, late?: Promise<never>): Promise<T> {
     // The device may still work after the wait has ended: see destroy.
     this.#underWay.add(work)
-    const ended = () => this.#underWay.delete(work)
+    this.#onPending(this.#underWay.size)
+    const ended = () => {
+      this.#underWay.delete(work)
+      this.#onPending(this.#underWay.size)
+    }
     work.then(ended, ended)
     const result = await Promise.race(late ? [work, this.failed, late] : [work, this.failed])
     this.check()
     return result
+  }
+
+  /** Maps the first bytes of a buffer for reading. Waits as `settle` does. */
+  map(buffer: GPUBuffer, bytes: number, late?: Promise<never>): Promise<void> {
+    const work = buffer.mapAsync(MAP_READ, 0, bytes)
+    this.#mapping.add(buffer)
+    const ended = () => this.#mapping.delete(buffer)
+    work.then(ended, ended)
+    return this.settle(work, late)
+  }
+
+  /** Rejects what `map` waits for, at once, however long the device still works. */
+  cancelMaps(): void {
+    for (const buffer of this.#mapping) buffer.unmap()
   }
 
   /**
@@ -231,6 +259,7 @@ export class GpuContext {
    * example, a mapAsync is pending.
    */
   async destroy(): Promise<void> {
+    this.cancelMaps()
     this.device.destroy()
     await this.device.lost
     await Promise.allSettled(this.#underWay)

@@ -2,6 +2,7 @@
 // timestamps is a pass of its own, so timing costs some speed.
 /// <reference types="@webgpu/types" />
 import { BUFFER_USAGE } from './buffer-usage.js'
+import type { GpuContext } from './context.js'
 
 /** WebGPU's limit for one query set. */
 const MAX_QUERIES = 4096
@@ -21,8 +22,12 @@ export class GpuTimer {
   /** Dispatches that were not timed for lack of room; the reader may reset it. */
   dropped = 0
 
+  readonly #context: GpuContext
+
   /** The device must have the feature timestamp-query. */
-  constructor(device: GPUDevice) {
+  constructor(context: GpuContext) {
+    const { device } = context
+    this.#context = context
     this.#queries = device.createQuerySet({ type: 'timestamp', count: MAX_QUERIES })
     this.#resolved = device.createBuffer({ size: MAX_QUERIES * 8, usage: BUFFER_USAGE.queryResolve | BUFFER_USAGE.copySrc })
     this.#staging = device.createBuffer({ size: MAX_QUERIES * 8, usage: BUFFER_USAGE.mapRead | BUFFER_USAGE.copyDst })
@@ -48,12 +53,12 @@ export class GpuTimer {
     return count
   }
 
-  /** The passes since the last call, once what was resolved has been submitted. */
-  async take(): Promise<TimedDispatch[]> {
+  /** The passes since the last call, once what was resolved has been submitted. late: rejects when the wait has lasted too long. */
+  async take(late?: Promise<never>): Promise<TimedDispatch[]> {
     const names = this.#names
     if (names.length === 0) return []
     this.#names = []
-    await this.#staging.mapAsync(1, 0, 16 * names.length)
+    await this.#context.map(this.#staging, 16 * names.length, late)
     const times = new BigUint64Array(this.#staging.getMappedRange(0, 16 * names.length).slice(0))
     this.#staging.unmap()
     const at = (i: number) => Number(times[i] as bigint) / 1e6

@@ -50,7 +50,7 @@ export class CachePages implements DeviceCache {
       const encoder = device.createCommandEncoder()
       for (const place of places) encoder.copyBufferToBuffer(this.#cache(layer), place.device, staging, place.bytes, place.size)
       device.queue.submit([encoder.finish()])
-      await this.#context.settle(staging.mapAsync(1))
+      await this.#context.map(staging, staging.size)
       return new Uint8Array(staging.getMappedRange().slice(0))
     } finally {
       staging.destroy()

@@ -10,6 +10,8 @@ import { dispatchId, eventId, type ProfileRecorder } from '../profile/profile-re
 const ENCODE = eventId('encode')
 const SUBMIT = eventId('submit')
 const READBACK = eventId('readback')
+/** Bytes that are read back where only the end of the work is waited for. */
+const MARK_BYTES = 16
 
 export class GpuQueue {
   readonly #context: GpuContext
@@ -19,6 +21,7 @@ export class GpuQueue {
   readonly #timer: GpuTimer | undefined
   /** Results are copied here to be read back. */
   readonly staging: GPUBuffer
+  readonly #mark: GPUBuffer
   #encodingSince = 0
 
   constructor(context: GpuContext, program: Program, stagingBytes: number, deadlineMs: number, recorder: ProfileRecorder | undefined) {
@@ -27,7 +30,8 @@ export class GpuQueue {
     this.#deadlineMs = deadlineMs
     this.#recorder = recorder
     if (recorder && !context.device.features.has('timestamp-query')) throw new Error('the adapter has no timestamp-query, which a profile needs')
-    this.#timer = recorder && new GpuTimer(context.device)
+    this.#timer = recorder && new GpuTimer(context)
+    this.#mark = program.buffer(MARK_BYTES)
     this.staging = context.device.createBuffer({ size: stagingBytes, usage: BUFFER_USAGE.mapRead | BUFFER_USAGE.copyDst })
   }
 
@@ -52,7 +56,7 @@ export class GpuQueue {
   async read(commands: readonly GPUCommandBuffer[], bytes: number, take: (data: Float32Array) => void, meanwhile?: () => void): Promise<void> {
     this.#submit(commands)
     const since = this.#recorder?.now() ?? 0
-    const mapped = this.#inTime(this.staging.mapAsync(1, 0, bytes))
+    const mapped = this.#inTime((late) => this.#context.map(this.staging, bytes, late))
     // Awaited below; this keeps a rejection from being unhandled when `meanwhile` throws.
     mapped.catch(() => {})
     meanwhile?.()
@@ -62,15 +66,18 @@ export class GpuQueue {
     await this.#note(since)
   }
 
-  /** Submits commands and waits for their end. */
+  /** Submits commands and waits for their end: a copy that follows them is read back, since a map can be cancelled. */
   async finish(commands: readonly GPUCommandBuffer[], meanwhile?: () => void): Promise<void> {
-    this.#submit(commands)
+    const encoder = this.#context.device.createCommandEncoder()
+    encoder.copyBufferToBuffer(this.#mark, 0, this.staging, 0, MARK_BYTES)
+    this.#submit([...commands, encoder.finish()])
     const since = this.#recorder?.now() ?? 0
-    const done = this.#inTime(this.#context.device.queue.onSubmittedWorkDone())
+    const done = this.#inTime((late) => this.#context.map(this.staging, MARK_BYTES, late))
     // Also observed by the await below, which is not reached when `meanwhile` throws.
     done.catch(() => {})
     meanwhile?.()
     await done
+    this.staging.unmap()
     await this.#note(since)
   }
 
@@ -86,7 +93,7 @@ export class GpuQueue {
     if (recorder) {
       const woke = recorder.now()
       const timer = this.#timer as GpuTimer
-      const timed = await this.#inTime(timer.take())
+      const timed = await this.#inTime((late) => timer.take(late))
       recorder.drop(timer.dropped)
       timer.dropped = 0
       const offset = woke - (timed.at(-1)?.end ?? 0)
@@ -99,13 +106,13 @@ export class GpuQueue {
   }
 
   /** Waits for the device, at most until the deadline. */
-  async #inTime<T>(work: Promise<T>): Promise<T> {
+  async #inTime<T>(work: (late: Promise<never>) => Promise<T>): Promise<T> {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(new Error(`the GPU did not end its work within ${this.#deadlineMs} ms`)), this.#deadlineMs)
     })
     try {
-      return await this.#context.settle(work, late)
+      return await work(late)
     } finally {
       clearTimeout(timer)
     }

@@ -34,6 +34,8 @@ export const RANK = {
   fault: 3,
   /** Stages that this rank has entered: it grows as long as the rank makes progress. */
   progress: 4,
+  /** Operations that the rank's GPU device has not answered. Dawn aborts the process if the thread ends before they are 0. */
+  pending: 5,
 } as const
 
 export const CONTROL_BYTES = (CONTROL.ranks + SHARDS * RANK_SLOTS) * 4

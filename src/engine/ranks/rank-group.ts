@@ -8,14 +8,19 @@ import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { Piscina } from 'piscina'
 import { type DeviceShortage, deviceEnvironment, requestOf } from '../../../kernels/gpu/adapter.js'
 import { loadDawn } from '../../../kernels/gpu/context.js'
+import { RANK, rankSlot } from '../../../workers/mailbox/control.js'
 import type { AttachTask, RankApi, RankFailure, RankInit, RankReport } from '../../../workers/protocol.js'
 import { assetUrl } from '../../assets.js'
 import { MemoryError, RankError } from '../../errors.js'
 import { mib } from '../../mib.js'
 import { endingPool } from './pool-threads.js'
 
-/** How long a rank may take to free its device. */
+/** How long a rank may take to free its device when nothing is pending there. */
 const CLOSE_MS = 2000
+/** How often ranks are looked at whose devices have not answered. */
+const PENDING_POLL_MS = 20
+/** threadId of a thread that has ended. */
+const DEAD = -1
 
 function ofRank(rank: number) {
   return (cause: unknown): never => {
@@ -46,11 +51,13 @@ export class RankGroup {
   readonly #pool: Piscina
   readonly #end: () => Promise<void>
   readonly #ranks: readonly RankHandle[]
+  readonly #pending: PendingWork
   #closing = false
   /** What each rank really runs on, as it reported. */
   readonly reports: readonly RankReport[]
 
-  private constructor(pool: Piscina, end: () => Promise<void>, ranks: readonly RankHandle[], reports: readonly RankReport[]) {
+  private constructor(pool: Piscina, end: () => Promise<void>, ranks: readonly RankHandle[], pending: PendingWork, reports: readonly RankReport[]) {
+    this.#pending = pending
     this.#pool = pool
     this.#end = end
     this.#ranks = ranks
@@ -72,6 +79,7 @@ export class RankGroup {
       resourceLimits: { maxOldGenerationSizeMb: 256 },
     })
     const end = endingPool(pool)
+    const pending = new PendingWork(new Int32Array(control), count, inits[0]?.deadlineMs ?? 0)
     let ended = (_detail: string) => {}
     // Piscina emits an error when a thread fails between tasks; without a listener it would end the process.
     pool.on('error', (error: Error) => ended(`a worker thread failed: ${error.message}`))
@@ -99,7 +107,7 @@ export class RankGroup {
       }
       const loaded = await Promise.race([Promise.all(ranks.map(({ api }, rank) => api.load(inits[rank] as RankInit))), died])
       const reports = loaded.map(reportOf)
-      const group = new RankGroup(pool, end, ranks, reports)
+      const group = new RankGroup(pool, end, ranks, pending, reports)
       ended = (detail) => {
         if (!group.#closing) onExit(detail)
       }
@@ -107,6 +115,7 @@ export class RankGroup {
       for (const { port } of ranks) port.unref()
       return group
     } catch (cause) {
+      await pending.ended(pool.threads as Worker[])
       await end()
       if (cause instanceof MemoryError) throw cause
       throw new RankError('RANK_FAILED', {
@@ -162,11 +171,13 @@ export class RankGroup {
    * several threads take Dawn down at once.
    */
   async #closeDevices(): Promise<void> {
-    for (const [rank, thread] of this.threads().slice().entries()) {
+    const threads = this.threads().slice()
+    for (const rank of this.#ranks.keys()) {
       const closed = this.#call(rank, (api) => api.close()).catch(() => {})
       await Promise.race([closed, setTimeout(CLOSE_MS, undefined, { ref: false })])
-      await thread.terminate()
     }
+    await this.#pending.ended(threads)
+    for (const thread of threads) await thread.terminate()
   }
 
   /** A call with its port referenced, so that the process waits for the answer. */
@@ -179,6 +190,31 @@ export class RankGroup {
     } finally {
       handle.port.unref()
     }
+  }
+}
+
+/** What the ranks' devices have not answered, as the control words say: a rank that waits for its device may not answer a call. */
+class PendingWork {
+  readonly #control: Int32Array
+  readonly #ranks: number
+  readonly #deadlineMs: number
+
+  /** deadlineMs: of a step, after which a device is taken to be dead. */
+  constructor(control: Int32Array, ranks: number, deadlineMs: number) {
+    this.#control = control
+    this.#ranks = ranks
+    this.#deadlineMs = deadlineMs
+  }
+
+  /** Resolves when nothing is pending on the ranks' devices, when the threads are dead, or at the deadline of a step. */
+  async ended(threads: readonly Worker[]): Promise<void> {
+    const until = performance.now() + this.#deadlineMs
+    const isAlive = () => threads.some((thread) => thread.threadId !== DEAD)
+    while (this.#any && isAlive() && performance.now() < until) await setTimeout(PENDING_POLL_MS)
+  }
+
+  get #any(): boolean {
+    return Array.from({ length: this.#ranks }, (_, rank) => Atomics.load(this.#control, rankSlot(rank, RANK.pending))).some((count) => count > 0)
   }
 }
 
