@@ -26,7 +26,18 @@ const errors: [string, string][] = []
 let compiled = 0
 for (const [heads, keyWidth, valueWidth, valueOffset, ropeDim, streams] of TENSOR_SHAPES) {
   const { shape, planned } = shapeOf(heads, keyWidth, valueWidth, valueOffset, ropeDim, streams)
-  const tilings = [{}, { ahead: 1 }, { ahead: 2 }, { buffers: 2 }, { split: 4 }, { headTiles: 1 }].map((other) => ({ ...planned.tiling, ...other }))
+  const plain = { tokens: 16, scores: 'columns', pipelined: false, buffers: 1 } as const
+  const tilings = [
+    {},
+    { pipelined: false },
+    { pipelined: false, buffers: 1 },
+    { headTiles: 1 },
+    plain,
+    { ...plain, ahead: 1 },
+    { ...plain, ahead: 2, buffers: 2 },
+    { ...plain, ahead: 2, buffers: 2, pipelined: true },
+    { ...plain, split: 4 },
+  ].map((other) => ({ ...planned.tiling, ...other }))
   const name = JSON.stringify([heads, keyWidth, valueWidth, valueOffset, ropeDim, streams])
   await compile(
     name,

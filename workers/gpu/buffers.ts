@@ -1,5 +1,6 @@
 // The activations of a rank on its device: made once, for the largest step. Shapes are [width, rows] or [width, rows, planes].
 import type { ProgramParts, Shaped } from '../../kernels/gpu/program.js'
+import { ARGMAX_SLICES, ARGMAX_WORDS } from '../../kernels/gpu/wgsl/argmax.js'
 import { cacheBytes } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { HEAD_GROUP } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { slotTable } from '../../kernels/gpu/wgsl/tensor-parts.js'
@@ -61,6 +62,8 @@ export class GpuBuffers {
   readonly rope: Shaped
   readonly selected: Shaped
   readonly logits: Shaped
+  /** [ARGMAX_WORDS * ARGMAX_SLICES, rows]: what argmaxOf reads. */
+  readonly greedy: Shaped
   /** By layer; regions as in the plan. */
   readonly caches: readonly GPUBuffer[]
 
@@ -110,6 +113,7 @@ export class GpuBuffers {
     this.rope = tensor(a.ropeDim, T)
     this.selected = tensor(shape.embed, T)
     this.logits = tensor(plan.vocab, T)
+    this.greedy = tensor(ARGMAX_WORDS * ARGMAX_SLICES, T)
     this.caches = plan.layers.map(() => program.buffer(plan.regions.all * cacheBytes(plan.format)))
   }
 }

@@ -57,6 +57,10 @@ export class GpuJsKernels implements KernelSet {
     this.#states = program.tensor(2, plan.flash.outHeads, this.#rowGroup)
   }
 
+  async argmax(): Promise<Dispatch[]> {
+    return []
+  }
+
   async product({ label, weights, tiles, x, y, rowSet = 'step', norm }: Product): Promise<Dispatch[]> {
     if (tiles.length === 0) return []
     const program = this.#program

@@ -44,6 +44,8 @@ export interface StepTables {
 export interface KernelSet {
   product(product: Product): Promise<Command[]>
   writeCache(cache: GPUBuffer, writes: readonly CacheWrite[]): Promise<Command[]>
+  /** The most likely token of each wanted row, to GpuBuffers.greedy; none where the host has to look for it. */
+  argmax(): Promise<Command[]>
   /** From the queries to the heads' weighted sums. */
   attend(cache: GPUBuffer): Promise<Command[]>
 }

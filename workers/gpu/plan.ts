@@ -31,6 +31,7 @@ export class GpuPlan {
   readonly shape: ModelShape
   readonly a: AttentionShape
   readonly own: readonly number[]
+  readonly ranks: number
   readonly weights: WeightFormat
   readonly kernels: KernelChoice
   /** 16-byte words of a column of packed weights. */
@@ -78,6 +79,7 @@ export class GpuPlan {
     this.shape = shape
     this.a = a
     this.own = own
+    this.ranks = plan.ranks
     this.weights = plan.weights
     this.wordsPerColumn = tileBytes(plan.weights, 1) / 16
     this.format = gpuCacheFormat(plan.cache)

@@ -4,6 +4,7 @@
 /// <reference types="@webgpu/types" />
 import type { GpuContext } from '../../kernels/gpu/context.js'
 import { type Command, Program, type StepSize } from '../../kernels/gpu/program.js'
+import { ARGMAX_SLICES, ARGMAX_WORDS, argmaxOf } from '../../kernels/gpu/wgsl/argmax.js'
 import type { Rows } from '../../kernels/rows.js'
 import type { Collectives } from '../collectives/collectives.js'
 import { perShard } from '../collectives/exchange.js'
@@ -27,11 +28,20 @@ import { GpuQueue } from './queue.js'
 import { StepProgram } from './step-program.js'
 
 const STEP = eventId('step')
+/** Bytes of what the device finds in a row of logits. */
+const GREEDY_BYTES = ARGMAX_SLICES * ARGMAX_WORDS * 4
+
+/** Rows of a step whose logits are computed. */
+interface Wanted {
+  readonly rows: readonly number[]
+  /** Places in `rows` of those whose logits are read back; the device finds the largest of the others. */
+  readonly whole: readonly number[]
+}
 
 /** A step encoded before its inputs were known: for these wanted rows, and a size of which `parts` may be too large. */
 interface EncodedStep {
   readonly size: StepSize
-  readonly wanted: readonly number[]
+  readonly wanted: Wanted
   readonly commands: readonly GPUCommandBuffer[]
 }
 
@@ -53,6 +63,8 @@ export class GpuRunner implements RankRunner {
   #step: StepProgram | undefined
   /** Every layer, in order, by submits. */
   #submits: readonly (readonly Command[])[] = []
+  /** By wanted row of the last step: the id of its largest logit, where the device found it. */
+  #largest: (number | undefined)[] = []
   /** The next step, encoded while the device ran the last one. */
   #ahead: EncodedStep | undefined
 
@@ -74,7 +86,7 @@ export class GpuRunner implements RankRunner {
     this.#starts = perShard((s) => cut(shape.vocab, s))
     this.#copies = new CacheCopies(this.#program, plan, this.#buffers)
     const widest = Math.max(shape.embed, shape.attention.heads * shape.attention.valueDim)
-    const scalars = Math.max(vocab * stepRows, own.length * stepRows * widest)
+    const scalars = Math.max((vocab + GREEDY_BYTES / 4) * stepRows, own.length * stepRows * widest)
     this.#queue = new GpuQueue(context, this.#program, Math.ceil(scalars / 4) * 16, init.deadlineMs, recorder)
     this.#gather = new GpuGather(context.device.queue, this.#queue, own, collectives, stepRows * widest)
     this.cache = new CachePages(context, plan, this.#buffers.caches)
@@ -141,13 +153,12 @@ export class GpuRunner implements RankRunner {
     this.#collectives.enter('start of step')
     this.#collectives.enter('embedding')
     const { now, next } = this.#inputs.write(rows)
-    const wanted: number[] = []
-    for (let t = 0; t < rows; t++) if (results.wants(t)) wanted.push(t)
-    const size = { rows, selected: wanted.length, ...now }
+    const wanted = this.#wanted(rows)
+    const size = { rows, selected: wanted.rows.length, ...now }
     if (this.#rank.init.plan.ranks === 1) await this.#runAlone(size, wanted, { ...size, ...next })
     else await this.#runWithOthers(size, wanted)
     this.#collectives.enter('sampling')
-    if (wanted.length > 0) results.take(rows)
+    if (wanted.rows.length > 0) results.take(rows, this.#largest)
     if (recordedAt !== undefined) this.#recorder?.add(STEP, recordedAt)
     counters.add(COUNTERS.shardedWeightBytes, this.#plan.shardedBytes)
     counters.add(COUNTERS.replicatedWeightBytes, this.#plan.replicatedBytes)
@@ -155,13 +166,20 @@ export class GpuRunner implements RankRunner {
     counters.endStep(performance.now() - start, this.#collectives.waitMs)
   }
 
+  #wanted(count: number): Wanted {
+    const { results } = this.#rank
+    const rows = Array.from({ length: count }, (_, t) => t).filter((t) => results.wants(t))
+    const finds = this.#steps.argmax.length > 0
+    return { rows, whole: [...rows.keys()].filter((i) => !finds || !results.wantsLargest(rows[i] as number)) }
+  }
+
   /** One readback. While the device works, the next step is encoded for the same rows one token later (`next`). */
-  async #runAlone(size: StepSize, wanted: readonly number[], next: StepSize): Promise<void> {
+  async #runAlone(size: StepSize, wanted: Wanted, next: StepSize): Promise<void> {
     const queue = this.#queue
     const { step } = this.#rank
     const ahead = this.#ahead
     this.#ahead = undefined
-    const fits = ahead !== undefined && this.#covers(ahead.size, size) && ahead.wanted.join() === wanted.join()
+    const fits = ahead !== undefined && this.#covers(ahead.size, size) && sameRows(ahead.wanted, wanted)
     const commands = fits ? [...ahead.commands] : this.#encodeStep(size, wanted)
     if (step.copies > 0) {
       const encoder = queue.encoder()
@@ -173,11 +191,16 @@ export class GpuRunner implements RankRunner {
     const encodeNext = () => {
       if (encodesAhead) this.#ahead = { size: next, wanted, commands: this.#encodeStep(next, wanted) }
     }
-    if (wanted.length === 0) {
+    if (wanted.rows.length === 0) {
       await queue.finish(commands, encodeNext)
       return
     }
-    await queue.read(commands, wanted.length * this.#plan.vocab * 4, (data) => this.#putLogits(data, wanted.length), encodeNext)
+    await queue.read(
+      commands,
+      this.#logitsAt(wanted) + wanted.whole.length * this.#plan.vocab * 4,
+      (data) => this.#takeResults(data, wanted),
+      encodeNext,
+    )
     await this.#collectives.barrierAsync('gather of logits')
   }
 
@@ -192,7 +215,7 @@ export class GpuRunner implements RankRunner {
    * A whole step at one rank, in parts that are submitted one after another: Dawn makes the driver's commands at the submit, and the
    * device works at the first part while Dawn makes the next.
    */
-  #encodeStep(size: StepSize, wanted: readonly number[]): GPUCommandBuffer[] {
+  #encodeStep(size: StepSize, wanted: Wanted): GPUCommandBuffer[] {
     const queue = this.#queue
     return this.#submits.map((commands, i) => {
       const encoder = queue.encoder()
@@ -202,7 +225,7 @@ export class GpuRunner implements RankRunner {
     })
   }
 
-  async #runWithOthers(size: StepSize, wanted: readonly number[]): Promise<void> {
+  async #runWithOthers(size: StepSize, wanted: Wanted): Promise<void> {
     const queue = this.#queue
     const { exchange, step } = this.#rank
     const { values, attentionOut, mlp } = this.#buffers
@@ -223,37 +246,63 @@ export class GpuRunner implements RankRunner {
       encoder = queue.encoder()
       queue.encode(encoder, layer.end, size)
     }
-    if (wanted.length === 0) {
+    if (wanted.rows.length === 0) {
       await queue.finish([queue.end(encoder)])
       return
     }
     this.#encodeLogits(encoder, size, wanted)
-    await queue.read([queue.end(encoder)], wanted.length * this.#plan.vocab * 4, (data) => this.#putLogits(data, wanted.length))
+    await queue.read([queue.end(encoder)], wanted.rows.length * this.#plan.vocab * 4, (data) => this.#takeResults(data, wanted))
     await this.#collectives.barrierAsync('gather of logits')
   }
 
-  /** The logits of the wanted rows, to the staging buffer. */
-  #encodeLogits(encoder: GPUCommandEncoder, size: StepSize, wanted: readonly number[]): void {
-    if (wanted.length === 0) return
-    const rowBytes = this.#plan.shape.embed * 4
-    const { residual, selected, logits } = this.#buffers
-    for (const [i, t] of wanted.entries()) encoder.copyBufferToBuffer(residual.buffer, t * rowBytes, selected.buffer, i * rowBytes, rowBytes)
-    this.#queue.encode(encoder, this.#steps.head, size)
-    encoder.copyBufferToBuffer(logits.buffer, 0, this.#queue.staging, 0, wanted.length * this.#plan.vocab * 4)
+  /** Byte of the staging buffer where logits begin: after what the device found, if it looked for something. */
+  #logitsAt({ rows, whole }: Wanted): number {
+    return whole.length === rows.length ? 0 : rows.length * GREEDY_BYTES
   }
 
-  /** Writes own columns of the logits of `count` rows to the exchange slots. */
-  #putLogits(data: Float32Array, count: number): void {
+  /** Of the wanted rows, the logits or where their largest is, to the staging buffer. */
+  #encodeLogits(encoder: GPUCommandEncoder, size: StepSize, wanted: Wanted): void {
+    const { rows, whole } = wanted
+    if (rows.length === 0) return
+    const { staging } = this.#queue
+    const rowBytes = this.#plan.shape.embed * 4
+    const { residual, selected, logits, greedy } = this.#buffers
+    for (let i = 0, n = 1; i < rows.length; i += n) {
+      // Rows that follow each other in one copy.
+      for (n = 1; rows[i + n] === (rows[i] as number) + n; ) n++
+      encoder.copyBufferToBuffer(residual.buffer, (rows[i] as number) * rowBytes, selected.buffer, i * rowBytes, n * rowBytes)
+    }
+    this.#queue.encode(encoder, this.#steps.head, size)
+    const logitsAt = this.#logitsAt(wanted)
+    if (logitsAt > 0) {
+      this.#queue.encode(encoder, this.#steps.argmax, size)
+      encoder.copyBufferToBuffer(greedy.buffer, 0, staging, 0, logitsAt)
+    }
+    const bytes = this.#plan.vocab * 4
+    if (whole.length === rows.length) encoder.copyBufferToBuffer(logits.buffer, 0, staging, 0, rows.length * bytes)
+    else for (const [i, row] of whole.entries()) encoder.copyBufferToBuffer(logits.buffer, row * bytes, staging, logitsAt + i * bytes, bytes)
+  }
+
+  /** Notes what the device found, and writes own columns of the other rows' logits to the exchange slots. */
+  #takeResults(data: Float32Array, wanted: Wanted): void {
     const { vocab, own } = this.#plan
     const { exchange, step } = this.#rank
     const columns = exchange.logitParts[step.ring] as readonly Rows[]
     const first = this.#starts[own[0] as number] as number
-    for (let t = 0; t < count; t++) {
+    const logitsAt = this.#logitsAt(wanted)
+    const found = new Uint32Array(data.buffer, data.byteOffset, logitsAt / 4)
+    this.#largest = logitsAt === 0 ? [] : wanted.rows.map((_, row) => argmaxOf(found, row))
+    for (const [i, row] of wanted.whole.entries()) {
+      this.#largest[row] = undefined
       for (const s of own) {
         const part = columns[s] as Rows
-        const at = t * vocab + (this.#starts[s] as number) - first
-        part.row(t).set(data.subarray(at, at + part.width))
+        const at = logitsAt / 4 + i * vocab + (this.#starts[s] as number) - first
+        part.row(row).set(data.subarray(at, at + part.width))
       }
     }
   }
+}
+
+function sameRows(a: Wanted, b: Wanted): boolean {
+  return a.rows.join() === b.rows.join() && a.whole.join() === b.whole.join()
 }

@@ -26,12 +26,15 @@ export class StepProgram {
   readonly layers: readonly LayerSegments[]
   /** From the wanted rows of the residual to their logits. */
   readonly head: readonly Command[]
+  /** From the logits to the most likely tokens. Empty: the host looks for them. */
+  readonly argmax: readonly Command[]
 
-  private constructor(layers: readonly LayerSegments[], head: readonly Command[]) {
+  private constructor(layers: readonly LayerSegments[], head: readonly Command[], argmax: readonly Command[]) {
     this.layers = layers
     this.head = head
+    this.argmax = argmax
     // A profile has an event for every label: fail while loading, not in the first profiled step.
-    for (const { label } of allCommands([...layers.flatMap(commandsOf), ...head])) dispatchId(label)
+    for (const { label } of allCommands([...layers.flatMap(commandsOf), ...head, ...argmax])) dispatchId(label)
   }
 
   /** Compiles the kernels. `layers`: how many of the model's; contextTokens: the longest context. Throws what `weights` throws. */
@@ -56,7 +59,7 @@ export class StepProgram {
     const { tiles } = plan.head
     const norm = { weight, epsilon: plan.shape.normEps }
     const product = { label: 'head', weights: matrices, tiles, x: buffers.selected, y: buffers.logits, rowSet: 'selected', norm } as const
-    return new StepProgram(built, await kernels.product(product))
+    return new StepProgram(built, await kernels.product(product), plan.ranks === 1 ? await kernels.argmax() : [])
   }
 
   /** The commands of all layers, by submits. `timed`: one submit, since timestamps of several would not fit together. */
@@ -68,7 +71,7 @@ export class StepProgram {
 
   /** What a step of one row dispatches, in order. */
   get dispatches(): DispatchFacts[] {
-    return factsOf([...this.layers.flatMap(commandsOf), ...this.head])
+    return factsOf([...this.layers.flatMap(commandsOf), ...this.head, ...this.argmax])
   }
 }
 

@@ -2,6 +2,7 @@
 /// <reference types="@webgpu/types" />
 import { combineParts } from '../../kernels/gpu/elementwise.js'
 import type { Command, Dispatch, ProgramParts, StepSize } from '../../kernels/gpu/program.js'
+import { ARGMAX_SLICES, argmaxRows } from '../../kernels/gpu/wgsl/argmax.js'
 import { writeRows, writeWords } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { flashAttention } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { MATMUL_ROWS, packedMatmul } from '../../kernels/gpu/wgsl/packed-matmul.js'
@@ -40,6 +41,12 @@ export class WgslKernels implements KernelSet {
     const code = packedMatmul(this.#plan.weights, norm?.epsilon)
     const rowsOf = (step: StepSize) => (rowSet === 'selected' ? step.selected : step.rows)
     return [await program.wgsl(label, code, buffers, (step) => [tiles.length, Math.ceil(rowsOf(step) / MATMUL_ROWS), 1])]
+  }
+
+  async argmax(): Promise<Dispatch[]> {
+    const { logits, greedy } = this.#b
+    const code = argmaxRows(this.#plan.vocab)
+    return [await this.#program.wgsl('argmax', code, [logits.buffer, greedy.buffer], ({ selected }) => [ARGMAX_SLICES, selected, 1])]
   }
 
   async writeCache(cache: GPUBuffer, writes: readonly CacheWrite[]): Promise<Dispatch[]> {

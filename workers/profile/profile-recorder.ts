@@ -53,6 +53,7 @@ export const EVENTS = [
   'pack activations',
   'attention',
   'combine parts',
+  'argmax',
   'softmax',
   'weighted sums',
   'place products',

@@ -37,14 +37,25 @@ export class StepResults {
     return (this.#step.int(t, ROW.flags) & WANTED) !== 0
   }
 
+  /** Row t wants no more of its logits than the id of the largest: it samples greedily, without adjustments, and nothing else. */
+  wantsLargest(t: number): boolean {
+    const step = this.#step
+    if ((step.int(t, ROW.flags) & WANTED) !== ROW_FLAGS.sample) return false
+    const slot = step.int(t, ROW.slot)
+    return step.param(slot, SLOT.adjusted) === 0 && step.param(slot, SLOT.temperature) === 0
+  }
+
   /** The token of row t: given, or sampled for its slot by the previous step. */
   token(t: number): number {
     const given = this.#step.int(t, ROW.token)
     return given === LAST_SAMPLED ? (this.#lastSampled[this.#step.int(t, ROW.slot)] as number) : given
   }
 
-  /** Call after the gather: samples and scores the rows of the step that want it. */
-  take(tokens: number): void {
+  /**
+   * Call after the gather: samples and scores the rows of the step that want it. largest: by wanted row, the id of the largest logit (-1:
+   * not finite) where it is known already; the logits of these rows are not read.
+   */
+  take(tokens: number, largest: readonly (number | undefined)[] = []): void {
     const step = this.#step
     const logits = this.#exchange.logits[step.ring] as Rows
     for (let t = 0, at = 0; t < tokens; t++) {
@@ -53,7 +64,7 @@ export class StepResults {
       if ((flags & ROW_FLAGS.sample) !== 0) {
         // -1: not finite. The coordinator ends that request; a row of it that was scheduled ahead computes token 0.
         const slot = step.int(t, ROW.slot)
-        const token = this.#sampler.sample(t, logits, at, this.#lastSampled[slot] as number)
+        const token = largest[at] ?? this.#sampler.sample(t, logits, at, this.#lastSampled[slot] as number)
         this.#lastSampled[slot] = Math.max(0, token)
         if (this.#rank === 0) step.setSampled(t, token)
       }

@@ -8,7 +8,7 @@
 // weights pass through workgroup memory. Maxima lag: sums are rescaled only when a score exceeds the maximum by 2^LAG.
 import { PAGE_TOKENS } from '../../cache-format.js'
 import { RowLoads } from './tensor-loads.js'
-import { geometry, LANES, packedQueryWidth, pad, SIDE, slotsOf, type TensorShape, type TensorTiling, unitOf } from './tensor-shape.js'
+import { geometry, LANES, packedQueryWidth, pad, SIDE, scoreWork, slotsOf, type TensorShape, type TensorTiling, unitOf } from './tensor-shape.js'
 
 /** A weight is at most 2^LAG in f16, whose largest value is 65504. */
 const LAG = 8
@@ -27,13 +27,14 @@ const times = (n: number, line: (i: number) => string, separator = '\n') => Arra
 export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: number): string {
   const { groups, rowHeads, keyWidth, valueOffset, valueWidth, ropeDim, rowWidth, ropeRowWidth } = shape
   const H = slotsOf(shape, rows)
-  const { tokens: T, headTiles, split, ahead, buffers } = tiling
+  const { tokens: T, headTiles, split, ahead, buffers, pipelined } = tiling
   const g = geometry(shape, H, tiling)
   const unit = unitOf(shape) as number
   const unitType = { 8: 'vec4<u32>', 4: 'vec2<u32>', 2: 'u32' }[unit] as string
   const queryWidth = packedQueryWidth(shape)
   const Z = pad(valueWidth)
-  const keySteps = Math.ceil(g.keySteps / split)
+  const byTokens = tiling.scores === 'tokens'
+  const { blocks: scoreBlocks, steps: keySteps } = scoreWork(g, tiling)
   const valueSteps = Math.ceil(g.valueSteps / split)
   /** Where the columns do not divide evenly among subgroups, the last one has fewer. */
   const guard = (steps: number, all: number, step: number, body: string) =>
@@ -58,29 +59,33 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: 
   /** Vector of a tile where a key step of this subgroup begins: key columns, then rope columns. */
   const keyColumn = (k: number) => {
     const keyParts = pad(keyWidth) / SIDE
-    const step = `(part_of * ${keySteps}u + ${k}u)`
+    const step = byTokens ? `${k}u` : `(part_of * ${keySteps}u + ${k}u)`
     const gap = g.columns.ropeAt / SIDE - keyParts
     if (ropeDim === 0 || gap === 0) return `${step} * 2u`
     return `select(${step}, ${step} + ${gap}u, ${step} >= ${keyParts}u) * 2u`
   }
   const blocks = T / SIDE
-  const scores = (buffer: number) => `{ ${times(blocks, (r) => times(headTiles, (i) => `var c${r}_${i} = Sum();`, ' '), ' ')}
+  const part = byTokens ? '0u' : 'part_of'
+  /** First of a subgroup's tokens. */
+  const block = (r: number) => (byTokens ? `(part_of * ${scoreBlocks}u + ${r}u)` : `${r}u`)
+  const scores = (buffer: number) => `{ ${times(scoreBlocks, (r) => times(headTiles, (i) => `var c${r}_${i} = Sum();`, ' '), ' ')}
       ${times(keySteps, (k) =>
         guard(
           keySteps,
-          g.keySteps,
+          byTokens ? keySteps * split : g.keySteps,
           k,
           times(
-            blocks,
+            scoreBlocks,
             (
               r,
-            ) => `{ let b = subgroupMatrixLoad<Right, col_major>(&tile, ${buffer * g.tileVectors + r * SIDE * g.rowVectors}u + ${keyColumn(k)}, ${g.rowVectors}u);
+            ) => `{ let b = subgroupMatrixLoad<Right, col_major>(&tile, ${buffer * g.tileVectors}u + ${block(r)} * ${SIDE * g.rowVectors}u + ${keyColumn(k)}, ${g.rowVectors}u);
         ${times(headTiles, (i) => `c${r}_${i} = subgroupMatrixMultiplyAccumulate(q${i}_${k}, b, c${r}_${i});`, ' ')} }`,
           ),
         ),
       )}
-      ${times(blocks, (r) => times(headTiles, (i) => `subgroupMatrixStore<row_major>(&scores, (part_of * ${H}u + (heads_of * ${headTiles}u + ${i}u) * ${SIDE}u) * ${scoreRow}u + ${(r * SIDE) / V}u, c${r}_${i}, ${scoreRow}u);`))} }`
-  const rescaling = `if (step > 0u && rescale.x == step) { let scratch = sg * ${(SIDE * SIDE) / V}u;
+      ${times(scoreBlocks, (r) => times(headTiles, (i) => `subgroupMatrixStore<row_major>(&scores, (${part} * ${H}u + (heads_of * ${headTiles}u + ${i}u) * ${SIDE}u) * ${scoreRow}u + ${block(r)} * ${SIDE / V}u, c${r}_${i}, ${scoreRow}u);`))} }`
+  /** Before the sums of tile `of`. */
+  const rescaling = (of: string) => `if (${of} > 0u && rescale.x == ${of}) { let scratch = sg * ${(SIDE * SIDE) / V}u;
       ${times(headTiles, (i) =>
         times(
           valueSteps,
@@ -89,7 +94,7 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: 
       a${i}_${d} = subgroupMatrixLoad<Sum, row_major>(&scores, scratch, ${SIDE / V}u); workgroupBarrier();`,
         ),
       )} }`
-  const sums = (buffer: number) =>
+  const sums = (buffer: string) =>
     times(
       blocks,
       (
@@ -100,21 +105,36 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: 
           valueSteps,
           g.valueSteps,
           d,
-          `{ let b = subgroupMatrixLoad<Right, row_major>(&tile, ${buffer * g.tileVectors + r * SIDE * g.rowVectors + g.columns.valueAt / 8 + d * 2}u + part_of * ${valueSteps * 2}u, ${g.rowVectors}u);
+          `{ let b = subgroupMatrixLoad<Right, row_major>(&tile, ${buffer} + ${r * SIDE * g.rowVectors + g.columns.valueAt / 8 + d * 2}u + part_of * ${valueSteps * 2}u, ${g.rowVectors}u);
         ${times(headTiles, (i) => `a${i}_${d} = subgroupMatrixMultiplyAccumulate(p${i}, b, a${i}_${d});`, ' ')} }`,
         ),
       )} }`,
     )
   const barrier = 'workgroupBarrier();'
+  const bufferAt = (buffer: number) => `${buffer * g.tileVectors}u`
+  /** Reads tile k of this page, which may be in the next one. */
+  const fetchTile = (set: number, k: number) => (k < perPage ? fetch(set, k, 'here') : fetch(set, k - perPage, 'next'))
+  const softmax = (k: number) => softmaxOver(shape.scale, H, rows, tiling, g, k)
+  const end = (k: number) => `if (left_here <= ${(k + 1) * T}u) { break; }`
   const tile = (k: number) => {
     const [set, buffer] = [k % ahead, k % buffers]
-    const coming = k + ahead < perPage ? fetch(set, k + ahead, 'here') : fetch(set, k + ahead - perPage, 'next')
     return `{ ${stash(set, buffer)} ${barrier}
-    ${coming}
-    ${scores(buffer)} ${barrier} ${softmaxOver(shape.scale, H, rows, tiling, g, k)} ${barrier} ${rescaling}
-    ${sums(buffer)} step++; ${buffers === 1 ? barrier : ''} }
-    if (left_here <= ${(k + 1) * T}u) { break; }`
+    ${fetchTile(set, k + ahead)}
+    ${scores(buffer)} ${barrier} ${softmax(k)} ${barrier} ${rescaling('step')}
+    ${sums(bufferAt(buffer))} step++; ${buffers === 1 ? barrier : ''} }
+    ${end(k)}`
   }
+  /** The same with the sums of the tile before. */
+  const pipelinedTile = (k: number) => {
+    const set = (k + 1) % ahead
+    return `{ if (step > 0u) { ${rescaling('(step - 1u)')}
+    ${sums(bufferAt((k + 1) % 2))} }
+    ${scores(k % 2)} ${barrier}
+    ${stash(set, (k + 1) % 2)} ${fetchTile(set, k + 1 + ahead)}
+    ${softmax(k)} ${barrier} step++; }
+    ${end(k)}`
+  }
+  if (pipelined && (buffers !== 2 || perPage % 2 !== 0 || ahead >= perPage)) throw new RangeError(`no pipeline of ${JSON.stringify(tiling)}`)
   return `enable f16; enable subgroups; enable chromium_experimental_subgroup_matrix; enable chromium_disable_uniformity_analysis;
 alias Left = subgroup_matrix_left<f16, ${SIDE}, ${SIDE}>; alias Right = subgroup_matrix_right<f16, ${SIDE}, ${SIDE}>; alias Sum = subgroup_matrix_result<f32, ${SIDE}, ${SIDE}>;
 const REGIONS = array<u32, ${groups.length}>(${groups.map(({ region }) => `${region}u`).join(', ')});
@@ -161,16 +181,18 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
   ${stream.declare(ahead)} ${ropeDim > 0 ? rope.declare(ahead) : ''}
   ${times(ahead, (k) => fetch(k, k, 'here'))}
   let query = (id.y * ${shape.queryRows}u + entry.x) * ${rowHeads * (queryWidth / 8)}u;
-  ${times(headTiles, (i) => times(keySteps, (k) => `let q${i}_${k} = subgroupMatrixLoad<Left, row_major>(&q, query + (heads_of * ${headTiles}u + ${i}u) * ${SIDE * (queryWidth / 8)}u + min(part_of * ${keySteps}u + ${k}u, ${g.keySteps - 1}u) * 2u, ${queryWidth / 8}u);`, '\n  '), '\n  ')}
+  ${times(headTiles, (i) => times(keySteps, (k) => `let q${i}_${k} = subgroupMatrixLoad<Left, row_major>(&q, query + (heads_of * ${headTiles}u + ${i}u) * ${SIDE * (queryWidth / 8)}u + ${byTokens ? `${k}u` : `min(part_of * ${keySteps}u + ${k}u, ${g.keySteps - 1}u)`} * 2u, ${queryWidth / 8}u);`, '\n  '), '\n  ')}
   ${times(headTiles, (i) => times(valueSteps, (d) => `var a${i}_${d} = Sum();`, ' '), ' ')}
+  ${pipelined ? `${stash(0, 0)} ${fetchTile(0, ahead)} ${barrier}` : ''}
   loop {
     let left_next = select(0u, left_here - ${PAGE_TOKENS}u, left_here > ${PAGE_TOKENS}u);
     let s_next = ${streamBase('next_page')}; ${ropeDim > 0 ? `let r_next = ${ropeBase('next_page')};` : ''}
     at_page++;
     next_page = pages[min(at_page + 1u, last_page)];
-    ${times(perPage, tile)}
+    ${times(perPage, pipelined ? pipelinedTile : tile)}
     left_here = left_next; s_here = s_next; ${ropeDim > 0 ? 'r_here = r_next;' : ''}
   }
+  ${pipelined ? `${rescaling('(step - 1u)')} { let last = (step - 1u) % 2u * ${g.tileVectors}u; ${sums('last')} }` : ''}
   let out = ((id.z * sizes.y + id.x) * ${groups.length}u + id.y) * ${H}u;
   ${times(headTiles, (i) =>
     times(valueSteps, (d) =>
@@ -191,7 +213,7 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
  * Scores to weights, for tile k of a page. The weights are added in a tree over the tile's tokens. The tree is the same whatever number of
  * threads shares a head: first within words of 4 tokens, then words at half the distance, a quarter, and so on.
  */
-function softmaxOver(scale: number, H: number, rows: number, { tokens: T, split }: TensorTiling, g: ReturnType<typeof geometry>, k: number): string {
+function softmaxOver(scale: number, H: number, rows: number, { tokens: T }: TensorTiling, g: ReturnType<typeof geometry>, k: number): string {
   const { perHead, vector: V, chunks } = g
   const scoreRow = g.scoreRow / V
   const letters = ['x', 'y', 'z', 'w'].slice(0, V)
@@ -205,7 +227,7 @@ function softmaxOver(scale: number, H: number, rows: number, { tokens: T, split 
     else sums.push(...Array.from({ length: distance / wordThreads }, (_, i) => `s${i} += s${i + distance / wordThreads};`))
   }
   return `
-    ${times(chunks, (i) => `var x${i} = (${times(split, (part) => score(part, i), ' + ')}) * ${scale * LOG2_E};`, '\n    ')}
+    ${times(chunks, (i) => `var x${i} = (${times(g.scoreParts, (part) => score(part, i), ' + ')}) * ${scale * LOG2_E};`, '\n    ')}
     if (left_here < ${(k + 1) * T}u${hidden}) { ${times(chunks, (i) => letters.map((c, e) => `if (${k * T + e}u + (${i * perHead}u + j) * ${V}u${hidden} >= left_here) { x${i}.${c} = -1.0e30; }`).join(' '), '\n      ')} }
     { var most4 = x0; ${times(chunks - 1, (i) => `most4 = max(most4, x${i + 1});`, ' ')}
     var most = ${V === 4 ? 'max(max(most4.x, most4.y), max(most4.z, most4.w))' : 'max(most4.x, most4.y)'};

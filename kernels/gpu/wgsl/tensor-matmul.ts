@@ -120,23 +120,24 @@ export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolea
   ${blocks % 2 === 1 ? `${working(compute(0, rest))} ${barrier}` : ''}`
   const matrices = R * Q
   const batch = Math.max(1, Math.min(matrices, Math.floor(tileVectors(tiling, pair) / (subgroups * SUM_VECTORS))))
-  const out = (
-    m: number,
-    inBatch: number,
-    h: number,
-  ) => `{ let sum = bitcast<vec4<f32>>(tile[(${inBatch * subgroups}u + sg) * ${SUM_VECTORS}u + lane * 2u + ${h}u]);
-      let column = (across * ${Q}u + ${m % Q}u) * ${SIDE}u + lane % 2u * 8u + ${h * 4}u; let row = (id.x * ${rows / SIDE}u + down * ${R}u + ${Math.floor(m / Q)}u) * ${SIDE}u + lane / 2u;
-      if (row < count.x) {
-        let s = xScales[block.xScale + row]; let to = block.y + row * dims.y + column; let at = block.w / ${VECTORS_PER_SCALE}u + column / ${SIDE}u * ${(steps * TILE_VECTORS) / VECTORS_PER_SCALE}u + column % ${SIDE}u;
-        if (column + 4u <= block.rows) { ${times(4, (j) => `y[to + ${j}u] = sum[${j}] * s * wScales[at + ${j}u];`, ' ')} }
-        else { for (var j = 0u; column + j < block.rows; j++) { y[to + j] = sum[j] * s * wScales[at + j]; } }
+  // Lanes next to each other write columns next to each other: whole sectors of memory, wherever a row of outputs begins.
+  const out = (m: number, inBatch: number) => `{ let column = (across * ${Q}u + ${m % Q}u) * ${SIDE}u + lane % ${SIDE}u;
+      if (column < block.rows) {
+        let scale = wScales[block.w / ${VECTORS_PER_SCALE}u + column / ${SIDE}u * ${(steps * TILE_VECTORS) / VECTORS_PER_SCALE}u + column % ${SIDE}u];
+        let panel = (id.x * ${rows / SIDE}u + down * ${R}u + ${Math.floor(m / Q)}u) * ${SIDE}u;
+        ${times(
+          (SIDE * SIDE) / LANES,
+          (e) =>
+            `{ let row = panel + lane / ${SIDE}u + ${(e * LANES) / SIDE}u; if (row < count.x) { y[block.y + row * dims.y + column] = bitcast<f32>(tile[(${inBatch * subgroups}u + sg) * ${SUM_VECTORS}u + lane / 4u + ${(e * LANES) / 4}u][lane % 4u]) * xScales[block.xScale + row] * scale; } }`,
+          '\n        ',
+        )}
       } }`
   const write = Array.from({ length: Math.ceil(matrices / batch) }, (_, b) => {
     const first = b * batch
     const n = Math.min(batch, matrices - first)
     return `${working(times(n, (m) => `subgroupMatrixStore<row_major>(&tile, (${m * subgroups}u + sg) * ${SUM_VECTORS}u, c${Math.floor((first + m) / Q)}_${(first + m) % Q}, 4u);`, ' '))}
   ${barrier}
-  ${working(times(n, (m) => times(2, (h) => out(first + m, m, h), ' '), '\n  '))}
+  ${working(times(n, (m) => out(first + m, m), '\n  '))}
   ${first + n === matrices ? '' : barrier}`
   })
   return `enable f16; enable subgroups; enable chromium_experimental_subgroup_matrix; enable chromium_disable_uniformity_analysis;

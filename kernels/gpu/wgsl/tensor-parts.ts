@@ -126,9 +126,12 @@ fn main(@builtin(workgroup_id) id : vec3<u32>, @builtin(subgroup_id) sg : u32, @
   var m = state[base].x;
   for (var i = 1u; i < count; i++) { m = max(m, state[base + i * step].x); }
   ${times(COMBINERS, (i) => `var sum${i} = vec4<f32>(0.0); var weight${i} = 0.0;`)}
-  for (var first = 0u; first < count; first += ${COMBINERS}u) {
+  // Sums without a part stay 0.
+  if (count <= ${COMBINERS / 2}u) {
+    ${times(COMBINERS / 2, (k) => `{ let i = min(${k}u, count - 1u); let own = ${k}u < count; ${one(`sum${k}`, `weight${k}`, 'select(0.0, exp2(s.x - m), own)')} }`, '\n    ')}
+  } else { for (var first = 0u; first < count; first += ${COMBINERS}u) {
     ${times(COMBINERS, (k) => `{ let i = min(first + ${k}u, count - 1u); let own = first + ${k}u < count; ${one(`sum${k}`, `weight${k}`, 'select(0.0, exp2(s.x - m), own)')} }`, '\n    ')}
-  }
+  } }
   ${tree.join('\n  ')}
   ${store('sum0', 'weight0')}`
       : `var largest = -3.0e38;

@@ -40,18 +40,27 @@ export interface TensorShape extends Omit<FlashShape, 'groups' | 'outHeads' | 'f
   readonly queryRows: number
 }
 
-/** How the work of a workgroup is divided. `tokens` and `split` fix the order of sums; the others change only speed. */
+/** How the work of a workgroup is divided. `tokens`, `split` and `scores` fix the order of sums; the others change only speed. */
 export interface TensorTiling {
   /** Cached rows at a time: 16 or 32. */
   readonly tokens: number
-  /** Subgroups that share the columns of the same heads: 2 or 4. */
+  /** Subgroups that share the same heads: 2 or 4. Weighted sums they share by columns. */
   readonly split: number
+  /** How they share scores: by columns, whose sums are then added, or by cached rows (16 * split of them at a time). */
+  readonly scores: 'columns' | 'tokens'
   /** Groups of 16 heads of one subgroup: 1 or 2. */
   readonly headTiles: number
   /** Tiles of cached rows that are loaded ahead: 1 or 2. */
   readonly ahead: number
   /** Tiles in workgroup memory: 2 save a barrier. */
   readonly buffers: number
+  /** Weighted sums of a tile are computed beside the scores of the next: 2 barriers a tile. It needs 2 buffers. */
+  readonly pipelined: boolean
+}
+
+/** Tiles of tokens for which a subgroup computes scores, and steps of 16 columns of each. */
+export function scoreWork({ keySteps }: { readonly keySteps: number }, { tokens, split, scores }: Pick<TensorTiling, 'tokens' | 'split' | 'scores'>) {
+  return scores === 'tokens' ? { blocks: tokens / SIDE / split, steps: keySteps } : { blocks: tokens / SIDE, steps: Math.ceil(keySteps / split) }
 }
 
 /** Columns of a tile of cached rows: keys, values (the same where they begin at column 0), rope keys; padded to 16. */
@@ -96,9 +105,9 @@ export function planPromptRows(
     const slots = pad(rows * rowHeads)
     if (slots > PROMPT_SLOTS || waste(rows) > waste(1)) continue
     for (const headTiles of [2, 1]) {
-      if (slots % (SIDE * headTiles) !== 0 || headTiles > 1 + Number(pairsFit(shape, one.split))) continue
+      if (slots % (SIDE * headTiles) !== 0 || headTiles > 1 + Number(pairsFit(shape, one))) continue
       for (const buffers of [2, 1]) {
-        const tiling = { ...one, headTiles, buffers }
+        const tiling = { ...one, headTiles, buffers, pipelined: buffers === 2 }
         if (storageOf(shape, slots, tiling) <= workgroupStorage) return { rows, tiling }
       }
     }
@@ -106,15 +115,24 @@ export function planPromptRows(
   return undefined
 }
 
+type Sharing = Pick<TensorTiling, 'tokens' | 'split' | 'scores'>
+
 /** Registers of a thread that matrices take: sums and queries of 16 heads. */
-function registersOf(shape: TensorWidths, split: number): number {
-  const matrices = (width: number) => Math.ceil(width / SIDE / split)
-  return 8 * matrices(pad(shape.valueWidth)) + 4 * matrices(packedQueryWidth(shape))
+function registersOf(shape: TensorWidths, sharing: Sharing): number {
+  const { steps } = scoreWork({ keySteps: packedQueryWidth(shape) / SIDE }, sharing)
+  return 8 * Math.ceil(pad(shape.valueWidth) / SIDE / sharing.split) + 4 * steps
 }
 
-function pairsFit(shape: TensorWidths, split: number): boolean {
-  return 2 * registersOf(shape, split) <= REGISTERS
+function pairsFit(shape: TensorWidths, sharing: Sharing): boolean {
+  return 2 * registersOf(shape, sharing) <= REGISTERS
 }
+
+/** In order of preference: the first whose registers suffice for one row of 16 heads, and whose memory does. */
+const SHARINGS: readonly Sharing[] = [
+  { tokens: 2 * SIDE, split: 2, scores: 'tokens' },
+  { tokens: SIDE, split: 2, scores: 'columns' },
+  { tokens: SIDE, split: 4, scores: 'columns' },
+]
 
 /** Bytes of workgroup memory. */
 function storageOf(shape: TensorWidths, groupHeads: number, tiling: TensorTiling): number {
@@ -132,19 +150,24 @@ export function planTensorAttention(
   workgroupStorage: number,
 ): { readonly groupHeads: number; readonly tiling: TensorTiling; readonly workgroups: number } | undefined {
   if (unitOf(shape) === undefined) return undefined
-  // Two subgroups share the columns, as long as the registers do for one row of 16 heads.
-  const registers = (split: number) => registersOf(shape, split)
-  const split = [2, 4].find((n) => registers(n) <= REGISTERS)
-  if (split === undefined) return undefined
-  const pairs = pairsFit(shape, split)
+  const sharing = SHARINGS.find((one) => registersOf(shape, one) <= REGISTERS && fits(shape, SIDE, one, workgroupStorage))
+  if (sharing === undefined) return undefined
+  const pairs = pairsFit(shape, sharing)
   // Two tiles on their way where registers are left for them.
-  const ahead = (pairs ? 2 : 1) * registers(split) <= REGISTERS / 2 + 16 ? 2 : 1
+  const ahead = sharing.tokens === SIDE && (pairs ? 2 : 1) * registersOf(shape, sharing) <= REGISTERS / 2 + 16 ? 2 : 1
   for (let groupHeads = pad(Math.ceil(heads / Math.ceil(heads / MAX_HEADS))); groupHeads > 0; groupHeads -= SIDE) {
-    const tiling = { tokens: SIDE, split, headTiles: pairs && groupHeads % (2 * SIDE) === 0 ? 2 : 1, ahead, buffers: 1 }
-    if (storageOf(shape, groupHeads, tiling) <= workgroupStorage)
-      return { groupHeads, tiling, workgroups: pairs ? 2 * MULTIPROCESSORS : MULTIPROCESSORS }
+    const headTiles = pairs && groupHeads % (2 * SIDE) === 0 ? 2 : 1
+    for (const buffers of [2, 1]) {
+      const tiling = { ...sharing, headTiles, ahead, buffers, pipelined: buffers === 2 }
+      if (storageOf(shape, groupHeads, tiling) <= workgroupStorage)
+        return { groupHeads, tiling, workgroups: pairs ? 2 * MULTIPROCESSORS : MULTIPROCESSORS }
+    }
   }
   return undefined
+}
+
+function fits(shape: TensorWidths, groupHeads: number, sharing: Sharing, workgroupStorage: number): boolean {
+  return storageOf(shape, groupHeads, { ...sharing, headTiles: 1, ahead: 1, buffers: 1, pipelined: false }) <= workgroupStorage
 }
 
 /** Cached scalars of one load: 8, 4 or 2. Undefined: rows are not aligned to 2. */
@@ -154,7 +177,7 @@ export function unitOf({ rowWidth, ropeRowWidth, ropeDim, valueOffset, keyWidth,
 }
 
 /** Sizes in the generated kernel. */
-export function geometry(shape: TensorWidths, groupHeads: number, { tokens, headTiles, split }: TensorTiling) {
+export function geometry(shape: TensorWidths, groupHeads: number, { tokens, headTiles, split, scores }: TensorTiling) {
   const columns = columnsOf(shape)
   const headGroups = groupHeads / SIDE / headTiles
   const subgroups = headGroups * split
@@ -166,6 +189,8 @@ export function geometry(shape: TensorWidths, groupHeads: number, { tokens, head
   const rowVectors = columns.all / 8 + 1
   const scoreRow = tokens + 8
   const weightRow = tokens + 8
+  /** Sums of each part of the columns. */
+  const scoreParts = scores === 'columns' ? split : 1
   return {
     columns,
     threads,
@@ -176,8 +201,9 @@ export function geometry(shape: TensorWidths, groupHeads: number, { tokens, head
     tileVectors: tokens * rowVectors,
     scoreRow,
     weightRow,
-    // In vectors. Scores of each part of the columns; scratch for rescaling.
-    scores: Math.max(split * groupHeads * scoreRow, subgroups * SIDE * SIDE) / vector,
+    scoreParts,
+    // In vectors. Scores; scratch for rescaling.
+    scores: Math.max(scoreParts * groupHeads * scoreRow, subgroups * SIDE * SIDE) / vector,
     weights: (groupHeads * weightRow) / vector,
     keySteps: packedQueryWidth(shape) / SIDE,
     valueSteps: pad(shape.valueWidth) / SIDE,
