@@ -123,3 +123,43 @@ export async function gpuReadRate(adapter?: string): Promise<number> {
   await gpu.context.destroy()
   return rate
 }
+
+/** Subgroups of a workgroup, sums of each, and rounds of `multiplyOnly`. */
+const MULTIPLY = { subgroups: 8, sums: 8, rounds: 2000, workgroups: 132 * 4 }
+
+/** A kernel that multiplies 16 x 16 matrices of float16 in registers, as products on tensor cores do, and loads nothing. */
+function multiplyOnly(): string {
+  const sums = Array.from({ length: MULTIPLY.sums }, (_, i) => i)
+  return `enable f16; enable subgroups; enable chromium_experimental_subgroup_matrix; enable chromium_disable_uniformity_analysis;
+alias Left = subgroup_matrix_left<f16, 16, 16>; alias Right = subgroup_matrix_right<f16, 16, 16>; alias Sum = subgroup_matrix_result<f32, 16, 16>;
+@group(0) @binding(0) var<storage, read> x : array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read_write> out : array<f32>;
+var<workgroup> tile : array<vec4<u32>, 64>;
+@compute @workgroup_size(${MULTIPLY.subgroups * 32})
+fn main(@builtin(local_invocation_index) lid : u32, @builtin(workgroup_id) id : vec3<u32>) {
+  if (lid < 64u) { tile[lid] = x[lid]; }
+  workgroupBarrier();
+  let l = subgroupMatrixLoad<Left, row_major>(&tile, 0u, 2u);
+  let r = subgroupMatrixLoad<Right, col_major>(&tile, 32u, 2u);
+  ${sums.map((i) => `var c${i} = Sum();`).join(' ')}
+  for (var n = 0u; n < ${MULTIPLY.rounds}u; n++) { ${sums.map((i) => `c${i} = subgroupMatrixMultiplyAccumulate(l, r, c${i});`).join(' ')} }
+  ${sums.map((i) => `subgroupMatrixStore<row_major>(&out, (id.x * ${MULTIPLY.sums}u + ${i}u) * 256u, c${i}, 16u);`).join(' ')}
+}`
+}
+
+/** GFLOP/s of matrices in registers; undefined: the device has no tensor cores. */
+export async function gpuMultiplyRate(adapter?: string): Promise<number | undefined> {
+  const gpu = await openGpu(adapter)
+  if (!gpu.context.adapter.tensorCores) {
+    await gpu.context.destroy()
+    return undefined
+  }
+  const { subgroups, sums, rounds, workgroups } = MULTIPLY
+  const x = gpu.program.buffer(1024)
+  await fillRandom(gpu, x, 'f16')
+  const out = gpu.program.buffer(workgroups * sums * 256 * 4)
+  const multiply = await gpu.program.wgsl('multiply', multiplyOnly(), [x, out], () => [workgroups, 1, 1])
+  const us = median(await timePasses(gpu, [[multiply]], 10))
+  await gpu.context.destroy()
+  return (2 * 16 ** 3 * subgroups * sums * rounds * workgroups) / us / 1000
+}

@@ -5,7 +5,7 @@ import { OptionError, synthesize } from '../src/index.js'
 import { VARIANTS, variantNamed } from '../src/model/attention-variants.js'
 import { elements } from '../src/model/checkpoint/tensor-source.js'
 import { GPT } from '../src/model/families/gpt.js'
-import { lowerModel } from '../src/model/lower-model.js'
+import { type LoweredModel, lowerModel } from '../src/model/lower-model.js'
 import { parseModelConfig } from '../src/model/model-config.js'
 import { describeTensors } from '../src/tools/synth/describe-tensors.js'
 import { PRESETS, type PresetConfig } from '../src/tools/synth/presets.js'
@@ -84,9 +84,14 @@ function checkVariant(variant: string): void {
   })
 }
 
+/** A model without its weights. */
+export function benchLowered(size: string, variant: string): LoweredModel {
+  return lowerModel(parseModelConfig({ ...benchConfig(size, variant) }), variantNamed(variant))
+}
+
 /** Shape of a model, without its weights. */
 export function benchShape(size: string, variant: string): ModelShape {
-  return lowerModel(parseModelConfig({ ...benchConfig(size, variant) }), variantNamed(variant)).shape
+  return benchLowered(size, variant).shape
 }
 
 /** Directory of a model of a size in `folder`. Writes it if it is missing. */

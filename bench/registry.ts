@@ -2,6 +2,7 @@
 import { attention } from './attention.js'
 import { cluster } from './cluster.js'
 import { collectives } from './collectives.js'
+import { gpuThroughput } from './gpu-throughput.js'
 import type { Benchmark } from './harness/benchmark.js'
 import { load } from './load.js'
 import { peers } from './peers.js'
@@ -20,6 +21,7 @@ export const BENCHMARKS: readonly Benchmark[] = [
   prediction,
   peers,
   throughput,
+  gpuThroughput,
   ttft,
   load,
   recovery,

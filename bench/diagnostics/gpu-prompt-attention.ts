@@ -1,6 +1,6 @@
 // How fast is attention for rows of a prompt, by rows of a workgroup and tiling, and are a row's bits those that it has alone? MLRA-4 of
 // 2.9 B parameters at one rank: 4 streams with 24 heads each.
-// Usage: node dist/bench/diagnostics/gpu-prompt-attention.js [rows] [runs] [adapter]
+// Usage: node dist/bench/diagnostics/gpu-prompt-attention.js [rows] [runs] [adapter] [contexts]
 /// <reference types="@webgpu/types" />
 import type { Dispatch } from '../../kernels/gpu/program.js'
 import { tensorAttention } from '../../kernels/gpu/wgsl/tensor-attention.js'
@@ -18,9 +18,9 @@ const LATENT = 128
 const ROPE = 64
 const PART_BYTES = 256 << 20
 const widths = { keyWidth: LATENT, keyOffset: 0, valueOffset: 0, valueWidth: LATENT, rowWidth: LATENT, ropeDim: ROPE, ropeRowWidth: ROPE }
-const LENGTHS = [1000, 4000, 16_000]
+const LENGTHS = (process.argv[5] ?? '1000,4000,16000').split(',').map(Number)
 
-const gpu = await openGpu(process.argv[4])
+const gpu = await openGpu(process.argv[4] || undefined)
 const { program, context } = gpu
 const planned = planTensorAttention(widths, HEADS, context.adapter.workgroupStorage)
 if (!planned) throw new Error('the tensor-core kernel has no tiling for this shape')
@@ -59,19 +59,27 @@ interface Variant {
   readonly rows: number
   readonly change: Partial<TensorTiling>
 }
+const COLUMNS = { tokens: 16, scores: 'columns', ahead: 2 } as const
+const PLAIN = { pipelined: false, buffers: 1 } as const
+/** The first of an order of sums is what others of that order are compared with. */
 const VARIANTS: readonly Variant[] = [
   { rows: 1, change: {} },
+  { rows: 1, change: PLAIN },
   { rows: 2, change: { headTiles: 1 } },
-  { rows: 2, change: { headTiles: 1, ahead: 1 } },
-  { rows: 2, change: { headTiles: 1, buffers: 2 } },
-  { rows: 4, change: { headTiles: 2 } },
-  { rows: 4, change: { headTiles: 2, ahead: 1 } },
-  { rows: 4, change: { headTiles: 2, buffers: 2 } },
+  { rows: 2, change: { ...PLAIN, headTiles: 1 } },
+  { rows: 4, change: { ...PLAIN } },
   { rows: 4, change: { headTiles: 1 } },
-  { rows: 4, change: { headTiles: 1, ahead: 1 } },
-  { rows: 4, change: { headTiles: 1, ahead: 1, buffers: 2 } },
-  { rows: 6, change: { headTiles: 1, ahead: 1 } },
+  { rows: 4, change: {} },
+  { rows: 1, change: { ...COLUMNS, ...PLAIN } },
+  { rows: 2, change: { ...COLUMNS, headTiles: 1 } },
+  { rows: 4, change: { ...COLUMNS, pipelined: false, buffers: 2 } },
+  { rows: 4, change: COLUMNS },
+  { rows: 4, change: { ...COLUMNS, ahead: 1 } },
+  { rows: 4, change: { ...COLUMNS, headTiles: 1 } },
 ]
+
+/** What fixes the order of sums. */
+const order = (variant: Variant | undefined) => variant?.change.scores ?? (variant ? 'tokens' : 'none')
 
 async function build({ rows, change }: Variant, length: number, pagesOfPart: number, out: GPUBuffer) {
   const tiling = { ...(planned as NonNullable<typeof planned>).tiling, ...change }
@@ -141,7 +149,8 @@ for (const length of LENGTHS) {
     for (const [i, variant] of VARIANTS.entries()) {
       const label = [String(length), String(pagesOfPart), String(variant.rows), JSON.stringify(variant.change)]
       try {
-        const built = await build(variant, length, pagesOfPart, outs[i === 0 ? 0 : 1])
+        const isFirst = order(variant) !== order(VARIANTS[i - 1])
+        const built = await build(variant, length, pagesOfPart, outs[isFirst ? 0 : 1])
         await submit([built.both], false)
         context.device.queue.writeBuffer(wrong, 0, new Uint32Array(4))
         const compare = await program.wgsl(
@@ -158,7 +167,7 @@ for (const length of LENGTHS) {
         await context.settle(staging.mapAsync(1))
         const [differ, filled] = new Uint32Array(staging.getMappedRange().slice(0))
         staging.destroy()
-        const bits = i === 0 ? `${filled} values` : differ === 0 ? 'equal' : `${differ} differ`
+        const bits = isFirst ? `${filled} values` : differ === 0 ? 'equal' : `${differ} differ`
         const flops = Array.from({ length: count }, (_, t) => length - t).reduce((a, b) => a + b, 0) * STREAMS * HEADS * (2 * LATENT + ROPE) * 2
         later.push(async () => {
           const attention = await time(built.attending)

@@ -1,6 +1,6 @@
 // Are products on tensor cores right, do all kernels give a row the same bits, and how fast is each? Matrices of the 2.9 B model; a
 // pass has as many of each, from different places of 1 GiB, as hold 400 MB, or 64. A variant that fails a check is not timed.
-// Usage: node dist/bench/diagnostics/gpu-tensor-matmul.js [runs] [adapter]
+// Usage: node dist/bench/diagnostics/gpu-tensor-matmul.js [runs] [adapter] [rows, with commas] [part of a matrix's name]
 /// <reference types="@webgpu/types" />
 import type { Dispatch } from '../../kernels/gpu/program.js'
 import { MATMUL_ROWS, packedMatmul, TILE_WORDS, tileBytes, tileRows } from '../../kernels/gpu/wgsl/packed-matmul.js'
@@ -75,17 +75,30 @@ const SWEEP: readonly (readonly [rows: number, all: readonly Variant[], first: r
       tiled(64, 32, 2, 1, 6, 8),
       tiled(64, 32, 4, 1, 4, 8),
       tiled(64, 64, 4, 2, 8, 8),
+      tiled(64, 64, 1, 4, 4, 4),
+      tiled(64, 128, 2, 4, 0, 4),
+      tiled(64, 128, 1, 4, 4, 4),
+      tiled(64, 128, 1, 8, 0, 4),
     ],
     [],
   ],
   [
     2048,
-    [tiled(128, 128, 2, 4, 0, 2), tiled(128, 128, 4, 2, 0, 2), tiled(128, 128, 2, 2, 0, 2)],
+    [
+      tiled(128, 128, 2, 4, 0, 2),
+      tiled(128, 128, 4, 2, 0, 2),
+      tiled(128, 128, 2, 2, 4, 2),
+      tiled(256, 128, 4, 2, 0, 2),
+      tiled(128, 256, 2, 4, 0, 2),
+      tiled(128, 128, 4, 2, 0, 4),
+    ],
     [tiled(128, 96, 4, 2, 0, 2), tiled(128, 192, 2, 4, 0, 2), tiled(128, 128, 2, 4, 0, 2, 1, true), tiled(128, 64, 4, 2, 0, 2, 1, true)],
   ],
 ]
 
-const gpu = await openGpu(process.argv[3])
+const gpu = await openGpu(process.argv[3] || undefined)
+const wantedRows = process.argv[4]?.split(',').map(Number)
+const wantedName = process.argv[5] ?? ''
 const { program, context } = gpu
 const { queue } = context.device
 /** Rows that products are made for. */
@@ -164,6 +177,7 @@ const out: string[][] = [['matrix', 'rows', 'kernel', 'us each', 'GB/s of weight
 const name = ({ tiling, pair }: Variant) => `${Object.values(tiling).join(' ')}${pair ? ' pair' : ''}`
 
 for (const [index, matrix] of MATRICES.entries()) {
+  if (!matrix.name.includes(wantedName)) continue
   const { cols, count } = matrix
   const steps = stepsOf(cols)
   const each = weightVectors(matrix.rows, steps)
@@ -171,6 +185,7 @@ for (const [index, matrix] of MATRICES.entries()) {
   const places = Math.max(1, Math.min(64, Math.floor(BYTES / bytes), Math.ceil(4e8 / bytes)))
   const packed = { false: await pack(matrix, false, steps), true: index === 0 ? await pack(matrix, true, steps) : undefined }
   for (const [rows, all, first] of SWEEP) {
+    if (wantedRows && !wantedRows.includes(rows)) continue
     if ((matrix.name === 'logits' && rows > 1) || (rows === 16 && index !== 0)) continue
     rowsNow = rows
     // By order of sums: bits are compared among variants of the same.

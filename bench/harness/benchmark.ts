@@ -61,6 +61,8 @@ export interface Benchmark {
   readonly question: string
   /** Options that it supports, besides quick, seed and rounds; others are refused. */
   readonly supports: readonly (keyof BenchOptions)[]
+  /** Backends that it measures, if not all; 'all' leaves it out for others. */
+  readonly backends?: readonly BenchOptions['backend'][]
   run(context: BenchContext): Promise<Outcome>
 }
 

@@ -65,7 +65,10 @@ async function bench(names: readonly string[], flags: BenchFlags): Promise<void>
     console.log(await writeReport(out))
     return
   }
-  const chosen = names.length === 1 && names[0] === 'all' ? BENCHMARKS : names.map((name) => find(BENCHMARKS, name))
+  const chosen =
+    names.length === 1 && names[0] === 'all'
+      ? BENCHMARKS.filter(({ backends = [flags.backend] }) => backends.includes(flags.backend))
+      : names.map((name) => find(BENCHMARKS, name))
   const options = benchOptions(flags)
   for (const benchmark of chosen) checkSupported(benchmark, options, flags)
   const { runBenchmark } = await import('../../bench/harness/run.js')

@@ -8,6 +8,7 @@ import { packedQueryWidth, SIDE } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { paddedQueryWidth, queryWidth } from '../layout/attention-geometry.js'
 import { cacheWidth } from '../layout/attention-plan.js'
 import { SHARDS } from '../protocol.js'
+import { Embeddings } from './embeddings.js'
 import type { GpuPlan } from './plan.js'
 
 /** For one kind of entries: [4, entries], and the uniform that tensorAttention reads. */
@@ -23,6 +24,8 @@ export class GpuBuffers {
   readonly pages: GPUBuffer
   /** [rows]: parts of each row, for gpu.js. */
   readonly parts: Shaped
+  /** Embeddings of the step's rows as bf16, [words, rows]: see Embeddings. */
+  readonly embeddings: GPUBuffer
   readonly residual: Shaped
   /** The residual after attention was added. */
   readonly postAttention: Shaped
@@ -78,6 +81,7 @@ export class GpuBuffers {
     this.rows = program.buffer(T * 16)
     this.pages = program.buffer(tables * 4)
     this.parts = tensor(T)
+    this.embeddings = program.buffer(plan.kernels.products === 'tiles' ? Embeddings.words(shape.embed) * T * 4 : 0)
     this.residual = tensor(shape.embed, T)
     this.postAttention = tensor(shape.embed, T)
     this.inputs = tensor(plan.columns.width, T)

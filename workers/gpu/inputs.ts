@@ -10,9 +10,10 @@ import type { StepResults } from '../sampling/step-results.js'
 import type { TokenInputs } from '../token-inputs.js'
 import { type EntryPlan, entriesOfRound, roomForParts } from './attention-plan.js'
 import type { EntryBuffers, GpuBuffers } from './buffers.js'
-import type { Embeddings } from './embeddings.js'
+import { Embeddings } from './embeddings.js'
 import type { StepTables } from './kernel-set.js'
 import type { GpuPlan } from './plan.js'
+import { RopeTable } from './rope-table.js'
 
 /** What a step's dispatches follow from, and what those of the next step do where it has as many rows of the same sequences. */
 export interface StepParts {
@@ -32,10 +33,11 @@ export class GpuInputs implements StepTables {
   readonly #pagesPerSlot: number
   /** [rows, embed], [rows, ropeDim], [rows, 4], [rows] */
   readonly #residual: Float32Array<ArrayBuffer>
-  readonly #residualBits: Uint32Array<ArrayBuffer>
-  /** In row order, if there is a copy. */
+  /** In row order, if there is a copy; and those of a step, as they go to the device. */
   readonly #embeddings: Embeddings | undefined
+  readonly #embedded: Uint16Array<ArrayBuffer>
   readonly #rope: Float32Array<ArrayBuffer>
+  readonly #ropes: RopeTable
   readonly #rows: Uint32Array<ArrayBuffer>
   readonly #parts: Float32Array<ArrayBuffer>
   /** [entries, 4] */
@@ -69,10 +71,11 @@ export class GpuInputs implements StepTables {
     this.#results = results
     this.#tokens = tokens
     this.#pagesPerSlot = tables.pagesPerSlot
-    this.#residual = new Float32Array(plan.stepRows * plan.shape.embed)
-    this.#residualBits = new Uint32Array(this.#residual.buffer)
+    this.#residual = new Float32Array(embeddings ? 0 : plan.stepRows * plan.shape.embed)
+    this.#embedded = new Uint16Array(embeddings ? plan.stepRows * 2 * Embeddings.words(plan.shape.embed) : 0)
     this.#embeddings = embeddings
     this.#rope = new Float32Array(plan.stepRows * plan.a.ropeDim)
+    this.#ropes = new RopeTable(tokens, plan.a.ropeDim)
     this.#rows = new Uint32Array(plan.stepRows * 4)
     this.#parts = new Float32Array(plan.stepRows)
     this.#entries = new Uint32Array(plan.stepRows * 4)
@@ -81,6 +84,11 @@ export class GpuInputs implements StepTables {
     this.#rowFloats = new Float32Array(plan.kernels.floats ? plan.stepRows * 2 : 0)
     this.pageTable = program.tensor(this.#pageFloats.length)
     this.rowTable = program.tensor(2, this.#rowFloats.length / 2)
+  }
+
+  /** Embeddings are uploaded as bf16. */
+  get widens(): boolean {
+    return this.#embeddings !== undefined
   }
 
   /** Writes what the rows of the open step need. */
@@ -94,16 +102,17 @@ export class GpuInputs implements StepTables {
     for (let t = 0; t < rows; t++) {
       const position = this.#step.int(t, ROW.position)
       const token = this.#results.token(t)
-      if (this.#embeddings) this.#embeddings.write(token, this.#residualBits, t * embed)
+      if (this.#embeddings) this.#embeddings.copy(token, this.#embedded, t)
       else this.#residual.set(this.#tokens.embedding(token).row(0), t * embed)
-      this.#tokens.rope(position, this.#rope.subarray(t * ropeDim))
+      this.#ropes.write(position, this.#rope, t)
       const own = this.#writeRow(t, this.#step.int(t, ROW.slot), position + 1)
       parts = Math.max(parts, own)
       nextParts = Math.max(nextParts, own, this.#plan.partsOf(position + 2).parts)
       longest = Math.max(longest, position + 1)
     }
     const queue = this.#queue
-    queue.writeBuffer(this.#b.residual.buffer, 0, this.#residual, 0, rows * embed)
+    if (this.#embeddings) queue.writeBuffer(this.#b.embeddings, 0, this.#embedded, 0, rows * 2 * Embeddings.words(embed))
+    else queue.writeBuffer(this.#b.residual.buffer, 0, this.#residual, 0, rows * embed)
     if (ropeDim > 0) queue.writeBuffer(this.#b.rope.buffer, 0, this.#rope, 0, rows * ropeDim)
     queue.writeBuffer(this.#b.rows, 0, this.#rows, 0, rows * 4)
     queue.writeBuffer(this.#b.parts.buffer, 0, this.#parts, 0, rows)

@@ -40,7 +40,7 @@ export async function listDispatches(
     head: async () => ({ matrices, norm: vector(shape.embed) }),
   }
   const tables = { pageTable: vector(1), rowTable: vector(1), cacheRow: () => 0 }
-  const { layers, head, argmax } = await StepProgram.build(program, plan, buffers, tables, weights, run.contextTokens, 1)
+  const { layers, head, argmax } = await StepProgram.build(program, plan, buffers, tables, weights, run.contextTokens, false, 1)
   const exchanges = run.ranks === 1 ? 0 : isLocal(shape.attention) ? 2 : 3
   return {
     layer: factsOf(commandsOf(layers[0] as LayerSegments)),

@@ -136,7 +136,15 @@ export class GpuRunner implements RankRunner {
     const { layout, init } = this.#rank
     const memories = { shards: init.shards, rank: init.rankMemory }
     const weights = new DeviceWeights(this.#context, this.#program, this.#plan, layout, memories)
-    this.#step = await StepProgram.build(this.#program, this.#plan, this.#buffers, this.#inputs, weights, init.plan.contextTokens)
+    this.#step = await StepProgram.build(
+      this.#program,
+      this.#plan,
+      this.#buffers,
+      this.#inputs,
+      weights,
+      init.plan.contextTokens,
+      this.#inputs.widens,
+    )
     weights.close()
     this.#submits = this.#step.submits(this.#recorder !== undefined)
     await this.#program.device.queue.onSubmittedWorkDone()
@@ -232,6 +240,7 @@ export class GpuRunner implements RankRunner {
     const { rows } = size
     let encoder = queue.encoder()
     this.#copies.record(encoder, step)
+    queue.encode(encoder, this.#steps.start, size)
     for (const layer of this.#steps.layers) {
       queue.encode(encoder, layer.attention, size)
       if (!this.#plan.local) {

@@ -1,10 +1,12 @@
 // What a step dispatches on a rank's device, made once: the commands of every layer and of the output projection, and how a step is
 // cut into submits. Owns the choice of kernels; runs nothing.
 /// <reference types="@webgpu/types" />
+
 import { type Command, commandsOfStep, type ProgramParts, type Shaped } from '../../kernels/gpu/program.js'
 import { dispatchId } from '../profile/profile-recorder.js'
 import type { DispatchFacts } from '../protocol.js'
 import type { GpuBuffers } from './buffers.js'
+import { embedRows } from './embed-rows.js'
 import { GpuJsKernels } from './gpu-js-kernels.js'
 import type { StepTables } from './kernel-set.js'
 import { LayerBuilder, type LayerNorms, type LayerSegments } from './layer.js'
@@ -23,21 +25,25 @@ export interface StepWeights {
 }
 
 export class StepProgram {
+  /** From what the host uploads to the residual. */
+  readonly start: readonly Command[]
   readonly layers: readonly LayerSegments[]
   /** From the wanted rows of the residual to their logits. */
   readonly head: readonly Command[]
   /** From the logits to the most likely tokens. Empty: the host looks for them. */
   readonly argmax: readonly Command[]
 
-  private constructor(layers: readonly LayerSegments[], head: readonly Command[], argmax: readonly Command[]) {
+  private constructor(start: readonly Command[], layers: readonly LayerSegments[], head: readonly Command[], argmax: readonly Command[]) {
+    this.start = start
     this.layers = layers
     this.head = head
     this.argmax = argmax
     // A profile has an event for every label: fail while loading, not in the first profiled step.
-    for (const { label } of allCommands([...layers.flatMap(commandsOf), ...head, ...argmax])) dispatchId(label)
+    for (const { label } of allCommands([...start, ...layers.flatMap(commandsOf), ...head, ...argmax])) dispatchId(label)
   }
 
-  /** Compiles the kernels. `layers`: how many of the model's; contextTokens: the longest context. Throws what `weights` throws. */
+  /** Compiles the kernels. `layers`: how many of the model's; contextTokens: the longest context; widens: embeddings come
+   * as bf16. Throws what `weights` throws. */
   static async build(
     program: ProgramParts,
     plan: GpuPlan,
@@ -45,11 +51,13 @@ export class StepProgram {
     tables: StepTables,
     weights: StepWeights,
     contextTokens: number,
+    widens: boolean,
     layers = plan.layers.length,
   ): Promise<StepProgram> {
     const kernels =
       plan.kernels.name === 'gpu.js' ? new GpuJsKernels(program, plan, buffers, tables, contextTokens) : new WgslKernels(program, plan, buffers)
     const builder = new LayerBuilder(program, plan, buffers, kernels)
+    const start = widens ? [await embedRows(program, plan, buffers)] : []
     const built: LayerSegments[] = []
     for (let i = 0; i < layers; i++) {
       const { matrices, norms } = await weights.layer(i)
@@ -59,19 +67,19 @@ export class StepProgram {
     const { tiles } = plan.head
     const norm = { weight, epsilon: plan.shape.normEps }
     const product = { label: 'head', weights: matrices, tiles, x: buffers.selected, y: buffers.logits, rowSet: 'selected', norm } as const
-    return new StepProgram(built, await kernels.product(product), plan.ranks === 1 ? await kernels.argmax() : [])
+    return new StepProgram(start, built, await kernels.product(product), plan.ranks === 1 ? await kernels.argmax() : [])
   }
 
   /** The commands of all layers, by submits. `timed`: one submit, since timestamps of several would not fit together. */
   submits(timed: boolean): readonly (readonly Command[])[] {
     const { layers } = this
     const cuts = timed ? [layers.length] : SUBMIT_SHARES.map((share) => Math.ceil(share * layers.length))
-    return cuts.map((to, i) => layers.slice(cuts[i - 1] ?? 0, to).flatMap(commandsOf))
+    return cuts.map((to, i) => [...(i === 0 ? this.start : []), ...layers.slice(cuts[i - 1] ?? 0, to).flatMap(commandsOf)])
   }
 
   /** What a step of one row dispatches, in order. */
   get dispatches(): DispatchFacts[] {
-    return factsOf([...this.layers.flatMap(commandsOf), ...this.head, ...this.argmax])
+    return factsOf([...this.start, ...this.layers.flatMap(commandsOf), ...this.head, ...this.argmax])
   }
 }
 

@@ -54,6 +54,7 @@ export const EVENTS = [
   'attention',
   'combine parts',
   'argmax',
+  'embedding',
   'softmax',
   'weighted sums',
   'place products',
