@@ -60,26 +60,28 @@ interface Variant {
   readonly change: Partial<TensorTiling>
 }
 const COLUMNS = { tokens: 16, scores: 'columns', ahead: 2 } as const
+const TOKENS = { tokens: 32, scores: 'tokens', ahead: 1 } as const
 const PLAIN = { pipelined: false, buffers: 1 } as const
+const PIPELINED = { pipelined: true, buffers: 2 } as const
 /** The first of an order of sums is what others of that order are compared with. */
 const VARIANTS: readonly Variant[] = [
-  { rows: 1, change: {} },
-  { rows: 1, change: PLAIN },
-  { rows: 2, change: { headTiles: 1 } },
-  { rows: 2, change: { ...PLAIN, headTiles: 1 } },
-  { rows: 4, change: { ...PLAIN } },
-  { rows: 4, change: { headTiles: 1 } },
-  { rows: 4, change: {} },
-  { rows: 1, change: { ...COLUMNS, ...PLAIN } },
-  { rows: 2, change: { ...COLUMNS, headTiles: 1 } },
-  { rows: 4, change: { ...COLUMNS, pipelined: false, buffers: 2 } },
-  { rows: 4, change: COLUMNS },
-  { rows: 4, change: { ...COLUMNS, ahead: 1 } },
-  { rows: 4, change: { ...COLUMNS, headTiles: 1 } },
+  { rows: 1, change: { ...TOKENS, ...PLAIN, headTiles: 2 } },
+  { rows: 1, change: { ...TOKENS, ...PLAIN, headTiles: 1 } },
+  { rows: 1, change: { ...TOKENS, ...PIPELINED, headTiles: 2 } },
+  { rows: 1, change: { ...TOKENS, ...PIPELINED, headTiles: 1 } },
+  { rows: 2, change: { ...TOKENS, ...PLAIN, headTiles: 1 } },
+  { rows: 4, change: { ...TOKENS, ...PLAIN, headTiles: 1 } },
+  { rows: 4, change: { ...TOKENS, ...PLAIN, headTiles: 2 } },
+  { rows: 4, change: { ...TOKENS, ...PIPELINED, headTiles: 1 } },
+  { rows: 4, change: { ...TOKENS, ...PIPELINED, headTiles: 2 } },
+  { rows: 1, change: { ...COLUMNS, ...PLAIN, headTiles: 2 } },
+  { rows: 1, change: { ...COLUMNS, ...PLAIN, headTiles: 1 } },
+  { rows: 4, change: { ...COLUMNS, pipelined: false, buffers: 2, headTiles: 2 } },
+  { rows: 4, change: { ...COLUMNS, ...PIPELINED, headTiles: 2 } },
 ]
 
 /** What fixes the order of sums. */
-const order = (variant: Variant | undefined) => variant?.change.scores ?? (variant ? 'tokens' : 'none')
+const order = (variant: Variant | undefined) => variant?.change.scores
 
 async function build({ rows, change }: Variant, length: number, pagesOfPart: number, out: GPUBuffer) {
   const tiling = { ...(planned as NonNullable<typeof planned>).tiling, ...change }
@@ -145,8 +147,9 @@ console.log(`${gpuLine(gpu)}; ${count} rows, ${runs} runs, median`)
 const lines = [['context', 'pages a part', 'rows', 'tiling', 'attention ms', 'TFLOP/s', 'combine ms', 'bits']]
 const later: (() => Promise<void>)[] = []
 for (const length of LENGTHS) {
-  for (const pagesOfPart of length === 16_000 ? [4, 8] : [4]) {
+  for (const pagesOfPart of length === 16_000 ? [8] : length > 1024 ? [4] : [1]) {
     for (const [i, variant] of VARIANTS.entries()) {
+      if (variant.rows > count) continue
       const label = [String(length), String(pagesOfPart), String(variant.rows), JSON.stringify(variant.change)]
       try {
         const isFirst = order(variant) !== order(VARIANTS[i - 1])

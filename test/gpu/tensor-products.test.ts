@@ -83,7 +83,8 @@ class Product {
     emulate(repackWeights(this.#steps)).run(buffers, [panels(outputs), 1, 1])
   }
 
-  run(tiling: Parameters<typeof tensorProduct>[1], pair: boolean): Float32Array {
+  /** float32; or, as float16, rows of `stride` columns. */
+  run(tiling: Parameters<typeof tensorProduct>[1], pair: boolean, halves?: { readonly stride: number }): Float32Array {
     const { rows, outputs, k } = this.#case
     const steps = this.#steps
     const vectors = panels(rows) * steps * TILE_VECTORS * (pair ? 2 : 1)
@@ -92,11 +93,11 @@ class Product {
     const regions = regionTable([{ from: 0, to: 0, scale: 0, cols: k }]) as Uint32Array<ArrayBuffer>
     const packing = { 0: regions, 1: tiles, 2: scales, 4: this.#x }
     emulate(packRows({ regions: 1, steps, pair, epsilon: undefined, source: plainRows(k) })).run(packing, [1, rows, 1])
-    const y = new Float32Array(rows * outputs).fill(Number.NaN)
+    const y = new Float32Array(halves ? (rows * halves.stride) / 2 : rows * outputs).fill(halves ? 0 : Number.NaN)
     const matrix: TensorRows = { w: 0, x: 0, xScale: 0, y: 0, rows: outputs }
     const blocks = blockTable([matrix], tiling.columns, steps) as Uint32Array<ArrayBuffer>
     const buffers = {
-      0: Uint32Array.of(0, outputs, 0, 0),
+      0: Uint32Array.of(0, halves?.stride ?? outputs, 0, 0),
       1: Uint32Array.of(rows, 0, 0, 0),
       2: this.#tiles,
       3: blocks,
@@ -105,7 +106,7 @@ class Product {
       6: this.#scales,
       7: y,
     }
-    emulate(tensorProduct(steps, tiling, pair)).run(buffers, [Math.ceil(rows / tiling.rows), blocks.length / 8, 1])
+    emulate(tensorProduct(steps, tiling, pair, halves !== undefined)).run(buffers, [Math.ceil(rows / tiling.rows), blocks.length / 8, 1])
     return y
   }
 
@@ -146,6 +147,29 @@ for (const of of CASES) {
       t.log(`${pair ? 'two float16' : 'one float16'} a scalar: largest error ${error.toExponential(1)}`)
       t.true(error < (pair ? 1e-5 : 1e-3), String(error))
       for (const [i, other] of others.entries()) t.deepEqual(Buffer.from(other.buffer), Buffer.from(first.buffer), JSON.stringify(tilings[i + 1]))
+    }
+  })
+}
+
+for (const { rows, outputs } of [
+  { rows: 3, outputs: 41 },
+  { rows: 18, outputs: 70 },
+]) {
+  test(`${rows} rows of ${outputs} outputs as float16: what the float32 ones round to, and zeros after the last one`, (t) => {
+    const product = new Product({ rows, outputs, k: 32 }, 5)
+    const stride = 96
+    for (const { tiling } of tilingsOf(4000, false)) {
+      const whole = product.run(tiling, false)
+      const halves = new DataView(product.run(tiling, false, { stride }).buffer)
+      for (let r = 0; r < rows; r++) {
+        for (let c = 0; c < stride; c++) {
+          const got = f16(halves.getUint16((r * stride + c) * 2, true))
+          const value = c < outputs ? (whole[r * outputs + c] as number) : 0
+          // The largest finite one is 65504.
+          if (Math.abs(value) < 65_504)
+            t.true(Math.abs(got - value) <= Math.max(Math.abs(value) * 2 ** -11, 2 ** -25), `${r} ${c}: ${got} for ${value}`)
+        }
+      }
     }
   })
 }

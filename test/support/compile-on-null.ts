@@ -2,6 +2,7 @@
 // own: Dawn takes a test's thread down with it.
 /// <reference types="@webgpu/types" />
 import { loadDawn } from '../../kernels/gpu/context.js'
+import { argmaxRows } from '../../kernels/gpu/wgsl/argmax.js'
 import { tensorAttention } from '../../kernels/gpu/wgsl/tensor-attention.js'
 import { productBytes, productThreads, tensorProduct } from '../../kernels/gpu/wgsl/tensor-matmul.js'
 import { stepsOf } from '../../kernels/gpu/wgsl/tensor-matmul-shape.js'
@@ -10,6 +11,7 @@ import { combineTensorParts, packQueries } from '../../kernels/gpu/wgsl/tensor-p
 import { headColumns, headRows, packRows, plainRows, sumRows, swigluRows } from '../../kernels/gpu/wgsl/tensor-rows.js'
 import { planPromptRows } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { repackWeights } from '../../kernels/gpu/wgsl/tensor-weights.js'
+import { widenRows } from '../../workers/gpu/embed-rows.js'
 import { shapeOf, TENSOR_SHAPES } from './tensor-shapes.js'
 
 const FEATURES = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'] as const
@@ -29,9 +31,9 @@ for (const [heads, keyWidth, valueWidth, valueOffset, ropeDim, streams] of TENSO
   const plain = { tokens: 16, scores: 'columns', pipelined: false, buffers: 1 } as const
   const tilings = [
     {},
-    { pipelined: false },
-    { pipelined: false, buffers: 1 },
-    { headTiles: 1 },
+    { buffers: 2 },
+    { buffers: 2, ahead: 1, pipelined: true },
+    { headTiles: 2 },
     plain,
     { ...plain, ahead: 1 },
     { ...plain, ahead: 2, buffers: 2 },
@@ -42,9 +44,7 @@ for (const [heads, keyWidth, valueWidth, valueOffset, ropeDim, streams] of TENSO
   await compile(
     name,
     packQueries(shape),
-    ...(ropeDim > 0
-      ? [packQueries(shape, { stride: 999, from: 3, headWidth: 30, nope: 20, half: ropeDim / 2, paddedWidth: 32, paddedNope: 20 })]
-      : []),
+    ...(ropeDim > 0 ? [packQueries(shape, rawQueries(ropeDim)), packQueries(shape, rawQueries(ropeDim), true)] : []),
     combineTensorParts(shape, 1, true),
     combineTensorParts(shape, 1, false),
     ...tilings.map((tiling) => tensorAttention(shape, tiling, 1)),
@@ -58,7 +58,7 @@ for (const k of [16, 128, 768, 1000, 1024, 2470, 3072]) {
     const tilings = [16, 1600, 50_304].flatMap((outputs) => tilingsOf(outputs, pair).map(({ tiling }) => tiling))
     for (const tiling of tilings)
       if (productBytes(tiling, pair) > PRODUCT_STORAGE || productThreads(tiling) > PRODUCT_THREADS) errors.push([`product over ${k}`, 'too large'])
-    await compile(`product over ${k}`, ...tilings.map((tiling) => tensorProduct(steps, tiling, pair)))
+    await compile(`product over ${k}`, ...tilings.flatMap((tiling) => [tensorProduct(steps, tiling, pair), tensorProduct(steps, tiling, pair, true)]))
     for (const epsilon of [undefined, 1e-6]) {
       const heads = { width: 8, stride: 64, planeRows: 64, planes: 4, factor: 0.5 }
       const gate = { stride: 80, from: 16 }
@@ -75,8 +75,13 @@ for (const k of [16, 128, 768, 1000, 1024, 2470, 3072]) {
   }
   await compile(`weights of ${k}`, repackWeights(steps))
 }
+await compile('ends of a step', argmaxRows(50_304), widenRows(3072), widenRows(7))
 console.log(JSON.stringify({ compiled, errors, languageFeatures: gpu.wgslLanguageFeatures.size }))
 process.exit(0)
+
+function rawQueries(ropeDim: number) {
+  return { stride: 999, from: 3, headWidth: 30, nope: 20, half: ropeDim / 2, paddedWidth: 32, paddedNope: 20 }
+}
 
 async function compile(name: string, ...codes: string[]): Promise<void> {
   for (const code of codes) {

@@ -20,6 +20,8 @@ export interface Product {
   readonly x: Shaped
   readonly y: Shaped
   readonly rowSet?: RowSet
+  /** y is float16, two a word. On tensor cores only. */
+  readonly halves?: boolean
   readonly norm?: RmsNorm | undefined
   /** In the place of x: what it is made of on the way, and the buffers of that. On tensor cores only. */
   readonly source?: { readonly rows: RowSource; readonly buffers: readonly GPUBuffer[] } | undefined

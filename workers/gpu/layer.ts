@@ -23,7 +23,7 @@ import { SHARDS } from '../protocol.js'
 import type { GpuBuffers } from './buffers.js'
 import type { CacheWrite, KernelSet, Product } from './kernel-set.js'
 import type { GpuPlan } from './plan.js'
-import { rawQueries } from './raw-queries.js'
+import { absorbedQueries, rawQueries } from './raw-queries.js'
 import type { DeviceMatrices, Tile } from './weights.js'
 
 export interface LayerSegments {
@@ -97,7 +97,9 @@ export class LayerBuilder {
         ...(await this.#finishInputs(norms)),
         ...(await this.#queries(weights, tiles.queryB, norms.query)),
         ...(await this.#cacheRows(cache, norms.streams)),
-        ...(a.absorbed ? await kernels.product({ label: 'keyUp', weights, tiles: tiles.keyUp, x: b.queries, y: b.absorbed, source: unrotated }) : []),
+        ...(a.absorbed
+          ? await kernels.product({ label: 'keyUp', weights, x: b.queries, source: unrotated, ...absorbedQueries(this.#plan, b, tiles.keyUp) })
+          : []),
         ...(await kernels.attend(cache)),
         ...(a.absorbed ? await kernels.product({ label: 'valueUp', weights, tiles: tiles.valueUp, x: b.context, y: b.values }) : []),
       ],

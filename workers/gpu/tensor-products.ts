@@ -48,7 +48,11 @@ export class TensorProducts {
     return dispatches
   }
 
-  async #ofSteps({ label, weights, x, y, rowSet = 'step', norm, source }: Product, tiles: readonly Tile[], steps: number): Promise<Dispatch[]> {
+  async #ofSteps(
+    { label, weights, x, y, rowSet = 'step', halves, norm, source }: Product,
+    tiles: readonly Tile[],
+    steps: number,
+  ): Promise<Dispatch[]> {
     const program = this.#program
     if (!weights.scales) throw new RangeError(`the weights of ${label} are not float16 tiles`)
     const vectors = panels(this.#rows) * steps * TILE_VECTORS * (this.#pair ? 2 : 1)
@@ -94,7 +98,7 @@ export class TensorProducts {
         const rows = rowsOf(step)
         return rows < from || rows > to ? [0, 0, 0] : [Math.ceil(rows / tiling.rows), blocks.length / BLOCK_WORDS, 1]
       }
-      dispatches.push(await program.wgsl(label, tensorProduct(steps, tiling, this.#pair), buffers, groups))
+      dispatches.push(await program.wgsl(label, tensorProduct(steps, tiling, this.#pair, halves), buffers, groups))
     }
     return dispatches
   }

@@ -7,8 +7,7 @@ import { writeRows, writeWords } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { flashAttention } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { MATMUL_ROWS, packedMatmul } from '../../kernels/gpu/wgsl/packed-matmul.js'
 import { tensorAttention } from '../../kernels/gpu/wgsl/tensor-attention.js'
-import { combineGroups, combineTensorParts, FEW_PARTS, packQueries } from '../../kernels/gpu/wgsl/tensor-parts.js'
-import { packedQueryWidth } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import { combineGroups, combineTensorParts, FEW_PARTS, packedWords, packQueries } from '../../kernels/gpu/wgsl/tensor-parts.js'
 import { type EntryPlan, entriesOfRound, type TensorPlan } from './attention-plan.js'
 import type { EntryBuffers, GpuBuffers } from './buffers.js'
 import type { CacheWrite, KernelSet, Product } from './kernel-set.js'
@@ -86,11 +85,19 @@ export class WgslKernels implements KernelSet {
   async #attendOnTensorCores(cache: GPUBuffer, tensor: TensorPlan, queries: GPUBuffer, ropeQueries: GPUBuffer | undefined): Promise<Command[]> {
     const b = this.#b
     const { shape, single, prompt } = tensor
-    const words = packedQueryWidth(shape) / 2
     const heads = shape.slots.length
     const raw = rawQueries(this.#plan, b)
-    const packing = [this.#program.count('step'), b.slots, queries, raw?.x.buffer ?? ropeQueries, b.packedQueries, raw && b.rope.buffer]
-    const packer = packQueries(shape, raw && { ...raw, stride: raw.x.dims[0] ?? 1 })
+    const keysPacked = raw !== undefined
+    const packing = [
+      this.#program.count('step'),
+      b.slots,
+      keysPacked ? undefined : queries,
+      raw?.x.buffer ?? ropeQueries,
+      b.packedQueries,
+      raw && b.rope.buffer,
+    ]
+    const packer = packQueries(shape, raw && { ...raw, stride: raw.x.dims[0] ?? 1 }, keysPacked)
+    const words = packedWords(shape, keysPacked)
     return [
       await this.#program.wgsl('pack queries', packer, packing, ({ rows }) => [Math.ceil(words / 64), heads, rows]),
       ...(await this.#attendTo(cache, tensor, single, b.singles, ({ singles }) => singles)),

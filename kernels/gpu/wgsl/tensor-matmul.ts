@@ -44,11 +44,12 @@ export function productThreads({ down, across, helpers }: ProductTiling): number
 }
 
 /**
- * steps: of 16 columns, of the whole sum. pair: activations are two float16 a scalar, whose products go to one sum.
+ * steps: of 16 columns, of the whole sum. pair: activations are two float16 a scalar, whose products go to one sum. halves: y is float16,
+ * two a word; its offsets are even, and what lies after an odd number of outputs becomes 0.
  * bindings: dims uniform [0, y stride, 0, 0], count uniform [rows], weights, blocks (tensor-matmul-shape.ts), activations, their scales,
  * scales of the weights' rows, y. Workgroups: groups of tiling.rows rows by blocks.
  */
-export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolean): string {
+export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolean, halves = false): string {
   const { rows, columns, down, across, buffers } = tiling
   const P = pair ? 2 : 1
   const B = Math.min(tiling.steps, steps)
@@ -132,12 +133,25 @@ export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolea
           '\n        ',
         )}
       } }`
+  const outHalves = (m: number, inBatch: number) => `{ let column = (across * ${Q}u + ${m % Q}u) * ${SIDE}u + lane % ${SIDE / 2}u * 2u;
+      if (column < block.rows) {
+        let at = block.w / ${VECTORS_PER_SCALE}u + column / ${SIDE}u * ${(steps * TILE_VECTORS) / VECTORS_PER_SCALE}u + column % ${SIDE}u; let scale = vec2<f32>(wScales[at], wScales[at + 1u]);
+        let panel = (id.x * ${rows / SIDE}u + down * ${R}u + ${Math.floor(m / Q)}u) * ${SIDE}u;
+        ${times(
+          (SIDE * SIDE) / 2 / LANES,
+          (e) =>
+            `{ let row = panel + lane / ${SIDE / 2}u + ${(e * LANES * 2) / SIDE}u; if (row < count.x) { let at4 = (${inBatch * subgroups}u + sg) * ${SUM_VECTORS}u + lane / 2u + ${(e * LANES) / 2}u; let k = lane % 2u * 2u;
+          let sum = bitcast<vec2<f32>>(vec2<u32>(tile[at4][k], tile[at4][k + 1u])) * xScales[block.xScale + row] * scale;
+          y[(block.y + row * dims.y + column) / 2u] = pack2x16float(select(vec2<f32>(sum.x, 0.0), sum, column + 1u < block.rows)); } }`,
+          '\n        ',
+        )}
+      } }`
   const write = Array.from({ length: Math.ceil(matrices / batch) }, (_, b) => {
     const first = b * batch
     const n = Math.min(batch, matrices - first)
     return `${working(times(n, (m) => `subgroupMatrixStore<row_major>(&tile, (${m * subgroups}u + sg) * ${SUM_VECTORS}u, c${Math.floor((first + m) / Q)}_${(first + m) % Q}, 4u);`, ' '))}
   ${barrier}
-  ${working(times(n, (m) => out(first + m, m), '\n  '))}
+  ${working(times(n, (m) => (halves ? outHalves : out)(first + m, m), '\n  '))}
   ${first + n === matrices ? '' : barrier}`
   })
   return `enable f16; enable subgroups; enable chromium_experimental_subgroup_matrix; enable chromium_disable_uniformity_analysis;
@@ -150,7 +164,7 @@ struct Block { w : u32, x : u32, y : u32, rows : u32, xScale : u32, a : u32, b :
 @group(0) @binding(4) var<storage, read> x : array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read> xScales : array<f32>;
 @group(0) @binding(6) var<storage, read> wScales : array<f32>;
-@group(0) @binding(7) var<storage, read_write> y : array<f32>;
+@group(0) @binding(7) var<storage, read_write> y : array<${halves ? 'u32' : 'f32'}>;
 // Blocks of activations and weights; sums on their way out.
 var<workgroup> tile : array<vec4<u32>, ${tileVectors(tiling, pair)}>;
 @compute @workgroup_size(${threads})

@@ -15,17 +15,17 @@ export interface UnrotatedQueries {
 
 /**
  * Queries of every head as f16: [groups][queryRows][rowHeads][packedQueryWidth]. bindings: count uniform, heads [query column, rope
- * column], queries, rope queries (none without rope keys), packed, and with `raw` the rope table [2 * half, rows]. One thread per two
- * scalars; workgroups: words by heads by rows.
+ * column], queries (none if `ropeOnly`: the product that makes them writes them as f16), rope queries (none without rope keys), packed, and
+ * with `raw` the rope table [2 * half, rows]. One thread per two scalars; workgroups: words (packedWords) by heads by rows.
  */
-export function packQueries(shape: TensorShape, raw?: UnrotatedQueries): string {
+export function packQueries(shape: TensorShape, raw?: UnrotatedQueries, ropeOnly = false): string {
   const width = packedQueryWidth(shape)
   const { keyWidth, ropeDim, queryWidth, ropeWidth, rowHeads, queryRows } = shape
   const ropeFrom = pad(keyWidth)
   return `
 @group(0) @binding(0) var<uniform> count : vec4<u32>;
 @group(0) @binding(1) var<storage, read> slots : array<vec2<i32>>;
-@group(0) @binding(2) var<storage, read> q : array<f32>;
+${ropeOnly ? '' : '@group(0) @binding(2) var<storage, read> q : array<f32>;'}
 ${ropeDim > 0 ? '@group(0) @binding(3) var<storage, read> qr : array<f32>;' : ''}
 @group(0) @binding(4) var<storage, read_write> packed : array<u32>;
 ${
@@ -39,19 +39,25 @@ fn rotated(row : u32, head : u32, c : u32) -> f32 {
     : ''
 }
 fn value(row : u32, slot : vec2<i32>, c : u32) -> f32 {
-  if (c < ${keyWidth}u) { return q[row * ${queryWidth}u + u32(slot.x) + c]; }
+  ${ropeOnly ? '' : `if (c < ${keyWidth}u) { return q[row * ${queryWidth}u + u32(slot.x) + c]; }`}
   ${ropeDim > 0 ? `if (c >= ${ropeFrom}u && c < ${ropeFrom + ropeDim}u) { return ${raw ? `rotated(row, (u32(slot.y) - ${raw.paddedNope}u) / ${raw.paddedWidth}u, c - ${ropeFrom}u)` : `qr[row * ${ropeWidth}u + u32(slot.y) + c - ${ropeFrom}u]`}; }` : ''}
   return 0.0;
 }
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id : vec3<u32>) {
-  if (id.x >= ${width / 2}u || id.z >= count.x) { return; }
+  if (id.x >= ${packedWords(shape, ropeOnly)}u || id.z >= count.x) { return; }
+  let word = id.x + ${ropeOnly ? ropeFrom / 2 : 0}u;
   let slot = slots[id.y];
-  let at = ((id.y / ${rowHeads}u * ${queryRows}u + id.z) * ${rowHeads}u + id.y % ${rowHeads}u) * ${width / 2}u + id.x;
+  let at = ((id.y / ${rowHeads}u * ${queryRows}u + id.z) * ${rowHeads}u + id.y % ${rowHeads}u) * ${width / 2}u + word;
   if (slot.y < 0) { packed[at] = 0u; return; }
-  packed[at] = pack2x16float(vec2<f32>(value(id.z, slot, 2u * id.x), value(id.z, slot, 2u * id.x + 1u)));
+  packed[at] = pack2x16float(vec2<f32>(value(id.z, slot, 2u * word), value(id.z, slot, 2u * word + 1u)));
 }
 `
+}
+
+/** Words of a head that packQueries writes. */
+export function packedWords(shape: TensorShape, ropeOnly: boolean): number {
+  return (packedQueryWidth(shape) - (ropeOnly ? pad(shape.keyWidth) : 0)) / 2
 }
 
 /** The table of slots that packQueries reads. */

@@ -104,7 +104,8 @@ export function planPromptRows(
   for (const rows of PROMPT_ROWS) {
     const slots = pad(rows * rowHeads)
     if (slots > PROMPT_SLOTS || waste(rows) > waste(1)) continue
-    for (const headTiles of [2, 1]) {
+    // Pairs of head tiles share what a subgroup loads; with scores by tokens more subgroups are faster.
+    for (const headTiles of one.scores === 'tokens' ? [1, 2] : [2, 1]) {
       if (slots % (SIDE * headTiles) !== 0 || headTiles > 1 + Number(pairsFit(shape, one))) continue
       for (const buffers of [2, 1]) {
         const tiling = { ...one, headTiles, buffers, pipelined: buffers === 2 }
@@ -156,12 +157,11 @@ export function planTensorAttention(
   // Two tiles on their way where registers are left for them.
   const ahead = sharing.tokens === SIDE && (pairs ? 2 : 1) * registersOf(shape, sharing) <= REGISTERS / 2 + 16 ? 2 : 1
   for (let groupHeads = pad(Math.ceil(heads / Math.ceil(heads / MAX_HEADS))); groupHeads > 0; groupHeads -= SIDE) {
-    const headTiles = pairs && groupHeads % (2 * SIDE) === 0 ? 2 : 1
-    for (const buffers of [2, 1]) {
-      const tiling = { ...sharing, headTiles, ahead, buffers, pipelined: buffers === 2 }
-      if (storageOf(shape, groupHeads, tiling) <= workgroupStorage)
-        return { groupHeads, tiling, workgroups: pairs ? 2 * MULTIPROCESSORS : MULTIPROCESSORS }
-    }
+    // One row has few heads: more workgroups of one buffer hide more than a pipeline does.
+    const headTiles = sharing.scores === 'columns' && pairs && groupHeads % (2 * SIDE) === 0 ? 2 : 1
+    const tiling = { ...sharing, headTiles, ahead, buffers: 1, pipelined: false }
+    if (storageOf(shape, groupHeads, tiling) <= workgroupStorage)
+      return { groupHeads, tiling, workgroups: pairs ? 2 * MULTIPROCESSORS : MULTIPROCESSORS }
   }
   return undefined
 }
