@@ -59,7 +59,16 @@ export const gpuThroughput: Benchmark = {
     const out = quick ? 4 : 64
     const cells = cellsOf(context, out)
     const longest = Math.max(CACHED, ...cells.filter(({ what }) => what === 'prompt').map((cell) => cell.size)) + 2 * out
-    const engine = await Engine.load(dir, { backend: 'gpu', cache, maxRunning: 64, maxContext: longest, cacheTokens: longest + 64 * 256, ...named })
+    const prefillChunk = CHUNK
+    const engine = await Engine.load(dir, {
+      backend: 'gpu',
+      cache,
+      prefillChunk,
+      maxRunning: 64,
+      maxContext: longest,
+      cacheTokens: longest + 64 * 256,
+      ...named,
+    })
     const { prompt } = prompts(context.seed, work.head[0])
     await interleave(context, cells, async (cell, warmUp) => {
       const rate = cell.what === 'prompt' ? await readPrompt(engine, prompt(cell.size)) : await decode(engine, cell, out, prompt)
@@ -91,7 +100,7 @@ export const gpuThroughput: Benchmark = {
       used.multiply === undefined ? '' : `, or the multiply-adds at ${rateText('multiply', probed, used)} (tensor cores, in registers)`
     return {
       floor: `all weights and cached rows at ${rateText('read', probed, used)} (a kernel that reads 1 GiB)${multiplying}, whichever takes longer`,
-      method: `${VARIANT} of size ${size}, random weights in bf16, ${cache} cache, 1 rank, default options. Prompts of random tokens until the first token; decoding of ${out} tokens each, greedy, after prompts of ${SHORT} (alone: ${CACHED}) tokens, from the first token on. ${torchText(torch)}`,
+      method: `${VARIANT} of size ${size}, random weights in bf16, ${cache} cache, 1 rank, prefillChunk ${CHUNK}. Prompts of random tokens until the first token; decoding of ${out} tokens each, greedy, after prompts of ${SHORT} (alone: ${CACHED}) tokens, from the first token on. ${torchText(torch)}`,
       columns: [
         { key: 'what', label: 'work' },
         { key: 'rate', label: 'tokens/s', digits: 0 },

@@ -14,8 +14,11 @@ import type { GpuPlan } from './plan.js'
 import type { DeviceMatrices } from './weights.js'
 import { WgslKernels } from './wgsl-kernels.js'
 
-/** Where a step at one rank is cut into submits, in shares of its layers. */
-const SUBMIT_SHARES = [1 / 12, 1 / 3, 2 / 3, 1]
+/**
+ * Where a step at one rank is cut into submits, in shares of its layers. Dawn takes about half as long to make a part's commands as a
+ * device takes to run them for one row, so parts may double.
+ */
+const SUBMIT_SHARES = [1 / 24, 1 / 8, 7 / 24, 5 / 8, 1]
 
 /** The weights on the device, layer after layer: a layer's are asked for when its commands are built. */
 export interface StepWeights {
@@ -73,7 +76,7 @@ export class StepProgram {
   /** The commands of all layers, by submits. `timed`: one submit, since timestamps of several would not fit together. */
   submits(timed: boolean): readonly (readonly Command[])[] {
     const { layers } = this
-    const cuts = timed ? [layers.length] : SUBMIT_SHARES.map((share) => Math.ceil(share * layers.length))
+    const cuts = timed ? [layers.length] : [...new Set(SUBMIT_SHARES.map((share) => Math.ceil(share * layers.length)))]
     return cuts.map((to, i) => [...(i === 0 ? this.start : []), ...layers.slice(cuts[i - 1] ?? 0, to).flatMap(commandsOf)])
   }
 
