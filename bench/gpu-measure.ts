@@ -109,17 +109,17 @@ fn main(@builtin(global_invocation_id) id : vec3<u32>, @builtin(num_workgroups) 
 }`
 }
 
-/** GB/s at which a kernel reads 1 GiB. */
-export async function gpuReadRate(adapter?: string): Promise<number> {
+/** GB/s at which a kernel reads so many bytes. */
+export async function gpuReadRate(adapter?: string, bytes = 2 ** 30): Promise<number> {
   const gpu = await openGpu(adapter)
-  const probe = gpu.program.buffer(2 ** 30)
+  const probe = gpu.program.buffer(bytes)
   await fillRandom(gpu, probe, 'bf16')
-  const read = await gpu.program.wgsl('read', readOnly(2 ** 26), [probe, gpu.program.buffer(16), gpu.program.uniform(new Uint32Array(4))], () => [
+  const read = await gpu.program.wgsl('read', readOnly(bytes / 16), [probe, gpu.program.buffer(16), gpu.program.uniform(new Uint32Array(4))], () => [
     132 * 8,
     1,
     1,
   ])
-  const rate = 2 ** 30 / median(await timePasses(gpu, [[read]], 10)) / 1000
+  const rate = bytes / median(await timePasses(gpu, [[read]], 10)) / 1000
   await gpu.context.destroy()
   return rate
 }

@@ -53,7 +53,7 @@ export const gpuThroughput: Benchmark = {
     const dir = await benchModel(context.folder, size, VARIANT, context.seed)
     const work = productWork(benchLowered(size, VARIANT), VARIANT)
     const named = adapter === undefined ? {} : { adapter }
-    const read = await gpuReadRate(adapter)
+    const read = await gpuReadRate(adapter, quick ? 2 ** 24 : 2 ** 30)
     const multiply = await gpuMultiplyRate(adapter)
     const probed: FloorRates = multiply === undefined ? { read } : { read, multiply }
     const out = quick ? 4 : 64
@@ -99,7 +99,7 @@ export const gpuThroughput: Benchmark = {
     const multiplying =
       used.multiply === undefined ? '' : `, or the multiply-adds at ${rateText('multiply', probed, used)} (tensor cores, in registers)`
     return {
-      floor: `all weights and cached rows at ${rateText('read', probed, used)} (a kernel that reads 1 GiB)${multiplying}, whichever takes longer`,
+      floor: `all weights and cached rows at ${rateText('read', probed, used)} (a kernel that only reads)${multiplying}, whichever takes longer`,
       method: `${VARIANT} of size ${size}, random weights in bf16, ${cache} cache, 1 rank, prefillChunk ${CHUNK}. Prompts of random tokens until the first token; decoding of ${out} tokens each, greedy, after prompts of ${SHORT} (alone: ${CACHED}) tokens, from the first token on. ${torchText(torch)}`,
       columns: [
         { key: 'what', label: 'work' },
