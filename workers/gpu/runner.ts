@@ -28,6 +28,8 @@ import { GpuQueue } from './queue.js'
 import { StepProgram } from './step-program.js'
 
 const STEP = eventId('step')
+/** Part of the determinism key: tiles of cached rows in the order of sums of attention on tensor cores. */
+const ATTENTION_ORDER = 32
 /** Bytes of what the device finds in a row of logits. */
 const GREEDY_BYTES = ARGMAX_SLICES * ARGMAX_WORDS * 4
 
@@ -122,7 +124,8 @@ export class GpuRunner implements RankRunner {
     const { vendor, architecture, description } = adapter
     // The build of the wasm kernels is part of the key: tokens are sampled on the CPU.
     const { name, products } = this.#plan.kernels
-    const key = `${vendor}-${architecture}-${description}-${name}${products === 'tiles' ? '-tiles' : ''}-${this.#rank.init.plan.simd}`
+    const attention = name === 'tensor' ? `${name}${ATTENTION_ORDER}` : name
+    const key = `${vendor}-${architecture}-${description}-${attention}${products === 'tiles' ? '-tiles' : ''}-${this.#rank.init.plan.simd}`
     return { backend: 'gpu', instructions: key.replace(/[^\w.-]+/g, '_'), adapter, dispatches: this.#steps.dispatches }
   }
 
