@@ -55,6 +55,24 @@ function packElements(target: ArrayBufferLike, ptr: number, placement: Placement
   }
 }
 
+/** WGSL: 4 columns of activations, and of the norm's weights, from column c on; those past k are 0 (of the norm: any). */
+export function blockColumnFunctions(normed: boolean): string {
+  return `fn column4(at : u32, c : u32, k : u32) -> vec4<f32> {
+  if (c + 4u <= k) { return vec4<f32>(xs[at + c], xs[at + c + 1u], xs[at + c + 2u], xs[at + c + 3u]); }
+  var v = vec4<f32>(0.0);
+  if (c < k) { v.x = xs[at + c]; } if (c + 1u < k) { v.y = xs[at + c + 1u]; } if (c + 2u < k) { v.z = xs[at + c + 2u]; }
+  return v;
+}
+${
+  normed
+    ? `fn norm4(c : u32, k : u32) -> vec4<f32> {
+  let last = k - 1u;
+  return vec4<f32>(norm[min(c, last)], norm[min(c + 1u, last)], norm[min(c + 2u, last)], norm[min(c + 3u, last)]);
+}`
+    : ''
+}`
+}
+
 /** A block of 32 columns has 32 threads: 8 groups of 4 columns x 4 quads of rows. */
 const WGSL: WgslColumns = {
   threads: 32,
@@ -69,20 +87,7 @@ const WGSL: WgslColumns = {
   functions: (
     normed,
   ) => `fn unpack4xI8f(v : u32) -> vec4<f32> { return vec4<f32>(vec4<i32>(i32(v << 24u), i32(v << 16u), i32(v << 8u), i32(v)) >> vec4<u32>(24u)); }
-fn column4(at : u32, c : u32, k : u32) -> vec4<f32> {
-  if (c + 4u <= k) { return vec4<f32>(xs[at + c], xs[at + c + 1u], xs[at + c + 2u], xs[at + c + 3u]); }
-  var v = vec4<f32>(0.0);
-  if (c < k) { v.x = xs[at + c]; } if (c + 1u < k) { v.y = xs[at + c + 1u]; } if (c + 2u < k) { v.z = xs[at + c + 2u]; }
-  return v;
-}
-${
-  normed
-    ? `fn norm4(c : u32, k : u32) -> vec4<f32> {
-  let last = k - 1u;
-  return vec4<f32>(norm[min(c, last)], norm[min(c + 1u, last)], norm[min(c + 2u, last)], norm[min(c + 3u, last)]);
-}`
-    : ''
-}`,
+${blockColumnFunctions(normed)}`,
 }
 
 export const INT8: WeightFormatRecord = {

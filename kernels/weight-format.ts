@@ -1,11 +1,11 @@
-// What a weight format is: everything that any layer must know of it, in one record. The records are in float-weights.ts and
-// int8-weights.ts; weight-formats.ts has the table. A new format is a name here, a record, and the kernels that the record names.
+// What a weight format is: everything that any layer must know of it, in one record. The records are in float-weights.ts,
+// int8-weights.ts and int4-weights.ts; weight-formats.ts has the table. A new format is a name here, a record, and the kernels that the record names.
 import type { MatmulKernel, WasmExports } from './wasm/exports.js'
 
 /** Formats whose elements stand alone: a row can be read without its neighbours. */
 export type FloatFormat = 'f32' | 'bf16'
 /** Formats of the weights in memory: see docs/options.md. */
-export type WeightFormat = FloatFormat | 'int8'
+export type WeightFormat = FloatFormat | 'int8' | 'int4'
 
 /** A rectangle of source elements; rows and columns counted within the source. */
 export interface Rectangle {
@@ -59,7 +59,7 @@ export interface WeightFormatRecord {
   readonly tileRows: number
   readonly blockColumns: number
   readonly blockBytes: number
-  /** The CPU's matrix product. It also prepares the activations (int8: quantizes them). */
+  /** The CPU's matrix product. It also prepares the activations (int8, int4: quantizes them). */
   readonly matmul: MatmulKernel
   /** Reads one row. Undefined: the embedding needs a float copy of its own. */
   readonly gatherRow: 'gatherRowF32' | 'gatherRowBf16' | undefined

@@ -85,23 +85,24 @@ full('plain SIMD kernels give the same bits at 1, 2 and 4 ranks and chunks 1 and
   t.regex((await inspect(TINY, { simd: 'simd128' })).determinismKey, /simd128/)
 })
 
-full('int8 weights give the same bits at 1, 2 and 4 ranks, chunks 1, 7 and 64, and with either build of the kernels', async (t) => {
-  const one = await bits({ ranks: 1, weights: 'int8' })
-  for (const options of [
-    { ranks: 2, prefillChunk: 1 },
-    { ranks: 4, prefillChunk: 7 },
-  ] as const) {
-    const other = await bits({ ...options, weights: 'int8' })
-    t.true(other.logits.equals(one.logits))
-    t.deepEqual(other.hashes, one.hashes)
-  }
-  t.false(one.logits.equals((await reference()).logits))
-  // The products are the same integers in every build; attention is not, so the first token of a sequence is compared.
-  const first: Float32Array[] = []
-  for (const simd of ['auto', 'simd128'] as const) {
-    const engine = await Engine.load(TINY, { ranks: 2, weights: 'int8', simd })
-    first.push(await engine.logits([77]))
-    await engine.close()
-  }
-  t.deepEqual(first[0], first[1])
-})
+for (const weights of ['int8', 'int4'] as const)
+  full(`${weights} weights give the same bits at 1, 2 and 4 ranks, chunks 1, 7 and 64, and with either build of the kernels`, async (t) => {
+    const one = await bits({ ranks: 1, weights })
+    for (const options of [
+      { ranks: 2, prefillChunk: 1 },
+      { ranks: 4, prefillChunk: 7 },
+    ] as const) {
+      const other = await bits({ ...options, weights })
+      t.true(other.logits.equals(one.logits))
+      t.deepEqual(other.hashes, one.hashes)
+    }
+    t.false(one.logits.equals((await reference()).logits))
+    // The products are the same integers in every build; attention is not, so the first token of a sequence is compared.
+    const first: Float32Array[] = []
+    for (const simd of ['auto', 'simd128'] as const) {
+      const engine = await Engine.load(TINY, { ranks: 2, weights, simd })
+      first.push(await engine.logits([77]))
+      await engine.close()
+    }
+    t.deepEqual(first[0], first[1])
+  })

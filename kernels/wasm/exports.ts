@@ -88,7 +88,7 @@ type LoadHeads = (dst: number, src: number, stride: number, heads: number, headL
 type Convert = (src: number, dst: number, n: number) => void
 type PackTiles = (src: number, stride: number, tiles: number, cols: number, dst: number) => void
 
-export type MatmulKernel = 'matmulF32' | 'matmulBf16' | 'matmulInt8'
+export type MatmulKernel = 'matmulF32' | 'matmulBf16' | 'matmulInt8' | 'matmulInt4'
 
 export interface WasmExports extends Readonly<Record<MatmulKernel, Matmul>> {
   readonly rmsNorm: (x: number, xStride: number, w: number, y: number, yStride: number, n: number, tokens: number, epsilon: number) => void
@@ -146,6 +146,7 @@ export interface WasmExports extends Readonly<Record<MatmulKernel, Matmul>> {
   readonly nonFinite16: (p: number, n: number, mask: number) => number
   readonly nonFinite32: (p: number, n: number) => number
   readonly nonFiniteScales: (p: number, n: number) => number
+  readonly nonFiniteScalesInt4: (p: number, n: number) => number
   readonly widenBf16: Convert
   readonly widenF16: Convert
   readonly narrowBf16: Convert
@@ -153,5 +154,6 @@ export interface WasmExports extends Readonly<Record<MatmulKernel, Matmul>> {
   readonly packTiles32: PackTiles
   readonly packColumns16: PackTiles
   readonly packColumns32: PackTiles
+  readonly quantizeTilesInt4: (src: number, rowStep: number, colStep: number, tiles: number, cols: number, dst: number) => void
   readonly quantizeTiles: (src: number, rowStep: number, colStep: number, tiles: number, cols: number, dst: number) => void
 }

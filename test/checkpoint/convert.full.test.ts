@@ -14,9 +14,9 @@ const bits = async (dir: string, options: object) => {
 }
 
 for (const name of ['mlra_4', 'mla_gated', 'gla_2', 'gqa', 'mqa', 'gta', 'mfa', 'tpa', 'mlra_4_bf16_sharded', 'mlra_4_f16_safetensors']) {
-  test(`${name} converted to int8, bf16 and f32 gives the bits of the original in that format, at 1 and 4 ranks`, async (t) => {
+  test(`${name} converted to int4, int8, bf16 and f32 gives the bits of the original in that format, at 1 and 4 ranks`, async (t) => {
     const dir = `${FIXTURES}golden/${name}`
-    for (const weights of ['int8', 'bf16', 'f32'] as const) {
+    for (const weights of ['int4', 'int8', 'bf16', 'f32'] as const) {
       const out = join(temporary(t), 'out')
       const result = await convert(dir, out, { weights })
       const inspection = await inspect(out)

@@ -64,7 +64,7 @@ test('two different tensors: two matrices with tie_word_embeddings false, else r
   t.true(largestDifference(first, expected) < 1e-3)
   for (const ranks of [2, 4] as const) t.deepEqual(await logits(dir, { ranks }), first)
   t.true(largestDifference(await logits(dir, { backend: 'reference', ranks: 2 }), expected) < 1e-5)
-  for (const weights of ['f32', 'bf16', 'int8'] as const) {
+  for (const weights of ['f32', 'bf16', 'int8', 'int4'] as const) {
     const out = join(temporary(t), 'converted')
     await convert(dir, out, { weights })
     t.deepEqual(await logits(out, { ranks: 2 }), await logits(dir, { weights }), weights)

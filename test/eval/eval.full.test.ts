@@ -70,16 +70,19 @@ test('perplexity: the same bits for an array, other ranks and a rank that dies m
   await rounded.close()
 })
 
-test('int8 weights lose less than 0.5 % of perplexity', async (t) => {
+test('int8 weights lose less than 0.5 % of perplexity, int4 weights less than 6 %', async (t) => {
   const losses: number[] = []
-  for (const weights of ['bf16', 'int8'] as const) {
+  for (const weights of ['bf16', 'int8', 'int4'] as const) {
     const engine = await Engine.load(TINY, { ranks: 2, weights })
     losses.push((await engine.perplexity(GENESIS, { firstToken: FIRST })).perplexity)
     await engine.close()
   }
-  const [bf16, int8] = losses as [number, number]
-  t.log(`${bf16.toFixed(3)} and ${int8.toFixed(3)}: ${((int8 / bf16 - 1) * 100).toFixed(2)} %`)
+  const [bf16, int8, int4] = losses as [number, number, number]
+  t.log(
+    `${bf16.toFixed(3)}, ${int8.toFixed(3)} and ${int4.toFixed(3)}: ${[int8, int4].map((p) => `${((p / bf16 - 1) * 100).toFixed(2)} %`).join(', ')}`,
+  )
   t.true(int8 / bf16 < 1.005)
+  t.true(int4 / bf16 < 1.06 && int4 !== int8)
 })
 
 test('an int8 cache loses less than 0.5 % of perplexity, and has the same bits at 1, 2 and 4 ranks', async (t) => {

@@ -20,7 +20,7 @@ async function bits(options: EngineOptions) {
 }
 
 gpuTest('ranks, chunks of the prompt, and a second run do not change a bit', async (t) => {
-  for (const format of [{}, { cache: 'f16', weights: 'bf16' }, { cache: 'bf16', weights: 'int8' }] as const) {
+  for (const format of [{}, { cache: 'f16', weights: 'bf16' }, { cache: 'bf16', weights: 'int8' }, { weights: 'int4' }] as const) {
     const expected = await bits({ ranks: 1, ...format })
     // Chunks of the prompt in one format: how they are cut does not depend on it.
     const others = Object.keys(format).length === 0 ? ([{ ranks: 1, prefillChunk: 7 }] as const) : []
@@ -29,6 +29,20 @@ gpuTest('ranks, chunks of the prompt, and a second run do not change a bit', asy
       t.true(actual.logits.equals(expected.logits), JSON.stringify({ ...options, ...format }))
       t.deepEqual(actual, expected)
     }
+  }
+})
+
+gpuTest('int8 and int4 weights give the logits of the float64 reference', async (t) => {
+  for (const weights of ['int8', 'int4'] as const) {
+    const of = async (options: EngineOptions) => {
+      const engine = await Engine.load(MODEL, { ...options, weights, ranks: 1 })
+      const logits = await engine.logits(PROMPT.slice(0, 7))
+      await engine.close()
+      return logits
+    }
+    const expected = await of({ backend: 'reference' })
+    const actual = await of(SOFTWARE)
+    t.true(expected.every((v, i) => Math.abs(v - (actual[i] as number)) < 1e-4), weights)
   }
 })
 

@@ -52,34 +52,38 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     }
   }
 
-  test(`${name}: matmul int8 for 1 to 9 tokens, as close as its quantized weights and activations allow`, (t) => {
-    for (const [rows, cols] of [
-      [1, 1],
-      [5, 0],
-      [16, 32],
-      [33, 129],
-      [40, 70],
-    ] as const) {
-      const next = randomNumbers(rows * 10 + cols)
-      const w = matrixOf(rows, cols, next)
-      for (let tokens = 1; tokens <= 9; tokens++) {
-        const s = new TestBackend(backend, simd)
-        const x = rowsOf(tokens, cols, next)
-        const matrix = s.matrix([w], 'int8')
-        const y = s.rows(tokens, rows, paddedRows(rows))
-        s.kernels.matmul(matrix, s.rows(x, cols), y, tokens, s.take(matmulScratchBytes(tokens, cols)))
-        for (const [i, row] of read(y, tokens).entries()) {
-          for (const [r, v] of row.entries()) {
-            const expected = sum((w[r] as number[]).map((a, k) => a * ((x[i] as number[])[k] as number)))
-            // Half a step of each product's two factors, in quadrature: 2 / 63 and 1 / 127 of ranges 2 and 1.
-            const bound = 0.03 * Math.sqrt(cols) + 1e-6
-            t.true(Math.abs(v - expected) <= bound, `[${rows}, ${cols}] token ${i} row ${r}: ${v}, expected ${expected}`)
+  // Half a step of each product's two factors, in quadrature: 2 / 63 and 1 / 127 of ranges 2 and 1; for int4 1 / 8 of range 1.
+  for (const [format, share] of [
+    ['int8', 0.03],
+    ['int4', 0.2],
+  ] as const)
+    test(`${name}: matmul ${format} for 1 to 9 tokens, as close as its quantized weights and activations allow`, (t) => {
+      for (const [rows, cols] of [
+        [1, 1],
+        [5, 0],
+        [16, 32],
+        [33, 129],
+        [40, 70],
+      ] as const) {
+        const next = randomNumbers(rows * 10 + cols)
+        const w = matrixOf(rows, cols, next)
+        for (let tokens = 1; tokens <= 9; tokens++) {
+          const s = new TestBackend(backend, simd)
+          const x = rowsOf(tokens, cols, next)
+          const matrix = s.matrix([w], format)
+          const y = s.rows(tokens, rows, paddedRows(rows))
+          s.kernels.matmul(matrix, s.rows(x, cols), y, tokens, s.take(matmulScratchBytes(tokens, cols)))
+          for (const [i, row] of read(y, tokens).entries()) {
+            for (const [r, v] of row.entries()) {
+              const expected = sum((w[r] as number[]).map((a, k) => a * ((x[i] as number[])[k] as number)))
+              const bound = share * Math.sqrt(cols) + 1e-6
+              t.true(Math.abs(v - expected) <= bound, `[${rows}, ${cols}] token ${i} row ${r}: ${v}, expected ${expected}`)
+            }
           }
+          t.is(s.kernels.weightBytesRead, matrix.bytes)
         }
-        t.is(s.kernels.weightBytesRead, matrix.bytes)
       }
-    }
-  })
+    })
 
   test(`${name}: a batch of matrices (heads) each takes its own part of the input`, (t) => {
     const next = randomNumbers(5)

@@ -162,6 +162,53 @@ for (const simd of LEVELS) {
       }
     }
   })
+
+  test(`${simd}: matmul int4: exact integers in blocks of 32 columns, which add up in ascending order with two roundings`, (t) => {
+    for (const [rows, cols] of [
+      [1, 1],
+      [16, 32],
+      [33, 129],
+      [20, 1025],
+    ] as const) {
+      const next = randomNumbers(rows + cols)
+      const w = matrixOf(rows, cols, next)
+      const x = rowsOf(9, cols, next)
+      // The sums of 16 bits come closest to overflow.
+      for (const c of Array(Math.min(32, cols)).keys()) {
+        ;(w[0] as number[])[c] = c === 0 ? -1 : 1
+        ;(x[0] as number[])[c] = 2
+      }
+      const blocks = (values: readonly number[]) => Array.from({ length: Math.ceil(cols / 32) }, (_, b) => values.slice(b * 32, b * 32 + 32))
+      const weights = w.map((row) =>
+        blocks(row).map((b) => {
+          const largest = b.reduce((m, v) => (Math.abs(v) > Math.abs(m) ? v : m), 0)
+          const scale = roundToBf16(f(-largest / 8))
+          return { scale, q: b.map((v) => (scale === 0 ? 0 : Math.min(7, Math.max(-8, roundHalfEven(v * (1 / scale)))))) }
+        }),
+      )
+      const inputs = x.map((row) => blocks(row).map((b) => quantized(b, 127)))
+      const expected = inputs.map((input) =>
+        weights.map((row) =>
+          row.reduce((acc, { scale, q }, b) => {
+            const { scale: xScale, values } = input[b] as Stored
+            const integer = q.reduce((sum, v, k) => sum + v * (values[k] as number), 0)
+            return f(acc + f(f(integer) * f(xScale * scale)))
+          }, 0),
+        ),
+      )
+      for (let tokens = 1; tokens <= 9; tokens++) {
+        const s = new TestBackend('wasm', simd)
+        const y = s.rows(tokens, rows, paddedRows(rows))
+        const matrix = s.matrix([w], 'int4')
+        const input = s.rows(x.slice(0, tokens), cols)
+        const scratch = s.take(matmulScratchBytes(tokens, cols))
+        for (const calls of [1, 300]) {
+          for (let i = 0; i < calls; i++) s.kernels.matmul(matrix, input, y, tokens, scratch)
+          t.deepEqual(read(y, tokens), expected.slice(0, tokens))
+        }
+      }
+    }
+  })
 }
 
 test('rmsNorm: a scalar ascending sum of squares, then (x r) w', (t) => {

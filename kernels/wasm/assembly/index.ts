@@ -2,10 +2,12 @@
 // Every pointer is a byte offset into the one memory of the instance; every stride is in bytes.
 // The order of every sum is part of the interface: test/kernels/wasm-oracle.test.ts repeats it with Math.fround.
 export { fusesMultiplyAdd } from './madd'
+export { matmulInt4, strip2Int4, strip3Int4, strip4Int4 } from './int4'
 export { matmulInt8, strip2Int8, strip3Int8, strip4Int8 } from './int8'
 export {
   narrowBf16, nonFinite16, nonFinite32, nonFiniteScales, packColumns16, packColumns32, packTiles16, packTiles32, quantizeTiles, widenBf16, widenF16,
 } from './packing'
+export { nonFiniteScalesInt4, quantizeTilesInt4 } from './packing-int4'
 export {
   matmulBf16, matmulF32, strip2Bf16, strip2F32, strip3Bf16, strip3F32, strip4Bf16, strip4F32, strip5Bf16, strip5F32, strip6Bf16, strip6F32,
 } from './matmul'

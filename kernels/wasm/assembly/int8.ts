@@ -79,7 +79,7 @@ function quantizeRow(x: usize, k: usize, q: usize, t: usize, n: usize): void {
 
 /** An exact sum times (activation scale times weight scale). */
 // @ts-ignore: decorator
-@inline function scaled(exact: v128, xScale: v128, scale: v128): v128 {
+@inline export function scaled(exact: v128, xScale: v128, scale: v128): v128 {
   return f32x4.mul(f32x4.convert_i32x4_s(exact), f32x4.mul(xScale, scale))
 }
 
