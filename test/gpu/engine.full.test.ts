@@ -42,7 +42,10 @@ gpuTest('int8 and int4 weights give the logits of the float64 reference', async 
     }
     const expected = await of({ backend: 'reference' })
     const actual = await of(SOFTWARE)
-    t.true(expected.every((v, i) => Math.abs(v - (actual[i] as number)) < 1e-4), weights)
+    t.true(
+      expected.every((v, i) => Math.abs(v - (actual[i] as number)) < 1e-4),
+      weights,
+    )
   }
 })
 

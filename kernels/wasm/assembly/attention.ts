@@ -40,14 +40,16 @@ function dot<C>(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLa
       let a2 = f32x4.splat(0), b2 = f32x4.splat(0), a3 = f32x4.splat(0), b3 = f32x4.splat(0)
       let p0 = c, p1 = c + cStride, p2 = p1 + cStride, p3 = p2 + cStride
       let qp = q + h
-      for (let i: usize = 0; i < k; i++) {
+      const end = p0 + k * step
+      // The test is at the end, so that the compiler moves constants out of the loop.
+      if (k > 0) do {
         const u = v128.load(qp), v = v128.load(qp, 16)
         let x = splat<C>(p0); a0 = madd(a0, u, x); b0 = madd(b0, v, x)
         x = splat<C>(p1); a1 = madd(a1, u, x); b1 = madd(b1, v, x)
         x = splat<C>(p2); a2 = madd(a2, u, x); b2 = madd(b2, v, x)
         x = splat<C>(p3); a3 = madd(a3, u, x); b3 = madd(b3, v, x)
         qp += laneBytes; p0 += step; p1 += step; p2 += step; p3 += step
-      }
+      } while (p0 < end)
       let o = out + h
       v128.store(o, a0); v128.store(o, b0, 16); o += laneBytes
       v128.store(o, a1); v128.store(o, b1, 16); o += laneBytes
@@ -58,12 +60,13 @@ function dot<C>(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLa
       let a0 = f32x4.splat(0), a1 = f32x4.splat(0), a2 = f32x4.splat(0), a3 = f32x4.splat(0)
       let p0 = c, p1 = c + cStride, p2 = p1 + cStride, p3 = p2 + cStride
       let qp = q + h
-      for (let i: usize = 0; i < k; i++) {
+      const end = p0 + k * step
+      if (k > 0) do {
         const u = v128.load(qp)
         a0 = madd(a0, u, splat<C>(p0)); a1 = madd(a1, u, splat<C>(p1))
         a2 = madd(a2, u, splat<C>(p2)); a3 = madd(a3, u, splat<C>(p3))
         qp += laneBytes; p0 += step; p1 += step; p2 += step; p3 += step
-      }
+      } while (p0 < end)
       let o = out + h
       v128.store(o, a0); o += laneBytes; v128.store(o, a1); o += laneBytes
       v128.store(o, a2); o += laneBytes; v128.store(o, a3)
@@ -121,7 +124,7 @@ export function softmaxPage(scores: usize, pe: usize, peStride: usize, scale: f3
   }
 }
 
-/** z[h][v] = z[h][v] * alpha[h] + sum over tokens of p[t][h] * c[t][v]. v a multiple of 4; z: [heads][zStride bytes]. */
+/** z[h][v] = z[h][v] * alpha[h] + sum over tokens (1 or more) of p[t][h] * c[t][v]. v a multiple of 4; z: [heads][zStride bytes]. */
 export function accumulate<C>(p: usize, alpha: usize, c: usize, cStride: usize, v: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize): void {
   const laneBytes = headLanes << 2
   const fourBytes: usize = sizeof<C>() << 2
@@ -129,6 +132,7 @@ export function accumulate<C>(p: usize, alpha: usize, c: usize, cStride: usize, 
     const left = heads - h
     const z0 = z + h * zStride, z1 = z0 + zStride, z2 = z1 + zStride, z3 = z2 + zStride
     const al = alpha + (h << 2), pr = p + (h << 2)
+    const end = pr + tokens * laneBytes
     if (left >= 4) {
       const l0 = v128.load32_splat(al), l1 = v128.load32_splat(al, 4), l2 = v128.load32_splat(al, 8), l3 = v128.load32_splat(al, 12)
       let i: usize = 0
@@ -140,14 +144,14 @@ export function accumulate<C>(p: usize, alpha: usize, c: usize, cStride: usize, 
         let a2 = f32x4.mul(v128.load(z2 + o), l2), b2 = f32x4.mul(v128.load(z2 + o, 16), l2)
         let a3 = f32x4.mul(v128.load(z3 + o), l3), b3 = f32x4.mul(v128.load(z3 + o, 16), l3)
         let cp = column, pp = pr
-        for (let t: usize = 0; t < tokens; t++) {
+        do {
           const u = four<C>(cp), w = four<C>(cp + fourBytes)
           let x = v128.load32_splat(pp); a0 = madd(a0, u, x); b0 = madd(b0, w, x)
           x = v128.load32_splat(pp, 4); a1 = madd(a1, u, x); b1 = madd(b1, w, x)
           x = v128.load32_splat(pp, 8); a2 = madd(a2, u, x); b2 = madd(b2, w, x)
           x = v128.load32_splat(pp, 12); a3 = madd(a3, u, x); b3 = madd(b3, w, x)
           cp += cStride; pp += laneBytes
-        }
+        } while (pp < end)
         v128.store(z0 + o, a0); v128.store(z0 + o, b0, 16); v128.store(z1 + o, a1); v128.store(z1 + o, b1, 16)
         v128.store(z2 + o, a2); v128.store(z2 + o, b2, 16); v128.store(z3 + o, a3); v128.store(z3 + o, b3, 16)
         column += fourBytes << 1
@@ -157,12 +161,12 @@ export function accumulate<C>(p: usize, alpha: usize, c: usize, cStride: usize, 
         let a0 = f32x4.mul(v128.load(z0 + o), l0), a1 = f32x4.mul(v128.load(z1 + o), l1)
         let a2 = f32x4.mul(v128.load(z2 + o), l2), a3 = f32x4.mul(v128.load(z3 + o), l3)
         let cp = column, pp = pr
-        for (let t: usize = 0; t < tokens; t++) {
+        do {
           const u = four<C>(cp)
           a0 = madd(a0, u, v128.load32_splat(pp)); a1 = madd(a1, u, v128.load32_splat(pp, 4))
           a2 = madd(a2, u, v128.load32_splat(pp, 8)); a3 = madd(a3, u, v128.load32_splat(pp, 12))
           cp += cStride; pp += laneBytes
-        }
+        } while (pp < end)
         v128.store(z0 + o, a0); v128.store(z1 + o, a1); v128.store(z2 + o, a2); v128.store(z3 + o, a3)
       }
     } else {
