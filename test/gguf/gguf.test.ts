@@ -49,6 +49,12 @@ test('a vocabulary with merges becomes a tokenizer, with its template and all id
   t.is(tokenizer.decode([151, 153, 156]), 'the the')
   t.is(tokenizer.idOf('\ufeff'), 159, 'the first character of a token is kept')
   t.like(tokenizer, { addsBos: true, bosId: 154, endOfText: undefined })
+  // A merge whose piece is no token, and that nothing builds on, changes no token; one that others build on is not known.
+  const merges = ['t h', 'th e', `${G} t`, `${G} the`, 't t']
+  const dead = (await loadTokenizer(written(t, { ...bytePairs, 'tokenizer.ggml.merges': { texts: merges } }), 160)) as Tokenizer
+  t.deepEqual(dead.encode('tt the'), [116, 116, 153])
+  const building = written(t, { ...bytePairs, 'tokenizer.ggml.merges': { texts: [...merges, 'tt h'] } })
+  await t.throwsAsync(loadTokenizer(building, 160), { code: 'TOKENIZER_INVALID', message: /out of vocabulary/ })
   const config = await readModelConfig(path)
   t.deepEqual([...(await readEndIds(path, config, tokenizer))].sort(), [155, 156])
   const template = await loadChatTemplate(path)

@@ -128,7 +128,10 @@ function bytePairs(metadata: GgufMetadata, vocabulary: Vocabulary): Parts {
       byte_fallback: false,
       ignore_merges: pre.wholeWords,
       vocab,
-      merges: merges.map((merge) => pairOf(metadata, merge)),
+      merges: withoutDeadEnds(
+        merges.map((merge) => pairOf(metadata, merge)),
+        vocab,
+      ),
     },
   }
   return { parts, addsBos: pre.addsBos }
@@ -139,6 +142,12 @@ function pairOf(metadata: GgufMetadata, merge: string): [string, string] {
   const at = merge.indexOf(' ', 1)
   if (at < 0 || at === merge.length - 1) throw metadata.wrong(`${KEY}merges`, 'pairs of pieces with a space between', merge)
   return [merge.slice(0, at), merge.slice(at + 1)]
+}
+
+/** llama.cpp takes a piece that is no token apart again; the library refuses it. Without such merges the tokens are the same, unless another builds on them. */
+function withoutDeadEnds(merges: readonly [string, string][], vocab: Readonly<Record<string, number>>): [string, string][] {
+  const parts = new Set(merges.flat())
+  return merges.filter(([left, right]) => Object.hasOwn(vocab, left + right) || parts.has(left + right))
 }
 
 function sentencePieces(metadata: GgufMetadata, vocabulary: Vocabulary): Parts {
