@@ -5,6 +5,8 @@ import { pathToFileURL } from 'node:url'
 export interface LlamaSequence {
   evaluate(tokens: number[], options: object): AsyncIterable<number>
   clearHistory(): Promise<void>
+  /** For each token that asks for it, the probabilities of the next, likeliest first. */
+  controlledEvaluate(tokens: (number | [number, object])[]): Promise<({ next: { probabilities?: Map<number, number> } } | undefined)[]>
 }
 
 interface LlamaApi {
