@@ -27,6 +27,10 @@ full('two replicas: the tokens of one engine, streams that go on when a replica 
     await engine.close()
   })
   const client = new OpenAI({ baseURL: `${address}/v1`, apiKey: 'none', maxRetries: 0 })
+  const ids = await engine.tokenize('Once upon a time')
+  t.deepEqual(await pool.tokenize('Once upon a time'), ids)
+  const scored = await client.completions.create({ model: 'tiny', prompt: ids, max_tokens: 0, echo: true, logprobs: 1 })
+  t.deepEqual(scored.choices[0]?.logprobs?.token_logprobs?.slice(1), (await engine.loglikelihood(ids.slice(0, 1), ids.slice(1))).perToken)
   const prompts = ['Once upon a time', 'The king', 'In the forest', 'A fox and a hen', 'My mother said', 'Long ago']
   let killed = false
   const texts = await Promise.all(

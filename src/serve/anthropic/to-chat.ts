@@ -56,7 +56,7 @@ function chatMessages({ role, content }: MessagesBody['messages'][number], path:
   for (const [i, part] of content.entries()) {
     const at = `${path}.${i}`
     if (role === 'user' && part.type === 'tool_result')
-      results.push({ role: 'tool', tool_call_id: part.tool_use_id, content: textOf((part.content ?? '') as string | Fields[], `${at}.content`) })
+      results.push({ role: 'tool', tool_call_id: part.tool_use_id, content: textOf(part.content ?? '', `${at}.content`) })
     else if (role === 'assistant' && part.type === 'tool_use')
       calls.push({ id: part.id, type: 'function', function: { name: part.name, arguments: JSON.stringify(part.input ?? {}) } })
     else texts.push(textOfPart(part, at))
@@ -65,8 +65,10 @@ function chatMessages({ role, content }: MessagesBody['messages'][number], path:
   return [...results, ...(said ? [{ role, content: texts.join(''), ...(calls.length > 0 && { tool_calls: calls }) }] : [])]
 }
 
-function textOf(content: string | readonly Fields[], path: string): string {
-  return typeof content === 'string' ? content : content.map((part, i) => textOfPart(part, `${path}.${i}`)).join('')
+function textOf(content: unknown, path: string): string {
+  if (typeof content === 'string') return content
+  if (!Array.isArray(content)) throw badRequest(`${path} must be a text or a list of parts.`, path, 'invalid_value')
+  return content.map((part: unknown, i) => textOfPart(isRecord(part) ? part : {}, `${path}.${i}`)).join('')
 }
 
 /** cache_control asks for nothing here: every prefix is cached. */
