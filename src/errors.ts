@@ -216,6 +216,10 @@ export const ERROR_CODES = {
     meaning: 'The snapshot belongs to another model, weight format, cache format or determinism key.',
     remedy: 'Load it into an engine like the one that saved it, or save it again here.',
   },
+  CONSTRAINT_FAILED: {
+    meaning: 'The output cannot be held to a schema or a grammar: it cannot be read, or takes too much time or memory.',
+    remedy: 'Correct it, or make it simpler.',
+  },
   SNAPSHOT_NO_ROOM: {
     meaning: 'The cache has no room for the snapshot.',
     remedy: 'Wait until requests have ended, or load the engine with more cacheTokens.',

@@ -51,7 +51,7 @@ export function openRank(
     return new ShardWork(open(memory, model), shard, shape, s, rank)
   })
   const exchange = openExchange(shape, model.exchange, init.exchange ? open(init.exchange, model) : kernels, rank, layout.shards)
-  const mailbox = new StepBuffer(init.mailbox, plan)
+  const mailbox = new StepBuffer(init.mailbox, { ...plan, vocab: shape.vocab })
   const step = mailbox.reader()
   const results = new StepResults(rank, plan, shape.vocab, step, exchange)
   const inputs = new TokenInputs(shape, shards)

@@ -24,6 +24,7 @@ import { chatPrompt } from './chat-prompt.js'
 import { withControlStops } from './control-stops.js'
 import { type EngineInfo, type EngineInternals, type EngineParts, type EngineStats, engineInfo, engineStats } from './engine-info.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
+import { Grammars } from './grammars.js'
 import { loadParts } from './load-parts.js'
 import { everyLogits, scoreTokens } from './prompt-request.js'
 import { checkPrompts, type Prompt, PromptReader } from './prompts.js'
@@ -67,6 +68,7 @@ export class Engine implements AsyncDisposable {
   /** Prompts of calls that came before close(): being rendered or tokenized on other threads. */
   readonly #preparing = new Set<Promise<unknown>>()
   #snapshots: SnapshotCache | undefined
+  readonly #grammars: Grammars
   #template: Promise<ChatTemplate> | undefined
   /** What the engine runs: model, formats, sizes, determinism key. */
   readonly info: EngineInfo
@@ -76,6 +78,7 @@ export class Engine implements AsyncDisposable {
     this.info = engineInfo(parts)
     this.#prompts = new PromptReader(parts.tokenizer, this.info)
     this.#admission = new Admission(parts)
+    this.#grammars = new Grammars(parts)
     this.#pieces = new TokenPieces(parts.tokenizer)
     this.#endOfText = new Set(parts.endIds)
   }
@@ -332,6 +335,7 @@ export class Engine implements AsyncDisposable {
   async #end(drainMs: number): Promise<void> {
     while (this.#preparing.size > 0) await Promise.allSettled([...this.#preparing])
     await this.#parts.coordinator.close(drainMs)
+    await this.#grammars.end()
   }
 
   async #prepared<T>(work: Promise<T>): Promise<T> {
@@ -372,12 +376,21 @@ export class Engine implements AsyncDisposable {
         option: 'stop',
       })
     }
+    await this.#prepared(this.#grammars.check(resolved))
     const effective = tokenizer ? withControlStops(resolved, tokenizer) : resolved
     const room = Math.min(1, effective.maxTokens)
     const ids = await this.#prepared(Promise.all(prompts.map((prompt) => this.#prompts.ids(prompt, room, effective.bos))))
     const most = this.#admission.admit(ids.length, resolved.n)
     const places = { most, free: () => this.#admission.free }
     const specialText = (id: number) => this.#pieces.piece(id).special
-    return startRequests({ coordinator, statistics, tokenizer, endOfText: this.#endOfText, specialText }, ids, effective, places, requests, push)
+    const grammars = this.#grammars.pool
+    return startRequests(
+      { coordinator, statistics, tokenizer, endOfText: this.#endOfText, specialText, grammars },
+      ids,
+      effective,
+      places,
+      requests,
+      push,
+    )
   }
 }

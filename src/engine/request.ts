@@ -1,6 +1,7 @@
 // One request from prompt ids to completion: its sequence, text, timers and statistics. Knows the coordinator, not the ranks.
+import type { GrammarPool, GrammarSession } from '../constraints/grammar-pool.js'
 import { RequestError } from '../errors.js'
-import type { ResolvedGenerateParams } from '../options/generate-params.js'
+import { constraintOf, type ResolvedGenerateParams } from '../options/generate-params.js'
 import { Detokenizer } from '../tokenizer/detokenizer.js'
 import type { Tokenizer } from '../tokenizer/tokenizer-interface.js'
 import type { Chunk, Completion, TokenLogprobs } from './generation.js'
@@ -16,6 +17,7 @@ export interface RequestContext {
   readonly statistics: Statistics
   readonly tokenizer: Tokenizer | undefined
   readonly endOfText: ReadonlySet<number>
+  readonly grammars: () => GrammarPool
   /** How a special token is written; undefined for others. */
   readonly specialText: (id: number) => string | undefined
 }
@@ -28,6 +30,7 @@ export class Request {
   readonly #detokenizer: Detokenizer
   readonly #sequence: Sequence
   readonly #drafts: NgramDrafts | undefined
+  readonly #grammar: GrammarSession | undefined
   readonly #stops: StopStrings
   readonly #logprobs: TokenLogprobs[] = []
   readonly #promptLogprobs: (TokenLogprobs | null)[] = [null]
@@ -60,7 +63,10 @@ export class Request {
     this.#onBegun = onBegun
     this.#stops = new StopStrings(params.stop)
     this.#detokenizer = new Detokenizer(context.tokenizer, prompt, params.skipSpecialTokens === false ? context.specialText : undefined)
-    this.#drafts = params.maxTokens === 0 ? undefined : params.speculate && new NgramDrafts(params.speculate)
+    const source = params.maxTokens === 0 ? undefined : constraintOf(params)
+    this.#grammar = source && context.grammars().session(source)
+    // Each token of a constrained text waits for its mask: drafts would gain nothing.
+    this.#drafts = params.maxTokens === 0 || source ? undefined : params.speculate && new NgramDrafts(params.speculate)
     this.completion = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject }
     })
@@ -74,6 +80,7 @@ export class Request {
       sampling: { ...params, choice },
       sharesPrompt: params.n > 1,
       drafts: this.#drafts,
+      constraint: this.#grammar,
       priority: params.priority,
       sink: {
         onAdmitted: () => this.#cancelQueueTimer(),
@@ -99,7 +106,13 @@ export class Request {
     this.#stopListening = onAbort(signal, this.abort)
     if (queueTimeoutMs !== undefined) this.#queueTimer = this.#timer(queueTimeoutMs, `it waited in the queue longer than ${queueTimeoutMs} ms`)
     if (timeoutMs !== undefined) this.#timer(timeoutMs, `it took longer than ${timeoutMs} ms`)
-    this.#context.coordinator.submit(this.#sequence)
+    const { coordinator } = this.#context
+    this.#grammar?.start({
+      onMask: () => coordinator.maskReady(this.#sequence),
+      onComplete: () => coordinator.stop(this.#sequence),
+      onError: (error) => coordinator.reject(this.#sequence, error),
+    })
+    coordinator.submit(this.#sequence)
   }
 
   abort = (): void => {
@@ -244,6 +257,7 @@ export class Request {
   }
 
   #release(): void {
+    this.#grammar?.close()
     for (const timer of this.#timers) clearTimeout(timer)
     this.#stopListening()
     this.#begin()

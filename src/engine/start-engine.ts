@@ -62,7 +62,7 @@ export async function startEngine(
   onRestart: (event: RestartEvent) => void,
 ): Promise<{ coordinator: Coordinator; scheduler: Scheduler; allocator: PageAllocator; statistics: Statistics; profiler: Profiler | undefined }> {
   const control = new SharedArrayBuffer(CONTROL_BYTES)
-  const mailbox = StepBuffer.allocate(plan)
+  const mailbox = StepBuffer.allocate({ ...plan, vocab: model.config.vocab })
   const module = prepareBackend(plan.backend, plan.simd, assetUrl('dist/kernels/wasm/'))
   const profiler = options.profile ? new Profiler(plan.ranks) : undefined
   const inits = memories.ranks.map(

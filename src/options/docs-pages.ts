@@ -14,6 +14,8 @@ export function publicTypes(): string {
   return [
     '// Made from the option tables by `npm run docs:options`: change src/options/engine-options.ts or generate-params.ts, not this file.',
     '',
+    "import type { StructuralTag } from '../constraints/sources.js'",
+    '',
     '/** How far loading is. */',
     'export interface LoadProgress {',
     '  /** Bytes of the checkpoint that were read so far. */',

@@ -2,9 +2,11 @@
 // come from this table (npm run docs:options). The sampler itself runs in the ranks.
 import { randomBytes } from 'node:crypto'
 import { MAX_BIASES, MAX_LOGPROBS, MAX_MODEL_END_IDS, MAX_SUPPRESSED_IDS } from '../../workers/mailbox/mailbox-layout.js'
+import type { GrammarSource } from '../constraints/matcher-messages.js'
 import { MAX_PRIORITY } from '../engine/scheduling/priority.js'
 import { type Caller, spelled } from './caller.js'
 import { checkInteger, invalidOption } from './check.js'
+import { CONSTRAINTS } from './constraint-entries.js'
 import { automaticFlag, biases, type Checked, flag, ids, instance, int, integers, number, texts } from './entry.js'
 import { MAX_TIMER_MS } from './limits.js'
 import { checkTable } from './table.js'
@@ -169,6 +171,7 @@ export const GENERATE_PARAMS = {
     doc: 'put the token that begins a document before the prompt, once',
     more: 'The published MLRA models saw <|endoftext|> before every document, and their tokenizer does not say so.',
   }),
+  ...CONSTRAINTS,
   speculate: integers({
     parts: { ngram: { min: 1, max: 16 }, maxTokens: { min: 1, max: 64 } },
     example: { ngram: 3, maxTokens: 8 },
@@ -214,5 +217,29 @@ export type ResolvedGenerateParams = Checked<typeof GENERATE_PARAMS>
 export function checkParams(params: unknown, vocab?: number, caller: Caller = 'api', call = 'generate'): ResolvedGenerateParams {
   const checked = checkTable(GENERATE_PARAMS, call, params, caller, vocab)
   checkInteger(spelled('minTokens', caller), checked.minTokens, 0, checked.maxTokens, invalidOption)
+  checkConstraints(checked, caller)
   return checked
+}
+
+/** What an output is held to, if it is. */
+export function constraintOf(params: ResolvedGenerateParams): GrammarSource | undefined {
+  return CONSTRAINT_NAMES.map((name) => params[name]).find((source) => source !== undefined)
+}
+
+const CONSTRAINT_NAMES = Object.keys(CONSTRAINTS) as (keyof typeof CONSTRAINTS)[]
+
+function checkConstraints(params: ResolvedGenerateParams, caller: Caller): void {
+  const given = CONSTRAINT_NAMES.filter((name) => params[name] !== undefined)
+  const [first, second] = given
+  if (first === undefined) return
+  const exclusive = second ?? (params.minTokens > 0 ? 'minTokens' : params.ignoreEos ? 'ignoreEos' : undefined)
+  if (exclusive === undefined) return
+  const [a, b] = [spelled(first, caller), spelled(exclusive, caller)]
+  throw invalidOption({
+    what: `${a} and ${b} exclude each other`,
+    expected: second ? `one of ${CONSTRAINT_NAMES.map((name) => spelled(name, caller)).join(', ')}` : `${a} alone, which says where the output ends`,
+    actual: 'both',
+    remedy: `Omit ${b}.`,
+    option: b,
+  })
 }

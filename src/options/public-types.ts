@@ -1,5 +1,7 @@
 // Made from the option tables by `npm run docs:options`: change src/options/engine-options.ts or generate-params.ts, not this file.
 
+import type { StructuralTag } from '../constraints/sources.js'
+
 /** How far loading is. */
 export interface LoadProgress {
   /** Bytes of the checkpoint that were read so far. */
@@ -214,6 +216,22 @@ export interface GenerateParams {
    * so.
    */
   bos?: boolean
+  /**
+   * The output is JSON that is valid under this schema: a JSON Schema of at most 65536 characters. Keywords that
+   * cannot be kept are refused by name. At most one of jsonSchema, regex, grammar, choice and structuralTag.
+   */
+  jsonSchema?: boolean | Readonly<Record<string, unknown>>
+  /** The whole output matches this regular expression. Without lookaround and backreferences. */
+  regex?: string
+  /** The output matches this grammar. EBNF as in llama.cpp and XGrammar; it begins with the rule root. */
+  grammar?: string
+  /** The output is one of these texts: an array of texts. */
+  choice?: readonly string[]
+  /**
+   * Free text until a trigger, then one of the tags that begin with it, whose content is JSON under a schema, then
+   * free text again: { triggers, tags: [{ begin, schema, end }], atLeastOne, stopAfterFirst }.
+   */
+  structuralTag?: StructuralTag
   /**
    * Guess tokens ahead from what followed the last ngram tokens when they occurred before: ngram 1 to 16,
    * maxTokens 1 to 64. At most maxTokens tokens per step. The output is the same, in fewer steps where text

@@ -94,6 +94,8 @@ function ofEngine(error: TetradError): HttpError {
     case 'TEMPLATE_FAILED':
     case 'MESSAGES_INVALID':
       return new HttpError(400, 'invalid_request_error', message, { param: 'messages', code, cause: error })
+    case 'CONSTRAINT_FAILED':
+      return new HttpError(400, 'invalid_request_error', message, { code, cause: error })
     case 'MESSAGE_TOO_LARGE':
       return new HttpError(413, 'invalid_request_error', message, { code, cause: error })
     // A fault of the model: sending the request again gives the same error.

@@ -5,6 +5,7 @@ import { snakeCase } from '../options/caller.js'
 import { checkParams, GENERATE_PARAMS } from '../options/generate-params.js'
 import type { GenerateManyParams } from '../options/public-types.js'
 import { badRequest } from './http-error.js'
+import { CONSTRAINT_FIELDS, constraintField, SCHEMA_FIELDS } from './output-constraint.js'
 
 /** Fields that both have; those of the parameter table are read by name. */
 interface CommonBody {
@@ -42,7 +43,9 @@ export interface ChatBody extends CommonBody {
   readonly add_generation_prompt?: boolean
   readonly continue_final_message?: boolean
   readonly chat_template_kwargs?: Readonly<Record<string, unknown>>
-  readonly response_format?: { readonly type: 'text' }
+  readonly response_format?:
+    | { readonly type: 'text' | 'json_object' }
+    | { readonly type: 'json_schema'; readonly json_schema: { readonly schema: unknown } }
 }
 
 const common = {
@@ -50,6 +53,7 @@ const common = {
   stream: { type: 'boolean' },
   stream_options: { type: 'object', properties: { include_usage: { type: 'boolean' } }, additionalProperties: false },
   user: { type: 'string' },
+  ...CONSTRAINT_FIELDS,
   ...Object.fromEntries(Object.entries(GENERATE_PARAMS).flatMap(([name, { http }]) => (http ? [[snakeCase(name), http.schema]] : []))),
 }
 const integer = { type: 'integer' }
@@ -114,7 +118,6 @@ export const CHAT_SCHEMA = {
     add_generation_prompt: { type: 'boolean' },
     continue_final_message: { type: 'boolean' },
     chat_template_kwargs: { type: 'object' },
-    response_format: { type: 'object', properties: { type: { const: 'text' } }, required: ['type'], additionalProperties: false },
   },
   required: ['model', 'messages'],
   additionalProperties: false,
@@ -145,10 +148,12 @@ export function generateParams(
     const value = http && withoutUnset(fields[snakeCase(name)], http.unset)
     return value === undefined ? [] : [[name, value] as const]
   })
+  const constraint = constraintField(fields)
   const given = {
     temperature: 1,
     n: 1,
     ...Object.fromEntries(values),
+    ...(constraint && { [constraint.name]: constraint.value }),
     ...more,
     ...(maxTokens !== undefined && { maxTokens }),
     ...(logprobs !== undefined && { logprobs }),
@@ -161,7 +166,10 @@ export function generateParams(
     GENERATE_PARAMS.logprobs.check(logprobs, 'top_logprobs' in body ? 'top_logprobs' : 'logprobs', context)
     checkParams(given, vocab, 'http')
   } catch (error) {
-    if (error instanceof OptionError) throw badRequest(error.message, error.option, 'invalid_value')
+    if (error instanceof OptionError) {
+      const own = constraint && error.option === snakeCase(constraint.name) ? constraint.field : error.option
+      throw badRequest(own === undefined ? error.message : error.message.replaceAll(error.option ?? own, own), own, 'invalid_value')
+    }
     throw error
   }
   return given as GenerateManyParams & { n: number }
@@ -179,5 +187,9 @@ function withoutUnset(value: unknown, unset: readonly unknown[]): unknown {
 export function withoutNulls(body: unknown, depth = 4): unknown {
   if (typeof body !== 'object' || body === null || depth < 0) return body
   if (Array.isArray(body)) return typeof body[0] === 'object' ? body.map((item) => withoutNulls(item, depth - 1)) : body
-  return Object.fromEntries(Object.entries(body).flatMap(([name, value]) => (value === null ? [] : [[name, withoutNulls(value, depth - 1)]])))
+  return Object.fromEntries(
+    Object.entries(body).flatMap(([name, value]) =>
+      value === null ? [] : [[name, SCHEMA_FIELDS.has(name) ? value : withoutNulls(value, depth - 1)]],
+    ),
+  )
 }

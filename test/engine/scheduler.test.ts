@@ -7,7 +7,7 @@ import { PRIORITY_STEP } from '../../src/engine/scheduling/priority.js'
 import { Scheduler, type StepRow } from '../../src/engine/scheduling/scheduler.js'
 import { Sequence, type SequenceSink } from '../../src/engine/scheduling/sequence.js'
 import type { StepOutcome } from '../../src/engine/scheduling/step-outcome.js'
-import { LAST_SAMPLED, ROW_FLAGS } from '../../workers/mailbox/mailbox-layout.js'
+import { LAST_SAMPLED, MASK_MISSED, ROW_FLAGS } from '../../workers/mailbox/mailbox-layout.js'
 import { PAGE_TOKENS } from '../../workers/protocol.js'
 import { inFull } from '../support/tier.js'
 
@@ -441,4 +441,41 @@ test('any order of arrivals, steps, aborts, pauses and restarts: every row finds
       { numRuns: Number(process.env.SCHEDULER_RUNS ?? (inFull ? 300 : 60)), ...(process.env.SCHEDULER_RUNS ? {} : { seed: 20261124 }) },
     ),
   )
+})
+
+test('a row whose mask was missed is run again once nothing is in flight and the mask is there; the row ahead of it is dropped', (t) => {
+  const { scheduler } = setup()
+  const seen: number[] = []
+  const accepted: number[] = []
+  const constraint = { ready: true, mask: new Int32Array(1), accept: (token: number) => accepted.push(token) }
+  const held = new Sequence({
+    ...{ prompt: [1, 2], maxTokens: 3, temperature: 0, seed: 0, endOfText: new Set<number>(), everyLogits: false, priority: 0, constraint },
+    sink: { ...sink, onToken: (token) => seen.push(token) },
+  })
+  scheduler.add(held)
+  const first = scheduler.next()
+  const ahead = scheduler.next()
+  t.deepEqual([ahead.length, ahead[0]?.token], [1, LAST_SAMPLED])
+  constraint.ready = false
+  scheduler.commit(
+    first,
+    outcome(() => MASK_MISSED),
+  )
+  t.deepEqual([seen, scheduler.next()], [[], []])
+  scheduler.commit(
+    ahead,
+    outcome(() => 9),
+  )
+  t.deepEqual([seen, scheduler.next()], [[], []], 'its mask is not there')
+  constraint.ready = true
+  const again = scheduler.next()
+  t.deepEqual(
+    again.map(({ position, token }) => [position, token]),
+    [[1, 2]],
+  )
+  scheduler.commit(
+    again,
+    outcome(() => 7),
+  )
+  t.deepEqual([seen, accepted], [[7], [7]])
 })

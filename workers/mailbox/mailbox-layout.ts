@@ -1,9 +1,9 @@
 // Fields of the mailbox, through which the coordinator gives steps to the ranks and takes their results, and where they lie.
 // Only step-buffer.ts reads and writes them.
-import { PAGE_TOKENS, type RunPlan, SHARDS } from '../protocol.js'
+import { type ModelShape, PAGE_TOKENS, type RunPlan, SHARDS } from '../protocol.js'
 
 /** What the layout follows from. */
-export type MailboxSize = Pick<RunPlan, 'stepRows' | 'slots' | 'pagesPerSlot'>
+export type MailboxSize = Pick<RunPlan, 'stepRows' | 'slots' | 'pagesPerSlot'> & Pick<ModelShape, 'vocab'>
 
 /** Steps lie in turn (epoch & 1), so that step n + 1 can be published while n runs. */
 export const STEP_RING = 2
@@ -26,6 +26,10 @@ export const ROW = {
 } as const
 
 export const LAST_SAMPLED = -1
+/** Instead of a sampled token: the row's slot is constrained, and its mask was not there in time. */
+export const MASK_MISSED = -2
+/** State of a slot's mask in a step. Whoever changes it from `pending` first decides for all ranks. */
+export const MASK = { pending: 0, ready: 1, missed: 2 } as const
 export const ROW_FLAGS = {
   /** Leave this row's logits in the exchange memory. */
   logits: 1,
@@ -69,6 +73,8 @@ export const SLOT = {
   seedHigh: 17,
   /** A number that no other sequence has had: what is counted for the slot starts anew with it. */
   serial: 18,
+  /** Only tokens of the slot's mask are sampled. */
+  constrained: 19,
   values: 20,
 } as const
 
@@ -112,13 +118,17 @@ export interface MailboxLayout {
   readonly suppressedIds: number
   readonly history: number
   readonly contextTokens: number
+  /** Int32 offsets of the masks, [STEP_RING][slots][maskInts], one bit a token, and of their states, [STEP_RING][slots]. */
+  readonly masks: number
+  readonly maskInts: number
+  readonly maskStates: number
   /** Int32 offset of the block tables: [slots][pagesPerSlot] page numbers. */
   readonly blockTables: number
   /** Byte offset of the counters: [SHARDS][COUNTERS.values]. */
   readonly counters: number
 }
 
-export function layoutMailbox({ stepRows, slots, pagesPerSlot }: MailboxSize): MailboxLayout {
+export function layoutMailbox({ stepRows, slots, pagesPerSlot, vocab }: MailboxSize): MailboxLayout {
   const contextTokens = pagesPerSlot * PAGE_TOKENS
   const copies = STEP_HEADER.ints + stepRows * ROW.ints
   const stepInts = copies + slots * COPY.ints
@@ -132,7 +142,10 @@ export function layoutMailbox({ stepRows, slots, pagesPerSlot }: MailboxSize): M
   const biasIds = counters / 4 + SHARDS * COUNTERS.values * 2
   const suppressedIds = biasIds + slots * MAX_BIASES
   const history = suppressedIds + slots * MAX_SUPPRESSED_IDS
-  const bytes = (history + slots * contextTokens) * 4
+  const maskInts = Math.ceil(vocab / 32)
+  const maskStates = history + slots * contextTokens
+  const masks = maskStates + STEP_RING * slots
+  const bytes = (masks + STEP_RING * slots * maskInts) * 4
   return {
     stepInts,
     copies,
@@ -147,6 +160,9 @@ export function layoutMailbox({ stepRows, slots, pagesPerSlot }: MailboxSize): M
     suppressedIds,
     history,
     contextTokens,
+    masks,
+    maskInts,
+    maskStates,
     bytes,
   }
 }

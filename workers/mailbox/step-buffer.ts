@@ -5,6 +5,7 @@ import {
   COUNTERS,
   LOGPROB_VALUES,
   layoutMailbox,
+  MASK,
   MAX_BIASES,
   MAX_SUPPRESSED_IDS,
   type MailboxLayout,
@@ -14,6 +15,9 @@ import {
   STEP_HEADER,
   STEP_RING,
 } from './mailbox-layout.js'
+
+/** Longest time that a step waits for masks, all its rows together: less than a row that runs again, and bearable for the other rows. */
+const MASK_WAIT_MS = 4
 
 /** Which of the two step places an epoch uses. */
 export function ringOf(epoch: number): number {
@@ -45,6 +49,14 @@ class MailboxMemory {
 
   blockTableAt(slot: number): number {
     return this.layout.blockTables + slot * this.size.pagesPerSlot
+  }
+
+  maskStateAt(ring: number, slot: number): number {
+    return this.layout.maskStates + ring * this.size.slots + slot
+  }
+
+  maskAt(ring: number, slot: number): number {
+    return this.layout.masks + (ring * this.size.slots + slot) * this.layout.maskInts
   }
 
   historyAt(slot: number): number {
@@ -177,6 +189,23 @@ export class StepWriter {
     this.#memory.ints.set(tokens, this.#memory.historyAt(slot) + from)
   }
 
+  /** The mask of a slot in a step that is not published yet; undefined: it comes later, by offerMask. */
+  writeMask(epoch: number, slot: number, mask: Int32Array | undefined): void {
+    const ring = ringOf(epoch)
+    const { ints } = this.#memory
+    if (mask) ints.set(mask, this.#memory.maskAt(ring, slot))
+    ints[this.#memory.maskStateAt(ring, slot)] = mask ? MASK.ready : MASK.pending
+  }
+
+  /** The mask of a slot in a step that is published. It may come too late: then the row reports MASK_MISSED. */
+  offerMask(epoch: number, slot: number, mask: Int32Array): void {
+    const ring = ringOf(epoch)
+    const { ints } = this.#memory
+    ints.set(mask, this.#memory.maskAt(ring, slot))
+    const at = this.#memory.maskStateAt(ring, slot)
+    if (Atomics.compareExchange(ints, at, MASK.pending, MASK.ready) === MASK.pending) Atomics.notify(ints, at)
+  }
+
   /** A slot's block table. A step in flight reads only earlier entries, which stay as they are. */
   writePages(slot: number, pages: readonly number[]): void {
     this.#memory.ints.set(pages, this.#memory.blockTableAt(slot))
@@ -206,6 +235,8 @@ export class StepReader {
   readonly #layout: MailboxLayout
   #base = 0
   #ring = 0
+  /** How long masks may still be waited for in this step. */
+  #maskWaitMs = 0
 
   constructor(memory: MailboxMemory) {
     this.#memory = memory
@@ -217,6 +248,7 @@ export class StepReader {
   open(epoch: number): void {
     this.#ring = ringOf(epoch)
     this.#base = this.#memory.stepAt(epoch)
+    this.#maskWaitMs = MASK_WAIT_MS
   }
 
   get ring(): number {
@@ -266,6 +298,22 @@ export class StepReader {
   /** Token of a slot's sequence at a position that the coordinator knows; of slots with penalties only. */
   known(slot: number, position: number): number {
     return this.#ints[this.#memory.historyAt(slot) + position] as number
+  }
+
+  /** Whether the slot's mask is there, or comes within a short wait: the same answer for every rank. */
+  hasMask(slot: number): boolean {
+    const at = this.#memory.maskStateAt(this.#ring, slot)
+    if (Atomics.load(this.#ints, at) === MASK.pending && this.#maskWaitMs > 0) {
+      const start = performance.now()
+      Atomics.wait(this.#ints, at, MASK.pending, this.#maskWaitMs)
+      this.#maskWaitMs -= performance.now() - start
+    }
+    return Atomics.compareExchange(this.#ints, at, MASK.pending, MASK.missed) === MASK.ready
+  }
+
+  /** 32 bits of the slot's mask, of the tokens from 32 i on. */
+  mask(slot: number, i: number): number {
+    return this.#ints[this.#memory.maskAt(this.#ring, slot) + i] as number
   }
 
   /** Value i of what row t leaves for the flag `logprobs`. */

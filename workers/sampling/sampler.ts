@@ -2,12 +2,12 @@
 // next step can start before the coordinator has seen it.
 //
 // Order: logitBias; repetition penalty, then presence and frequency penalties; ids that end the text are suppressed below minTokens;
-// greedy at temperature 0, else temperature, topK, topP, minP, typicalP, and the inverse CDF over ids in ascending order.
+// tokens outside of the slot's mask are suppressed; greedy at temperature 0, else temperature, topK, topP, minP, typicalP, and the inverse CDF over ids in ascending order.
 import type { KernelBackend } from '../../kernels/backend.js'
 import { uniform } from '../../kernels/portable-math.js'
 import type { Rows, Scalars } from '../../kernels/rows.js'
 import { samplingScalars } from '../layout/exchange-layout.js'
-import { LAST_SAMPLED, ROW, SLOT } from '../mailbox/mailbox-layout.js'
+import { LAST_SAMPLED, MASK_MISSED, ROW, SLOT } from '../mailbox/mailbox-layout.js'
 import type { StepReader } from '../mailbox/step-buffer.js'
 import { TokenFilters } from './filters.js'
 import { TokenCounts } from './token-counts.js'
@@ -40,7 +40,7 @@ export class Sampler {
     this.#counts = Array.from({ length: slots })
   }
 
-  /** The token after row t of the step, or -1 if its logits (row `at`) are not finite. lastSampled: the row's own token if the row says LAST_SAMPLED. */
+  /** The token after row t of the step, -1 if its logits (row `at`) are not finite, or MASK_MISSED. lastSampled: the row's own token if the row says LAST_SAMPLED. */
   sample(t: number, logits: Rows, at: number, lastSampled: number): number {
     const step = this.#step
     const slot = step.int(t, ROW.slot)
@@ -50,10 +50,13 @@ export class Sampler {
       return this.#kernels.sample(logits, at, this.#vocab, temperature, this.#uniform(t, slot), this.#weightsAt)
     }
     if (this.#kernels.argmax(logits, at, this.#vocab) < 0) return -1
+    const constrained = step.param(slot, SLOT.constrained) !== 0
+    if (constrained && !step.hasMask(slot)) return MASK_MISSED
     this.#logits.set(logits.row(at).subarray(0, this.#vocab))
     this.#bias(slot)
     if (step.param(slot, SLOT.penalized) !== 0) this.#penalize(t, slot, lastSampled)
     this.#suppress(t, slot)
+    if (constrained) this.#mask(slot)
     if (temperature === 0) return this.#kernels.argmax(this.#adjusted, 0, this.#vocab)
     const top = this.#kernels.softWeights(this.#adjusted, 0, this.#vocab, temperature, this.#weightsAt)
     if (top < 0) return -1
@@ -102,6 +105,17 @@ export class Sampler {
     if (step.int(t, ROW.position) + 1 >= step.param(slot, SLOT.suppressBefore)) return
     const count = step.param(slot, SLOT.suppressed)
     for (let i = 0; i < count; i++) this.#logits[step.suppressedId(slot, i)] = Number.NEGATIVE_INFINITY
+  }
+
+  /** Excludes tokens that the slot's mask does not allow. */
+  #mask(slot: number): void {
+    for (let id = 0; id < this.#vocab; id += 32) {
+      const bits = this.#step.mask(slot, id >> 5)
+      if (bits === -1) continue
+      const end = Math.min(id + 32, this.#vocab)
+      if (bits === 0) this.#logits.fill(Number.NEGATIVE_INFINITY, id, end)
+      else for (let i = id; i < end; i++) if (((bits >>> (i - id)) & 1) === 0) this.#logits[i] = Number.NEGATIVE_INFINITY
+    }
   }
 
   #pick(u: number, top: number): number {

@@ -80,7 +80,7 @@ export class Coordinator {
   constructor(init: CoordinatorInit, scheduler: Scheduler, statistics: Statistics) {
     this.#init = init
     this.#control = new Int32Array(init.control)
-    this.#mailbox = new Mailbox(init.mailbox, init.plan, init.logits, init.vocab)
+    this.#mailbox = new Mailbox(init.mailbox, { ...init.plan, vocab: init.vocab }, init.logits)
     this.#scheduler = scheduler
     this.#statistics = statistics
   }
@@ -108,6 +108,11 @@ export class Coordinator {
   /** Something can be scheduled again. */
   wake(): void {
     this.#looping ??= this.#loop()
+  }
+
+  /** A sequence's constraint has become ready: its row in flight gets the mask, or it can be scheduled. */
+  maskReady(sequence: Sequence): void {
+    if (!this.#mailbox.offerMask(sequence)) this.wake()
   }
 
   /** Ends a sequence now; its results in flight are dropped. */

@@ -1,5 +1,5 @@
 // The coordinator's side of the mailbox: sequences to steps, results to outcomes. Decides nothing.
-import { COUNTERS, type MailboxSize } from '../../../workers/mailbox/mailbox-layout.js'
+import { COUNTERS, type MailboxSize, ROW_FLAGS, STEP_RING } from '../../../workers/mailbox/mailbox-layout.js'
 import { ringOf, StepBuffer, type StepWriter } from '../../../workers/mailbox/step-buffer.js'
 import { PHASES, type Phase, STAGES, type Stage } from '../../../workers/protocol.js'
 import type { PageCopy } from '../scheduling/prefix-cache.js'
@@ -27,6 +27,12 @@ interface WrittenSlot {
   tokens: number
 }
 
+/** A published row whose mask is still to come. */
+interface MaskWanted {
+  readonly epoch: number
+  readonly position: number
+}
+
 export class Mailbox {
   readonly #buffer: StepBuffer
   readonly #writer: StepWriter
@@ -34,14 +40,16 @@ export class Mailbox {
   readonly #logits: readonly LogitsRow[]
   readonly #vocab: number
   readonly #written: (WrittenSlot | undefined)[] = []
+  /** By ring index. */
+  readonly #masksWanted = Array.from({ length: STEP_RING }, () => new Map<Sequence, MaskWanted>())
   #serial = 0
 
   /** logits: where the ranks leave those of a step, by ring index, [stepRows][vocab]. */
-  constructor(buffer: SharedArrayBuffer, size: MailboxSize, logits: readonly LogitsRow[], vocab: number) {
+  constructor(buffer: SharedArrayBuffer, size: MailboxSize, logits: readonly LogitsRow[]) {
     this.#buffer = new StepBuffer(buffer, size)
     this.#writer = this.#buffer.writer()
     this.#logits = logits
-    this.#vocab = vocab
+    this.#vocab = size.vocab
   }
 
   /** Writes a step and what its slots need; the ranks may read it once its epoch is published. */
@@ -54,6 +62,7 @@ export class Mailbox {
       target: sequence.target(position),
     }))
     this.#writer.writeStep(epoch, records, copies)
+    this.#writeMasks(epoch, rows)
     for (const sequence of new Set(rows.map((row) => row.sequence))) {
       const written = this.#slotOf(sequence)
       if (isPenalized(sequence)) {
@@ -68,9 +77,33 @@ export class Mailbox {
     }
   }
 
+  #writeMasks(epoch: number, rows: readonly StepRow[]): void {
+    const wanted = this.#masksWanted[ringOf(epoch)] as Map<Sequence, MaskWanted>
+    wanted.clear()
+    for (const { sequence, position, flags } of rows) {
+      const { constraint, slot, tokens } = sequence
+      if (!constraint || (flags & ROW_FLAGS.sample) === 0) continue
+      const known = constraint.ready && position === tokens.length - 1
+      this.#writer.writeMask(epoch, slot, known ? constraint.mask : undefined)
+      if (!known) wanted.set(sequence, { epoch, position })
+    }
+  }
+
+  /** Gives a row that was published without its mask what has come since. False: there is no such row. */
+  offerMask(sequence: Sequence): boolean {
+    for (const wanted of this.#masksWanted) {
+      const row = wanted.get(sequence)
+      if (!row || row.position !== sequence.tokens.length - 1 || !sequence.constraint?.ready || sequence.slot < 0) continue
+      wanted.delete(sequence)
+      this.#writer.offerMask(row.epoch, sequence.slot, sequence.constraint.mask)
+      return true
+    }
+    return false
+  }
+
   /** Writes a sequence's parameters when it is new in its slot. */
   #slotOf(sequence: Sequence): WrittenSlot {
-    const { slot, sampling: s, promptLength, seed, endOfText } = sequence
+    const { slot, sampling: s, promptLength, seed, endOfText, constraint } = sequence
     const known = this.#written[slot]
     if (known?.sequence === sequence) return known
     const written: WrittenSlot = { sequence, tokens: 0 }
@@ -81,7 +114,7 @@ export class Mailbox {
     const filters = s !== undefined && (s.topK > 0 || s.topP < 1 || s.minP > 0 || s.typicalP < 1)
     const penalized = isPenalized(sequence)
     const params = {
-      adjusted: Number(filters || suppressed.length > 0 || penalized || biases.length > 0),
+      adjusted: Number(constraint !== undefined || filters || suppressed.length > 0 || penalized || biases.length > 0),
       topK: s?.topK ?? 0,
       topP: s?.topP ?? 1,
       minP: s?.minP ?? 0,
@@ -94,6 +127,7 @@ export class Mailbox {
       choice: s?.choice ?? 0,
       logprobs: Math.max(s?.logprobs ?? 0, s?.promptLogprobs ?? 0),
       penalized: Number(penalized),
+      constrained: Number(constraint !== undefined),
       // float32, as the kernels take it.
       temperature: Math.fround(sequence.temperature),
       seedLow: seed | 0,
@@ -106,6 +140,8 @@ export class Mailbox {
 
   /** The results of a completed step. */
   outcome(epoch: number, observe: LogitsObserver | undefined): StepOutcome {
+    // Masks that come now are for rows that will run again.
+    this.#masksWanted[ringOf(epoch)]?.clear()
     const writer = this.#writer
     const vocab = this.#vocab
     const logits = this.#logits[ringOf(epoch)] as LogitsRow

@@ -2,12 +2,13 @@
 // clock.
 //
 // Running sequences that decode get one row each; prompts share prefillChunk rows. A sequence whose newest token is still
-// being sampled may be scheduled one token ahead (its row says LAST_SAMPLED); never two. When pages run out, the last in
+// being sampled may be scheduled one token ahead (its row says LAST_SAMPLED); never two. A row of a constrained sequence that is scheduled
+// ahead gets its mask while it runs; if that comes too late, the row is run again. When pages run out, the last in
 // order gives up its own and is computed again later. The first in order is never preempted, so there is always progress.
 //
 // Order: arrival, less PRIORITY_STEP places per unit of priority. So a request is overtaken by at most
 // PRIORITY_STEP * (the difference of priorities) later ones: the bound against starvation.
-import { LAST_SAMPLED, ROW_FLAGS } from '../../../workers/mailbox/mailbox-layout.js'
+import { LAST_SAMPLED, MASK_MISSED, ROW_FLAGS } from '../../../workers/mailbox/mailbox-layout.js'
 import { PAGE_TOKENS } from '../../../workers/protocol.js'
 import { RequestError, type TetradError } from '../../errors.js'
 import type { PageAllocator } from './page-allocator.js'
@@ -122,7 +123,9 @@ export class Scheduler {
         if (samples) {
           if (previous === sequence && sequence.drafts) sequence.drafts.accepted++
           previous = sequence
-          if (this.#appendToken(sequence, outcome.sampled(t))) generated++
+          const token = outcome.sampled(t)
+          if (token === MASK_MISSED) missMask(row)
+          else if (this.#appendToken(sequence, token)) generated++
         } else if (endsPrompt(row)) this.finish(sequence, 'length')
       } catch (error) {
         this.end(sequence)
@@ -151,6 +154,7 @@ export class Scheduler {
   rollBack(sequence: Sequence): void {
     sequence.inFlight = 0
     sequence.pendingSamples = 0
+    sequence.missedMask = false
     sequence.scheduled = sequence.computed
     this.#settle(sequence)
   }
@@ -176,9 +180,10 @@ export class Scheduler {
     else this.#settle(sequence)
   }
 
-  /** False: the row was of a draft that turned out wrong, and its results are dropped. */
+  /** False: the row was of a draft that turned out wrong, or of a token that was not sampled, and its results are dropped. */
   #acceptRow({ sequence, position, token }: StepRow): boolean {
-    if (token !== LAST_SAMPLED && sequence.tokens[position] !== token) return false
+    // Of a row that was scheduled ahead of one whose mask was missed, nobody knows the token.
+    if (position >= sequence.tokens.length || (token !== LAST_SAMPLED && sequence.tokens[position] !== token)) return false
     sequence.computed = position + 1
     // The row of a right draft was not counted when it was published.
     sequence.scheduled = Math.max(sequence.scheduled, sequence.computed)
@@ -214,6 +219,7 @@ export class Scheduler {
       return false
     }
     sequence.tokens.push(token)
+    sequence.constraint?.accept(token)
     sequence.sink.onToken(token)
     if (sequence.generated >= sequence.maxTokens || sequence.tokens.length >= this.#limits.contextTokens) this.finish(sequence, 'length')
     return true
@@ -285,7 +291,7 @@ export class Scheduler {
   /** A row for the token that the step in flight is sampling. Not with drafts, which follow from that token. */
   #scheduleAhead(sequence: Sequence, rows: StepRow[]): void {
     const position = sequence.tokens.length
-    if (sequence.drafts) return
+    if (sequence.drafts || sequence.missedMask) return
     if (!schedulable(sequence) || sequence.scheduled !== position || sequence.pendingSamples !== 1) return
     if (sequence.generated + 1 >= sequence.maxTokens || position + 1 >= this.#limits.contextTokens) return
     if (!this.#reserve(sequence, position)) return
@@ -297,12 +303,14 @@ export class Scheduler {
 
   /** Up to `max` rows for known tokens; the last token's row samples. Returns how many. */
   #scheduleKnown(sequence: Sequence, max: number, rows: StepRow[]): number {
+    if (sequence.missedMask && sequence.inFlight === 0) sequence.missedMask = false
     const known = sequence.tokens.length
     let taken = 0
     while (sequence.scheduled < known && taken < max && schedulable(sequence)) {
       const position = sequence.scheduled
       if (!this.#reserve(sequence, position)) break
       const samples = sequence.maxTokens > 0 && position === known - 1
+      if (samples && !canSample(sequence)) break
       const scores = sequence.score !== undefined && position + 1 >= sequence.score.from
       const flags =
         (sequence.everyLogits ? ROW_FLAGS.logits : 0) |
@@ -350,6 +358,18 @@ function sampleFlags({ sampling }: Sequence): number {
 /** The row of a position reports the probability of the token after it; once generation has begun, it has done so already. */
 function wantsPromptLogprobs({ sampling, promptLength, generated }: Sequence, position: number): boolean {
   return sampling?.promptLogprobs !== undefined && generated === 0 && position + 1 < promptLength
+}
+
+/** Its mask is known, if it has one, and no row is in flight whose results will be dropped. */
+function canSample({ constraint, missedMask }: Sequence): boolean {
+  return constraint === undefined || (constraint.ready && !missedMask)
+}
+
+/** The row has computed what it caches, and sampled nothing. */
+function missMask({ sequence, position }: StepRow): void {
+  sequence.missedMask = true
+  sequence.computed = position
+  sequence.scheduled = position
 }
 
 function schedulable(sequence: Sequence): boolean {

@@ -2,6 +2,7 @@
 
 import type { ResolvedGenerateParams } from '../../options/generate-params.js'
 import type { NgramDrafts } from './ngram-drafts.js'
+import type { OutputConstraint } from './output-constraint.js'
 
 /** Why a completion ended: see Completion.finishReason. */
 export type FinishReason = 'length' | 'stop' | 'abort'
@@ -64,6 +65,8 @@ export interface SequenceInit {
   readonly score?: { readonly from: number; readonly next: number }
   /** Proposes draft tokens; the output stays the same. */
   readonly drafts?: NgramDrafts | undefined
+  /** What the output must match. Not with drafts. */
+  readonly constraint?: OutputConstraint | undefined
   /** Units of PRIORITY_STEP places that it moves ahead in the queue. */
   readonly priority: number
   readonly sink: SequenceSink
@@ -80,6 +83,7 @@ export class Sequence {
   readonly everyLogits: boolean
   readonly score: { readonly from: number; readonly next: number } | undefined
   readonly drafts: NgramDrafts | undefined
+  readonly constraint: OutputConstraint | undefined
   readonly priority: number
   readonly sink: SequenceSink
   readonly sampling: SamplerParams | undefined
@@ -103,6 +107,8 @@ export class Sequence {
   /** Prompt tokens that the first admission found in the prefix cache. */
   cachedTokens = 0
   wasAdmitted = false
+  /** A row's mask came too late: its last known row is run again, once nothing is in flight and the mask is there. */
+  missedMask = false
   /** Its reader is slow: no new rows until it catches up. */
   paused = false
   /** Its pages are released when its steps in flight have completed, and it is computed again later. */
@@ -120,6 +126,7 @@ export class Sequence {
     this.everyLogits = init.everyLogits
     this.score = init.score
     this.drafts = init.drafts
+    this.constraint = init.constraint
     this.priority = init.priority
     this.sink = init.sink
     this.sampling = init.sampling

@@ -1,0 +1,203 @@
+// Grammars that running requests are held to: sessions over threads that compile and match. A grammar that is too costly, or that the library cannot
+// take, fails its own request; the other sessions of its thread go on in a new one, from their tokens.
+import { RequestError } from '../errors.js'
+import type { GrammarSource, MatcherAnswer, MatcherData } from './matcher-messages.js'
+import { MatcherThread } from './matcher-thread.js'
+
+/** The second is started only when a grammar comes while the first compiles: each has the vocabulary in memory. */
+const MAX_THREADS = 2
+
+export interface SessionListener {
+  /** The mask of the next token is there. */
+  onMask(): void
+  /** Nothing may follow, and the model has no token that says so. */
+  onComplete(): void
+  onError(error: RequestError): void
+}
+
+/** One text under a grammar. */
+export class GrammarSession {
+  readonly source: GrammarSource
+  readonly id: number
+  readonly stopIds: readonly number[]
+  /** One bit for each token of the vocabulary: it may come next. Valid while `ready`. */
+  readonly mask: Int32Array
+  readonly tokens: number[] = []
+  readonly #pool: GrammarPool
+  #listener: SessionListener | undefined
+  #ready = false
+  #closed = false
+
+  constructor(pool: GrammarPool, id: number, source: GrammarSource, stopIds: readonly number[], vocab: number) {
+    this.#pool = pool
+    this.id = id
+    this.source = source
+    this.stopIds = stopIds
+    this.mask = new Int32Array(new SharedArrayBuffer(4 * Math.ceil(vocab / 32)))
+  }
+
+  get ready(): boolean {
+    return this.#ready
+  }
+
+  start(listener: SessionListener): void {
+    this.#listener = listener
+    this.#pool.open(this)
+  }
+
+  /** The next token of the text; the mask is not valid until onMask. */
+  accept(token: number): void {
+    if (this.#closed) return
+    this.#ready = false
+    this.tokens.push(token)
+    this.#pool.accept(this, token)
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#pool.close(this)
+  }
+
+  /** An answer that counts this many tokens. */
+  answered({ allowed, failure }: MatcherAnswer, tokens: number): void {
+    if (this.#closed || (tokens !== this.tokens.length && !failure)) return
+    if (failure) {
+      this.close()
+      this.#listener?.onError(failed(failure.reason))
+      return
+    }
+    this.#ready = true
+    if (allowed === 0) this.#listener?.onComplete()
+    else this.#listener?.onMask()
+  }
+}
+
+interface Check {
+  readonly grammar: string
+  readonly resolve: () => void
+  readonly reject: (error: RequestError) => void
+}
+
+interface Member {
+  readonly thread: MatcherThread
+  readonly sessions: Set<GrammarSession>
+  /** Sources that it has compiled, or is about to. */
+  readonly known: Set<string>
+}
+
+export class GrammarPool {
+  readonly #data: MatcherData
+  readonly #stopIds: readonly number[]
+  readonly #members = new Set<Member>()
+  readonly #memberOf = new Map<GrammarSession, Member>()
+  #checker: MatcherThread | undefined
+  readonly #checks = new Set<Check>()
+  #ids = 0
+  #closed = false
+
+  /** stopIds: the tokens that end the model's texts. */
+  constructor(dir: string, vocab: number, stopIds: readonly number[]) {
+    this.#data = { dir, vocab }
+    this.#stopIds = stopIds
+  }
+
+  session(source: GrammarSource): GrammarSession {
+    return new GrammarSession(this, this.#ids++, source, this.#stopIds, this.#data.vocab)
+  }
+
+  /** Rejects with RequestError CONSTRAINT_FAILED for a grammar that cannot be read. In a thread of its own: reading a bad one aborts it. */
+  check(grammar: string): Promise<void> {
+    return new Promise((resolve, reject) => this.#check({ grammar, resolve, reject }))
+  }
+
+  #check(check: Check): void {
+    this.#checks.add(check)
+    this.#checker ??= new MatcherThread({ dir: undefined, vocab: 0 }, (startFailure) => {
+      this.#checker = undefined
+      const others = [...this.#checks]
+      this.#checks.clear()
+      for (const other of others) {
+        if (startFailure === undefined) this.#check(other)
+        else other.reject(failed(startFailure))
+      }
+    })
+    this.#checker.run({ type: 'check', grammar: check.grammar }, ({ failure }) => {
+      this.#checks.delete(check)
+      if (failure) check.reject(failed(failure.reason))
+      else check.resolve()
+    })
+  }
+
+  /** Called by sessions, as accept and close are. */
+  open(session: GrammarSession): void {
+    if (this.#closed) return
+    const key = keyOf(session)
+    const member = this.#choose(key)
+    member.known.add(key)
+    member.sessions.add(session)
+    this.#memberOf.set(session, member)
+    const { id, source, stopIds, mask } = session
+    const tokens = [...session.tokens]
+    member.thread.run({ type: 'open', session: id, source, stopIds, tokens, mask }, (answer) => session.answered(answer, tokens.length))
+  }
+
+  accept(session: GrammarSession, token: number): void {
+    const count = session.tokens.length
+    this.#memberOf.get(session)?.thread.run({ type: 'accept', session: session.id, token }, (answer) => session.answered(answer, count))
+  }
+
+  close(session: GrammarSession): void {
+    const member = this.#memberOf.get(session)
+    this.#memberOf.delete(session)
+    member?.sessions.delete(session)
+    member?.thread.run({ type: 'close', session: session.id }, () => {})
+  }
+
+  async end(): Promise<void> {
+    this.#closed = true
+    const threads = [...[...this.#members].map(({ thread }) => thread), ...(this.#checker ? [this.#checker] : [])]
+    this.#members.clear()
+    await Promise.all(threads.map((thread) => thread.close()))
+  }
+
+  #choose(key: string): Member {
+    const members = [...this.#members]
+    const found = members.find(({ known }) => known.has(key)) ?? members.find(({ thread }) => !thread.compiling)
+    if (found) return found
+    if (members.length < MAX_THREADS) return this.#add()
+    return members.reduce((a, b) => (b.thread.load < a.thread.load ? b : a))
+  }
+
+  #add(): Member {
+    const member: Member = {
+      thread: new MatcherThread(this.#data, (failure) => this.#replace(member, failure)),
+      sessions: new Set(),
+      known: new Set(),
+    }
+    this.#members.add(member)
+    return member
+  }
+
+  /** Its thread has ended: its sessions continue elsewhere. */
+  #replace(member: Member, startFailure: string | undefined): void {
+    this.#members.delete(member)
+    for (const session of [...member.sessions]) {
+      if (startFailure === undefined) this.open(session)
+      else session.answered({ failure: { reason: startFailure, aborted: true } }, 0)
+    }
+  }
+}
+
+function keyOf({ source: { kind, text } }: GrammarSession): string {
+  return `${kind} ${text}`
+}
+
+function failed(reason: string): RequestError {
+  return new RequestError('CONSTRAINT_FAILED', {
+    what: 'the output cannot be held to this schema or grammar',
+    expected: 'one that can be compiled and matched within the limits',
+    actual: reason,
+    remedy: 'Correct it, or make it simpler.',
+  })
+}

@@ -1,0 +1,35 @@
+// What the engine's thread and a thread that matches grammars say to each other. A thread answers its jobs in order, one answer a job.
+
+/** What a text must match: a grammar in EBNF, or a structural tag (JSON) of XGrammar. */
+export interface GrammarSource {
+  readonly kind: 'grammar' | 'tag'
+  readonly text: string
+}
+
+export interface MatcherData {
+  /** Of the model: its tokenizer is read from there. Undefined: the thread only checks grammars. */
+  readonly dir: string | undefined
+  readonly vocab: number
+}
+
+export type MatcherJob =
+  /** Follows a text: `tokens` are those that it has already. The mask of the next token is left in `mask`. */
+  | {
+      readonly type: 'open'
+      readonly session: number
+      readonly source: GrammarSource
+      readonly stopIds: readonly number[]
+      readonly tokens: readonly number[]
+      readonly mask: Int32Array
+    }
+  | { readonly type: 'accept'; readonly session: number; readonly token: number }
+  | { readonly type: 'close'; readonly session: number }
+  /** Whether a grammar can be read. */
+  | { readonly type: 'check'; readonly grammar: string }
+
+export interface MatcherAnswer {
+  /** Tokens that the mask allows. */
+  readonly allowed?: number
+  /** The job failed; `aborted`: and the thread is of no use any more. */
+  readonly failure?: { readonly reason: string; readonly aborted: boolean }
+}
