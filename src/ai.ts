@@ -32,8 +32,9 @@ export interface LanguageModelSettings {
  * ```
  *
  * A conversation becomes a prompt as in Engine.chat. Temperature is 0 (greedy) unless it is set, and maxOutputTokens the rest of the context.
- * Further parameters of Engine.chat are taken from `providerOptions.tetrad`. JSON output, tools, and messages that are not text reject with
- * OptionError OPTION_INVALID, which names them; everything else rejects as Engine.chat does. The engine stays the caller's to close.
+ * Objects (generateObject, Output.object) are held to their JSON schema as they are generated. Further parameters of Engine.chat are taken
+ * from `providerOptions.tetrad`. Tools, and messages that are not text, reject with OptionError OPTION_INVALID, which names them; everything
+ * else rejects as Engine.chat does. The engine stays the caller's to close.
  */
 export function languageModel(engine: Engine, { modelId = 'tetrad' }: LanguageModelSettings = {}): LanguageModelV3 {
   return {
@@ -91,7 +92,6 @@ function endedWell(completion: Completion, signal: AbortSignal | undefined): Com
 function callOf(engine: Engine, options: LanguageModelV3CallOptions): { messages: readonly ChatMessage[]; params: ChatParams } {
   const { tools = [], responseFormat, toolChoice } = options
   if (tools.length > 0 && toolChoice?.type !== 'none') throw unsupported('tools', 'no tools', `${tools.length} of them`)
-  if (responseFormat?.type === 'json') throw unsupported('responseFormat', "{ type: 'text' }", "{ type: 'json' }")
   const given = {
     maxTokens: options.maxOutputTokens ?? engine.info.contextTokens,
     temperature: options.temperature,
@@ -102,6 +102,8 @@ function callOf(engine: Engine, options: LanguageModelV3CallOptions): { messages
     seed: options.seed,
     stop: options.stopSequences,
     signal: options.abortSignal,
+    // Without a schema: any JSON.
+    jsonSchema: responseFormat?.type === 'json' ? (responseFormat.schema ?? true) : undefined,
   }
   const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined && value !== null))
   return { messages: options.prompt.map(messageOf), params: { ...(options.providerOptions?.tetrad as ChatParams | undefined), ...set } }

@@ -1,6 +1,7 @@
 // tetrad/ai with the AI SDK itself: generateText and streamText over an engine of this process.
-import { generateText, streamText } from 'ai'
+import { generateObject, generateText, streamObject, streamText, tool } from 'ai'
 import test from 'ava'
+import { z } from 'zod'
 import { languageModel } from '../src/ai.js'
 import { Engine } from '../src/index.js'
 import { TINY } from './support/fixtures.js'
@@ -49,10 +50,23 @@ test('streamText streams it, and an abort ends the request', async (t) => {
   t.is(engine.stats().running, 0)
 })
 
+const SCHEMA = z.object({ name: z.enum(['Ann', 'Bob']), happy: z.boolean() })
+
+test('generateObject gives an object of the schema, and a stream of it the same', async (t) => {
+  const asked = { model, prompt: 'Ann is', schema: SCHEMA, maxOutputTokens: 64, maxRetries: 0 }
+  const { object } = await generateObject(asked)
+  t.deepEqual(SCHEMA.parse(object), object)
+  const streamed = streamObject(asked)
+  for await (const _ of streamed.partialObjectStream);
+  t.deepEqual(await streamed.object, object)
+})
+
 test('what is not supported is refused by its name', async (t) => {
   const ask = (more: object) => generateText({ model, prompt: 'x', maxRetries: 0, maxOutputTokens: 1, ...more } as Parameters<typeof generateText>[0])
   await t.throwsAsync(ask({ topP: 2 }), { code: 'OPTION_INVALID', message: /topP/ })
   await t.throwsAsync(ask({ providerOptions: { tetrad: { wrong: 1 } } }), { code: 'OPTION_UNKNOWN', message: /wrong/ })
+  const tools = { look: tool({ inputSchema: z.object({ at: z.string() }) }) }
+  await t.throwsAsync(ask({ tools }), { code: 'OPTION_INVALID', message: /^tools/ })
   const image = [{ role: 'user', content: [{ type: 'image', image: new Uint8Array([0x89, 0x50, 0x4e, 0x47]) }] }]
   await t.throwsAsync(ask({ prompt: undefined, messages: image }), { code: 'OPTION_INVALID', message: /prompt\[0\]\.content\[0\]/ })
 })

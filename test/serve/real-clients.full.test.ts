@@ -5,11 +5,12 @@ import Anthropic from '@anthropic-ai/sdk'
 import { ChatOpenAI, OpenAI as CompletionOpenAI } from '@langchain/openai'
 import { OpenAI as LlamaOpenAI } from '@llamaindex/openai'
 import { Mistral } from '@mistralai/mistralai'
-import { generateText, type LanguageModel, streamText } from 'ai'
+import { generateObject, generateText, type LanguageModel, streamText } from 'ai'
 // @ts-expect-error: it has no types.
 import autocannon from 'autocannon'
 import test, { type ExecutionContext } from 'ava'
 import OpenAI from 'openai'
+import { z } from 'zod'
 import { Engine } from '../../src/index.js'
 import { createServer, type ServerOptions } from '../../src/serve/server.js'
 import { PLAIN } from '../../src/tokenizer/chat-template.js'
@@ -70,6 +71,27 @@ test('the AI SDK by its providers: responses, chats, completions, and a compatib
   }
   const completion = await generateText({ model: openai.completion('tiny'), prompt: PROMPT, maxOutputTokens: 4, temperature: 0, maxRetries: 0 })
   t.is(completion.usage.outputTokens, 4)
+})
+
+test("structured output in each client's own way", async (t) => {
+  const baseURL = `${await served(t)}/v1`
+  const schema = z.object({ name: z.enum(['Ann', 'Bob']), happy: z.boolean() })
+  const openai = createOpenAI({ baseURL, apiKey: 'none' })
+  for (const [name, model] of Object.entries({ responses: openai('tiny'), chat: openai.chat('tiny') })) {
+    const { object } = await generateObject({ model, schema, prompt: PROMPT, maxOutputTokens: 64, temperature: 0, maxRetries: 0 })
+    t.notThrows(() => schema.parse(object), name)
+  }
+  const client = new OpenAI({ baseURL, apiKey: 'none', maxRetries: 0 })
+  const format = { type: 'json_schema', name: 'answer', strict: true, schema: z.toJSONSchema(schema) } as const
+  const body = { model: 'tiny', input: PROMPT, max_output_tokens: 64, temperature: 0 }
+  const response = await client.responses.create({ ...body, text: { format } })
+  t.notThrows(() => schema.parse(JSON.parse(response.output_text)))
+  t.is(response.status, 'completed')
+  const bad = { ...format, schema: { type: 'object', properties: { a: { $ref: 'http://x/y' } } } }
+  const refused = await t.throwsAsync(client.responses.create({ ...body, text: { format: bad } }), { instanceOf: OpenAI.APIError })
+  t.regex((refused as InstanceType<typeof OpenAI.APIError>).param ?? '', /^text\.format/)
+  const chain = new ChatOpenAI({ model: 'tiny', apiKey: 'none', temperature: 0, maxTokens: 64, maxRetries: 0, configuration: { baseURL } })
+  await t.notThrowsAsync(async () => schema.parse(await chain.withStructuredOutput(schema, { method: 'jsonSchema' }).invoke(PROMPT)))
 })
 
 test('LangChain: invoke and stream of a chat, by chats and by responses, and a completion', async (t) => {
