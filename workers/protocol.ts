@@ -203,7 +203,7 @@ export interface DispatchFacts {
 export interface DispatchList {
   /** Of each layer, in order, for one row. */
   readonly layer: readonly DispatchFacts[]
-  /** After the last layer. */
+  /** Outside the layers: before the first one, then after the last. */
   readonly end: readonly DispatchFacts[]
   readonly readbacksPerToken: number
 }

@@ -22,11 +22,16 @@ export class Embeddings {
     this.#width = width
   }
 
-  /** undefined: the embeddings are not bf16, or the copy would be larger than MAX_BYTES. */
-  static copy(shape: ModelShape, { shards }: ModelLayout, memories: WeightMemories): Embeddings | undefined {
+  /** false: the embeddings are not bf16, or the copy would be larger than MAX_BYTES. */
+  static canCopy({ vocab, embed }: ModelShape, { shards }: ModelLayout): boolean {
+    return 2 * vocab * embed <= MAX_BYTES && shards.every(({ embedding }) => WEIGHT_FORMATS[embedding.format].gatherRow === 'gatherRowBf16')
+  }
+
+  /** undefined: see canCopy. */
+  static copy(shape: ModelShape, layout: ModelLayout, memories: WeightMemories): Embeddings | undefined {
+    if (!Embeddings.canCopy(shape, layout)) return undefined
     const { vocab, embed } = shape
-    if (2 * vocab * embed > MAX_BYTES || shards.some(({ embedding }) => WEIGHT_FORMATS[embedding.format].gatherRow !== 'gatherRowBf16'))
-      return undefined
+    const { shards } = layout
     const rows = new Uint16Array(vocab * embed)
     const starts = perShard((s) => cut(vocab, s))
     for (let s = 0; s < SHARDS; s++) {

@@ -7,6 +7,7 @@ import type { ModelLayout } from '../layout/model-layout.js'
 import type { DispatchList, ModelShape, RunPlan } from '../protocol.js'
 import { GpuBuffers } from './buffers.js'
 import { DryProgram } from './dry-program.js'
+import { Embeddings } from './embeddings.js'
 import type { LayerSegments } from './layer.js'
 import { GpuPlan } from './plan.js'
 import { commandsOf, factsOf, StepProgram } from './step-program.js'
@@ -40,11 +41,12 @@ export async function listDispatches(
     head: async () => ({ matrices, norm: vector(shape.embed) }),
   }
   const tables = { pageTable: vector(1), rowTable: vector(1), cacheRow: () => 0 }
-  const { layers, head, argmax } = await StepProgram.build(program, plan, buffers, tables, weights, run.contextTokens, false, 1)
+  const widens = plan.kernels.products === 'tiles' && Embeddings.canCopy(shape, layout)
+  const { start, layers, head, argmax } = await StepProgram.build(program, plan, buffers, tables, weights, run.contextTokens, widens, 1)
   const exchanges = run.ranks === 1 ? 0 : isLocal(shape.attention) ? 2 : 3
   return {
     layer: factsOf(commandsOf(layers[0] as LayerSegments)),
-    end: factsOf([...head, ...argmax]),
+    end: factsOf([...start, ...head, ...argmax]),
     readbacksPerToken: exchanges * shape.layers + 1,
   }
 }
