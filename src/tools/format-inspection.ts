@@ -64,7 +64,7 @@ function gpuLines({ gpu, layers }: Inspection): string[] {
     `GPU  ${names.join(', ')}${shared}; ${gpu.readbacksPerToken} readbacks a token`,
     `dispatches of rank 0 for a token: ${layers} times these ${gpu.layer.length}, and by whom each kernel is`,
     ...list(gpu.layer),
-    'then',
+    'and outside the layers',
     ...list(gpu.end),
   ]
 }
