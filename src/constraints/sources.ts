@@ -16,6 +16,8 @@ export interface StructuralTag {
   readonly atLeastOne?: boolean
   /** The output ends with the first tag. Default false. */
   readonly stopAfterFirst?: boolean
+  /** The output has no free text: this comes between two tags, and nothing else. Default: free text. */
+  readonly separator?: string
 }
 
 export function schemaSource(schema: Schema): GrammarSource {
@@ -34,10 +36,11 @@ export function grammarSource(grammar: string): GrammarSource {
   return { kind: 'grammar', text: portableGrammar(grammar) }
 }
 
-export function tagSource({ triggers, tags, atLeastOne = false, stopAfterFirst = false }: StructuralTag): GrammarSource {
+export function tagSource({ triggers, tags, atLeastOne = false, stopAfterFirst = false, separator }: StructuralTag): GrammarSource {
   const format = {
-    type: 'triggered_tags',
-    triggers: triggers.map(textInSymbols),
+    ...(separator === undefined
+      ? { type: 'triggered_tags', triggers: triggers.map(textInSymbols) }
+      : { type: 'tags_with_separator', separator: textInSymbols(separator) }),
     tags: tags.map(({ begin, schema, end }) => ({
       type: 'tag',
       begin: textInSymbols(begin),

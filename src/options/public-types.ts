@@ -229,7 +229,7 @@ export interface GenerateParams {
   choice?: readonly string[]
   /**
    * Free text until a trigger, then one of the tags that begin with it, whose content is JSON under a schema, then
-   * free text again: { triggers, tags: [{ begin, schema, end }], atLeastOne, stopAfterFirst }.
+   * free text again: { triggers, tags: [{ begin, schema, end }], atLeastOne, stopAfterFirst, separator }.
    */
   structuralTag?: StructuralTag
   /**

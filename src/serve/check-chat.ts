@@ -25,6 +25,15 @@ export async function checkChat(
   }
 }
 
+/** A chat's names of the fields of tools, where an endpoint has a tool's fields by themselves. schema: what it adds for its parameters. */
+export function toolNames(tools: readonly unknown[] = [], schema: '' | '.input_schema'): Record<string, string> {
+  const names = tools.flatMap((_, i) => [
+    [`tools.${i}.function`, `tools.${i}`],
+    ...(schema === '' ? [] : [[`tools.${i}.function.parameters`, `tools.${i}${schema}`]]),
+  ])
+  return Object.fromEntries(names)
+}
+
 function renamed(error: unknown, names: Readonly<Record<string, string>>): unknown {
   if (!(error instanceof HttpError) || error.param === null) return error
   const { param } = error

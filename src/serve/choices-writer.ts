@@ -16,9 +16,10 @@ export interface Format {
   choice(index: number, completion: Completion): object | Promise<object>
   /** What a whole answer has beside its choices. */
   more?(completions: readonly Completion[]): Promise<object>
-  /** A choice of a chunk; first: of the first chunk with this index. */
-  delta(index: number, text: string, logprobs: readonly TokenLogprobs[] | undefined, first: boolean): object
-  end(index: number, completion: Completion): object
+  /** Choices of chunks, in their order; first: of the first chunk with this index. */
+  delta(index: number, text: string, logprobs: readonly TokenLogprobs[] | undefined, first: boolean): readonly object[]
+  /** The last one has the reason of the end. */
+  end(index: number, completion: Completion): readonly object[]
 }
 
 export interface ChoicesOptions {
@@ -65,13 +66,13 @@ export class ChoicesWriter implements AnswerWriter {
     const first = !this.#seen.has(index)
     if (text === '' && !logprobs && !first) return ''
     this.#seen.add(index)
-    return this.#chunk(this.#format.delta(index, text, logprobs, first))
+    return this.#chunks(this.#format.delta(index, text, logprobs, first))
   }
 
   end(completions: readonly Completion[]): string {
     const ends = completions.map((completion, i) => {
-      const empty = this.#seen.has(i) ? '' : this.#chunk(this.#format.delta(i, '', undefined, true))
-      return empty + this.#chunk(this.#format.end(i, completion))
+      const empty = this.#seen.has(i) ? '' : this.#chunks(this.#format.delta(i, '', undefined, true))
+      return empty + this.#chunks(this.#format.end(i, completion))
     })
     const { choices, streamUsage } = this.#options
     const used = streamUsage ? event({ ...this.#head, object: this.#format.chunkObject, choices: [], usage: usage(completions, choices) }) : ''
@@ -83,8 +84,9 @@ export class ChoicesWriter implements AnswerWriter {
     return event(error.body)
   }
 
-  #chunk(choice: object): string {
+  #chunks(choices: readonly object[]): string {
     // If the usage was asked for, every other chunk has a null one.
-    return event({ ...this.#head, object: this.#format.chunkObject, choices: [choice], ...(this.#options.streamUsage && { usage: null }) })
+    const rest = this.#options.streamUsage ? { usage: null } : {}
+    return choices.map((choice) => event({ ...this.#head, object: this.#format.chunkObject, choices: [choice], ...rest })).join('')
   }
 }

@@ -5,7 +5,7 @@ import { templateOptions } from '../engine/chat-prompt.js'
 import type { Completion, TokenLogprobs } from '../engine/generation.js'
 import type { Prompt } from '../engine/prompts.js'
 import { OptionError, TetradError } from '../errors.js'
-import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js'
+import type { ChatTemplate } from '../tokenizer/chat-template.js'
 import type { MarkedText } from '../tokenizer/tokenizer-interface.js'
 import { type AnswerSettings, type AnswerWriter, sendAnswer } from './answer.js'
 import { ChoicesWriter, type Format } from './choices-writer.js'
@@ -14,6 +14,10 @@ import { CompletionLogprobs, chatLogprobs, finishReason } from './openai-format.
 import { append, echoedLogprobs, echoText, vllmPromptLogprobs } from './prompt-scores.js'
 import { CHAT_SCHEMA, type ChatBody, COMPLETION_SCHEMA, type CompletionBody, generateParams } from './request-schema.js'
 import type { ServedEngine, ServedModel } from './served-model.js'
+import { callFormOf } from './tool-calls/call-form.js'
+import { withCalls } from './tool-calls/call-format.js'
+import { offeredTools } from './tool-calls/tool-fields.js'
+import { templateInput } from './tool-calls/tool-messages.js'
 
 /** max_tokens of /v1/completions if the client sends none, as in OpenAI's API. */
 const DEFAULT_COMPLETION_TOKENS = 16
@@ -78,6 +82,11 @@ export async function answerChat(
   const maxTokens = body.max_completion_tokens ?? body.max_tokens ?? model.engine.info.contextTokens
   const logprobs = body.logprobs === true ? (body.top_logprobs ?? 0) : undefined
   refuseStreamedScores(body)
+  const callForm = callFormOf(model.template)
+  const offered = offeredTools(body, callForm)
+  const more = offered === undefined ? {} : { structuralTag: offered.tag }
+  const plain = chatFormat(model.engine, body.prompt_logprobs)
+  const format = offered === undefined ? plain : withCalls(plain, callForm, offered.names)
   const prompt = await chatPromptOf(model, body)
   try {
     await sendAnswer(
@@ -86,9 +95,9 @@ export async function answerChat(
         model,
         prompts: [prompt],
         maxTokens,
-        params: (signal) => generateParams({ ...body, stop }, maxTokens, logprobs, signal, { vocab: model.engine.info.vocab }),
+        params: (signal) => generateParams({ ...body, stop }, maxTokens, logprobs, signal, { vocab: model.engine.info.vocab }, more),
         stream: body.stream === true,
-        writer: writerOf(chatFormat(model.engine, body.prompt_logprobs)),
+        writer: writerOf(format),
       },
       settings,
     )
@@ -98,15 +107,8 @@ export async function answerChat(
 }
 
 /** The prompt of a conversation. Rejects with HttpError 400. */
-export function chatPromptOf({ template }: ServedModel, body: ChatBody): Promise<MarkedText> {
-  const messages = body.messages.map(
-    ({ role, content, name }): ChatMessage => ({
-      role: role as ChatMessage['role'],
-      ...(name !== undefined && { name }),
-      content: typeof content === 'string' ? content : content.map(({ text }) => text).join(''),
-    }),
-  )
-  return render(template, messages, body)
+export async function chatPromptOf({ template }: ServedModel, body: ChatBody): Promise<MarkedText> {
+  return render(template, body)
 }
 
 /** Throws HttpError 404. */
@@ -171,13 +173,10 @@ function completionFormat(engine: ServedEngine, { choices, specials, echo, logpr
       finish_reason: finishReason(completion.finishReason),
       ...(promptLogprobs !== undefined && { prompt_logprobs: await vllmPromptLogprobs(completion, engine, promptLogprobs) }),
     }),
-    delta: (index, text, logprobs, first) => ({
-      index,
-      text: first ? before(index) + text : text,
-      logprobs: logprobsOf(index, logprobs),
-      finish_reason: null,
-    }),
-    end: (index, { finishReason: reason }) => ({ index, text: '', logprobs: null, finish_reason: finishReason(reason) }),
+    delta: (index, text, logprobs, first) => [
+      { index, text: first ? before(index) + text : text, logprobs: logprobsOf(index, logprobs), finish_reason: null },
+    ],
+    end: (index, { finishReason: reason }) => [{ index, text: '', logprobs: null, finish_reason: finishReason(reason) }],
   }
 }
 
@@ -196,18 +195,21 @@ function chatFormat(engine: ServedEngine, promptLogprobs: number | undefined): F
     ...(promptLogprobs !== undefined && {
       more: async ([first]) => ({ prompt_logprobs: first ? await vllmPromptLogprobs(first, engine, promptLogprobs) : null }),
     }),
-    delta: (index, text, logprobs, first) => ({
-      index,
-      delta: { ...(first && { role: 'assistant' }), content: text },
-      logprobs: chatLogprobs(logprobs, engine),
-      finish_reason: null,
-    }),
-    end: (index, { finishReason: reason }) => ({ index, delta: {}, logprobs: null, finish_reason: finishReason(reason) }),
+    delta: (index, text, logprobs, first) => [
+      {
+        index,
+        delta: { ...(first && { role: 'assistant' }), content: text },
+        logprobs: chatLogprobs(logprobs, engine),
+        finish_reason: null,
+      },
+    ],
+    end: (index, { finishReason: reason }) => [{ index, delta: {}, logprobs: null, finish_reason: finishReason(reason) }],
   }
 }
 
 /** Bounded in time and memory, on a thread of its own. Rejects with HttpError 400: the template fails its request, never the server. */
-async function render(template: ChatTemplate, messages: readonly ChatMessage[], body: ChatBody): Promise<MarkedText> {
+async function render(template: ChatTemplate, body: ChatBody): Promise<MarkedText> {
+  const { messages, tools } = templateInput(body, callFormOf(template))
   const { add_generation_prompt: addGenerationPrompt, continue_final_message: continueFinalMessage, chat_template_kwargs: variables } = body
   const given = {
     ...(addGenerationPrompt !== undefined && { addGenerationPrompt }),
@@ -215,7 +217,7 @@ async function render(template: ChatTemplate, messages: readonly ChatMessage[], 
     ...(variables !== undefined && { variables }),
   }
   try {
-    return await template.prompt(messages, templateOptions(given, template, 'http'))
+    return await template.prompt(messages, templateOptions(given, template, 'http'), tools)
   } catch (error) {
     if (error instanceof OptionError) throw badRequest(error.message, error.option, 'invalid_value')
     if (error instanceof TetradError) throw error
@@ -229,6 +231,7 @@ function inChatTerms(error: unknown, body: ChatBody): unknown {
   const names: Record<string, string> = {
     prompt: 'messages',
     logprobs: 'top_logprobs',
+    structural_tag: 'tools',
     ...(body.max_completion_tokens !== undefined && { max_tokens: 'max_completion_tokens' }),
   }
   const param = names[error.param]

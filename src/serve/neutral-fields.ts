@@ -59,7 +59,6 @@ const CHAT: Readonly<Record<string, Test>> = {
   add_special_tokens: is(false),
   tools: isEmptyList,
   functions: isEmptyList,
-  tool_choice: is('none'),
   function_call: is('none'),
   modalities: (value) => Array.isArray(value) && value.length === 1 && value[0] === 'text',
   verbosity: is('medium'),
@@ -113,7 +112,7 @@ export function withoutNeutralFields(endpoint: 'completions' | 'chat', body: unk
   if (endpoint === 'completions') return kept
   // Both say how tools are called, and there are none.
   if (kept.tools === undefined) {
-    if (kept.tool_choice === 'auto') delete kept.tool_choice
+    if (kept.tool_choice === 'auto' || kept.tool_choice === 'none') delete kept.tool_choice
     if (kept.function_call === 'auto') delete kept.function_call
     if (typeof kept.parallel_tool_calls === 'boolean') delete kept.parallel_tool_calls
   }

@@ -42,7 +42,7 @@ export const CONSTRAINT_FIELDS = {
 }
 
 /** Fields whose value is a JSON schema, where null means null. */
-export const SCHEMA_FIELDS: ReadonlySet<string> = new Set(['schema', 'json_schema', 'json', 'guided_json', 'parameters'])
+export const SCHEMA_FIELDS: ReadonlySet<string> = new Set(['schema', 'json_schema', 'json', 'guided_json', 'parameters', 'input_schema'])
 
 const ANY_OBJECT = { type: 'object' }
 const VLLM: Readonly<Record<string, Name>> = { json: 'jsonSchema', regex: 'regex', grammar: 'grammar', choice: 'choice' }

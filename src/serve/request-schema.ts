@@ -6,6 +6,7 @@ import { checkParams, GENERATE_PARAMS } from '../options/generate-params.js'
 import type { GenerateManyParams } from '../options/public-types.js'
 import { badRequest } from './http-error.js'
 import { CONSTRAINT_FIELDS, constraintField, SCHEMA_FIELDS } from './output-constraint.js'
+import { TOOL_FIELDS, type ToolFields } from './tool-calls/tool-fields.js'
 
 /** Fields that both have; those of the parameter table are read by name. */
 interface CommonBody {
@@ -30,11 +31,14 @@ export interface CompletionBody extends CommonBody {
   readonly add_special_tokens?: boolean
 }
 
-export interface ChatBody extends CommonBody {
+export interface ChatBody extends CommonBody, ToolFields {
   readonly messages: readonly {
     readonly role: string
-    readonly content: string | readonly { readonly type: 'text'; readonly text: string }[]
+    /** Messages with calls may have none. */
+    readonly content?: string | readonly { readonly type: 'text'; readonly text: string }[]
     readonly name?: string
+    readonly tool_calls?: readonly { readonly id: string; readonly type: 'function'; readonly function: { name: string; arguments: string } }[]
+    readonly tool_call_id?: string
   }[]
   readonly max_tokens?: number
   readonly max_completion_tokens?: number
@@ -80,6 +84,24 @@ export const COMPLETION_SCHEMA = {
   additionalProperties: false,
 }
 
+/** A call of an earlier answer, also as a stream has it. */
+const TOOL_CALL = {
+  type: 'object',
+  properties: {
+    index: integer,
+    id: { type: 'string', maxLength: 256 },
+    type: { const: 'function' },
+    function: {
+      type: 'object',
+      properties: { name: { type: 'string' }, arguments: { type: 'string' } },
+      required: ['name', 'arguments'],
+      additionalProperties: false,
+    },
+  },
+  required: ['id', 'type', 'function'],
+  additionalProperties: false,
+}
+
 export const CHAT_SCHEMA = {
   type: 'object',
   properties: {
@@ -90,8 +112,10 @@ export const CHAT_SCHEMA = {
       items: {
         type: 'object',
         properties: {
-          role: { enum: ['system', 'developer', 'user', 'assistant'] },
+          role: { enum: ['system', 'developer', 'user', 'assistant', 'tool'] },
           name: { type: 'string', maxLength: 256 },
+          tool_call_id: { type: 'string', maxLength: 256 },
+          tool_calls: { type: 'array', items: TOOL_CALL },
           content: {
             anyOf: [
               { type: 'string' },
@@ -107,10 +131,11 @@ export const CHAT_SCHEMA = {
             ],
           },
         },
-        required: ['role', 'content'],
+        required: ['role'],
         additionalProperties: false,
       },
     },
+    ...TOOL_FIELDS,
     max_tokens: integer,
     max_completion_tokens: integer,
     logprobs: { type: 'boolean' },
@@ -141,7 +166,7 @@ export function generateParams(
   logprobs: number | undefined,
   signal: AbortSignal,
   { vocab, timeoutMs }: ParamsContext,
-  more: Pick<GenerateManyParams, 'bos' | 'promptLogprobs'> = {},
+  more: Pick<GenerateManyParams, 'bos' | 'promptLogprobs' | 'structuralTag'> = {},
 ): GenerateManyParams & { n: number } {
   const fields = body as unknown as Readonly<Record<string, unknown>>
   const values = Object.entries(GENERATE_PARAMS).flatMap(([name, { http }]) => {

@@ -17,6 +17,13 @@ export interface ChatMessage {
   readonly name?: string
 }
 
+/** A message as templates take them, with calls of functions and their results. */
+export interface TemplateMessage extends Omit<ChatMessage, 'role'> {
+  readonly role: ChatMessage['role'] | 'tool'
+  readonly tool_calls?: readonly object[]
+  readonly tool_call_id?: string
+}
+
 /** How a conversation becomes a prompt. */
 export interface TemplateOptions {
   /** The prompt ends where the assistant's answer begins. Default: true, and false with continueFinalMessage. */
@@ -31,9 +38,10 @@ export interface ChatTemplate {
   readonly origin: 'checkpoint' | 'plain'
   /**
    * The prompt after which the assistant's answer is written, for the tokenizer: a control token that a message contains stays
-   * text. Rendered in a thread of its own with bounded time and memory. Rejects with RequestError TEMPLATE_FAILED.
+   * text. Rendered in a thread of its own with bounded time and memory. tools: functions that the model may call, for a template that
+   * knows them; the plain one does not. Rejects with RequestError TEMPLATE_FAILED.
    */
-  prompt(messages: readonly ChatMessage[], options?: TemplateOptions): Promise<MarkedText>
+  prompt(messages: readonly TemplateMessage[], options?: TemplateOptions, tools?: readonly object[]): Promise<MarkedText>
   /** The prompt as plain text, rendered in this thread without a bound: for tools. Throws what the template throws. */
   render(messages: readonly ChatMessage[]): string
   /** Texts that end an answer, beside the model's own end. */
@@ -51,14 +59,14 @@ export interface TemplateSource {
   readonly controlTokens?: readonly string[]
 }
 
-const NAMES = { system: 'System', developer: 'System', user: 'User', assistant: 'Assistant' } as const
+const NAMES = { system: 'System', developer: 'System', user: 'User', assistant: 'Assistant', tool: 'Tool' } as const
 
 /** "User: ...\nAssistant: ...\n" and so on; an answer ends where the user's next line would begin. */
 export const PLAIN: ChatTemplate = plainTemplate([])
 
 /** controlTokens: texts of the tokenizer's control tokens, which stay text inside a message. */
 export function plainTemplate(controlTokens: readonly string[]): ChatTemplate {
-  const render = (messages: readonly ChatMessage[], generation = true) =>
+  const render = (messages: readonly TemplateMessage[], generation = true) =>
     `${messages.map(({ role, content }) => `${NAMES[role]}: ${content}\n`).join('')}${generation ? 'Assistant:' : ''}`
   return {
     origin: 'plain',
@@ -118,9 +126,9 @@ export function templateOf(source: TemplateSource): ChatTemplate {
   return {
     origin: 'checkpoint',
     render: (messages) => template.render({ ...constants, messages }),
-    prompt: async (messages, options = {}) => {
-      const { mark, marked } = markControls({ messages, variables: options.variables }, source.controlTokens ?? [])
-      const context = contextOf(options, marked.variables)
+    prompt: async (messages, options = {}, tools = []) => {
+      const { mark, marked } = markControls({ messages, variables: options.variables, tools }, source.controlTokens ?? [])
+      const context = { ...contextOf(options, marked.variables), ...(tools.length > 0 && { tools: marked.tools }) }
       const text = await openEnded(marked.messages, options, (list) =>
         renderInThread({ source: source.source, context: { ...context, messages: list } }),
       )
@@ -140,9 +148,9 @@ function generationPrompt({ addGenerationPrompt, continueFinalMessage = false }:
  * trims the content takes the blank from the tag, and the text is trimmed likewise. Rejects with RequestError TEMPLATE_FAILED.
  */
 async function openEnded(
-  messages: readonly ChatMessage[],
+  messages: readonly TemplateMessage[],
   { continueFinalMessage = false }: TemplateOptions,
-  render: (messages: readonly ChatMessage[]) => Promise<string>,
+  render: (messages: readonly TemplateMessage[]) => Promise<string>,
 ): Promise<string> {
   const last = messages.at(-1)
   if (!continueFinalMessage || last === undefined) return render(messages)
@@ -173,7 +181,7 @@ function markControls<T>(value: T, controlTokens: readonly string[]): { mark: st
       }, part)
     }
     if (Array.isArray(part)) return part.map(visit)
-    if (typeof part === 'object' && part !== null) return Object.fromEntries(Object.entries(part).map(([key, item]) => [key, visit(item)]))
+    if (typeof part === 'object' && part !== null) return Object.fromEntries(Object.entries(part).map(([key, item]) => [visit(key), visit(item)]))
     return part
   }
   return { mark, marked: visit(value) as T }

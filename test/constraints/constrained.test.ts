@@ -76,6 +76,13 @@ test('ends: complete is stop, maxTokens in the middle is length, and texts match
   for (const { text } of many) t.regex(text, /^[ab]{3}$/)
   const tag = { triggers: ['<f'], tags: [{ begin: '<f>', schema: { type: 'integer' }, end: '</f>' }], atLeastOne: true, stopAfterFirst: true }
   t.regex((await engine.generate(PROMPT, { structuralTag: tag, maxTokens: 60 })).text, /^<f>-?\d+<\/f>$/)
+  // Free text until a trigger that the model writes by itself, and free again after it.
+  const within = { triggers: ['e'], tags: [{ begin: 'e', schema: { enum: [7, 8] }, end: '|' }] }
+  const { text } = await engine.generate(PROMPT, { structuralTag: within, maxTokens: 60, temperature: 1, seed: 1 })
+  t.regex(text, /^[^e]+(e[78]\|[^e]*)+(e[78]?)?$/)
+  const list = { ...tag, stopAfterFirst: false, separator: ',', tags: [{ begin: '<f>', schema: { const: 1 }, end: '</f>' }] }
+  const listed = await engine.generate(PROMPT, { structuralTag: list, maxTokens: 60, temperature: 1, seed: 1 })
+  t.regex(`${listed.text},`, listed.finishReason === 'stop' ? /^(<f>1<\/f>,)+$/ : /^(<f>1<\/f>,)+/)
 })
 
 test('grammars that are wrong, or too much, fail their own request; the others go on', async (t) => {

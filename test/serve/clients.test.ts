@@ -77,7 +77,7 @@ test('fields and values that ask for nothing leave the answer as it is', async (
     ['/v1/completions', { top_k: -2 }, 'top_k'],
     ['/v1/completions', { length_penalty: 2 }, 'length_penalty'],
     ['/v1/completions', { stream: true, stream_options: { continuous_usage_stats: true } }, 'stream_options.continuous_usage_stats'],
-    ['/v1/chat/completions', { tools: [{ type: 'function' }] }, 'tools'],
+    ['/v1/chat/completions', { tools: [{ type: 'function' }] }, 'tools.0.function'],
     ['/v1/chat/completions', { service_tier: 'priority' }, 'service_tier'],
     ['/v1/chat/completions', { max_completion_tokens: 2, min_tokens: 5 }, 'min_tokens'],
     ['/v1/chat/completions', { messages: [{ role: 'user', content: 'word '.repeat(3000) }] }, 'messages'],
@@ -104,7 +104,7 @@ test('errors say what was sent, what is supported, and how to send it', async (t
   const image = [{ type: 'image_url', image_url: { url: 'data:,' } }]
   for (const [path, body, message] of [
     ['/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: image }] }, /messages\.0\.content\.0: parts of type "image_url"/],
-    ['/v1/chat/completions', { ...CHAT, response_format: { type: 'json_object' } }, /response_format\.type "json_object" .*must be "text"/],
+    ['/v1/chat/completions', { ...CHAT, response_format: { type: 'xml' } }, /response_format\.type must be one of text, json_object, json_schema/],
     ['/v1/chat/completions', { ...CHAT, messages: [{ role: 'robot', content: 'x' }] }, /messages\.0\.role must be one of system/],
     ['/v1/completions', { ...COMPLETION, prompt: 'word '.repeat(2000) }, /larger --max-context/],
   ] as const)

@@ -5,7 +5,7 @@ import Anthropic from '@anthropic-ai/sdk'
 import { ChatOpenAI, OpenAI as CompletionOpenAI } from '@langchain/openai'
 import { OpenAI as LlamaOpenAI } from '@llamaindex/openai'
 import { Mistral } from '@mistralai/mistralai'
-import { generateObject, generateText, type LanguageModel, streamText } from 'ai'
+import { generateObject, generateText, type LanguageModel, streamText, tool } from 'ai'
 // @ts-expect-error: it has no types.
 import autocannon from 'autocannon'
 import test, { type ExecutionContext } from 'ava'
@@ -92,6 +92,36 @@ test("structured output in each client's own way", async (t) => {
   t.regex((refused as InstanceType<typeof OpenAI.APIError>).param ?? '', /^text\.format/)
   const chain = new ChatOpenAI({ model: 'tiny', apiKey: 'none', temperature: 0, maxTokens: 64, maxRetries: 0, configuration: { baseURL } })
   await t.notThrowsAsync(async () => schema.parse(await chain.withStructuredOutput(schema, { method: 'jsonSchema' }).invoke(PROMPT)))
+})
+
+test("tools in each client's own way", async (t) => {
+  const baseURL = `${await served(t)}/v1`
+  const inputSchema = z.object({ city: z.enum(['Rome', 'Oslo']), days: z.number().int().min(1).max(3) })
+  const openai = createOpenAI({ baseURL, apiKey: 'none' })
+  const compatible = createOpenAICompatible({ name: 'tetrad', baseURL })
+  const asked = { prompt: PROMPT, maxOutputTokens: 80, temperature: 0, maxRetries: 0 }
+  const ran: unknown[] = []
+  const weather = tool({ inputSchema, execute: async (input) => ran.push(input) })
+  for (const [name, model] of Object.entries({ responses: openai('tiny'), chat: openai.chat('tiny'), compatible: compatible('tiny') })) {
+    const settings = { ...asked, model, tools: { weather }, toolChoice: { type: 'tool', toolName: 'weather' } } as const
+    const { toolCalls, finishReason } = await generateText(settings)
+    t.deepEqual([toolCalls.length, finishReason], [1, 'tool-calls'], name)
+    t.notThrows(() => inputSchema.parse(toolCalls[0]?.input), name)
+    t.deepEqual((await streamText(settings).toolCalls)[0]?.input, toolCalls[0]?.input, name)
+  }
+  // One call, its result, and an answer.
+  ran.length = 0
+  const steps = await generateText({
+    ...asked,
+    model: openai.chat('tiny'),
+    tools: { weather },
+    stopWhen: ({ steps: { length } }) => length === 2,
+    prepareStep: ({ stepNumber }) => ({ toolChoice: stepNumber === 0 ? 'required' : 'none' }),
+    providerOptions: { openai: { parallelToolCalls: false } },
+  })
+  t.deepEqual([ran.length, steps.steps.length], [1, 2])
+  const chain = new ChatOpenAI({ model: 'tiny', apiKey: 'none', temperature: 0, maxTokens: 80, maxRetries: 0, configuration: { baseURL } })
+  await t.notThrowsAsync(async () => inputSchema.parse(await chain.withStructuredOutput(inputSchema, { method: 'functionCalling' }).invoke(PROMPT)))
 })
 
 test('LangChain: invoke and stream of a chat, by chats and by responses, and a completion', async (t) => {

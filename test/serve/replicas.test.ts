@@ -31,6 +31,16 @@ full('two replicas: the tokens of one engine, streams that go on when a replica 
   t.deepEqual(await pool.tokenize('Once upon a time'), ids)
   const scored = await client.completions.create({ model: 'tiny', prompt: ids, max_tokens: 0, echo: true, logprobs: 1 })
   t.deepEqual(scored.choices[0]?.logprobs?.token_logprobs?.slice(1), (await engine.loglikelihood(ids.slice(0, 1), ids.slice(1))).perToken)
+  const weather = {
+    type: 'function' as const,
+    function: { name: 'weather', parameters: { type: 'object', properties: { city: { enum: ['Rome'] } } } },
+  }
+  const called = await client.chat.completions.create({
+    ...{ model: 'tiny', messages: [{ role: 'user', content: 'Hi' }], max_tokens: 60, temperature: 0 },
+    tools: [weather],
+    tool_choice: { type: 'function', function: { name: 'weather' } },
+  })
+  t.is(called.choices[0]?.finish_reason, 'tool_calls')
   const prompts = ['Once upon a time', 'The king', 'In the forest', 'A fox and a hen', 'My mother said', 'Long ago']
   let killed = false
   const texts = await Promise.all(

@@ -46,20 +46,24 @@ export class MessageWriter implements AnswerWriter {
   }
 
   chunk({ text, logprobs }: IndexedChunk): string {
-    return this.#delta(this.#format.delta(0, text, logprobs, false) as ChatDelta)
+    return this.#deltas(this.#format.delta(0, text, logprobs, false))
   }
 
   end([completion]: readonly [Completion]): string {
-    const last = this.#format.end(0, completion) as ChatDelta
-    const rest = this.#delta(last)
+    const ends = this.#format.end(0, completion) as readonly ChatDelta[]
+    const rest = this.#deltas(ends)
     const empty = this.#index < 0 ? this.#begin('text', { type: 'text', text: '' }) : ''
     const stopped = this.#stop()
-    const delta = this.#ended(last.finish_reason ?? 'stop', completion)
+    const delta = this.#ended(ends.at(-1)?.finish_reason ?? 'stop', completion)
     return `${rest}${empty}${stopped}${this.#event('message_delta', { delta, usage: usageOf(completion) })}${this.#event('message_stop', {})}`
   }
 
   error(error: HttpError): string {
     return namedEvent('error', anthropicError(error))
+  }
+
+  #deltas(deltas: readonly object[]): string {
+    return (deltas as readonly ChatDelta[]).map((delta) => this.#delta(delta)).join('')
   }
 
   #delta({ delta: { content, tool_calls: calls = [] } }: ChatDelta): string {

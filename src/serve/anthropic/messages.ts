@@ -1,7 +1,7 @@
 // POST /v1/messages and /v1/messages/count_tokens, as Anthropic's clients call them.
 import type { FastifyInstance } from 'fastify'
 import type { AnswerSettings } from '../answer.js'
-import { checkChat } from '../check-chat.js'
+import { checkChat, toolNames } from '../check-chat.js'
 import { answerChat, chatPromptOf, modelOf } from '../completions.js'
 import type { ServedModel } from '../served-model.js'
 import { MessageWriter } from './message-writer.js'
@@ -46,6 +46,8 @@ const COUNT_SCHEMA = { type: 'object', properties: conversation, required: ['mod
 /** A chat's names of fields, and this endpoint's. */
 const NAMES = { max_completion_tokens: 'max_tokens', stop: 'stop_sequences', continue_final_message: 'messages' }
 
+const namesOf = ({ tools }: MessagesBody) => ({ ...NAMES, ...toolNames(tools, '.input_schema') })
+
 export function addMessages(app: FastifyInstance, models: ReadonlyMap<string, ServedModel>, settings: AnswerSettings): void {
   const preValidation = async (request: { body: unknown }) => {
     request.body = withoutNeutral(request.body)
@@ -53,7 +55,7 @@ export function addMessages(app: FastifyInstance, models: ReadonlyMap<string, Se
   app.post<{ Body: MessagesBody }>('/v1/messages', { schema: { body: MESSAGES_SCHEMA }, preValidation }, async (request, reply) => {
     const { body } = request
     const model = modelOf(models, body.model)
-    await checkChat(request, toChat(body), NAMES, async (chat) => {
+    await checkChat(request, toChat(body), namesOf(body), async (chat) => {
       // A stream begins with the size of its prompt.
       const promptTokens = body.stream === true ? await countOf(model, chat) : 0
       const stops = body.stop_sequences ?? []
@@ -64,7 +66,7 @@ export function addMessages(app: FastifyInstance, models: ReadonlyMap<string, Se
   app.post<{ Body: MessagesBody }>('/v1/messages/count_tokens', { schema: { body: COUNT_SCHEMA }, preValidation }, async (request) => {
     const model = modelOf(models, request.body.model)
     let count = 0
-    await checkChat(request, toChat(request.body), NAMES, async (chat) => {
+    await checkChat(request, toChat(request.body), namesOf(request.body), async (chat) => {
       count = await countOf(model, chat)
     })
     return { input_tokens: count }

@@ -49,15 +49,15 @@ export class ResponseWriter implements AnswerWriter {
   }
 
   chunk({ text, logprobs }: IndexedChunk): string {
-    return this.#delta(this.#format.delta(0, text, logprobs, false) as ChatDelta)
+    return this.#deltas(this.#format.delta(0, text, logprobs, false))
   }
 
   end([completion]: readonly [Completion]): string {
-    const last = this.#format.end(0, completion) as ChatDelta
-    const rest = this.#delta(last)
+    const ends = this.#format.end(0, completion) as readonly ChatDelta[]
+    const rest = this.#deltas(ends)
     const empty = this.#items.length === 0 ? this.#openText() : ''
     const closed = this.#closeLast()
-    const status = statusOf(last.finish_reason ?? 'stop')
+    const status = statusOf(ends.at(-1)?.finish_reason ?? 'stop')
     return rest + empty + closed + this.#event(`response.${status}`, { response: this.#response(status, completion) })
   }
 
@@ -65,6 +65,10 @@ export class ResponseWriter implements AnswerWriter {
     const { message, type, param, code } = error
     const begun = this.#begun ? '' : this.begin()
     return `${begun}${this.#event('error', { code, message, param, error: { type, code, message, param } })}`
+  }
+
+  #deltas(deltas: readonly object[]): string {
+    return (deltas as readonly ChatDelta[]).map((delta) => this.#delta(delta)).join('')
   }
 
   #delta({ delta, logprobs }: ChatDelta): string {

@@ -1,7 +1,7 @@
 // POST /v1/responses without state: each request has the whole conversation, and nothing is kept.
 import type { FastifyInstance } from 'fastify'
 import type { AnswerSettings } from '../answer.js'
-import { checkChat } from '../check-chat.js'
+import { checkChat, toolNames } from '../check-chat.js'
 import { answerChat, modelOf } from '../completions.js'
 import { CHAT_SCHEMA } from '../request-schema.js'
 import type { ServedModel } from '../served-model.js'
@@ -68,7 +68,7 @@ export function addResponses(app: FastifyInstance, models: ReadonlyMap<string, S
     async (request, reply) => {
       const { body } = request
       const model = modelOf(models, body.model)
-      await checkChat(request, toChat(body), NAMES, (chat) =>
+      await checkChat(request, toChat(body), { ...NAMES, ...toolNames(body.tools, '') }, (chat) =>
         answerChat(reply, model, chat, settings, (format) => new ResponseWriter(model, body, format)),
       )
     },

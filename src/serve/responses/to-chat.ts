@@ -69,6 +69,8 @@ export function toChat(body: ResponsesBody): Fields {
   const unknown = include.find((name) => name !== LOGPROBS && !ABSENT.has(name))
   if (unknown !== undefined) throw badRequest(`include: ${JSON.stringify(unknown)} is not supported.`, 'include', 'unsupported_parameter')
   const logprobs = include.includes(LOGPROBS) || (top_logprobs !== undefined && top_logprobs > 0)
+  if (logprobs && tools !== undefined && tools.length > 0)
+    throw badRequest('top_logprobs is not supported with tools. /v1/chat/completions has both.', 'top_logprobs', 'unsupported_parameter')
   const format = text?.format
   return {
     ...rest,
