@@ -28,7 +28,7 @@ async function tetrad(args: readonly string[], stdin?: string): Promise<{ code: 
 
 const FEW = ['--max-tokens', '5', '--ranks', '1']
 
-test('a prompt comes from an argument, a pipe, - or a file; without any of them it is the default', async (t) => {
+full('a prompt comes from an argument, a pipe, - or a file; without any of them it is the default', async (t) => {
   const expected = (await tetrad(['generate', 'The wolf', ...FEW])).stdout
   t.true(expected.startsWith('The wolf'))
   t.is((await tetrad(['generate', ...FEW], 'The wolf\n')).stdout, expected)

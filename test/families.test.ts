@@ -4,11 +4,13 @@ import { familyCases, goldenLogits, largestDifference } from './support/fixtures
 import { inFull, quickIf } from './support/tier.js'
 
 const TOLERANCE = 2e-3
+/** Cases whose structure another one has. */
+const ALIKE = ['llama', 'llama_rope_scaling', 'mistral', 'deepseek_v2_dense']
 
 for (const golden of familyCases()) {
   for (const backend of ['wasm', 'reference'] as const) {
     const counts = backend === 'reference' || !inFull ? ([1, 4] as const) : ([1, 2, 4] as const)
-    const declare = quickIf(backend === 'wasm')
+    const declare = quickIf(backend === 'wasm' && !ALIKE.includes(golden.name))
     declare(`${golden.name} on ${backend}: golden logits and greedy tokens, the same bits at ${counts.join(', ')} ranks`, async (t) => {
       let first: Float32Array[] | undefined
       for (const ranks of counts) {
