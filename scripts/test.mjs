@@ -12,9 +12,11 @@ const WAITING = /^(nats|serve|stress)\/.*\.full\.|^engine\/restart\./
 const LONGEST = [
   'gpu/golden.full',
   'gpu/engine.full',
+  'eval/eval.full',
   'variants',
   'engine/batching',
   'bit-identity',
+  'gpu/families.full',
   'golden',
   'checkpoint/convert.full',
   'fuzz/fuzz.full',
