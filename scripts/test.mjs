@@ -1,12 +1,13 @@
 // Runs tests. Usage: node scripts/test.mjs quick|full|soak, or compiled test files and flags of ava (also after a tier).
 // Tiers are described in test/support/tier.ts. Each file runs in an ava process of its own, two at a time, and one more that mostly waits
-// (for processes, deadlines and silences), so that two cores stay busy. ava itself runs one file after another where tests are serial.
+// (for processes, deadlines and silences), so that two cores stay busy. Of those with a software GPU, which takes all cores, one at a time. ava itself runs one file after another where tests are serial.
 // Sets the software GPU driver of Debian's chromium where it is installed: the Vulkan loader reads the environment that a process was
 // started with, so a test can't set it.
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 
 const DRIVER = '/usr/lib/chromium/vk_swiftshader_icd.json'
+const SOFTWARE_GPU = /^gpu\/.*\.full$/
 const WAITING = /^(nats|serve|stress)\/.*\.full\.|^engine\/restart\./
 /** The longest files first: none of them is left for the end, when a core has nothing else to do. */
 const LONGEST = [
@@ -44,10 +45,13 @@ async function runTier(tier) {
   const files = sources.map((path) => path.slice(0, -'.test.ts'.length)).filter(has)
   files.sort((a, b) => order(a) - order(b) || a.localeCompare(b))
   const isWaiting = (file) => tier === 'full' && WAITING.test(`${file}.`)
-  const queues = [files.filter((file) => !isWaiting(file)), files.filter(isWaiting)]
+  const onGpu = files.filter((file) => SOFTWARE_GPU.test(file))
+  const waiting = files.filter(isWaiting)
+  const others = files.filter((file) => !onGpu.includes(file) && !waiting.includes(file))
   const results = []
-  const work = async (queue) => {
-    for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
+  const work = async (...queues) => {
+    const next = () => queues.find((queue) => queue.length > 0)?.shift()
+    for (let file = next(); file !== undefined; file = next()) {
       const start = performance.now()
       const { code, output } = await ava([`dist/test/${file}.test.js`], { ...env, TETRAD_TEST_TIER: tier }, 'pipe')
       const seconds = (performance.now() - start) / 1000
@@ -56,7 +60,8 @@ async function runTier(tier) {
     }
   }
   const start = performance.now()
-  await Promise.all([...Array.from({ length: workers }, () => work(queues[0])), work(queues[1])])
+  const [first, ...more] = Array.from({ length: workers }, () => [others])
+  await Promise.all([work(onGpu, ...(first ?? [])), ...more.map((queues) => work(...queues)), work(waiting)])
   const seconds = (performance.now() - start) / 1000
   const sum = (of) => results.reduce((total, result) => total + result[of], 0)
   results.sort((a, b) => b.seconds - a.seconds)

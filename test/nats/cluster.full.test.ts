@@ -19,7 +19,7 @@ test.after.always(() => engine.close())
 const stream = streamsAs(engine)
 
 natsTest('two replicas: the engine’s own answers, and streams that go on when one is killed', async (t) => {
-  t.timeout(180_000)
+  t.timeout(400_000)
   const server = await natsServer(t)
   const [one, two] = await Promise.all([replica(t, server.url), replica(t, server.url)])
   t.is(one.group, two.group)
@@ -51,7 +51,7 @@ natsTest('two replicas: the engine’s own answers, and streams that go on when 
 })
 
 natsTest('running streams survive a restart of the NATS server', async (t) => {
-  t.timeout(180_000)
+  t.timeout(400_000)
   const server = await natsServer(t)
   await Promise.all([replica(t, server.url), replica(t, server.url)])
   const { client, until } = await front(t, server.url)
@@ -64,7 +64,7 @@ natsTest('running streams survive a restart of the NATS server', async (t) => {
 })
 
 natsTest('a NATS server that stays away ends requests with NATS_LOST within the deadline; afterwards all is well', async (t) => {
-  t.timeout(180_000)
+  t.timeout(400_000)
   const server = await natsServer(t)
   await replica(t, server.url)
   const { client, model, until } = await front(t, server.url, { deadlineMs: 2000 })
@@ -85,7 +85,7 @@ natsTest('a NATS server that stays away ends requests with NATS_LOST within the 
 })
 
 natsTest('a replica whose link is cut: its requests are replayed on the other', async (t) => {
-  t.timeout(240_000)
+  t.timeout(400_000)
   const server = await natsServer(t)
   const way = await cuttable(t, server.port)
   const [cut] = await Promise.all([replica(t, way.url), replica(t, server.url)])
@@ -100,7 +100,7 @@ natsTest('a replica whose link is cut: its requests are replayed on the other', 
 })
 
 natsTest('a front whose link is cut for a while: its streams go on', async (t) => {
-  t.timeout(240_000)
+  t.timeout(400_000)
   const server = await natsServer(t)
   await replica(t, server.url)
   const way = await cuttable(t, server.port)
@@ -113,28 +113,29 @@ natsTest('a front whose link is cut for a while: its streams go on', async (t) =
 })
 
 natsTest('a reader that stops pauses its request in the replica, and one that leaves ends it', async (t) => {
-  t.timeout(180_000)
+  t.timeout(400_000)
   const server = await natsServer(t)
   await replica(t, server.url)
   const { model } = await front(t, server.url)
   const slow = model().generateMany(['Once'], { n: 1, maxTokens: 1000, ignoreEos: true, temperature: 1, seed: 1 })
   const chunks = slow[Symbol.asyncIterator]()
   await chunks.next()
-  const generated = async () => {
-    await setTimeout(2500)
-    return model().stats().generatedTokens
+  // Statistics come each second: it stands still when five seconds brought nothing new. A busy machine may take a while to get there.
+  let after = -1
+  for (let before = -2; before !== after; ) {
+    before = after
+    await setTimeout(5000)
+    after = model().stats().generatedTokens
+    if (after >= 600) return t.fail(`${after} tokens without a reader`)
   }
-  const before = await generated()
-  const after = await generated()
-  t.is(after, before, 'it went on without a reader')
-  t.true(after < 600, `${after} tokens without a reader`)
+  t.true(after > 0)
   t.is(model().stats().running, 1)
   await chunks.return()
   await untilTrue(() => model().stats().running === 0)
 })
 
 natsTest('a replica that is told to end lets its requests end, and takes no new ones', async (t) => {
-  t.timeout(180_000)
+  t.timeout(400_000)
   const server = await natsServer(t)
   const [one, two] = await Promise.all([replica(t, server.url), replica(t, server.url)])
   const { client, until } = await front(t, server.url)
@@ -152,7 +153,7 @@ natsTest('a replica that is told to end lets its requests end, and takes no new 
 })
 
 natsTest('another version of a model never answers for the first, and takes over when that has gone', async (t) => {
-  t.timeout(240_000)
+  t.timeout(400_000)
   const folder = join(temporary(t), 'tiny')
   await cp(TINY, folder, { recursive: true })
   const server = await natsServer(t)
@@ -168,7 +169,7 @@ natsTest('another version of a model never answers for the first, and takes over
   }
   const expected = (await engine.generate('Once upon a time', { maxTokens: 30 })).text
   for (let i = 0; i < 6; i++) t.deepEqual(await ask(), { text: expected, by: `fp_${old.group}` })
-  const request = { model: 'tiny', prompt: 'The king', max_tokens: 900, temperature: 0, stream: true } as const
+  const request = { model: 'tiny', prompt: 'The king', max_tokens: 200, temperature: 0, stream: true } as const
   let text = ''
   for await (const chunk of await client.completions.create({ ...request, ...{ ignore_eos: true } })) {
     // With its first token the request surely runs there.
@@ -176,13 +177,13 @@ natsTest('another version of a model never answers for the first, and takes over
     t.is((chunk as unknown as { system_fingerprint: string }).system_fingerprint, `fp_${old.group}`)
     text += chunk.choices[0]?.text ?? ''
   }
-  t.is(text, (await engine.generate('The king', { maxTokens: 900, ignoreEos: true })).text)
+  t.is(text, (await engine.generate('The king', { maxTokens: 200, ignoreEos: true })).text)
   await untilTrue(() => joined.group('tiny') === young.group)
   t.is((await ask()).by, `fp_${young.group}`, log.join('\n'))
 })
 
 natsTest('any client of the cluster may ask the queue group; malformed requests are refused, and the replica goes on', async (t) => {
-  t.timeout(180_000)
+  t.timeout(400_000)
   const server = await natsServer(t)
   const { group, instance } = await replica(t, server.url)
   const nc = await connect({ servers: server.url.replace('nats://', '') })
