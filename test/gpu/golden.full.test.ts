@@ -8,9 +8,13 @@ const KERNELS = { WGSL: {}, 'gpu.js': { gpuKernels: 'gpu.js' } } as const
 
 /** A software GPU is slow at WGSL's barriers: with these kernels one of each structure runs on several devices, on one prompt; with gpu.js kernels on 2 devices, too. */
 const ON_FOUR = ['mlra_4', 'mla', 'gqa', 'tpa']
+/** WGSL of the same kinds as another case's: only where this file is run by its name. */
+const ALIKE = ['mlra_2_gated', 'mla_gated', 'gla_4', 'mlra_2_bf16', 'mlra_4_bf16_sharded', 'mlra_4_f16_safetensors', 'mqa', 'mha']
+const byName = process.env.TETRAD_TEST_TIER === undefined
 
 for (const golden of goldenCases()) {
   for (const kernels of ['WGSL', 'gpu.js'] as const) {
+    if (kernels === 'WGSL' && !byName && ALIKE.includes(golden.name)) continue
     const isWhole = ON_FOUR.includes(golden.name)
     const counts = kernels === 'gpu.js' && isWhole ? ([1, 2, 4] as const) : kernels === 'gpu.js' || isWhole ? ([1, 4] as const) : ([1] as const)
     gpuTest(

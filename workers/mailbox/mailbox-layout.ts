@@ -39,6 +39,8 @@ export const ROW_FLAGS = {
   score: 4,
   /** Leave the log-probabilities of the sampled token (of a row that does not sample: the target) and of the most likely ones. */
   logprobs: 8,
+  /** Leave this row's logits in the exchange memory, for an observer of all rows. */
+  observed: 16,
 } as const
 
 /** Sampling parameters of a slot: Float64 values, written before the first step of its sequence. */

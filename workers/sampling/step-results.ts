@@ -9,7 +9,7 @@ import type { RunPlan } from '../protocol.js'
 import { Logprobs } from './logprobs.js'
 import { Sampler } from './sampler.js'
 
-const WANTED = ROW_FLAGS.logits | ROW_FLAGS.sample | ROW_FLAGS.score | ROW_FLAGS.logprobs
+const WANTED = ROW_FLAGS.logits | ROW_FLAGS.sample | ROW_FLAGS.score | ROW_FLAGS.logprobs | ROW_FLAGS.observed
 
 export class StepResults {
   readonly #rank: number

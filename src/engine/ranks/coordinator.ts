@@ -3,7 +3,7 @@
 import { setImmediate, setTimeout } from 'node:timers/promises'
 import { encodeFault } from '../../../workers/fault-injector.js'
 import { CONTROL, RANK, rankSlot } from '../../../workers/mailbox/control.js'
-import { STEP_RING } from '../../../workers/mailbox/mailbox-layout.js'
+import { ROW_FLAGS, STEP_RING } from '../../../workers/mailbox/mailbox-layout.js'
 import { eventId, type ProfileRecorder } from '../../../workers/profile/profile-recorder.js'
 import type { FaultKind, RunPlan, Stage } from '../../../workers/protocol.js'
 import { EngineClosedError, RankError, TetradError } from '../../errors.js'
@@ -198,7 +198,7 @@ export class Coordinator {
   #publish(): boolean {
     const start = performance.now()
     const startedAt = this.#init.recorder?.now()
-    const rows = this.#scheduler.next()
+    const rows = this.#observed(this.#scheduler.next())
     if (rows.length === 0) return false
     const epoch = (this.#epoch + 1) | 0
     this.#epoch = epoch
@@ -210,6 +210,12 @@ export class Coordinator {
     this.#statistics.scheduling.add(performance.now() - start)
     if (startedAt !== undefined) this.#init.recorder?.add(SCHEDULE, startedAt)
     return true
+  }
+
+  /** With an observer no row's logits may stay on a device. */
+  #observed(rows: StepRow[]): StepRow[] {
+    if (!this.observer) return rows
+    return rows.map((row) => (row.flags === 0 ? row : { ...row, flags: row.flags | ROW_FLAGS.observed }))
   }
 
   /** Resolves when every rank has ended the step (undefined), or with the reason why they will not. */
