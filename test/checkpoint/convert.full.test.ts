@@ -54,7 +54,7 @@ test('existing files are not overwritten, and wrong options are named', async (t
   const again = await t.throwsAsync(convert(dir, out, { weights: 'int8' }), { instanceOf: TetradError })
   t.is(again.code, 'OUTPUT_EXISTS')
   await t.throwsAsync(convert(out, join(temporary(t), 'x'), { weights: 'int8' }), { instanceOf: OptionError, message: /converted already/ })
-  await t.throwsAsync(convert(dir, join(temporary(t), 'x'), { weights: 'int4' } as never), { instanceOf: OptionError })
+  await t.throwsAsync(convert(dir, join(temporary(t), 'x'), { weights: 'int2' } as never), { instanceOf: OptionError })
   await t.throwsAsync(convert(dir, join(temporary(t), 'x'), {} as never), { instanceOf: OptionError })
   await t.throwsAsync(Engine.load(out, { weights: 'bf16' }), { instanceOf: OptionError, message: /one format/ })
   await t.throwsAsync(Engine.load(out, { variant: 'mla' }), { instanceOf: OptionError })
