@@ -87,9 +87,9 @@ function definedNames(program: Node): Set<string> {
   return names
 }
 
-/** Throws for a filter, test, method or function that nothing here knows. libraryTests: names of the library's tests. */
-export function checkTemplate(program: Node, libraryTests: Iterable<string>): void {
-  checkNode(program, definedNames(program), new Set([...libraryTests, ...Object.keys(EXTRA_TESTS)]))
+/** Throws for a filter, test, method or function that nothing here knows. tests: names of those that the engine brings. */
+export function checkTemplate(program: Node, tests: Iterable<string>): void {
+  checkNode(program, definedNames(program), new Set([...tests, ...Object.keys(EXTRA_TESTS)]))
 }
 
 function checkNode(node: Node, names: ReadonlySet<string>, tests: ReadonlySet<string>): void {
