@@ -13,6 +13,7 @@ const REPLACED = [
   [/^synckit$/, 'shims/absent.js'],
   [/\/torch-bin\.js$/, 'shims/absent.js'],
   [/\/assets\.js$/, 'shims/assets.js'],
+  [/\/constraints\/matcher-thread\.js$|^\.\/matcher-thread\.js$/, 'shims/matcher-thread.js'],
   [/\/hub\/local-model\.js$/, 'shims/local-model.js'],
   [/\/(?:checkpoint|\.)\/load-weights\.js$/, 'shims/load-weights.js'],
 ]

@@ -29,6 +29,10 @@ const asText = (bytes, encoding) => (encoding ? new TextDecoder().decode(bytes) 
 export const readFileSync = (path, encoding) => asText(content(path), encoding)
 export const existsSync = (path) => fetched.has(pathOf(path)) || hasFolder(path)
 export const readdirSync = () => []
+export const readdir = async (path) => {
+  const folder = `${pathOf(path).replace(/\/$/, '')}/`
+  return [...fetched.keys()].filter((name) => name.startsWith(folder)).map((name) => name.slice(folder.length).split('/')[0])
+}
 export const readFile = async (path, encoding) => asText(content(path), encoding)
 export const access = async (path) => void content(path)
 export const stat = async (path) => {
