@@ -94,6 +94,7 @@ export const INT4: WeightFormatRecord = {
   blockColumns: BLOCK_COLUMNS,
   blockBytes: BLOCK_BYTES,
   matmul: 'matmulInt4',
+  dotMatmul: 'matmulInt4Dot',
   gatherRow: undefined,
   wgsl: WGSL,
   floatTiles: undefined,

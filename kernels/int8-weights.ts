@@ -100,6 +100,7 @@ export const INT8: WeightFormatRecord = {
   blockColumns: BLOCK_COLUMNS,
   blockBytes: BLOCK_BYTES,
   matmul: 'matmulInt8',
+  dotMatmul: 'matmulInt8Dot',
   gatherRow: undefined,
   wgsl: WGSL,
   floatTiles: undefined,

@@ -61,6 +61,8 @@ export interface WeightFormatRecord {
   readonly blockBytes: number
   /** The CPU's matrix product. It also prepares the activations (int8, int4: quantizes them). */
   readonly matmul: MatmulKernel
+  /** The same bits by dot products that add in one instruction, where the engine has them. */
+  readonly dotMatmul?: MatmulKernel
   /** Reads one row. Undefined: the embedding needs a float copy of its own. */
   readonly gatherRow: 'gatherRowF32' | 'gatherRowBf16' | undefined
   readonly wgsl: WgslColumns

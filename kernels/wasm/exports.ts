@@ -88,9 +88,10 @@ type LoadHeads = (dst: number, src: number, stride: number, heads: number, headL
 type Convert = (src: number, dst: number, n: number) => void
 type PackTiles = (src: number, stride: number, tiles: number, cols: number, dst: number) => void
 
-export type MatmulKernel = 'matmulF32' | 'matmulBf16' | 'matmulInt8' | 'matmulInt4'
+export type MatmulKernel = 'matmulF32' | 'matmulBf16' | 'matmulInt8' | 'matmulInt4' | 'matmulInt8Dot' | 'matmulInt4Dot'
 
 export interface WasmExports extends Readonly<Record<MatmulKernel, Matmul>> {
+  readonly addsDots: (n: number) => number
   readonly rmsNorm: (x: number, xStride: number, w: number, y: number, yStride: number, n: number, tokens: number, epsilon: number) => void
   readonly rope: (x: number, xStride: number, headStride: number, heads: number, half: number, table: number, tokens: number) => void
   readonly swiglu: (gate: number, up: number, stride: number, n: number, tokens: number) => void

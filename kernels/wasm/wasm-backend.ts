@@ -7,12 +7,15 @@ import { log } from '../portable-math.js'
 import { Rows } from '../rows.js'
 import { WEIGHT_FORMATS } from '../weight-formats.js'
 import type { WasmExports } from './exports.js'
+import { hasDotInstruction } from './simd-level.js'
 import { type WasmMemory, type WasmModule, WebAssembly } from './webassembly.js'
 
 /** Compiles the module once; it crosses to worker threads by postMessage. Throws if the engine lacks WebAssembly SIMD. */
 export function compileKernels(url: URL): WasmModule {
   return new WebAssembly.Module(readFileSync(url))
 }
+
+const DOT_INSTRUCTION = hasDotInstruction()
 
 export class WasmBackend implements KernelBackend {
   readonly backend = 'wasm'
@@ -22,12 +25,15 @@ export class WasmBackend implements KernelBackend {
   cacheBytesRead = 0
   readonly #k: WasmExports
   readonly #bytes: Uint8Array
+  /** Whether integer products take the kernels that add dot products in one instruction. */
+  readonly #dots: boolean
 
   constructor(module: WasmModule, memory: WasmMemory) {
     const abort = () => {
       throw new Error('a kernel called abort')
     }
     this.#k = new WebAssembly.Instance(module, { env: { memory, abort } }).exports as unknown as WasmExports
+    this.#dots = DOT_INSTRUCTION && this.#k.addsDots(1000) !== 0
     this.scalars = new Float32Array(memory.buffer)
     this.#bytes = new Uint8Array(memory.buffer)
   }
@@ -37,8 +43,8 @@ export class WasmBackend implements KernelBackend {
   }
 
   matmul(w: PackedMatrix, x: Rows, y: Rows, tokens: number, scratch: number): void {
-    const { matmul, tileRows } = WEIGHT_FORMATS[w.format]
-    this.#k[matmul](
+    const { matmul, dotMatmul, tileRows } = WEIGHT_FORMATS[w.format]
+    this.#k[this.#dots && dotMatmul ? dotMatmul : matmul](
       w.ptr,
       Math.ceil(w.rows / tileRows),
       w.cols,

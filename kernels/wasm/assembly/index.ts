@@ -2,8 +2,10 @@
 // Every pointer is a byte offset into the one memory of the instance; every stride is in bytes.
 // The order of every sum is part of the interface: test/kernels/wasm-oracle.test.ts repeats it with Math.fround.
 export { fusesMultiplyAdd } from './madd'
-export { matmulInt4, strip2Int4, strip3Int4, strip4Int4 } from './int4'
-export { matmulInt8, strip2Int8, strip3Int8, strip4Int8 } from './int8'
+export { matmulInt4, matmulInt4Dot, strip1Int4, strip1Int4Dot, strip2Int4, strip2Int4Dot, strip3Int4, strip3Int4Dot, strip4Int4, strip4Int4Dot } from './int4'
+export {
+  addsDots, matmulInt8, matmulInt8Dot, strip1Int8, strip1Int8Dot, strip2Int8, strip2Int8Dot, strip3Int8, strip3Int8Dot, strip4Int8, strip4Int8Dot,
+} from './int8'
 export {
   narrowBf16, nonFinite16, nonFinite32, nonFiniteScales, packColumns16, packColumns32, packTiles16, packTiles32, quantizeTiles, widenBf16, widenF16,
 } from './packing'

@@ -52,9 +52,13 @@ function quantizeRow(x: usize, k: usize, q: usize, t: usize, n: usize): void {
   }
 }
 
-/** acc + the products of 2 columns of 4 rows in each pair of 16-bit lanes, exact. x: 4 signed bytes in all lanes; w: 0..15. */
+/**
+ * acc + the products of 4 columns of 4 rows, exact: a sum of 2 columns in each pair of 16-bit lanes, or one in each 32-bit lane with
+ * `adds` (see int8.ts). x: 4 signed bytes in all lanes; w: 0..15.
+ */
 // @ts-ignore: decorator
-@inline function dot2(acc: v128, x: v128, w: v128): v128 {
+@inline function dot2(adds: bool, acc: v128, x: v128, w: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD && adds) return i32x4.relaxed_dot_i8x16_i7x16_add_s(x, w, acc)
   if (ASC_FEATURE_RELAXED_SIMD) return i16x8.add(acc, i16x8.relaxed_dot_i8x16_i7x16_s(x, w))
   const xe = i16x8.extend_low_i8x16_s(x)
   const low = i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_s(w), xe), high = i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_s(w), xe)
@@ -69,15 +73,17 @@ function quantizeRow(x: usize, k: usize, q: usize, t: usize, n: usize): void {
 
 /** A block's contribution to 4 outputs: its sums less `offset`, times the scales. scale: of the rows; at: the activations' scale. */
 // @ts-ignore: decorator
-@inline function contribution(sums: v128, offset: v128, xScale: v128, scale: v128): v128 {
-  return scaled(i32x4.sub(i32x4.dot_i16x8_s(sums, i16x8.splat(1)), offset), xScale, scale)
+@inline function contribution(adds: bool, sums: v128, offset: v128, xScale: v128, scale: v128): v128 {
+  const whole = ASC_FEATURE_RELAXED_SIMD && adds ? sums : i32x4.dot_i16x8_s(sums, i16x8.splat(1))
+  return scaled(i32x4.sub(whole, offset), xScale, scale)
 }
 
 // @ts-ignore: decorator
 @inline function scalesOf(p: usize): v128 { return i32x4.shl(v128.load16x4_u(p), 16) }
 
 /** y[16] of one tile for one token. The loops test at their ends, so that the compiler moves constants out of them. */
-function tileOneToken(w: usize, blocks: usize, x: usize, y: usize): void {
+// @ts-ignore: decorator
+@inline function tileOneToken(adds: bool, w: usize, blocks: usize, x: usize, y: usize): void {
   let f0 = f32x4.splat(0), f1 = f32x4.splat(0), f2 = f32x4.splat(0), f3 = f32x4.splat(0)
   for (let b: usize = 0; b < blocks; b++) {
     const zero = i16x8.splat(0)
@@ -86,18 +92,18 @@ function tileOneToken(w: usize, blocks: usize, x: usize, y: usize): void {
     do {
       const u = v128.load32_splat(x), v = v128.load32_splat(x, 16)
       let pair = v128.load(w)
-      d0 = dot2(dot2(d0, u, lowHalves(pair)), v, highHalves(pair))
+      d0 = dot2(adds, dot2(adds, d0, u, lowHalves(pair)), v, highHalves(pair))
       pair = v128.load(w, 16)
-      d1 = dot2(dot2(d1, u, lowHalves(pair)), v, highHalves(pair))
+      d1 = dot2(adds, dot2(adds, d1, u, lowHalves(pair)), v, highHalves(pair))
       pair = v128.load(w, 32)
-      d2 = dot2(dot2(d2, u, lowHalves(pair)), v, highHalves(pair))
+      d2 = dot2(adds, dot2(adds, d2, u, lowHalves(pair)), v, highHalves(pair))
       pair = v128.load(w, 48)
-      d3 = dot2(dot2(d3, u, lowHalves(pair)), v, highHalves(pair))
+      d3 = dot2(adds, dot2(adds, d3, u, lowHalves(pair)), v, highHalves(pair))
       x += 4; w += 64
     } while (x < end)
     const s = v128.load32_splat(x, 16), offset = v128.load32_splat(x, 20)
-    f0 = f32x4.add(f0, contribution(d0, offset, s, scalesOf(w))); f1 = f32x4.add(f1, contribution(d1, offset, s, scalesOf(w + 8)))
-    f2 = f32x4.add(f2, contribution(d2, offset, s, scalesOf(w + 16))); f3 = f32x4.add(f3, contribution(d3, offset, s, scalesOf(w + 24)))
+    f0 = f32x4.add(f0, contribution(adds, d0, offset, s, scalesOf(w))); f1 = f32x4.add(f1, contribution(adds, d1, offset, s, scalesOf(w + 8)))
+    f2 = f32x4.add(f2, contribution(adds, d2, offset, s, scalesOf(w + 16))); f3 = f32x4.add(f3, contribution(adds, d3, offset, s, scalesOf(w + 24)))
     w += BLOCK - 256; x += 24
   }
   v128.store(y, f0); v128.store(y, f1, 16); v128.store(y, f2, 32); v128.store(y, f3, 48)
@@ -105,15 +111,15 @@ function tileOneToken(w: usize, blocks: usize, x: usize, y: usize): void {
 
 /** y[0..7] += the block's contribution for one token. x: its scale; n scales further on lies its offset. */
 // @ts-ignore: decorator
-@inline function addBlock(y: usize, a: v128, b: v128, x: usize, step: usize, scaleA: v128, scaleB: v128): void {
+@inline function addBlock(adds: bool, y: usize, a: v128, b: v128, x: usize, step: usize, scaleA: v128, scaleB: v128): void {
   const s = v128.load32_splat(x), offset = v128.load32_splat(x + step)
-  v128.store(y, f32x4.add(v128.load(y), contribution(a, offset, s, scaleA)))
-  v128.store(y, f32x4.add(v128.load(y, 16), contribution(b, offset, s, scaleB)), 16)
+  v128.store(y, f32x4.add(v128.load(y), contribution(adds, a, offset, s, scaleA)))
+  v128.store(y, f32x4.add(v128.load(y, 16), contribution(adds, b, offset, s, scaleB)), 16)
 }
 
 /** 8 rows of a tile for n (2..4) tokens. w: their first weights; scales: their first scales; x: as quantizeRow writes it. */
 // @ts-ignore: decorator
-@inline function strip(n: i32, w: usize, scales: usize, blocks: usize, x: usize, y: usize, yStride: usize): void {
+@inline function strip(n: i32, adds: bool, w: usize, scales: usize, blocks: usize, x: usize, y: usize, yStride: usize): void {
   const y1 = y + yStride, y2 = y1 + yStride, y3 = y2 + yStride
   const zero = f32x4.splat(0)
   const step = <usize>(n << 2)
@@ -127,38 +133,40 @@ function tileOneToken(w: usize, blocks: usize, x: usize, y: usize): void {
       const r = x + (step << 2)
       let p = v128.load(w), q = v128.load(w, 16)
       let u = lowHalves(p), v = lowHalves(q)
-      let t = v128.load32_splat(x); a0 = dot2(a0, t, u); b0 = dot2(b0, t, v)
-      t = v128.load32_splat(x, 4); a1 = dot2(a1, t, u); b1 = dot2(b1, t, v)
-      if (n > 2) { t = v128.load32_splat(x, 8); a2 = dot2(a2, t, u); b2 = dot2(b2, t, v) }
-      if (n > 3) { t = v128.load32_splat(x, 12); a3 = dot2(a3, t, u); b3 = dot2(b3, t, v) }
+      let t = v128.load32_splat(x); a0 = dot2(adds, a0, t, u); b0 = dot2(adds, b0, t, v)
+      t = v128.load32_splat(x, 4); a1 = dot2(adds, a1, t, u); b1 = dot2(adds, b1, t, v)
+      if (n > 2) { t = v128.load32_splat(x, 8); a2 = dot2(adds, a2, t, u); b2 = dot2(adds, b2, t, v) }
+      if (n > 3) { t = v128.load32_splat(x, 12); a3 = dot2(adds, a3, t, u); b3 = dot2(adds, b3, t, v) }
       u = highHalves(p); v = highHalves(q)
-      t = v128.load32_splat(r); a0 = dot2(a0, t, u); b0 = dot2(b0, t, v)
-      t = v128.load32_splat(r, 4); a1 = dot2(a1, t, u); b1 = dot2(b1, t, v)
-      if (n > 2) { t = v128.load32_splat(r, 8); a2 = dot2(a2, t, u); b2 = dot2(b2, t, v) }
-      if (n > 3) { t = v128.load32_splat(r, 12); a3 = dot2(a3, t, u); b3 = dot2(b3, t, v) }
+      t = v128.load32_splat(r); a0 = dot2(adds, a0, t, u); b0 = dot2(adds, b0, t, v)
+      t = v128.load32_splat(r, 4); a1 = dot2(adds, a1, t, u); b1 = dot2(adds, b1, t, v)
+      if (n > 2) { t = v128.load32_splat(r, 8); a2 = dot2(adds, a2, t, u); b2 = dot2(adds, b2, t, v) }
+      if (n > 3) { t = v128.load32_splat(r, 12); a3 = dot2(adds, a3, t, u); b3 = dot2(adds, b3, t, v) }
       x += step; w += 64
     } while (x < end)
     x += step << 2
     const s = scalesOf(scales), t = scalesOf(scales + 8)
-    addBlock(y, a0, b0, x, step, s, t)
-    addBlock(y1, a1, b1, x + 4, step, s, t)
-    if (n > 2) addBlock(y2, a2, b2, x + 8, step, s, t)
-    if (n > 3) addBlock(y3, a3, b3, x + 12, step, s, t)
+    addBlock(adds, y, a0, b0, x, step, s, t)
+    addBlock(adds, y1, a1, b1, x + 4, step, s, t)
+    if (n > 2) addBlock(adds, y2, a2, b2, x + 8, step, s, t)
+    if (n > 3) addBlock(adds, y3, a3, b3, x + 12, step, s, t)
     w += BLOCK - 256; scales += BLOCK; x += step << 1
   }
 }
 
 // Exported for the reason that matmul.ts gives.
-export function strip2Int4(w: usize, scales: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(2, w, scales, blocks, x, y, yStride) }
-export function strip3Int4(w: usize, scales: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(3, w, scales, blocks, x, y, yStride) }
-export function strip4Int4(w: usize, scales: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(4, w, scales, blocks, x, y, yStride) }
+export function strip1Int4(w: usize, blocks: usize, x: usize, y: usize): void { tileOneToken(false, w, blocks, x, y) }
+export function strip2Int4(w: usize, scales: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(2, false, w, scales, blocks, x, y, yStride) }
+export function strip3Int4(w: usize, scales: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(3, false, w, scales, blocks, x, y, yStride) }
+export function strip4Int4(w: usize, scales: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(4, false, w, scales, blocks, x, y, yStride) }
+export function strip1Int4Dot(w: usize, blocks: usize, x: usize, y: usize): void { tileOneToken(true, w, blocks, x, y) }
+export function strip2Int4Dot(w: usize, scales: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(2, true, w, scales, blocks, x, y, yStride) }
+export function strip3Int4Dot(w: usize, scales: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(3, true, w, scales, blocks, x, y, yStride) }
+export function strip4Int4Dot(w: usize, scales: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(4, true, w, scales, blocks, x, y, yStride) }
 
-/**
- * As matmulF32, with int4 weights: tiles of 16 rows. y needs room for 16 * tiles values a row;
- * scratch: for each token k rounded up to 32 bytes, and 8 bytes per block of 32.
- */
-export function matmulInt4(
-  w: usize, tiles: usize, k: usize, x: usize, xStride: usize, y: usize, yStride: usize, tokens: i32,
+// @ts-ignore: decorator
+@inline function matmul(
+  adds: bool, w: usize, tiles: usize, k: usize, x: usize, xStride: usize, y: usize, yStride: usize, tokens: i32,
   batch: i32, wBatch: usize, xBatch: usize, yBatch: usize, scratch: usize,
 ): void {
   const groups = (tokens + 3) >> 2
@@ -178,13 +186,15 @@ export function matmulInt4(
         const xGroup = scratch + <usize>first * rowBytes
         let yGroup = y + (tile << 6) + <usize>first * yStride
         if (n == 1) {
-          tileOneToken(wTile, blocks, xGroup, yGroup)
+          if (adds) strip1Int4Dot(wTile, blocks, xGroup, yGroup)
+          else strip1Int4(wTile, blocks, xGroup, yGroup)
           continue
         }
         let scales = wTile + 256
         for (let half = wTile; half < wTile + 64; half += 32, scales += 16, yGroup += 32) {
-          if (n == 4) strip4Int4(half, scales, blocks, xGroup, yGroup, yStride)
-          else if (n == 3) strip3Int4(half, scales, blocks, xGroup, yGroup, yStride)
+          if (n == 4) { if (adds) strip4Int4Dot(half, scales, blocks, xGroup, yGroup, yStride); else strip4Int4(half, scales, blocks, xGroup, yGroup, yStride) }
+          else if (n == 3) { if (adds) strip3Int4Dot(half, scales, blocks, xGroup, yGroup, yStride); else strip3Int4(half, scales, blocks, xGroup, yGroup, yStride) }
+          else if (adds) strip2Int4Dot(half, scales, blocks, xGroup, yGroup, yStride)
           else strip2Int4(half, scales, blocks, xGroup, yGroup, yStride)
         }
       }
@@ -192,3 +202,18 @@ export function matmulInt4(
     w += wBatch; x += xBatch; y += yBatch
   }
 }
+
+/**
+ * As matmulF32, with int4 weights: tiles of 16 rows. y needs room for 16 * tiles values a row;
+ * scratch: for each token k rounded up to 32 bytes, and 8 bytes per block of 32.
+ */
+export function matmulInt4(
+  w: usize, tiles: usize, k: usize, x: usize, xStride: usize, y: usize, yStride: usize, tokens: i32,
+  batch: i32, wBatch: usize, xBatch: usize, yBatch: usize, scratch: usize,
+): void { matmul(false, w, tiles, k, x, xStride, y, yStride, tokens, batch, wBatch, xBatch, yBatch, scratch) }
+
+/** The same integers, thus the same bits, where addsDots() holds. */
+export function matmulInt4Dot(
+  w: usize, tiles: usize, k: usize, x: usize, xStride: usize, y: usize, yStride: usize, tokens: i32,
+  batch: i32, wBatch: usize, xBatch: usize, yBatch: usize, scratch: usize,
+): void { matmul(true, w, tiles, k, x, xStride, y, yStride, tokens, batch, wBatch, xBatch, yBatch, scratch) }

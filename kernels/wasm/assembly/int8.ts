@@ -59,11 +59,23 @@ function quantizeRow(x: usize, k: usize, q: usize, t: usize, n: usize): void {
   }
 }
 
-/** acc + the products of 4 columns of 4 rows, exact. w signed, x 0..127; without relaxed SIMD both signed, and x the same in all lanes. */
+/**
+ * Whether one instruction multiplies and adds, as kernels with `adds` do: Node 20's baseline compiler drops the last operand if the
+ * result replaces it, as here.
+ */
+export function addsDots(n: i32): bool {
+  if (!ASC_FEATURE_RELAXED_SIMD) return false
+  return i32x4.extract_lane(i32x4.relaxed_dot_i8x16_i7x16_add_s(i8x16.splat(1), i8x16.splat(2), i32x4.splat(n)), 0) == n + 8
+}
+
+/**
+ * acc + the products of 4 columns of 4 rows, exact. w signed, x 0..127; without relaxed SIMD both signed, and x the same in all lanes.
+ * adds: by the one instruction that processors with VNNI have for it; it needs addsDots().
+ */
 // @ts-ignore: decorator
-@inline export function dot4(acc: v128, w: v128, x: v128): v128 {
-  // Not relaxed_dot_i8x16_i7x16_add_s: Node 20's baseline compiler miscompiles it if its result replaces its last operand. And not
-  // extadd_pairwise, for which V8 loads the ones from memory each time.
+@inline export function dot4(acc: v128, w: v128, x: v128, adds: bool = false): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD && adds) return i32x4.relaxed_dot_i8x16_i7x16_add_s(w, x, acc)
+  // Not extadd_pairwise, for which V8 loads the ones from memory each time.
   if (ASC_FEATURE_RELAXED_SIMD) return i32x4.add(acc, i32x4.dot_i16x8_s(i16x8.relaxed_dot_i8x16_i7x16_s(w, x), i16x8.splat(1)))
   const xe = i16x8.extend_low_i8x16_s(x)
   const low = i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_s(w), xe), high = i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_s(w), xe)
@@ -84,17 +96,18 @@ function quantizeRow(x: usize, k: usize, q: usize, t: usize, n: usize): void {
 }
 
 /** y[16] of one tile for one token. The loops test at their ends, so that the compiler moves constants out of them. */
-function tileOneToken(w: usize, blocks: usize, x: usize, y: usize): void {
+// @ts-ignore: decorator
+@inline function tileOneToken(adds: bool, w: usize, blocks: usize, x: usize, y: usize): void {
   let f0 = f32x4.splat(0), f1 = f32x4.splat(0), f2 = f32x4.splat(0), f3 = f32x4.splat(0)
   for (let b: usize = 0; b < blocks; b++) {
     let d0 = offsets(w + 576), d1 = offsets(w + 584), d2 = offsets(w + 592), d3 = offsets(w + 600)
     const end = x + 32
     do {
       const v = v128.load32_splat(x)
-      d0 = dot4(d0, v128.load(w), v)
-      d1 = dot4(d1, v128.load(w, 16), v)
-      d2 = dot4(d2, v128.load(w, 32), v)
-      d3 = dot4(d3, v128.load(w, 48), v)
+      d0 = dot4(d0, v128.load(w), v, adds)
+      d1 = dot4(d1, v128.load(w, 16), v, adds)
+      d2 = dot4(d2, v128.load(w, 32), v, adds)
+      d3 = dot4(d3, v128.load(w, 48), v, adds)
       x += 4; w += 64
     } while (x < end)
     const s = v128.load32_splat(x)
@@ -115,7 +128,7 @@ function tileOneToken(w: usize, blocks: usize, x: usize, y: usize): void {
 
 /** 8 rows of a tile for n (2..4) tokens. w: their first weights; sums: their first sums; x: as quantizeRow writes it. */
 // @ts-ignore: decorator
-@inline function strip(n: i32, w: usize, sums: usize, blocks: usize, x: usize, y: usize, yStride: usize): void {
+@inline function strip(n: i32, adds: bool, w: usize, sums: usize, blocks: usize, x: usize, y: usize, yStride: usize): void {
   const y1 = y + yStride, y2 = y1 + yStride, y3 = y2 + yStride
   const zero = f32x4.splat(0)
   const step = <usize>(n << 2)
@@ -128,10 +141,10 @@ function tileOneToken(w: usize, blocks: usize, x: usize, y: usize): void {
     const end = x + (step << 3)
     do {
       const u = v128.load(w), v = v128.load(w, 16)
-      let q = v128.load32_splat(x); a0 = dot4(a0, u, q); b0 = dot4(b0, v, q)
-      q = v128.load32_splat(x, 4); a1 = dot4(a1, u, q); b1 = dot4(b1, v, q)
-      if (n > 2) { q = v128.load32_splat(x, 8); a2 = dot4(a2, u, q); b2 = dot4(b2, v, q) }
-      if (n > 3) { q = v128.load32_splat(x, 12); a3 = dot4(a3, u, q); b3 = dot4(b3, v, q) }
+      let q = v128.load32_splat(x); a0 = dot4(a0, u, q, adds); b0 = dot4(b0, v, q, adds)
+      q = v128.load32_splat(x, 4); a1 = dot4(a1, u, q, adds); b1 = dot4(b1, v, q, adds)
+      if (n > 2) { q = v128.load32_splat(x, 8); a2 = dot4(a2, u, q, adds); b2 = dot4(b2, v, q, adds) }
+      if (n > 3) { q = v128.load32_splat(x, 12); a3 = dot4(a3, u, q, adds); b3 = dot4(b3, v, q, adds) }
       x += step; w += 64
     } while (x < end)
     const s = v128.load(w), t = v128.load(w, 16)
@@ -144,16 +157,18 @@ function tileOneToken(w: usize, blocks: usize, x: usize, y: usize): void {
 }
 
 // Exported for the reason that matmul.ts gives.
-export function strip2Int8(w: usize, sums: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(2, w, sums, blocks, x, y, yStride) }
-export function strip3Int8(w: usize, sums: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(3, w, sums, blocks, x, y, yStride) }
-export function strip4Int8(w: usize, sums: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(4, w, sums, blocks, x, y, yStride) }
+export function strip1Int8(w: usize, blocks: usize, x: usize, y: usize): void { tileOneToken(false, w, blocks, x, y) }
+export function strip2Int8(w: usize, sums: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(2, false, w, sums, blocks, x, y, yStride) }
+export function strip3Int8(w: usize, sums: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(3, false, w, sums, blocks, x, y, yStride) }
+export function strip4Int8(w: usize, sums: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(4, false, w, sums, blocks, x, y, yStride) }
+export function strip1Int8Dot(w: usize, blocks: usize, x: usize, y: usize): void { tileOneToken(true, w, blocks, x, y) }
+export function strip2Int8Dot(w: usize, sums: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(2, true, w, sums, blocks, x, y, yStride) }
+export function strip3Int8Dot(w: usize, sums: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(3, true, w, sums, blocks, x, y, yStride) }
+export function strip4Int8Dot(w: usize, sums: usize, blocks: usize, x: usize, y: usize, yStride: usize): void { strip(4, true, w, sums, blocks, x, y, yStride) }
 
-/**
- * As matmulF32, with int8 weights: tiles of 16 rows. y needs room for 16 * tiles values a row;
- * scratch: for each token k rounded up to 32 bytes, and 4 bytes per block of 32.
- */
-export function matmulInt8(
-  w: usize, tiles: usize, k: usize, x: usize, xStride: usize, y: usize, yStride: usize, tokens: i32,
+// @ts-ignore: decorator
+@inline function matmul(
+  adds: bool, w: usize, tiles: usize, k: usize, x: usize, xStride: usize, y: usize, yStride: usize, tokens: i32,
   batch: i32, wBatch: usize, xBatch: usize, yBatch: usize, scratch: usize,
 ): void {
   const groups = (tokens + 3) >> 2
@@ -173,13 +188,15 @@ export function matmulInt8(
         const xGroup = scratch + <usize>first * rowBytes
         let yGroup = y + (tile << 6) + <usize>first * yStride
         if (n == 1) {
-          tileOneToken(wTile, blocks, xGroup, yGroup)
+          if (adds) strip1Int8Dot(wTile, blocks, xGroup, yGroup)
+          else strip1Int8(wTile, blocks, xGroup, yGroup)
           continue
         }
         let sums = wTile + 576
         for (let half = wTile; half < wTile + 64; half += 32, sums += 16, yGroup += 32) {
-          if (n == 4) strip4Int8(half, sums, blocks, xGroup, yGroup, yStride)
-          else if (n == 3) strip3Int8(half, sums, blocks, xGroup, yGroup, yStride)
+          if (n == 4) { if (adds) strip4Int8Dot(half, sums, blocks, xGroup, yGroup, yStride); else strip4Int8(half, sums, blocks, xGroup, yGroup, yStride) }
+          else if (n == 3) { if (adds) strip3Int8Dot(half, sums, blocks, xGroup, yGroup, yStride); else strip3Int8(half, sums, blocks, xGroup, yGroup, yStride) }
+          else if (adds) strip2Int8Dot(half, sums, blocks, xGroup, yGroup, yStride)
           else strip2Int8(half, sums, blocks, xGroup, yGroup, yStride)
         }
       }
@@ -187,3 +204,18 @@ export function matmulInt8(
     w += wBatch; x += xBatch; y += yBatch
   }
 }
+
+/**
+ * As matmulF32, with int8 weights: tiles of 16 rows. y needs room for 16 * tiles values a row;
+ * scratch: for each token k rounded up to 32 bytes, and 4 bytes per block of 32.
+ */
+export function matmulInt8(
+  w: usize, tiles: usize, k: usize, x: usize, xStride: usize, y: usize, yStride: usize, tokens: i32,
+  batch: i32, wBatch: usize, xBatch: usize, yBatch: usize, scratch: usize,
+): void { matmul(false, w, tiles, k, x, xStride, y, yStride, tokens, batch, wBatch, xBatch, yBatch, scratch) }
+
+/** The same integers, thus the same bits, where addsDots() holds. */
+export function matmulInt8Dot(
+  w: usize, tiles: usize, k: usize, x: usize, xStride: usize, y: usize, yStride: usize, tokens: i32,
+  batch: i32, wBatch: usize, xBatch: usize, yBatch: usize, scratch: usize,
+): void { matmul(true, w, tiles, k, x, xStride, y, yStride, tokens, batch, wBatch, xBatch, yBatch, scratch) }
