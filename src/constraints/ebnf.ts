@@ -1,5 +1,4 @@
-// Grammars as texts in XGrammar's EBNF (that of GBNF). Rules are expressions; names are made here.
-import { RESERVED, symbolsOf, utf8Between } from './byte-symbols.js'
+// Grammars as texts in EBNF, which grammar-text.ts reads. Rules are expressions; names are made here.
 import { Unsupported } from './unsupported.js'
 
 /** Largest grammar that is made from a schema or a regular expression, characters. */
@@ -19,23 +18,17 @@ export function literal(text: string): string {
 
 function inLiteral(char: string): string {
   if (char === '"' || char === '\\') return `\\${char}`
-  return [...symbolsOf(Buffer.from(char))].map((symbol) => (symbol >= ' ' && symbol <= '~' ? symbol : escaped(symbol.charCodeAt(0)))).join('')
+  return char >= ' ' && char <= '~' ? char : escaped(char.codePointAt(0) as number)
 }
 
 function escaped(code: number): string {
-  return `\\u${code.toString(16).padStart(4, '0')}`
+  const hex = code.toString(16)
+  return code > 0xffff ? `\\U${hex.padStart(8, '0')}` : `\\u${hex.padStart(4, '0')}`
 }
 
 /** One character of a set, which is not empty. */
 export function charClass(ranges: CharRanges): string {
-  const ascii = intersectionOf(ranges, 0, 0x7f)
-  const classOf = ascii.map(([from, to]) => (from === to ? escaped(from) : `${escaped(from)}-${escaped(to)}`)).join('')
-  const others = intersectionOf(ranges, 0x80, MAX_CODE_POINT).flatMap(([from, to]) => [...utf8Between(from, to)])
-  return anyOf([...(classOf === '' ? [] : [`[${classOf}]`]), ...others])
-}
-
-function intersectionOf(ranges: CharRanges, low: number, high: number): CharRanges {
-  return ranges.flatMap(([from, to]) => (from <= high && to >= low ? [[Math.max(from, low), Math.min(to, high)] as const] : []))
+  return `[${ranges.map(([from, to]) => (from === to ? escaped(from) : `${escaped(from)}-${escaped(to)}`)).join('')}]`
 }
 
 export function anyOf(expressions: readonly string[]): string {
@@ -72,11 +65,11 @@ export function mergeRanges(ranges: CharRanges): CharRanges {
   return merged
 }
 
-/** What the ranges leave, without surrogates, which are no characters, and without the bytes that stand for others. */
+/** What the ranges leave, without surrogates, which are no characters. */
 export function complement(ranges: CharRanges): CharRanges {
   const left: [number, number][] = []
   let next = 0
-  for (const [from, to] of mergeRanges([...ranges, [0xd800, 0xdfff], ...RESERVED])) {
+  for (const [from, to] of mergeRanges([...ranges, [0xd800, 0xdfff]])) {
     if (from > next) left.push([next, from - 1])
     next = to + 1
   }

@@ -1,10 +1,10 @@
-// Grammars that running requests are held to: sessions over threads that compile and match. A grammar that is too costly, or that the library cannot
-// take, fails its own request; the other sessions of its thread go on in a new one, from their tokens.
+// Grammars that running requests are held to: sessions over threads that follow their texts. A grammar that is too costly fails its own request; the
+// other sessions of its thread go on in a new one, from their tokens.
 import { RequestError } from '../errors.js'
 import type { GrammarSource, MatcherAnswer, MatcherData } from './matcher-messages.js'
 import { MatcherThread } from './matcher-thread.js'
 
-/** The second is started only when a grammar comes while the first compiles: each has the vocabulary in memory. */
+/** The second is started only when a grammar comes while one job of the first takes long: each has the vocabulary in memory. */
 const MAX_THREADS = 2
 
 export interface SessionListener {
@@ -19,7 +19,6 @@ export interface SessionListener {
 export class GrammarSession {
   readonly source: GrammarSource
   readonly id: number
-  readonly stopIds: readonly number[]
   /** One bit for each token of the vocabulary: it may come next. Valid while `ready`. */
   readonly mask: Int32Array
   readonly tokens: number[] = []
@@ -28,11 +27,10 @@ export class GrammarSession {
   #ready = false
   #closed = false
 
-  constructor(pool: GrammarPool, id: number, source: GrammarSource, stopIds: readonly number[], vocab: number) {
+  constructor(pool: GrammarPool, id: number, source: GrammarSource, vocab: number) {
     this.#pool = pool
     this.id = id
     this.source = source
-    this.stopIds = stopIds
     this.mask = new Int32Array(new SharedArrayBuffer(4 * Math.ceil(vocab / 32)))
   }
 
@@ -73,60 +71,27 @@ export class GrammarSession {
   }
 }
 
-interface Check {
-  readonly grammar: string
-  readonly resolve: () => void
-  readonly reject: (error: RequestError) => void
-}
-
 interface Member {
   readonly thread: MatcherThread
   readonly sessions: Set<GrammarSession>
-  /** Sources that it has compiled, or is about to. */
+  /** Sources that it has seen. */
   readonly known: Set<string>
 }
 
 export class GrammarPool {
   readonly #data: MatcherData
-  readonly #stopIds: readonly number[]
   readonly #members = new Set<Member>()
   readonly #memberOf = new Map<GrammarSession, Member>()
-  #checker: MatcherThread | undefined
-  readonly #checks = new Set<Check>()
   #ids = 0
   #closed = false
 
   /** stopIds: the tokens that end the model's texts. */
   constructor(dir: string, vocab: number, stopIds: readonly number[]) {
-    this.#data = { dir, vocab }
-    this.#stopIds = stopIds
+    this.#data = { dir, vocab, stopIds }
   }
 
   session(source: GrammarSource): GrammarSession {
-    return new GrammarSession(this, this.#ids++, source, this.#stopIds, this.#data.vocab)
-  }
-
-  /** Rejects with RequestError CONSTRAINT_FAILED for a grammar that cannot be read. In a thread of its own: reading a bad one aborts it. */
-  check(grammar: string): Promise<void> {
-    return new Promise((resolve, reject) => this.#check({ grammar, resolve, reject }))
-  }
-
-  #check(check: Check): void {
-    this.#checks.add(check)
-    this.#checker ??= new MatcherThread({ dir: undefined, vocab: 0 }, (startFailure) => {
-      this.#checker = undefined
-      const others = [...this.#checks]
-      this.#checks.clear()
-      for (const other of others) {
-        if (startFailure === undefined) this.#check(other)
-        else other.reject(failed(startFailure))
-      }
-    })
-    this.#checker.run({ type: 'check', grammar: check.grammar }, ({ failure }) => {
-      this.#checks.delete(check)
-      if (failure) check.reject(failed(failure.reason))
-      else check.resolve()
-    })
+    return new GrammarSession(this, this.#ids++, source, this.#data.vocab)
   }
 
   /** Called by sessions, as accept and close are. */
@@ -137,9 +102,9 @@ export class GrammarPool {
     member.known.add(key)
     member.sessions.add(session)
     this.#memberOf.set(session, member)
-    const { id, source, stopIds, mask } = session
+    const { id, source, mask } = session
     const tokens = [...session.tokens]
-    member.thread.run({ type: 'open', session: id, source, stopIds, tokens, mask }, (answer) => session.answered(answer, tokens.length))
+    member.thread.run({ type: 'open', session: id, source, tokens, mask }, (answer) => session.answered(answer, tokens.length))
   }
 
   accept(session: GrammarSession, token: number): void {
@@ -156,14 +121,14 @@ export class GrammarPool {
 
   async end(): Promise<void> {
     this.#closed = true
-    const threads = [...[...this.#members].map(({ thread }) => thread), ...(this.#checker ? [this.#checker] : [])]
+    const members = [...this.#members]
     this.#members.clear()
-    await Promise.all(threads.map((thread) => thread.close()))
+    await Promise.all(members.map(({ thread }) => thread.close()))
   }
 
   #choose(key: string): Member {
     const members = [...this.#members]
-    const found = members.find(({ known }) => known.has(key)) ?? members.find(({ thread }) => !thread.compiling)
+    const found = members.find(({ thread, known }) => known.has(key) && !thread.stuck) ?? members.find(({ thread }) => !thread.stuck)
     if (found) return found
     if (members.length < MAX_THREADS) return this.#add()
     return members.reduce((a, b) => (b.thread.load < a.thread.load ? b : a))
@@ -193,7 +158,8 @@ function keyOf({ source: { kind, text } }: GrammarSession): string {
   return `${kind} ${text}`
 }
 
-function failed(reason: string): RequestError {
+/** A grammar that cannot be kept. */
+export function failed(reason: string): RequestError {
   return new RequestError('CONSTRAINT_FAILED', {
     what: 'the output cannot be held to this schema or grammar',
     expected: 'one that can be compiled and matched within the limits',

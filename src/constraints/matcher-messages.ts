@@ -1,15 +1,17 @@
 // What the engine's thread and a thread that matches grammars say to each other. A thread answers its jobs in order, one answer a job.
 
-/** What a text must match: a grammar in EBNF, or a structural tag (JSON) of XGrammar. */
+/** What a text must match: a grammar in EBNF, or a TagFormat as JSON. */
 export interface GrammarSource {
   readonly kind: 'grammar' | 'tag'
   readonly text: string
 }
 
 export interface MatcherData {
-  /** Of the model: its tokenizer is read from there. Undefined: the thread only checks grammars. */
-  readonly dir: string | undefined
+  /** Of the model: its tokenizer is read from there. */
+  readonly dir: string
   readonly vocab: number
+  /** Tokens that end the model's texts: allowed where the text may end, and nowhere else. */
+  readonly stopIds: readonly number[]
 }
 
 export type MatcherJob =
@@ -18,14 +20,11 @@ export type MatcherJob =
       readonly type: 'open'
       readonly session: number
       readonly source: GrammarSource
-      readonly stopIds: readonly number[]
       readonly tokens: readonly number[]
       readonly mask: Int32Array
     }
   | { readonly type: 'accept'; readonly session: number; readonly token: number }
   | { readonly type: 'close'; readonly session: number }
-  /** Whether a grammar can be read. */
-  | { readonly type: 'check'; readonly grammar: string }
 
 export interface MatcherAnswer {
   /** Tokens that the mask allows. */

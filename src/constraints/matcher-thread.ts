@@ -3,8 +3,10 @@ import { Worker } from 'node:worker_threads'
 import { assetUrl } from '../assets.js'
 import type { MatcherAnswer, MatcherData, MatcherJob } from './matcher-messages.js'
 
-/** Milliseconds. A vocabulary of 150,000 takes 1.4 s to read. */
-const LIMITS = { start: 60_000, open: 10_000, accept: 5000, close: 2000, check: 2000 } as const
+/** Milliseconds. */
+const LIMITS = { start: 60_000, open: 10_000, accept: 5000, close: 2000 } as const
+/** A job that takes longer than this holds up the others. */
+const LONG_MS = 500
 
 interface Queued {
   readonly type: keyof typeof LIMITS
@@ -17,12 +19,17 @@ export class MatcherThread {
   readonly #onEnd: (startFailure: string | undefined) => void
   #timer: NodeJS.Timeout | undefined
   #ended = false
+  /** Jobs that are not sent yet: those of one turn of the event loop go together. */
+  #unsent: MatcherJob[] = []
+  #begun = 0
 
   /** onEnd: it aborted, was too slow or exited. The job that did it has got its answer, the others get none. With a reason: it never started. */
   constructor(data: MatcherData, onEnd: (startFailure: string | undefined) => void) {
     this.#onEnd = onEnd
     this.#worker = new Worker(assetUrl('dist/src/constraints/matcher-worker.js'), { workerData: data, stderr: true })
-    this.#worker.on('message', (answer: MatcherAnswer) => this.#answered(answer))
+    this.#worker.on('message', (answers: readonly MatcherAnswer[]) => {
+      for (const answer of answers) this.#answered(answer)
+    })
     this.#worker.on('error', (error) => this.#end(error.message))
     this.#worker.on('exit', () => this.#end('the thread exited'))
     this.#push('start', () => {})
@@ -33,15 +40,23 @@ export class MatcherThread {
     return this.#queue.length
   }
 
-  get compiling(): boolean {
-    return this.#queue.some(({ type }) => type === 'open' || type === 'start')
+  /** It is busy with one job for long. */
+  get stuck(): boolean {
+    const type = this.#queue[0]?.type
+    return type !== undefined && type !== 'start' && performance.now() - this.#begun > LONG_MS
   }
 
   /** `done` is not called if the thread ends for another job's sake. */
   run(job: MatcherJob, done: (answer: MatcherAnswer) => void): void {
     if (this.#ended) return
     this.#push(job.type, done)
-    this.#worker.postMessage(job)
+    if (this.#unsent.push(job) === 1) queueMicrotask(() => this.#send())
+  }
+
+  #send(): void {
+    const jobs = this.#unsent
+    this.#unsent = []
+    if (!this.#ended) this.#worker.postMessage(jobs)
   }
 
   async close(): Promise<void> {
@@ -60,6 +75,7 @@ export class MatcherThread {
 
   #watch(): void {
     clearTimeout(this.#timer)
+    this.#begun = performance.now()
     const head = this.#queue[0]
     if (!head) {
       this.#worker.unref()

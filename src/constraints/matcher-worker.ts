@@ -1,111 +1,112 @@
-// The thread that compiles grammars and matches tokens against them. Strangers' grammars run here: it may abort, and it may be ended.
+// The thread that follows texts under grammars. Strangers' grammars run here: what takes too long is ended.
 import { parentPort, workerData } from 'node:worker_threads'
 import { loadTokenizer } from '../tokenizer/tokenizer.js'
-import { symbolsOf } from './byte-symbols.js'
+import { type FollowedText, GrammarMatcher } from './grammar-matcher.js'
 import type { GrammarSource, MatcherAnswer, MatcherData, MatcherJob } from './matcher-messages.js'
-import { type CompiledGrammar, type GrammarCompiler, type GrammarMatcher, loadXGrammar, reasonOf, type XGrammar } from './xgrammar.js'
+import { TokenTrie } from './token-trie.js'
+import { Refused } from './unsupported.js'
 
-/** Compiled grammars that are kept; the least recently used goes first. */
-const MAX_COMPILED = 32
+/** Grammars that are kept; the least recently used goes first. */
+const MAX_GRAMMARS = 32
+/** Bytes of masks that are kept, of all grammars together. */
+const MAX_MASK_BYTES = 64 << 20
+/** Milliseconds after which answers are sent, though jobs of the same message are left. */
+const ANSWER_MS = 0.5
 
 interface Session {
   readonly matcher: GrammarMatcher
+  readonly text: FollowedText
   readonly mask: Int32Array
 }
 
-class Refused extends Error {}
-
 class MatcherThread {
-  readonly #library: XGrammar
-  readonly #compiler: GrammarCompiler | undefined
-  readonly #compiled = new Map<string, CompiledGrammar>()
+  readonly #trie: TokenTrie
+  readonly #bytes: (id: number) => Uint8Array
+  readonly #stopIds: readonly number[]
+  readonly #grammars = new Map<string, GrammarMatcher>()
   readonly #sessions = new Map<number, Session>()
 
-  private constructor(library: XGrammar, compiler: GrammarCompiler | undefined) {
-    this.#library = library
-    this.#compiler = compiler
+  private constructor(trie: TokenTrie, bytes: (id: number) => Uint8Array, stopIds: readonly number[]) {
+    this.#trie = trie
+    this.#bytes = bytes
+    this.#stopIds = stopIds
   }
 
-  static async start({ dir, vocab }: MatcherData): Promise<MatcherThread> {
-    const library = await loadXGrammar()
-    if (dir === undefined) return new MatcherThread(library, undefined)
+  static async start({ dir, vocab, stopIds }: MatcherData): Promise<MatcherThread> {
     const tokenizer = await loadTokenizer(dir, vocab)
     if (!tokenizer) throw new Error('the model has no tokenizer')
-    const tokens = Array.from({ length: vocab }, (_, id) => symbolsOf(tokenizer.bytesOf(id)))
-    const info = await library.TokenizerInfo.createTokenizerInfo(tokens, 'raw', false, vocab, [])
-    // The library's own cache has no bound.
-    return new MatcherThread(library, await library.GrammarCompiler.createGrammarCompiler(info, false))
+    const bytesOf = (id: number) => tokenizer.bytesOf(id)
+    return new MatcherThread(new TokenTrie(vocab, bytesOf, new Set(stopIds)), bytesOf, stopIds)
   }
 
-  async run(job: MatcherJob): Promise<MatcherAnswer> {
-    if (job.type === 'check') {
-      const grammar = await this.#library.Grammar.fromEBNF(job.grammar)
-      grammar.dispose()
+  run(job: MatcherJob): MatcherAnswer {
+    if (job.type === 'open') {
+      const matcher = this.#matcher(job.source)
+      const session = { matcher, text: matcher.follow(job.tokens), mask: job.mask }
+      this.#sessions.set(job.session, session)
+      return this.#fill(session)
+    }
+    if (job.type === 'close') {
+      this.#sessions.delete(job.session)
       return {}
     }
-    if (job.type === 'open') {
-      const compiled = await this.#compile(job.source)
-      const matcher = await this.#library.GrammarMatcher.createGrammarMatcher(compiled, job.stopIds)
-      const session = { matcher, mask: job.mask }
-      this.#sessions.set(job.session, session)
-      for (const token of job.tokens) accept(session, token)
-      return fill(session)
-    }
     const session = this.#sessions.get(job.session)
-    if (!session) throw new Refused('the session is not open')
-    if (job.type === 'accept') {
-      accept(session, job.token)
-      return fill(session)
-    }
-    this.#sessions.delete(job.session)
-    session.matcher.dispose()
-    return {}
+    if (!session) throw new Refused('the text is not followed')
+    session.matcher.accept(session.text, job.token)
+    return this.#fill(session)
   }
 
-  async #compile({ kind, text }: GrammarSource): Promise<CompiledGrammar> {
-    const key = `${kind} ${text}`
-    let compiled = this.#compiled.get(key)
-    this.#compiled.delete(key)
-    const compiler = this.#compiler as GrammarCompiler
-    compiled ??= kind === 'grammar' ? await compiler.compileGrammar(text) : await compiler.compileStructuralTag(text)
-    this.#compiled.set(key, compiled)
-    const [oldest] = this.#compiled
-    if (this.#compiled.size > MAX_COMPILED && oldest) {
-      this.#compiled.delete(oldest[0])
-      oldest[1].dispose()
-    }
-    return compiled
+  #matcher(source: GrammarSource): GrammarMatcher {
+    const key = `${source.kind} ${source.text}`
+    const matcher = this.#grammars.get(key) ?? new GrammarMatcher(source, this.#trie, this.#bytes)
+    this.#grammars.delete(key)
+    this.#grammars.set(key, matcher)
+    const [oldest] = this.#grammars.keys()
+    if (this.#grammars.size > MAX_GRAMMARS && oldest !== undefined) this.#grammars.delete(oldest)
+    return matcher
   }
-}
 
-function accept({ matcher }: Session, token: number): void {
-  if (!matcher.acceptToken(token)) throw new Refused(`token ${token} is not allowed`)
-}
-
-async function fill({ matcher, mask }: Session): Promise<MatcherAnswer> {
-  if (matcher.isTerminated()) {
-    mask.fill(0)
-    return { allowed: 0 }
+  #fill({ matcher, text, mask }: Session): MatcherAnswer {
+    const { bits, allowed, mayEnd } = matcher.next(text)
+    mask.set(bits)
+    if (mayEnd) for (const id of this.#stopIds) mask[id >> 5] = (mask[id >> 5] as number) | (1 << (id & 31))
+    this.#bound()
+    return { allowed: allowed + (mayEnd ? this.#stopIds.length : 0) }
   }
-  const bits = await matcher.getNextTokenBitmask()
-  mask.set(bits)
-  let allowed = 0
-  for (let word of bits) for (; word !== 0; word &= word - 1) allowed++
-  return { allowed }
+
+  #bound(): void {
+    const matchers = [...this.#grammars.values()]
+    if (matchers.reduce((sum, { maskBytes }) => sum + maskBytes, 0) <= MAX_MASK_BYTES) return
+    for (const matcher of matchers) matcher.forgetMasks()
+  }
 }
 
 const port = parentPort
 if (port) {
-  const data = workerData as MatcherData
-  const thread = MatcherThread.start(data)
-  const answer = (work: Promise<MatcherAnswer>) =>
-    work.catch((error: unknown): MatcherAnswer => {
-      const refused = error instanceof Refused
-      return { failure: { reason: refused ? error.message : reasonOf(error), aborted: !refused } }
-    })
-  // The first answer says that it has started.
-  let last = answer(thread.then(() => ({}))).then((started) => port.postMessage(started))
-  port.on('message', (job: MatcherJob) => {
-    last = last.then(async () => port.postMessage(await answer(thread.then((ready) => ready.run(job)))))
+  const thread = MatcherThread.start(workerData as MatcherData)
+  const failure = (error: unknown): MatcherAnswer => ({
+    failure: { reason: error instanceof Error ? error.message : String(error), aborted: !(error instanceof Refused) },
   })
+  const runAll = (ready: MatcherThread, jobs: readonly MatcherJob[]) => {
+    let answers: MatcherAnswer[] = []
+    let since = performance.now()
+    for (const job of jobs) {
+      try {
+        answers.push(ready.run(job))
+      } catch (error) {
+        answers.push(failure(error))
+      }
+      if (performance.now() - since < ANSWER_MS) continue
+      port.postMessage(answers)
+      answers = []
+      since = performance.now()
+    }
+    if (answers.length > 0) port.postMessage(answers)
+  }
+  // The first answer says that it has started.
+  thread.then(
+    () => port.postMessage([{}]),
+    (error: unknown) => port.postMessage([failure(error)]),
+  )
+  port.on('message', (jobs: readonly MatcherJob[]) => void thread.then((ready) => runAll(ready, jobs)).catch(() => {}))
 }

@@ -1,11 +1,10 @@
 // What callers may ask an output to match, as grammars. Throws Unsupported, or what says that a value is none.
-import { textInSymbols } from './byte-symbols.js'
 import { anyOf, literal } from './ebnf.js'
 import { schemaGrammar } from './json-schema.js'
 import type { GrammarSource } from './matcher-messages.js'
 import { PLAIN_CLASS, regexExpression } from './regex.js'
 import type { Schema } from './schema-keywords.js'
-import { portableGrammar } from './user-grammar.js'
+import type { TagFormat } from './tag-network.js'
 
 /** Free text until a trigger; then one of the tags that begin with it, whose content matches its schema; then free text again. */
 export interface StructuralTag {
@@ -33,22 +32,16 @@ export function choiceSource(choices: readonly string[]): GrammarSource {
 }
 
 export function grammarSource(grammar: string): GrammarSource {
-  return { kind: 'grammar', text: portableGrammar(grammar) }
+  return { kind: 'grammar', text: grammar }
 }
 
 export function tagSource({ triggers, tags, atLeastOne = false, stopAfterFirst = false, separator }: StructuralTag): GrammarSource {
-  const format = {
-    ...(separator === undefined
-      ? { type: 'triggered_tags', triggers: triggers.map(textInSymbols) }
-      : { type: 'tags_with_separator', separator: textInSymbols(separator) }),
-    tags: tags.map(({ begin, schema, end }) => ({
-      type: 'tag',
-      begin: textInSymbols(begin),
-      content: { type: 'grammar', grammar: schemaGrammar(schema) },
-      end: textInSymbols(end),
-    })),
-    at_least_one: atLeastOne,
-    stop_after_first: stopAfterFirst,
+  const format: TagFormat = {
+    triggers,
+    tags: tags.map(({ begin, schema, end }) => ({ begin, grammar: schemaGrammar(schema), end })),
+    atLeastOne,
+    stopAfterFirst,
+    separator,
   }
-  return { kind: 'tag', text: JSON.stringify({ type: 'structural_tag', format }) }
+  return { kind: 'tag', text: JSON.stringify(format) }
 }

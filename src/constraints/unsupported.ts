@@ -9,3 +9,6 @@ export class Unsupported extends Error {
     this.keyword = keyword
   }
 }
+
+/** A grammar that cannot be read, or that is too costly to follow. */
+export class Refused extends Error {}

@@ -1,5 +1,8 @@
 // The grammars of an engine's requests: threads that the first request with one starts.
-import { GrammarPool } from '../constraints/grammar-pool.js'
+
+import { failed, GrammarPool } from '../constraints/grammar-pool.js'
+import { readGrammar } from '../constraints/left-recursion.js'
+import { Refused } from '../constraints/unsupported.js'
 import { constraintOf, type ResolvedGenerateParams } from '../options/generate-params.js'
 import type { EngineParts } from './engine-info.js'
 import { noTokenizer } from './prompts.js'
@@ -21,7 +24,12 @@ export class Grammars {
   /** Rejects with RequestError TOKENIZER_MISSING, or CONSTRAINT_FAILED for a caller's own grammar that cannot be read. */
   async check(params: ResolvedGenerateParams): Promise<void> {
     if (constraintOf(params) && !this.#parts.tokenizer) throw noTokenizer()
-    if (params.grammar) await this.pool().check(params.grammar.text)
+    if (!params.grammar) return
+    try {
+      readGrammar(params.grammar.text)
+    } catch (error) {
+      throw error instanceof Refused ? failed(error.message) : error
+    }
   }
 
   async end(): Promise<void> {

@@ -109,7 +109,7 @@ test('grammars that are wrong, or too much, fail their own request; the others g
   t.is((await engine.generate(PROMPT, { choice: ['yes'] })).text, 'yes')
 })
 
-full('a grammar whose compilation takes too long fails, and requests beside it keep their tokens', async (t) => {
+full('a grammar that is too costly fails, and requests beside it keep their tokens', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 1 })
   t.teardown(() => engine.close())
   const wanted = await outputs(engine, { jsonSchema: PERSON })
