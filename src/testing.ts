@@ -119,10 +119,12 @@ export function recordLogits(engine: Engine): { readonly rows: readonly Recorded
 /**
  * Makes a rank fail: 'throw' an error, 'exit' its thread, 'hang' for good, run 'out-of-memory', be 'slow' once (250 ms), lose its GPU
  * ('device-lost'), or send it an 'invalid-command' (with gpuChecks: else nobody validates it);
- * at the start of its next step, or when it next comes to `stage`.
+ * at the start of its next step, or when it next comes to `stage`. `draft`: of the draft model, whose only rank is 0.
  */
-export function injectFault(engine: Engine, fault: { rank: number; kind: FaultKind; stage?: Stage }): void {
-  const { coordinator, plan } = engine[INTERNALS]
+export function injectFault(engine: Engine, fault: { rank: number; kind: FaultKind; stage?: Stage; draft?: boolean }): void {
+  const parts = fault.draft ? engine[INTERNALS].draft?.parts : engine[INTERNALS]
+  if (!parts) throw new RangeError('the engine has no draft model')
+  const { coordinator, plan } = parts
   const { rank, kind, stage = 'start of step' } = fault
   if (kind === 'device-lost' && plan.backend !== 'gpu') throw new RangeError('only a GPU rank has a device to lose')
   if (kind === 'invalid-command' && !plan.gpu?.checks) throw new RangeError('only with gpuChecks is a command found invalid')

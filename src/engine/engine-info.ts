@@ -7,6 +7,7 @@ import type { WeightFormat } from '../../kernels/weight-format.js'
 import type { ModelLayout } from '../../workers/layout/model-layout.js'
 import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
+import type { DraftModel } from './draft/draft-model.js'
 import { memoryNeed } from './memory.js'
 import { determinismKey, type OpenModel } from './model.js'
 import type { Coordinator, RestartEvent } from './ranks/coordinator.js'
@@ -46,6 +47,8 @@ export interface EngineInfo {
   /** Engines with equal keys give equal bits. */
   readonly determinismKey: string
   readonly loadMs: number
+  /** The model that guesses tokens ahead; its memory is part of memoryBytes. */
+  readonly draft?: { readonly dir: string; readonly parameters: number; readonly memoryBytes: number; readonly contextTokens: number }
 }
 
 /** Counters since loading; histograms in milliseconds. */
@@ -56,6 +59,9 @@ export interface EngineStats {
   readonly promptTokens: number
   readonly cachedTokens: number
   readonly generatedTokens: number
+  /** Tokens that drafts guessed for requests that have ended, and those of them that were right. */
+  readonly draftedTokens: number
+  readonly acceptedTokens: number
   /** Over the last ten seconds. */
   readonly tokensPerSecond: number
   readonly ttft: HistogramData
@@ -67,6 +73,8 @@ export interface EngineStats {
   readonly preemptions: number
   readonly restarts: number
   readonly ranks: readonly RankCounters[]
+  /** Of the draft model. failed: its rank failed more often than maxRestarts, and requests go on without it. */
+  readonly draft?: { readonly restarts: number; readonly failed: boolean }
 }
 
 /** What tetrad/testing may touch. */
@@ -77,6 +85,7 @@ export interface EngineInternals {
   readonly coordinator: Coordinator
   readonly allocator: PageAllocator
   readonly memories: EngineMemories
+  readonly draft: DraftModel | undefined
 }
 
 /** All that an engine holds. */
@@ -97,7 +106,8 @@ export interface EngineParts extends EngineInternals {
 }
 
 export function engineInfo(parts: EngineParts): EngineInfo {
-  const { coordinator, layout, model, plan, tokenizer } = parts
+  const { coordinator, draft, layout, model, plan, tokenizer } = parts
+  const draftBytes = draft ? memoryNeed(draft.parts.plan, draft.parts.layout).totalBytes : 0
   const cacheTokens = plan.pages * PAGE_TOKENS
   return Object.freeze({
     variant: model.variant.name,
@@ -109,7 +119,7 @@ export function engineInfo(parts: EngineParts): EngineInfo {
     cache: plan.cache,
     contextTokens: plan.contextTokens,
     cacheTokens,
-    memoryBytes: memoryNeed(plan, layout).totalBytes,
+    memoryBytes: memoryNeed(plan, layout).totalBytes + draftBytes,
     vocab: model.config.vocab,
     hasTokenizer: tokenizer !== undefined,
     endIds: parts.endIds,
@@ -118,10 +128,18 @@ export function engineInfo(parts: EngineParts): EngineInfo {
     determinismKey: determinismKey(plan, [...new Set(coordinator.group.reports.map((report) => report.instructions))].join('+')),
     adapters: coordinator.group.reports.flatMap(({ adapter }) => (adapter ? [adapter] : [])),
     loadMs: parts.loadMs,
+    ...(draft && {
+      draft: {
+        dir: draft.parts.dir,
+        parameters: draft.parts.model.parameters,
+        memoryBytes: draftBytes,
+        contextTokens: draft.parts.plan.contextTokens,
+      },
+    }),
   })
 }
 
-export function engineStats({ scheduler, statistics, allocator, coordinator, plan }: EngineParts): EngineStats {
+export function engineStats({ scheduler, statistics, allocator, coordinator, draft, plan }: EngineParts): EngineStats {
   return {
     // After a failure for good nothing runs, although slots of the last steps were never given back.
     queued: coordinator.fatal ? 0 : scheduler.waiting,
@@ -130,6 +148,8 @@ export function engineStats({ scheduler, statistics, allocator, coordinator, pla
     promptTokens: statistics.promptTokens,
     cachedTokens: statistics.cachedTokens,
     generatedTokens: statistics.generatedTokens,
+    draftedTokens: statistics.draftedTokens,
+    acceptedTokens: statistics.acceptedTokens,
     tokensPerSecond: statistics.tokensPerSecond(performance.now()),
     ttft: statistics.ttft.data(),
     timePerToken: statistics.timePerToken.data(),
@@ -139,5 +159,6 @@ export function engineStats({ scheduler, statistics, allocator, coordinator, pla
     preemptions: scheduler.preemptions,
     restarts: statistics.restarts,
     ranks: Array.from({ length: plan.ranks }, (_, rank) => coordinator.counters(rank)),
+    ...(draft && { draft: { restarts: draft.parts.statistics.restarts, failed: draft.failed } }),
   }
 }

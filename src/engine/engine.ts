@@ -335,6 +335,7 @@ export class Engine implements AsyncDisposable {
   async #end(drainMs: number): Promise<void> {
     while (this.#preparing.size > 0) await Promise.allSettled([...this.#preparing])
     await this.#parts.coordinator.close(drainMs)
+    await this.#parts.draft?.close()
     await this.#grammars.end()
   }
 
@@ -366,7 +367,7 @@ export class Engine implements AsyncDisposable {
   ): Promise<Completion[]> {
     if (call !== 'chat') this.#admission.checkOpen()
     const resolved = checkParams(params, this.info.vocab, 'api', call)
-    const { coordinator, statistics, tokenizer } = this.#parts
+    const { coordinator, draft, statistics, tokenizer } = this.#parts
     if (resolved.stop.length > 0 && !tokenizer) {
       throw invalidOption({
         what: 'stop cannot be used with this model',
@@ -385,7 +386,7 @@ export class Engine implements AsyncDisposable {
     const specialText = (id: number) => this.#pieces.piece(id).special
     const grammars = this.#grammars.pool
     return startRequests(
-      { coordinator, statistics, tokenizer, endOfText: this.#endOfText, specialText, grammars },
+      { coordinator, statistics, tokenizer, endOfText: this.#endOfText, specialText, grammars, draft },
       ids,
       effective,
       places,

@@ -25,7 +25,7 @@ export interface Usage {
   readonly completionTokens: number
   /** Prompt tokens that were found in the prefix cache and not computed again. */
   readonly cachedTokens: number
-  /** With `speculate`: tokens that were guessed, and those of them that were right. */
+  /** With `speculate`, or a draft model: tokens that were guessed, and those of them that were right. */
   readonly draftedTokens?: number
   readonly acceptedTokens?: number
 }

@@ -1,18 +1,16 @@
 // Engine.load, step by step: from a model and options to the parts of a running engine.
 import { EventEmitter } from 'node:events'
-import { availableParallelism } from 'node:os'
-import { layoutModel } from '../../workers/layout/model-layout.js'
-import { TetradError } from '../errors.js'
 import { localModel } from '../hub/local-model.js'
 import { loadWeights } from '../model/checkpoint/load-weights.js'
-import { readEndIds } from '../model/end-ids.js'
 import { checkOptions } from '../options/engine-options.js'
 import type { EngineOptions } from '../options/public-types.js'
-import { loadTokenizer } from '../tokenizer/tokenizer.js'
 import { resolveOptions } from './choose-backend.js'
+import { DRAFT_TOKENS, DraftModel } from './draft/draft-model.js'
+import { prepareDraft } from './draft/prepare-draft.js'
 import type { EngineParts } from './engine-info.js'
-import { availableMemory, checkMemory } from './memory.js'
-import { openModel, planModel, planRun } from './model.js'
+import { availableMemory } from './memory.js'
+import { openModel } from './model.js'
+import { type PreparedModel, prepareModel, throwIfAborted } from './prepare-model.js'
 import type { RestartEvent } from './ranks/coordinator.js'
 import { allocateMemories, startEngine } from './start-engine.js'
 
@@ -21,16 +19,29 @@ export async function loadParts(given: string, wanted: EngineOptions): Promise<E
   const start = performance.now()
   const checked = checkOptions(wanted)
   const dir = await localModel(given, checked)
-  const { options, backendReason } = await resolveOptions(checked)
-  const model = await openModel(dir, options.variant)
+  const draftDir = checked.draft === undefined ? undefined : await localModel(checked.draft, checked)
+  const choice = await resolveOptions(checked)
   const available = availableMemory()
-  const plan = planRun(model, options, availableParallelism(), available)
-  const layout = layoutModel(model.lowered.shape, plan)
-  const plans = planModel(model, layout)
-  const tokenizer = await loadTokenizer(dir, model.config.vocab, model.config.decoder.tokenizer)
-  const endIds = await readEndIds(dir, model.config, tokenizer)
-  throwIfAborted(options.signal)
-  checkMemory(model, options, plan, layout, available)
+  const prepared = await prepareModel(dir, await openModel(dir, choice.options.variant), choice, available)
+  const draft = draftDir === undefined ? undefined : await prepareDraft(draftDir, prepared, available)
+  const parts = await startParts(prepared, start)
+  if (!draft) return parts
+  try {
+    return {
+      ...parts,
+      draft: new DraftModel(await startParts(draft, start), choice.options.draftTokens ?? DRAFT_TOKENS),
+      loadMs: performance.now() - start,
+    }
+  } catch (error) {
+    await parts.coordinator.close(0)
+    throw error
+  }
+}
+
+/** Reads the weights and starts the ranks. */
+async function startParts({ plans, choice, ...prepared }: PreparedModel, start: number): Promise<EngineParts> {
+  const { model, plan, layout } = prepared
+  const { options, backendReason } = choice
   const memories = allocateMemories(plan, layout)
   await loadWeights(plans, memories, options.onProgress, options.signal)
   const events = new EventEmitter<{ restart: [RestartEvent] }>()
@@ -39,17 +50,13 @@ export async function loadParts(given: string, wanted: EngineOptions): Promise<E
   throwIfAborted(options.signal)
   warnAboutContext(plan.contextTokens, model.config.contextTokens, options.maxContext)
   return {
-    dir,
-    model,
-    plan,
-    layout,
-    tokenizer,
-    endIds,
+    ...prepared,
     memories,
     events,
     maxRunning: options.maxRunning,
     maxWaiting: options.maxQueue + options.maxRunning,
     backendReason,
+    draft: undefined,
     ...started,
     loadMs: performance.now() - start,
   }
@@ -63,8 +70,4 @@ function warnAboutContext(contextTokens: number, trained: number, asked: number 
   if (contextTokens < (asked ?? 0)) {
     warn(`the context is ${contextTokens} tokens, which is what the cache holds, instead of maxContext ${asked}`, 'CONTEXT_CUT')
   }
-}
-
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new TetradError('LOAD_ABORTED', { what: 'loading was stopped by its signal', remedy: 'Load again when it is wanted.' })
 }

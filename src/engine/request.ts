@@ -4,12 +4,14 @@ import { RequestError } from '../errors.js'
 import { constraintOf, type ResolvedGenerateParams } from '../options/generate-params.js'
 import { Detokenizer } from '../tokenizer/detokenizer.js'
 import type { Tokenizer } from '../tokenizer/tokenizer-interface.js'
+import type { DraftModel } from './draft/draft-model.js'
 import type { Chunk, Completion, TokenLogprobs } from './generation.js'
 import { onAbort } from './on-abort.js'
 import type { Coordinator } from './ranks/coordinator.js'
 import type { Statistics } from './ranks/statistics.js'
+import type { Drafts } from './scheduling/drafts.js'
 import { NgramDrafts } from './scheduling/ngram-drafts.js'
-import { type FinishReason, type RowLogprobs, Sequence } from './scheduling/sequence.js'
+import { type FinishReason, type RowLogprobs, type SamplerParams, Sequence } from './scheduling/sequence.js'
 import { StopStrings } from './stop-strings.js'
 
 export interface RequestContext {
@@ -20,6 +22,7 @@ export interface RequestContext {
   readonly grammars: () => GrammarPool
   /** How a special token is written; undefined for others. */
   readonly specialText: (id: number) => string | undefined
+  readonly draft: DraftModel | undefined
 }
 
 export class Request {
@@ -29,7 +32,7 @@ export class Request {
   readonly #start = performance.now()
   readonly #detokenizer: Detokenizer
   readonly #sequence: Sequence
-  readonly #drafts: NgramDrafts | undefined
+  readonly #drafts: Drafts | undefined
   readonly #grammar: GrammarSession | undefined
   readonly #stops: StopStrings
   readonly #logprobs: TokenLogprobs[] = []
@@ -65,8 +68,10 @@ export class Request {
     this.#detokenizer = new Detokenizer(context.tokenizer, prompt, params.skipSpecialTokens === false ? context.specialText : undefined)
     const source = params.maxTokens === 0 ? undefined : constraintOf(params)
     this.#grammar = source && context.grammars().session(source)
+    const endOfText = new Set([...(params.ignoreEos ? [] : context.endOfText), ...params.stopTokenIds])
+    const sampling = { ...params, choice }
     // Each token of a constrained text waits for its mask: drafts would gain nothing.
-    this.#drafts = params.maxTokens === 0 || source ? undefined : params.speculate && new NgramDrafts(params.speculate)
+    this.#drafts = params.maxTokens === 0 || source ? undefined : this.#makeDrafts(prompt.length, endOfText, sampling)
     this.completion = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject }
     })
@@ -75,9 +80,9 @@ export class Request {
       maxTokens: params.maxTokens,
       temperature: params.temperature,
       seed: params.seed,
-      endOfText: new Set([...(params.ignoreEos ? [] : context.endOfText), ...params.stopTokenIds]),
+      endOfText,
       everyLogits: false,
-      sampling: { ...params, choice },
+      sampling,
       sharesPrompt: params.n > 1,
       drafts: this.#drafts,
       constraint: this.#grammar,
@@ -92,6 +97,13 @@ export class Request {
         onError: (error) => this.#fail(error),
       },
     })
+  }
+
+  #makeDrafts(promptLength: number, endOfText: ReadonlySet<number>, sampling: SamplerParams): Drafts | undefined {
+    const { speculate, temperature, seed, priority } = this.#params
+    if (speculate) return new NgramDrafts(speculate)
+    const { draft, coordinator } = this.#context
+    return draft?.draftsFor({ promptLength, temperature, seed, endOfText, sampling, priority }, () => coordinator.wake())
   }
 
   /** Submits it, or ends it at once if its signal has aborted. Does nothing if it has ended already. */
@@ -258,6 +270,12 @@ export class Request {
 
   #release(): void {
     this.#grammar?.close()
+    if (this.#drafts) {
+      const { statistics } = this.#context
+      statistics.draftedTokens += this.#drafts.drafted
+      statistics.acceptedTokens += this.#drafts.accepted
+      this.#drafts.close()
+    }
     for (const timer of this.#timers) clearTimeout(timer)
     this.#stopListening()
     this.#begin()

@@ -58,6 +58,18 @@ export const ENGINE_OPTIONS = {
     doc: 'build of the WebAssembly kernels',
     more: "'relaxed': relaxed SIMD with fused multiply-add, a third faster. 'simd128': the same bits on every JavaScript engine and processor. 'auto': relaxed where it is available. The level is part of the determinism key.",
   }),
+  draft: path({
+    doc: 'model that guesses tokens ahead: a directory, a .gguf file or hf:owner/name',
+    more: "The output is the same, in fewer steps where the guesses are right. It must have the model's vocabulary and tokenizer, and runs on the CPU, with one rank and a cache of its own. Requests with speculate use that instead; requests with a constraint use neither.",
+  }),
+  draftTokens: int({
+    min: 1,
+    max: 16,
+    default: undefined,
+    defaultText: '6',
+    doc: 'most tokens that the draft model guesses in a step of a request',
+    more: 'Fewer are guessed while guesses are wrong, and none for up to 64 tokens where none was right.',
+  }),
   weights: choice({
     values: ['auto', ...WEIGHT_FORMAT_NAMES],
     default: 'auto',
@@ -180,6 +192,16 @@ export function checkOptions(options: EngineOptions = {}, caller: Caller = 'api'
       option: bytes,
     })
   }
+  if (checked.draftTokens !== undefined && checked.draft === undefined) {
+    const [tokens, draft] = [spelled('draftTokens', caller), spelled('draft', caller)]
+    throw invalidOption({
+      what: `${tokens} is given without ${draft}`,
+      expected: `${draft}, or neither`,
+      actual: `${tokens} alone`,
+      remedy: `Give ${draft}, or omit ${tokens}.`,
+      option: tokens,
+    })
+  }
   return checked
 }
 
@@ -197,6 +219,28 @@ export function ranksOf(backend: BackendName, adapters: readonly string[]): Rank
 /** The largest rank count not above the number of cores. */
 export function automaticRanks(cores: number): RankCount {
   return cores >= 4 ? 4 : cores >= 2 ? 2 : 1
+}
+
+/** A model, as Engine.load takes it. */
+function path(spec: { readonly doc: string; readonly more: string }): Entry<string, string | undefined> {
+  return {
+    ...spec,
+    type: 'string',
+    range: '',
+    defaultText: '',
+    flag: { value: '<model>', repeats: false, parse: (text) => text },
+    http: undefined,
+    check: (value, name) => {
+      if (value === undefined || (typeof value === 'string' && value !== '')) return value
+      throw invalidOption({
+        what: `${name} has the wrong type`,
+        expected: 'the path of a model, or hf:owner/name',
+        actual: show(value),
+        remedy: `Pass a path, or omit ${name}.`,
+        option: name,
+      })
+    },
+  }
 }
 
 /** Names of GPU adapters: not empty, one for each rank at most. */

@@ -66,6 +66,18 @@ export interface EngineOptions {
    */
   simd?: 'auto' | 'simd128' | 'relaxed'
   /**
+   * Model that guesses tokens ahead: a directory, a .gguf file or hf:owner/name. The output is the same, in fewer
+   * steps where the guesses are right. It must have the model's vocabulary and tokenizer, and runs on the CPU,
+   * with one rank and a cache of its own. Requests with speculate use that instead; requests with a constraint use
+   * neither.
+   */
+  draft?: string
+  /**
+   * Most tokens that the draft model guesses in a step of a request: an integer, 1 to 16. Default: 6. Fewer are
+   * guessed while guesses are wrong, and none for up to 64 tokens where none was right.
+   */
+  draftTokens?: number
+  /**
    * Format of the weights in memory. Default: auto. 'auto': the stored type; float16 and mixed types become f32,
    * and a GGUF file with q8_0 or q4_0 becomes int8. 'f32': float32 as it is stored. 4 bytes a weight. 'bf16':
    * bfloat16, rounded to nearest even. 2 bytes a weight; sums are float32. 'int8': Integers of 8 bits with a scale

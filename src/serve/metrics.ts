@@ -85,6 +85,16 @@ export class ServerMetrics {
       'Restarts of ranks and replicas',
       perModel(({ restarts }) => restarts),
     )
+    counter(
+      'vllm:spec_decode_num_draft_tokens_total',
+      'Tokens that drafts guessed for requests that have ended',
+      perModel(({ draftedTokens }) => draftedTokens),
+    )
+    counter(
+      'vllm:spec_decode_num_accepted_tokens_total',
+      'Those of them that were right',
+      perModel(({ acceptedTokens }) => acceptedTokens),
+    )
     counter('tetrad:rank_cache_bytes_read_total', 'Bytes of cached rows that a rank has read', perRank, ['model_name', 'rank'])
     const counted = (name: string, help: string, ...more: string[]) => new Counter({ name, help, registers, labelNames: [...labelNames, ...more] })
     this.#success = counted('vllm:request_success_total', 'Completions that ended without an error, by reason', 'finished_reason')

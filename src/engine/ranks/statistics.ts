@@ -43,6 +43,9 @@ export class Statistics {
   promptTokens = 0
   cachedTokens = 0
   generatedTokens = 0
+  /** Guessed tokens of requests that have ended, and those of them that were right. */
+  draftedTokens = 0
+  acceptedTokens = 0
   finished = 0
   restarts = 0
   /** Times of generated tokens of the last seconds, for the rate. */

@@ -1,4 +1,5 @@
 // Draft tokens by prompt lookup: what followed the last n tokens when they last occurred before. Pure logic.
+import type { Drafts } from './drafts.js'
 
 export interface Speculation {
   /** Length of the n-gram that must recur, 1..16. */
@@ -7,7 +8,7 @@ export interface Speculation {
   readonly maxTokens: number
 }
 
-export class NgramDrafts {
+export class NgramDrafts implements Drafts {
   readonly #ngram: number
   readonly #maxTokens: number
   /** n-gram -> position after its latest occurrence. */
@@ -33,4 +34,11 @@ export class NgramDrafts {
     if (start === undefined) return []
     return tokens.slice(start, start + Math.min(this.#maxTokens, Math.max(0, limit)))
   }
+
+  /** It looks at the newest token first. */
+  restsAt(): boolean {
+    return false
+  }
+
+  close(): void {}
 }

@@ -14,6 +14,7 @@ import { RequestError, type TetradError } from '../../errors.js'
 import type { PageAllocator } from './page-allocator.js'
 import { type PageCopy, PrefixCache } from './prefix-cache.js'
 import { PRIORITY_STEP } from './priority.js'
+import { decodes, sampleFlags, schedulable, wantsPromptLogprobs } from './rows-of.js'
 import type { FinishReason, Sequence } from './sequence.js'
 import type { StepOutcome } from './step-outcome.js'
 
@@ -81,12 +82,14 @@ export class Scheduler {
     const running = [...this.#running]
     for (const sequence of running) if (sequence.scheduled >= sequence.tokens.length) this.#scheduleAhead(sequence, rows)
     let prefill = this.#limits.prefillChunk
+    const share = this.#draftShare()
     for (const sequence of running) {
-      const left = sequence.tokens.length - sequence.scheduled
-      // One known token after generation began is decoding too: after a pause, a restart, or without running ahead.
-      const decodes = left === 1 && sequence.generated > 0
-      const taken = this.#scheduleKnown(sequence, decodes ? 1 : prefill, rows)
-      prefill -= decodes && taken > 0 ? this.#scheduleDrafts(sequence, prefill, rows) : decodes ? 0 : taken
+      if (!decodes(sequence)) prefill -= this.#scheduleKnown(sequence, prefill, rows)
+      // Undefined: they are being made, and it waits for them.
+      else {
+        const guesses = this.#guesses(sequence, Math.min(prefill, share))
+        if (guesses && this.#scheduleKnown(sequence, 1, rows) > 0) prefill -= this.#scheduleDrafts(sequence, guesses, rows)
+      }
     }
     return rows
   }
@@ -270,14 +273,29 @@ export class Scheduler {
     insert(this.#waiting, sequence)
   }
 
-  /** Rows for drafts after the row just scheduled; they count as prompt rows. Returns how many. */
-  #scheduleDrafts(sequence: Sequence, max: number, rows: StepRow[]): number {
+  /** Draft rows that each sequence may have in a step: drafts count as prompt rows, of which prompts come first. */
+  #draftShare(): number {
+    const schedulables = this.#running.filter(schedulable)
+    const prompts = schedulables.filter((s) => !decodes(s)).reduce((sum, s) => sum + s.tokens.length - s.scheduled, 0)
+    const drafting = schedulables.filter((s) => s.drafts && decodes(s)).length
+    return Math.floor(Math.max(0, this.#limits.prefillChunk - prompts) / Math.max(1, drafting))
+  }
+
+  /** Draft tokens after a sequence's newest one. */
+  #guesses(sequence: Sequence, max: number): readonly number[] | undefined {
     const { drafts, tokens } = sequence
-    if (!drafts) return 0
+    if (!drafts || !schedulable(sequence)) return []
     // The last draft's row samples one more token.
     const left = Math.min(sequence.maxTokens - sequence.generated, this.#limits.contextTokens - tokens.length) - 1
+    return drafts.propose(tokens, Math.min(max, left))
+  }
+
+  /** Rows for drafts after the row just scheduled. Returns how many. */
+  #scheduleDrafts(sequence: Sequence, guesses: readonly number[], rows: StepRow[]): number {
+    const { drafts, tokens } = sequence
+    if (!drafts) return 0
     let taken = 0
-    for (const token of drafts.propose(tokens, Math.min(max, left))) {
+    for (const token of guesses) {
       const position = tokens.length + taken
       if (!schedulable(sequence) || !this.#reserve(sequence, position)) break
       rows.push({ sequence, position, token, flags: sampleFlags(sequence) })
@@ -288,10 +306,10 @@ export class Scheduler {
     return taken
   }
 
-  /** A row for the token that the step in flight is sampling. Not with drafts, which follow from that token. */
+  /** A row for the token that the step in flight is sampling. Not where drafts may follow from that token. */
   #scheduleAhead(sequence: Sequence, rows: StepRow[]): void {
     const position = sequence.tokens.length
-    if (sequence.drafts || sequence.missedMask) return
+    if (sequence.drafts?.restsAt(position + 1) === false || sequence.missedMask) return
     if (!schedulable(sequence) || sequence.scheduled !== position || sequence.pendingSamples !== 1) return
     if (sequence.generated + 1 >= sequence.maxTokens || position + 1 >= this.#limits.contextTokens) return
     if (!this.#reserve(sequence, position)) return
@@ -351,15 +369,6 @@ function endsPrompt({ sequence, position }: StepRow): boolean {
   return sequence.maxTokens === 0 && position === sequence.tokens.length - 1
 }
 
-function sampleFlags({ sampling }: Sequence): number {
-  return ROW_FLAGS.sample | (sampling?.logprobs === undefined ? 0 : ROW_FLAGS.logprobs)
-}
-
-/** The row of a position reports the probability of the token after it; once generation has begun, it has done so already. */
-function wantsPromptLogprobs({ sampling, promptLength, generated }: Sequence, position: number): boolean {
-  return sampling?.promptLogprobs !== undefined && generated === 0 && position + 1 < promptLength
-}
-
 /** Its mask is known, if it has one, and no row is in flight whose results will be dropped. */
 function canSample({ constraint, missedMask }: Sequence): boolean {
   return constraint === undefined || (constraint.ready && !missedMask)
@@ -370,10 +379,6 @@ function missMask({ sequence, position }: StepRow): void {
   sequence.missedMask = true
   sequence.computed = position
   sequence.scheduled = position
-}
-
-function schedulable(sequence: Sequence): boolean {
-  return !sequence.ended && !sequence.paused && !sequence.preempted && sequence.slot >= 0
 }
 
 /** Keeps a list ascending by order. */

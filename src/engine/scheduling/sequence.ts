@@ -1,7 +1,7 @@
 // One request as the scheduler sees it: known tokens, scheduled tokens, pages. Knows no ranks and no text.
 
 import type { ResolvedGenerateParams } from '../../options/generate-params.js'
-import type { NgramDrafts } from './ngram-drafts.js'
+import type { Drafts } from './drafts.js'
 import type { OutputConstraint } from './output-constraint.js'
 
 /** Why a completion ended: see Completion.finishReason. */
@@ -64,7 +64,7 @@ export interface SequenceInit {
   /** Scores the tokens from position `from` (1 or more) on; `next` is the one after the prompt. maxTokens is 0 then. */
   readonly score?: { readonly from: number; readonly next: number }
   /** Proposes draft tokens; the output stays the same. */
-  readonly drafts?: NgramDrafts | undefined
+  readonly drafts?: Drafts | undefined
   /** What the output must match. Not with drafts. */
   readonly constraint?: OutputConstraint | undefined
   /** Units of PRIORITY_STEP places that it moves ahead in the queue. */
@@ -82,7 +82,7 @@ export class Sequence {
   readonly endOfText: ReadonlySet<number>
   readonly everyLogits: boolean
   readonly score: { readonly from: number; readonly next: number } | undefined
-  readonly drafts: NgramDrafts | undefined
+  readonly drafts: Drafts | undefined
   readonly constraint: OutputConstraint | undefined
   readonly priority: number
   readonly sink: SequenceSink

@@ -107,23 +107,29 @@ const rank = openObjectOf<RankCounters>({
   computeMs: { type: 'object', additionalProperties: number },
 })
 
-const stats = openObjectOf<EngineStats>({
-  queued: count,
-  running: count,
-  finished: count,
-  promptTokens: count,
-  cachedTokens: count,
-  generatedTokens: count,
-  tokensPerSecond: number,
-  ttft: histogram,
-  timePerToken: histogram,
-  requestTime: histogram,
-  scheduling: histogram,
-  pages: openObjectOf<EngineStats['pages']>({ all: count, inUse: count, cached: count }),
-  preemptions: count,
-  restarts: count,
-  ranks: list(rank, 256),
-})
+const stats = openObjectOf<EngineStats>(
+  {
+    queued: count,
+    running: count,
+    finished: count,
+    promptTokens: count,
+    cachedTokens: count,
+    generatedTokens: count,
+    draftedTokens: count,
+    acceptedTokens: count,
+    tokensPerSecond: number,
+    ttft: histogram,
+    timePerToken: histogram,
+    requestTime: histogram,
+    scheduling: histogram,
+    pages: openObjectOf<EngineStats['pages']>({ all: count, inUse: count, cached: count }),
+    preemptions: count,
+    restarts: count,
+    ranks: list(rank, 256),
+    draft: openObjectOf<NonNullable<EngineStats['draft']>>({ restarts: count, failed: { type: 'boolean' } }),
+  },
+  ['draft'],
+)
 
 /** What a frontend uses of EngineInfo. */
 type UsedInfo = Pick<

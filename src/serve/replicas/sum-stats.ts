@@ -6,6 +6,7 @@ import type { HistogramData } from '../../engine/ranks/statistics.js'
 export function sumStats(all: readonly EngineStats[], restarts: number): EngineStats {
   const sum = (value: (stats: EngineStats) => number) => all.reduce((total, stats) => total + value(stats), 0)
   const merge = (value: (stats: EngineStats) => HistogramData) => mergeHistograms(all.map(value))
+  const drafts = all.flatMap(({ draft }) => draft ?? [])
   return {
     queued: sum((s) => s.queued),
     running: sum((s) => s.running),
@@ -13,6 +14,8 @@ export function sumStats(all: readonly EngineStats[], restarts: number): EngineS
     promptTokens: sum((s) => s.promptTokens),
     cachedTokens: sum((s) => s.cachedTokens),
     generatedTokens: sum((s) => s.generatedTokens),
+    draftedTokens: sum((s) => s.draftedTokens),
+    acceptedTokens: sum((s) => s.acceptedTokens),
     tokensPerSecond: sum((s) => s.tokensPerSecond),
     ttft: merge((s) => s.ttft),
     timePerToken: merge((s) => s.timePerToken),
@@ -22,6 +25,7 @@ export function sumStats(all: readonly EngineStats[], restarts: number): EngineS
     preemptions: sum((s) => s.preemptions),
     restarts: sum((s) => s.restarts) + restarts,
     ranks: all.flatMap((s) => s.ranks),
+    ...(drafts.length > 0 && { draft: { restarts: drafts.reduce((total, d) => total + d.restarts, 0), failed: drafts.some((d) => d.failed) } }),
   }
 }
 
