@@ -68,6 +68,12 @@ export interface KernelBackend {
   attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void
   /** Divides row t of z by the sums. */
   finishAttention(unit: UnitGeometry, z: Rows, t: number): void
+  /**
+   * dst[t][h] = (((w0 z0 + w1 z1) + w2 z2) + w3 z3) / (the same of the sums), wi = exp(mi - largest m): attention over parts of a row's
+   * cached tokens, made one. z: of four shards, [T] rows of [heads][width] of equal stride, before finishAttention; width a multiple of 4.
+   * toMax, toSum: scalars from a row of z to its [heads] maxima and sums; a sum of 0 says that the shard has no token of the row.
+   */
+  combinePartials(dst: Rows, z: readonly Rows[], toMax: number, toSum: number, heads: number, width: number, tokens: number): void
 
   /** Lowest id of the largest of n logits in row t, or -1 if they are not finite. */
   argmax(logits: Rows, t: number, n: number): number

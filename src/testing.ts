@@ -4,6 +4,7 @@ import type { CacheRow, SharedMemory } from '../kernels/backend.js'
 import { cpuCacheFormat } from '../kernels/cache-formats.js'
 import { bufferOf } from '../kernels/open-backend.js'
 import { type CacheRows, cacheRows } from '../workers/layout/attention-plan.js'
+import { heldPage } from '../workers/layout/partition.js'
 import type { RankLayout } from '../workers/layout/rank-layout.js'
 import { type DispatchFacts, FAULT_KINDS, type FaultKind, PAGE_TOKENS, STAGES, type Stage } from '../workers/protocol.js'
 import { type Engine, INTERNALS } from './engine/engine.js'
@@ -44,7 +45,7 @@ export async function pretendCached(engine: Engine, tokens: readonly number[]): 
   const held: number[] = []
   let chain = 0
   for (let from = 0; from + PAGE_TOKENS <= tokens.length; from += PAGE_TOKENS) {
-    const page = allocator.allocate()
+    const page = allocator.allocate(held.length)
     if (page === undefined) throw new RangeError(`the cache holds ${allocator.pages} pages`)
     held.push(page)
     chain = allocator.cacheFullPage(page, chain, tokens.slice(from, from + PAGE_TOKENS))
@@ -53,16 +54,18 @@ export async function pretendCached(engine: Engine, tokens: readonly number[]): 
   else {
     const { attention } = model.lowered.shape
     for (const [rank, mine] of layout.ranks.entries()) {
-      fillPages(new Uint8Array(bufferOf(memories.ranks[rank] as SharedMemory)), mine, held, cacheRows(attention, mine.shards, plan))
+      fillPages(new Uint8Array(bufferOf(memories.ranks[rank] as SharedMemory)), mine, held, cacheRows(attention, mine.shards, plan), (page) =>
+        heldPage(plan.partition, mine.shards, page),
+      )
     }
   }
   allocator.release(held)
 }
 
-function fillPages(memory: Uint8Array, { layers }: RankLayout, pages: readonly number[], rows: CacheRows): void {
+function fillPages(memory: Uint8Array, { layers }: RankLayout, pages: readonly number[], rows: CacheRows, held: (page: number) => number): void {
   const fill = (ptr: number, row: CacheRow) => {
     const values = randomPage(row)
-    for (const page of pages) memory.set(values, ptr + page * values.length)
+    for (const page of pages.map(held)) if (page >= 0) memory.set(values, ptr + page * values.length)
   }
   for (const { streams, ropeStream, coefficientStream } of layers) {
     for (const stream of streams) fill(stream, rows.stream)

@@ -98,6 +98,13 @@ export interface ModelShape {
   readonly attention: AttentionShape
 }
 
+export const PARTITIONS = ['heads', 'sequence'] as const
+/**
+ * How the cache is cut. 'heads': a rank caches what its heads attend over. 'sequence': a rank caches every fourth page for each of its
+ * shards (page i of a sequence belongs to shard i mod 4), and attends over them with all heads.
+ */
+export type Partition = (typeof PARTITIONS)[number]
+
 /** How a model is run; with the shape it fixes every address of every memory. */
 export interface RunPlan {
   readonly backend: BackendName
@@ -110,6 +117,7 @@ export interface RunPlan {
   /** Of the token embedding's own copy, which int8 weights need. */
   readonly embedding: FloatFormat
   readonly cache: CacheFormat
+  readonly partition: Partition
   /** Maximum rows (tokens) of one step. */
   readonly stepRows: number
   /** Pages of the cache, shared by all sequences. */
@@ -137,6 +145,8 @@ export const STAGES = [
   'embedding',
   'gather of query latents',
   'gather of queries',
+  'gather of queries and rows to cache',
+  'exchange of partial attention',
   'reduce-scatter of attention outputs',
   'all-reduce of the attention projection',
   'all-reduce of the MLP',

@@ -237,6 +237,22 @@ export class ReferenceBackend implements KernelBackend {
     }
   }
 
+  combinePartials(dst: Rows, z: readonly Rows[], toMax: number, toSum: number, heads: number, width: number, tokens: number): void {
+    const s = this.scalars
+    for (let t = 0; t < tokens; t++) {
+      const at = z.map((rows) => this.#at(rows, t))
+      for (let h = 0; h < heads; h++) {
+        const sums = at.map((first) => s[first + toSum + h] as number)
+        const maxima = at.map((first) => s[first + toMax + h] as number)
+        const largest = maxima.reduce((m, v, i) => (sums[i] !== 0 && v > m ? v : m), LOWEST)
+        const weights = maxima.map((m, i) => (sums[i] === 0 ? 0 : exp(m - largest)))
+        const weighted = (of: (i: number) => number) => weights.reduce((sum, w, i) => sum + w * of(i), 0)
+        const total = weighted((i) => sums[i] as number)
+        for (let v = h * width; v < (h + 1) * width; v++) s[this.#at(dst, t) + v] = weighted((i) => s[(at[i] as number) + v] as number) / total
+      }
+    }
+  }
+
   argmax(logits: Rows, t: number, n: number): number {
     const row = this.scalars.subarray(this.#at(logits, t), this.#at(logits, t) + n)
     let id = -1

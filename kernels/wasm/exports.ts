@@ -139,6 +139,20 @@ export interface WasmExports extends Readonly<Record<MatmulKernel, Matmul>> {
   readonly attendFactorsF32: AttendFactors
   readonly attendFactorsBf16: AttendFactors
   readonly finishAttention: (z: number, zStride: number, sum: number, valueWidth: number, heads: number) => void
+  readonly combinePartials: (
+    dst: number,
+    dstStride: number,
+    a: number,
+    b: number,
+    c: number,
+    d: number,
+    srcStride: number,
+    toMax: number,
+    toSum: number,
+    heads: number,
+    width: number,
+    tokens: number,
+  ) => void
   readonly argmax: (logits: number, n: number) => number
   readonly sumOfExponentials: (logits: number, n: number, max: number) => number
   readonly softWeights: (logits: number, n: number, inverseTemperature: number, weights: number) => number

@@ -142,6 +142,12 @@ export class WasmBackend implements KernelBackend {
     this.#k.finishAttention(z.ptr + t * z.strideBytes, unit.valueWidth * 4, unit.state + unit.lanes * 4, unit.valueWidth, unit.heads)
   }
 
+  combinePartials(dst: Rows, z: readonly Rows[], toMax: number, toSum: number, heads: number, width: number, tokens: number): void {
+    const [a, b, c, d] = z as readonly [Rows, Rows, Rows, Rows]
+    const { ptr, strideBytes } = dst
+    this.#k.combinePartials(ptr, strideBytes, a.ptr, b.ptr, c.ptr, d.ptr, a.strideBytes, toMax * 4, toSum * 4, heads, width, tokens)
+  }
+
   argmax(logits: Rows, t: number, n: number): number {
     return this.#k.argmax(logits.ptr + t * logits.strideBytes, n)
   }

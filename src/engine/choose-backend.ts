@@ -23,6 +23,8 @@ export async function resolveOptions(options: CheckedOptions): Promise<BackendCh
   if (backend === 'gpu') {
     const { gpu } = CACHE_FORMATS[options.cache]
     if (!gpu) throw unsupported(`cache: '${options.cache}'`, 'the gpu backend', "Choose cache: 'f16' or 'bf16', or backend: 'wasm'.")
+    if (options.partition === 'sequence')
+      throw unsupported("partition: 'sequence'", 'the gpu backend', "Choose partition: 'heads', or backend: 'wasm'.")
     if (options.gpuKernels === 'gpu.js') {
       const hasWeights = options.weights === 'auto' || WEIGHT_FORMATS[options.weights].floatTiles
       if (!gpu.gpuJs || !hasWeights) {
@@ -41,9 +43,10 @@ export async function resolveOptions(options: CheckedOptions): Promise<BackendCh
   return choice
 }
 
-async function automaticBackend({ adapter: names, cache }: CheckedOptions): Promise<{ backend: BackendName; reason: string }> {
+async function automaticBackend({ adapter: names, cache, partition }: CheckedOptions): Promise<{ backend: BackendName; reason: string }> {
   const [name] = names
   if (name === undefined && !CACHE_FORMATS[cache].gpu) return { backend: 'wasm', reason: `the GPU does not support cache: '${cache}'` }
+  if (name === undefined && partition === 'sequence') return { backend: 'wasm', reason: "the GPU does not support partition: 'sequence'" }
   if (name === undefined && !hasGpu()) return { backend: 'wasm', reason: 'the system has no GPU device' }
   const request = requestOf({ adapters: names, checks: true, kernels: 'auto' }, 0)
   const adapter = await findAdapter(request).catch(() => undefined)

@@ -30,6 +30,8 @@ export interface EngineInfo {
   readonly adapters: readonly AdapterFacts[]
   readonly weights: WeightFormat
   readonly cache: CacheFormat
+  /** How ranks share the cache. */
+  readonly partition: 'heads' | 'sequence'
   /** Most tokens of a request, prompt and output: maxContext or the model's block_size, or what the cache holds if that is less. */
   readonly contextTokens: number
   /** Tokens that the cache holds, all requests together. */
@@ -117,6 +119,7 @@ export function engineInfo(parts: EngineParts): EngineInfo {
     backendReason: parts.backendReason,
     weights: plan.weights,
     cache: plan.cache,
+    partition: plan.partition,
     contextTokens: plan.contextTokens,
     cacheTokens,
     memoryBytes: memoryNeed(plan, layout).totalBytes + draftBytes,

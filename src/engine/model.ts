@@ -6,7 +6,8 @@ import { bestSimdLevel, type SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { cachedBytes, cachedValues, isLocal, segmentHeads, shardsOf, streamsOf } from '../../workers/layout/attention-plan.js'
 import { cut } from '../../workers/layout/cuts.js'
 import { layoutModel, type ModelLayout } from '../../workers/layout/model-layout.js'
-import { type ModelShape, PAGE_TOKENS, type RankCount, type Replication, type RunPlan } from '../../workers/protocol.js'
+import { cachedShards, pageClasses } from '../../workers/layout/partition.js'
+import { type ModelShape, PAGE_TOKENS, type Partition, type RankCount, type Replication, type RunPlan } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
 import { OptionError } from '../errors.js'
 import { type Variant, variantNamed } from '../model/attention-variants.js'
@@ -134,6 +135,8 @@ export function planRun(model: ModelPlan, options: ResolvedOptions, cores: numbe
   const weights = chooseWeights(model, options.weights)
   checkCache(model, options.cache)
   const { ranks, backend, cache, maxRunning } = options
+  const partition = choosePartition(model, options)
+  const classes = pageClasses(partition)
   const pageBytes = cachePageBytes(model, options)
   const wanted =
     options.cacheTokens !== undefined
@@ -141,22 +144,37 @@ export function planRun(model: ModelPlan, options: ResolvedOptions, cores: numbe
       : Math.floor((options.cacheBytes ?? available * CACHE_SHARE) / pageBytes)
   const automatic = options.cacheTokens === undefined && options.cacheBytes === undefined
   const most = automatic ? Math.min(wanted, maxRunning * pagesPerSlot, mostPages(model, options)) : wanted
+  const pages = Math.ceil(Math.max(1, most) / classes) * classes
   const partial = {
     simd: chooseSimd(options.simd),
-    contextTokens: Math.min(context, Math.max(1, most) * PAGE_TOKENS),
+    contextTokens: Math.min(context, pages * PAGE_TOKENS),
     backend,
     gpu: backend === 'gpu' ? { adapters: options.adapter, checks: options.gpuChecks, kernels: options.gpuKernels } : undefined,
     ranks,
     weights,
     embedding: model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32',
     cache,
+    partition,
     // Prompt rows, and one row for every other sequence.
     stepRows: Math.min(options.prefillChunk ?? PREFILL_CHUNK[backend === 'gpu' ? 'gpu' : 'cpu'], context) + maxRunning,
-    pages: Math.max(1, most),
+    pages,
     slots: maxRunning,
     pagesPerSlot,
   } as const
   return { ...partial, replicate: chooseReplication(model, { ...partial, replicate: { queryA: false, queryB: false } }, cores) }
+}
+
+/** From this context on 'auto' cuts the cache along the sequence (docs/partition.md). */
+const AUTO_SEQUENCE_TOKENS = 32_768
+
+/** A function of the model and of options other than ranks: the same bits at every rank count. */
+function choosePartition({ config, lowered }: ModelPlan, { partition, backend, maxContext }: ResolvedOptions): Partition {
+  if (partition !== 'auto') return partition
+  const { attention: a } = lowered.shape
+  const alone = cachedValues(a, [0, 1, 2, 3], { backend, cache: 'f32', partition: 'heads' })
+  const fullest = Math.max(...a.units.map((_, s) => cachedValues(a, [s], { backend, cache: 'f32', partition: 'heads' })))
+  const isLong = chooseContext(config, maxContext) >= AUTO_SEQUENCE_TOKENS
+  return backend !== 'gpu' && isLong && fullest > alone / 2 ? 'sequence' : 'heads'
 }
 
 /** Beyond a window rows would attend to other tokens than the model does. */
@@ -186,7 +204,7 @@ function chooseSimd(wanted: ResolvedOptions['simd']): SimdLevel {
 /** Bytes of one page over all layers, of one rank. */
 function rankPageBytes(model: ModelPlan, options: ResolvedOptions, rank: number): number {
   const { attention, layers } = model.lowered.shape
-  const plan = { backend: options.backend, cache: options.cache }
+  const plan = { backend: options.backend, cache: options.cache, partition: choosePartition(model, options) }
   return PAGE_TOKENS * layers * cachedBytes(attention, shardsOf(rank, options.ranks), plan)
 }
 
@@ -227,7 +245,8 @@ function chooseReplication(model: ModelPlan, plan: RunPlan, cores: number): Repl
 
 /** Two engines with the same key give the same bits for the same request. instructions: as the ranks report them. */
 export function determinismKey(plan: RunPlan, instructions = instructionLevel(plan.backend, plan.simd)): string {
-  return `tetrad-${VERSION}/${plan.backend}/${instructions}/weights-${plan.weights}/cache-${plan.cache}`
+  const partition = plan.partition === 'heads' ? '' : `/${plan.partition}`
+  return `tetrad-${VERSION}/${plan.backend}/${instructions}/weights-${plan.weights}/cache-${plan.cache}${partition}`
 }
 
 /** One rank of a plan, in the model's terms. */
@@ -260,8 +279,8 @@ export function rankPlans(model: ModelPlan, plan: RunPlan, layout: ModelLayout):
     return {
       rank: r,
       shards,
-      streams: streamsOf(a, shards),
-      heads: [rank.headStart, rank.headEnd],
+      streams: streamsOf(a, cachedShards(plan.partition, shards)),
+      heads: [rank.attendStart, rank.attendEnd],
       projectionHeads: [segmentHeads(a, first).start, segmentHeads(a, end - 1).end],
       mlpRows: range(shape.intermediate),
       vocabRows: range(shape.vocab),

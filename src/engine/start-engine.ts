@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os'
 import type { SharedMemory } from '../../kernels/backend.js'
 import { bufferOf, createMemory, prepareBackend, scalarBytes } from '../../kernels/open-backend.js'
 import type { ModelLayout } from '../../workers/layout/model-layout.js'
+import { pageClasses } from '../../workers/layout/partition.js'
 import { CONTROL_BYTES } from '../../workers/mailbox/control.js'
 import { STEP_RING } from '../../workers/mailbox/mailbox-layout.js'
 import { StepBuffer } from '../../workers/mailbox/step-buffer.js'
@@ -80,7 +81,7 @@ export async function startEngine(
     }),
   )
   const { vocab } = model.config
-  const allocator = new PageAllocator(plan.pages)
+  const allocator = new PageAllocator(plan.pages, pageClasses(plan.partition))
   const prefillChunk = plan.stepRows - plan.slots
   const scheduler = new Scheduler({ prefillChunk, slots: plan.slots, contextTokens: plan.contextTokens }, allocator)
   const statistics = new Statistics()

@@ -5,7 +5,7 @@ import type { BackendName } from '../../kernels/backend.js'
 import { CACHE_FORMAT_NAMES, CACHE_FORMATS } from '../../kernels/cache-formats.js'
 import { SIMD_LEVELS } from '../../kernels/wasm/simd-level.js'
 import { WEIGHT_FORMAT_NAMES, WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
-import { RANK_COUNTS, type RankCount } from '../../workers/protocol.js'
+import { PARTITIONS, RANK_COUNTS, type RankCount } from '../../workers/protocol.js'
 import { VARIANT_NAMES } from '../model/attention-variants.js'
 import { type Caller, spelled } from './caller.js'
 import { invalidOption, isFunction, show } from './check.js'
@@ -26,7 +26,7 @@ export const ENGINE_OPTIONS = {
     values: ['auto', 'gpu', 'wasm', 'reference'],
     default: 'auto',
     doc: 'where the kernels run',
-    more: "'gpu': each rank has its own device, through gpu.js. 'wasm': WebAssembly SIMD. 'reference': float64, slow, the oracle. 'auto' takes the GPU if a hardware adapter answers, otherwise wasm; it takes wasm for cache: 'int8', which the GPU does not support.",
+    more: "'gpu': each rank has its own device, through gpu.js. 'wasm': WebAssembly SIMD. 'reference': float64, slow, the oracle. 'auto' takes the GPU if a hardware adapter answers, otherwise wasm; it takes wasm for cache: 'int8' and for partition: 'sequence', which the GPU does not support.",
   }),
   adapter: adapters({
     doc: "part of the GPU adapter's name, or several: rank i uses the one at index i mod n",
@@ -83,6 +83,12 @@ export const ENGINE_OPTIONS = {
     flag: '<format>',
     doc: 'format of the key/value cache',
     more: CACHE_FORMAT_NAMES.map((name) => `'${name}': ${CACHE_FORMATS[name].summary}`).join(' '),
+  }),
+  partition: choice({
+    values: [...PARTITIONS, 'auto'],
+    default: 'heads',
+    doc: 'how ranks share the key/value cache',
+    more: "'heads': a rank caches what its heads attend over; what several ranks need, each of them has. 'sequence': a rank caches a quarter of the pages for each of its shards, and attends over them with all heads: exact, with two more exchanges a layer. 'auto': 'sequence' for models whose ranks would cache the same, from a maxContext of 32768 tokens on. Not on a GPU. The partition is part of the determinism key.",
   }),
   prefillChunk: int({
     min: 1,

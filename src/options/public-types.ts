@@ -35,7 +35,7 @@ export interface EngineOptions {
   /**
    * Where the kernels run. Default: auto. 'gpu': each rank has its own device, through gpu.js. 'wasm': WebAssembly
    * SIMD. 'reference': float64, slow, the oracle. 'auto' takes the GPU if a hardware adapter answers, otherwise
-   * wasm; it takes wasm for cache: 'int8', which the GPU does not support.
+   * wasm; it takes wasm for cache: 'int8' and for partition: 'sequence', which the GPU does not support.
    */
   backend?: 'auto' | 'gpu' | 'wasm' | 'reference'
   /**
@@ -97,6 +97,14 @@ export interface EngineOptions {
    * of 7 bits. CPU only, and not for tpa.
    */
   cache?: 'f32' | 'bf16' | 'f16' | 'int8'
+  /**
+   * How ranks share the key/value cache. Default: heads. 'heads': a rank caches what its heads attend over; what
+   * several ranks need, each of them has. 'sequence': a rank caches a quarter of the pages for each of its shards,
+   * and attends over them with all heads: exact, with two more exchanges a layer. 'auto': 'sequence' for models
+   * whose ranks would cache the same, from a maxContext of 32768 tokens on. Not on a GPU. The partition is part of
+   * the determinism key.
+   */
+  partition?: 'heads' | 'sequence' | 'auto'
   /**
    * Prompt tokens in one step: an integer, 1 to 4096. Default: 64, on a GPU 512. It never changes a bit of the
    * output. Sequences that decode wait for a step of a prompt.

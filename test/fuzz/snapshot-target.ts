@@ -33,7 +33,7 @@ const cache: SnapshotCache = {
 /** A snapshot of a page and a part of one. */
 export const realSnapshot: Uint8Array = await (async () => {
   const tokens = Array.from({ length: 70 }, (_, i) => i)
-  const pages = [cache.allocator.allocate() as number, cache.allocator.allocate() as number]
+  const pages = [cache.allocator.allocate(0) as number, cache.allocator.allocate(1) as number]
   const chain = cache.allocator.cacheFullPage(pages[0] as number, 0, tokens.slice(0, 64))
   cache.allocator.cachePartialPage(pages[1] as number, chain, tokens.slice(64))
   await saveSnapshot(cache, tokens, path)

@@ -281,6 +281,51 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     }
   })
 
+  for (const [heads, width] of [
+    [1, 4],
+    [3, 8],
+    [5, 12],
+  ] as const) {
+    test(`${name}: parts of an attention are weighed by their maxima and sums, ${heads} heads of ${width}; empty parts weigh nothing`, (t) => {
+      const next = randomNumbers(heads * 10 + width)
+      const [tokens, lanes] = [3, Math.ceil(heads / 4) * 4]
+      const s = new TestBackend(backend, simd)
+      const toMax = heads * width
+      // The last row has tokens in the first part only.
+      const parts = Array.from({ length: 4 }, (_, p) =>
+        Array.from({ length: tokens }, (_, i) => {
+          const empty = i === tokens - 1 && p > 0
+          const z = Array.from({ length: toMax }, () => (empty ? 0 : next()))
+          const maxima = Array.from({ length: lanes }, () => (empty ? -3.4028234663852886e38 : 20 * next()))
+          return [...z, ...maxima, ...Array.from({ length: lanes }, () => (empty ? 0 : 1 + next() ** 2))]
+        }),
+      )
+      const stored = parts.map((rows) => s.rows(rows, toMax + 2 * lanes))
+      const dst = s.rows(tokens, toMax, toMax + 4)
+      s.kernels.combinePartials(
+        dst,
+        stored.map((rows) => rows.columns(0, toMax)),
+        toMax,
+        toMax + lanes,
+        heads,
+        width,
+        tokens,
+      )
+      const given = stored.map((rows) => read(rows, tokens))
+      for (const [i, row] of read(dst, tokens).entries()) {
+        for (const [k, v] of row.slice(0, toMax).entries()) {
+          const h = Math.floor(k / width)
+          const at = (j: number) => given.map((rows) => (rows[i] as number[])[j] as number)
+          const sums = at(toMax + lanes + h)
+          const largest = Math.max(...at(toMax + h).filter((_, p) => sums[p] !== 0))
+          const weights = at(toMax + h).map((m, p) => (sums[p] === 0 ? 0 : Math.exp(m - largest)))
+          const weighted = (values: number[]) => sum(values.map((value, p) => value * (weights[p] as number)))
+          close(t, v, weighted(at(k)) / weighted(sums), `row ${i} ${k}`)
+        }
+      }
+    })
+  }
+
   test(`${name}: gatherRow returns each row of a packed matrix exactly`, (t) => {
     const w = matrixOf(70, 5, randomNumbers(14))
     for (const format of ['f32', 'bf16'] as const) {

@@ -20,6 +20,7 @@ const PLAN: Omit<RunPlan, 'ranks'> = {
   weights: 'f32',
   embedding: 'f32',
   cache: 'f32',
+  partition: 'heads',
   stepRows: 1,
   pages: 1,
   contextTokens: 64,

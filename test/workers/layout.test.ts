@@ -42,6 +42,7 @@ const plan = (ranks: 1 | 2 | 4): RunPlan => ({
   weights: 'bf16',
   embedding: 'bf16',
   cache: 'f32',
+  partition: 'heads',
   stepRows: 7,
   pages: 3,
   contextTokens: 128,

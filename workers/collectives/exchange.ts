@@ -5,6 +5,7 @@ import { queryWidth } from '../layout/attention-geometry.js'
 import { segmentHeads, shardHeads } from '../layout/attention-plan.js'
 import { cut, part } from '../layout/cuts.js'
 import type { ExchangeLayout } from '../layout/exchange-layout.js'
+import { combinedWidth, partialColumns, preparedColumns } from '../layout/prepared-layout.js'
 import { type ModelShape, SHARDS } from '../protocol.js'
 
 /** Heads of one segment of the attention projection with the same contributors: columns of a sum and its sources. */
@@ -16,6 +17,10 @@ export interface PartialSum {
 
 export interface Exchange {
   readonly kernels: KernelBackend
+  /** The next three where the cache is cut along the sequence. */
+  readonly prepared: readonly Rows[]
+  readonly partial: readonly Rows[]
+  readonly combined: readonly Rows[]
   readonly queryA: readonly Rows[]
   readonly queryB: readonly Rows[]
   readonly attention: readonly Rows[]
@@ -50,8 +55,12 @@ export function openExchange(shape: ModelShape, layout: ExchangeLayout, kernels:
   const wholeSegment = kernels.rows(pointer(layout.segments, rank), attentionStride)
   const segmentCount = (s: number) => segmentHeads(a, s).end - segmentHeads(a, s).start
   const logits = layout.logits.map((ptr) => kernels.rows(ptr, shape.vocab))
+  const slots = (list: readonly number[], width: (shard: number) => number) => perShard((s) => kernels.rows(pointer(list, s), width(s)))
   return {
     kernels,
+    prepared: slots(layout.prepared, (s) => preparedColumns(a, s).width),
+    partial: slots(layout.partial, () => partialColumns(a).width),
+    combined: slots(layout.combined, (s) => combinedWidth(a, s)),
     queryA: perShard((s) => kernels.rows(pointer(layout.queryA, s), part(a.queryRank, s))),
     queryB: perShard((s) => kernels.rows(pointer(layout.queryB, s), segmentCount(s) * queryWidth(a))),
     attention,

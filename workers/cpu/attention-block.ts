@@ -18,11 +18,14 @@ import {
   unitsOf,
 } from '../layout/attention-plan.js'
 import { cut, part } from '../layout/cuts.js'
+import { preparedColumns } from '../layout/prepared-layout.js'
 import type { RankLayout } from '../layout/rank-layout.js'
 import type { StepReader } from '../mailbox/step-buffer.js'
 import type { PhaseClock } from '../profile/phase-clock.js'
 import { type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
+import { copyAll, type Move } from './moves.js'
 import { PagedAttention, type UnitWork } from './paged-attention.js'
+import { SequenceExchange } from './sequence-exchange.js'
 import type { ShardWork } from './shard-work.js'
 
 /** A rank's memory, shards and collectives, as its blocks share them. */
@@ -43,11 +46,6 @@ export interface RankContext {
   readonly ropeTable: Rows
 }
 
-interface Move {
-  readonly to: Rows
-  readonly from: Rows
-}
-
 /** What an own shard takes from and gives to the rank's buffers, as columns made once. */
 interface ShardMoves {
   /** Own streams: shard -> rank. */
@@ -64,6 +62,8 @@ export class AttentionBlock {
   readonly #own: readonly number[]
   readonly #local: boolean
   readonly #paged: PagedAttention
+  /** Where the cache is cut along the sequence. */
+  readonly #sequence: SequenceExchange | undefined
   readonly #moves: readonly ShardMoves[]
   /** [T, queryRank], and its part of each shard. */
   readonly #queryLatent: Rows
@@ -81,6 +81,8 @@ export class AttentionBlock {
   /** [T, width], indexed as the rank's streams. */
   readonly #streams: readonly Rows[]
   readonly #ropeKey: Rows
+  /** Every rank projects the streams that this one projects. */
+  readonly #sharedByAll: boolean
 
   constructor(context: RankContext) {
     this.#c = context
@@ -105,14 +107,17 @@ export class AttentionBlock {
     this.#ropeQueries = this.#queries.columns(first + a.nopeDim, this.#queries.width - first - a.nopeDim)
     const sharedRows = layout.layers[0]?.shared.rows ?? 0
     this.#shared = kernels.rows(layout.shared, sharedRows, paddedRows(sharedRows))
-    this.#streams = layout.streams.map(({ shard, row, rows }) =>
-      shard === undefined ? this.#shared.columns(row, a.stream.width) : kernels.rows(rows, a.stream.width),
+    this.#streams = layout.streams.map(({ shard, foreign, row, rows }) =>
+      shard === undefined && !foreign ? this.#shared.columns(row, a.stream.width) : kernels.rows(rows, a.stream.width),
     )
     this.#ropeKey = this.#shared.columns(sharedStreams(a, own).length * a.stream.width, a.sharedRopeDim)
-    const coefficientLanes = cacheWidth(layout.headEnd - layout.headStart)
+    this.#sharedByAll = sharedStreams(a, own).every((stream) => a.units.every((units) => units.some((unit) => unit.stream === stream)))
+    const coefficientLanes = cacheWidth(layout.attendEnd - layout.attendStart)
     const coefficients = kernels.rows(layout.coefficients, 2 * (a.factors?.rank ?? 0) * coefficientLanes)
     const inputs = { streams: this.#streams, ropeKey: this.#ropeKey, coefficients }
-    this.#paged = new PagedAttention(kernels, cacheRows(a, own, plan), a, layout, this.#queries, inputs)
+    this.#paged = new PagedAttention(kernels, cacheRows(a, own, plan), a, plan, layout, this.#queries, inputs)
+    const rows = { queries: this.#queries, streams: this.#streams, coefficients, coefficientLanes, units: this.#paged.units }
+    this.#sequence = plan.partition === 'sequence' ? new SequenceExchange(a, layout, context.exchange, rows) : undefined
     this.#moves = own.map((s) => this.#movesOf(s, coefficients, coefficientLanes))
   }
 
@@ -128,7 +133,7 @@ export class AttentionBlock {
     const weights = layout.layers[layer] as RankLayout['layers'][number]
     const perHead = queryWidth(a)
     clock.enter('projections')
-    if (weights.shared.rows > 0) kernels.matmul(weights.shared, this.#c.normed, this.#shared, tokens, layout.matmul)
+    if (weights.shared.rows > 0 && this.#needsShared(tokens)) kernels.matmul(weights.shared, this.#c.normed, this.#shared, tokens, layout.matmul)
     this.#projectInputs(layer, tokens)
     if (a.queryRank > 0 && a.queryNormed) kernels.rmsNorm(this.#queryLatent, weights.queryNorm, this.#queryLatent, a.queryRank, tokens, a.normEps)
     this.#projectQueries(layer, tokens)
@@ -136,21 +141,48 @@ export class AttentionBlock {
     kernels.rope(this.#ropeQueries, perHead, a.factors ? 0 : layout.headEnd - layout.headStart, a.ropeDim / 2, this.#c.ropeTable, tokens)
     if (a.sharedRopeDim > 0) kernels.rope(this.#ropeKey, 0, 1, a.sharedRopeDim / 2, this.#c.ropeTable, tokens)
     for (let i = 0; i < this.#streams.length; i++) {
+      if (layout.streams[i]?.foreign) continue
       const rows = this.#streams[i] as Rows
       const { width, normWidth } = a.stream
       if (a.biased) kernels.addVector(rows, weights.streamBiases[i] as number, width, tokens)
       if (normWidth > 0) kernels.rmsNorm(rows, weights.streamNorms[i] as number, rows, normWidth, tokens, a.normEps)
       kernels.rope(rows, a.ropeDim, a.stream.ropeVectors, a.ropeDim / 2, this.#c.ropeTable, tokens)
     }
-    this.#paged.writeCache(layer, step, tokens)
     if (a.absorbed) this.#absorb(layer, tokens)
-    clock.enter('attention')
-    this.#paged.attend(layer, step, tokens)
+    if (this.#sequence) this.#attendInParts(this.#sequence, layer, tokens)
+    else {
+      this.#paged.writeCache(layer, step, tokens)
+      clock.enter('attention')
+      this.#paged.attend(layer, step, tokens)
+    }
     clock.enter('projections')
     for (let i = 0; i < this.#own.length; i++) this.#values(layer, i, tokens)
     if (!this.#local) collectives.barrier('reduce-scatter of attention outputs')
     for (let i = 0; i < this.#own.length; i++) this.#projectOutput(layer, i, tokens)
     clock.enter(undefined)
+  }
+
+  /** All heads over the pages of own shards; the outputs of own shards' units in the slots of combined sums. */
+  #attendInParts(sequence: SequenceExchange, layer: number, tokens: number): void {
+    const { collectives, step, clock } = this.#c
+    sequence.give(tokens)
+    collectives.barrier('gather of queries and rows to cache')
+    sequence.take(tokens)
+    this.#paged.writeCache(layer, step, tokens)
+    clock.enter('attention')
+    for (let i = 0; i < this.#own.length; i++) {
+      this.#paged.attend(layer, step, tokens, this.#own[i] as number, SHARDS)
+      sequence.givePartial(i, tokens)
+    }
+    collectives.barrier('exchange of partial attention')
+    sequence.combine(tokens)
+  }
+
+  /** A rank that holds none of the pages that a step writes to needs none of what every rank projects. */
+  #needsShared(tokens: number): boolean {
+    if (!this.#sequence || !this.#sharedByAll) return true
+    for (let t = 0; t < tokens; t++) if (this.#paged.holds(this.#c.step, t)) return true
+    return false
   }
 
   /** From the block's input: parts of the query latent, own streams, coefficients. */
@@ -272,27 +304,34 @@ export class AttentionBlock {
     }))
     const { valueDim } = a
     const out = this.#c.exchange.attention[s] as Rows
+    const columns = preparedColumns(a, s)
+    const prepared = this.#sequence && this.#c.exchange.prepared[s]
     return {
       streams: ownStreams(a, s).map((stream, i) => ({
         to: this.#streams[layout.streams.findIndex((r) => r.stream === stream)] as Rows,
         from: shard.streams.columns(i * a.stream.width, a.stream.width),
       })),
       coefficients: Array.from({ length: a.factors && heads > 0 ? 2 * a.factors.rank : 0 }, (_, j) => ({
-        to: coefficients.columns(j * coefficientLanes + attends.start - layout.headStart, heads),
+        to: prepared
+          ? prepared.columns(columns.coefficients + j * heads, heads)
+          : coefficients.columns(j * coefficientLanes + attends.start - layout.headStart, heads),
         from: shard.coefficients.columns(j * heads, heads),
       })),
       absorbed: units.map(({ unit, work, count }) => ({
-        to: work.queries.columns((unit.headStart - work.headStart) * work.queryStride, count * work.queryStride),
+        to: prepared
+          ? prepared.columns((unit.headStart - attends.start) * work.queryStride, count * work.queryStride)
+          : work.queries.columns((unit.headStart - work.headStart) * work.queryStride, count * work.queryStride),
         from: shard.absorbed.columns((unit.headStart - attends.start) * work.queryStride, count * work.queryStride),
       })),
       context: units.flatMap(({ unit, work, count }) => {
-        const at = (unit.headStart - work.headStart) * pad
         const first = unit.headStart - attends.start
-        if (a.absorbed) return [{ to: shard.context.columns(first * pad, count * pad), from: work.context.columns(at, count * pad) }]
-        if (pad === valueDim) return [{ to: out.columns(first * pad, count * pad), from: work.context.columns(at, count * pad) }]
+        const at = (prepared ? first : unit.headStart - work.headStart) * pad
+        const context = prepared ? (this.#c.exchange.combined[s] as Rows) : work.context
+        if (a.absorbed) return [{ to: shard.context.columns(first * pad, count * pad), from: context.columns(at, count * pad) }]
+        if (pad === valueDim) return [{ to: out.columns(first * pad, count * pad), from: context.columns(at, count * pad) }]
         return Array.from({ length: count }, (_, h) => ({
           to: out.columns((first + h) * valueDim, valueDim),
-          from: work.context.columns(at + h * pad, valueDim),
+          from: context.columns(at + h * pad, valueDim),
         }))
       }),
     }
@@ -300,12 +339,5 @@ export class AttentionBlock {
 
   #shard(s: number): ShardWork {
     return this.#c.shards[s] as ShardWork
-  }
-}
-
-function copyAll(moves: readonly Move[], tokens: number): void {
-  for (let i = 0; i < moves.length; i++) {
-    const { to, from } = moves[i] as Move
-    copyRows(to, from, tokens)
   }
 }

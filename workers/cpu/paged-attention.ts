@@ -4,10 +4,11 @@ import type { KernelBackend, UnitGeometry } from '../../kernels/backend.js'
 import type { Rows } from '../../kernels/rows.js'
 import { queryWidth } from '../layout/attention-geometry.js'
 import { type CacheRows, cacheWidth, contextWidth } from '../layout/attention-plan.js'
+import { heldPage } from '../layout/partition.js'
 import type { RankLayout } from '../layout/rank-layout.js'
 import { COPY, ROW } from '../mailbox/mailbox-layout.js'
 import type { StepReader } from '../mailbox/step-buffer.js'
-import { type AttentionShape, PAGE_TOKENS } from '../protocol.js'
+import { type AttentionShape, PAGE_TOKENS, type RunPlan } from '../protocol.js'
 import { CacheStream } from './kv-cache.js'
 
 export interface UnitWork {
@@ -21,6 +22,8 @@ export interface UnitWork {
   readonly queryStride: number
   /** [T, heads * contextWidth] */
   readonly context: Rows
+  /** [T, 2 * lanes]: maxima and sums of a part of the pages; unused if all are attended at once. */
+  readonly parts: Rows
 }
 
 /** What a step writes to the cache, [T, width] each. */
@@ -52,20 +55,22 @@ export class PagedAttention {
   /** From the rank's first head's rope columns on. */
   readonly #ropeQueries: Rows
   readonly #layers: readonly LayerCache[]
+  readonly #held: (page: number) => number
 
-  constructor(kernels: KernelBackend, rows: CacheRows, a: AttentionShape, layout: RankLayout, queries: Rows, inputs: CacheInputs) {
+  constructor(kernels: KernelBackend, rows: CacheRows, a: AttentionShape, plan: RunPlan, layout: RankLayout, queries: Rows, inputs: CacheInputs) {
     this.#kernels = kernels
     this.#rows = rows
     this.#a = a
     this.#inputs = inputs
     this.#queryWidth = queryWidth(a)
-    this.#heads = layout.headEnd - layout.headStart
+    this.#heads = layout.attendEnd - layout.attendStart
+    this.#held = (page) => heldPage(plan.partition, layout.shards, page)
     this.#lanes = cacheWidth(this.#heads)
     this.#ropeQuery = layout.ropeQuery
     this.#ropeScores = layout.ropeScores
-    const firstRope = layout.headStart * this.#queryWidth + a.nopeDim
+    const firstRope = layout.attendStart * this.#queryWidth + a.nopeDim
     this.#ropeQueries = queries.columns(firstRope, queries.width - firstRope)
-    this.units = layout.units.map(({ unit, stream, absorbed, context, query, scores, values, dots, state }) => {
+    this.units = layout.units.map(({ unit, stream, absorbed, context, query, scores, values, dots, state, parts }) => {
       const { headStart, headEnd } = unit
       const heads = headEnd - headStart
       const first = headStart * this.#queryWidth
@@ -76,6 +81,7 @@ export class PagedAttention {
         queries: a.absorbed ? kernels.rows(absorbed, heads * a.stream.keyWidth) : queries.columns(first, queries.width - first),
         queryStride: a.absorbed ? a.stream.keyWidth : this.#queryWidth,
         context: kernels.rows(context, heads * contextWidth(a)),
+        parts: kernels.rows(parts, 2 * cacheWidth(heads)),
         geometry: {
           query,
           scores,
@@ -87,7 +93,7 @@ export class PagedAttention {
           valueOffset: a.stream.valueOffset,
           valueWidth: contextWidth(a),
           sharedLanes: this.#lanes,
-          sharedOffset: headStart - layout.headStart,
+          sharedOffset: headStart - layout.attendStart,
           scale: a.scale,
           factors: a.factors && { rank: a.factors.rank, valueStride: a.stream.valueWidth, row: rows.coefficients, dots },
         },
@@ -103,8 +109,9 @@ export class PagedAttention {
   /** Makes the step's copies of cached rows, in all layers, before any row is written. */
   copyPages(step: StepReader): void {
     for (let i = 0; i < step.copies; i++) {
-      const from = step.copy(i, COPY.from)
-      const to = step.copy(i, COPY.to)
+      const from = this.#held(step.copy(i, COPY.from))
+      const to = this.#held(step.copy(i, COPY.to))
+      if (to < 0) continue
       const rows = step.copy(i, COPY.rows)
       for (let l = 0; l < this.#layers.length; l++) {
         const { streams, rope, coefficients } = this.#layer(l)
@@ -115,21 +122,30 @@ export class PagedAttention {
     }
   }
 
+  /** The rank holds the page that row t is cached in. */
+  holds(step: StepReader, t: number): boolean {
+    return this.#held(step.page(step.int(t, ROW.slot), Math.floor(step.int(t, ROW.position) / PAGE_TOKENS))) >= 0
+  }
+
   /** Writes the step's inputs to the cache of a layer, before any row attends. */
   writeCache(layer: number, step: StepReader, tokens: number): void {
     const cache = this.#layer(layer)
     const { streams, ropeKey, coefficients } = this.#inputs
     for (let t = 0; t < tokens; t++) {
       const position = step.int(t, ROW.position)
-      const page = step.page(step.int(t, ROW.slot), Math.floor(position / PAGE_TOKENS))
+      const page = this.#held(step.page(step.int(t, ROW.slot), Math.floor(position / PAGE_TOKENS)))
+      if (page < 0) continue
       for (let i = 0; i < streams.length; i++) (cache.streams[i] as CacheStream).write(page, position, streams[i] as Rows, t)
       if (this.#a.sharedRopeDim > 0) cache.rope.write(page, position, ropeKey, t)
       if (this.#a.factors) cache.coefficients.write(page, position, coefficients, t)
     }
   }
 
-  /** Every row attends to the positions up to its own; results in each unit's context. */
-  attend(layer: number, step: StepReader, tokens: number): void {
+  /**
+   * Every row attends to the positions up to its own; results in each unit's context. With another stride than 1, to every stride-th page
+   * from `first` on; then the sums stay undivided, and each unit's parts have the maxima and sums.
+   */
+  attend(layer: number, step: StepReader, tokens: number, first = 0, stride = 1): void {
     const cache = this.#layer(layer)
     const kernels = this.#kernels
     const ropeDim = this.#a.sharedRopeDim
@@ -143,10 +159,12 @@ export class PagedAttention {
       }
       const slot = step.int(t, ROW.slot)
       const length = step.int(t, ROW.position) + 1
-      for (let i = 0; i * PAGE_TOKENS < length; i++) this.#attendPage(cache, step.page(slot, i), t, Math.min(PAGE_TOKENS, length - i * PAGE_TOKENS))
+      for (let i = first; i * PAGE_TOKENS < length; i += stride)
+        this.#attendPage(cache, this.#held(step.page(slot, i)), t, Math.min(PAGE_TOKENS, length - i * PAGE_TOKENS))
       for (let u = 0; u < this.units.length; u++) {
-        const { geometry, context } = this.units[u] as UnitWork
-        kernels.finishAttention(geometry, context, t)
+        const { geometry, context, parts } = this.units[u] as UnitWork
+        if (stride === 1) kernels.finishAttention(geometry, context, t)
+        else kernels.copyBytes(parts.ptr + t * parts.strideBytes, geometry.state, parts.strideBytes)
       }
     }
   }

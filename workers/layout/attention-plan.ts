@@ -3,6 +3,7 @@
 import type { CacheRow } from '../../kernels/cache-format.js'
 import { cacheRow } from '../../kernels/cache-formats.js'
 import { type AttentionShape, type AttentionUnit, type RankCount, type RunPlan, SHARDS } from '../protocol.js'
+import { cachedShards } from './partition.js'
 
 export interface HeadRange {
   readonly start: number
@@ -110,26 +111,36 @@ export interface CacheRows {
   readonly coefficients: CacheRow
 }
 
-export function cacheRows(a: AttentionShape, shards: readonly number[], { backend, cache }: Pick<RunPlan, 'backend' | 'cache'>): CacheRows {
+/** What the form of a cached row depends on. */
+export type CachePlan = Pick<RunPlan, 'backend' | 'cache' | 'partition'>
+
+export function cacheRows(a: AttentionShape, shards: readonly number[], { backend, cache, partition }: CachePlan): CacheRows {
   const reference = backend === 'reference'
   const all = (width: number) => ({ width, paddedWidth: cacheWidth(width), keyWidth: width, valueOffset: 0 })
   const { width, keyWidth, valueOffset } = a.stream
   return {
     stream: cacheRow(reference, cache, { width, paddedWidth: streamRowWidth(a), keyWidth, valueOffset }),
     rope: cacheRow(reference, cache, all(a.sharedRopeDim)),
-    coefficients: cacheRow(reference, cache, all(coefficientRowWidth(a, shards))),
+    coefficients: cacheRow(reference, cache, all(coefficientRowWidth(a, cachedShards(partition, shards)))),
   }
 }
 
-/** Bytes that a rank caches per token and layer, padding and scales included. */
-export function cachedBytes(a: AttentionShape, shards: readonly number[], plan: Pick<RunPlan, 'backend' | 'cache'>): number {
-  const { stream, rope, coefficients } = cacheRows(a, shards, plan)
-  return streamsOf(a, shards).length * stream.bytes + rope.bytes + coefficients.bytes
+/** Of a sequence's tokens, the share of which a rank caches rows. */
+function cachedShare(shards: readonly number[], { partition }: CachePlan): number {
+  return partition === 'sequence' ? shards.length / SHARDS : 1
 }
 
-/** Values that a rank caches per token and layer. */
-export function cachedValues(a: AttentionShape, shards: readonly number[]): number {
-  const heads = rankHeads(a, shards)
+/** Bytes that a rank caches per token and layer, padding and scales included; cut along the sequence, on average over tokens. */
+export function cachedBytes(a: AttentionShape, shards: readonly number[], plan: CachePlan): number {
+  const { stream, rope, coefficients } = cacheRows(a, shards, plan)
+  const streams = streamsOf(a, cachedShards(plan.partition, shards)).length
+  return (streams * stream.bytes + rope.bytes + coefficients.bytes) * cachedShare(shards, plan)
+}
+
+/** Values that a rank caches per token and layer; cut along the sequence, on average over tokens. */
+export function cachedValues(a: AttentionShape, shards: readonly number[], plan: CachePlan): number {
+  const cached = cachedShards(plan.partition, shards)
+  const heads = rankHeads(a, cached)
   const coefficients = a.factors ? 2 * a.factors.rank * (heads.end - heads.start) : 0
-  return streamsOf(a, shards).length * a.stream.width + a.sharedRopeDim + coefficients
+  return (streamsOf(a, cached).length * a.stream.width + a.sharedRopeDim + coefficients) * cachedShare(shards, plan)
 }

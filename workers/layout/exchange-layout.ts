@@ -5,11 +5,18 @@ import { Arena, bufferRows } from './arena.js'
 import { queryWidth } from './attention-geometry.js'
 import { segmentHeads } from './attention-plan.js'
 import { part } from './cuts.js'
+import { combinedWidth, partialColumns, preparedColumns } from './prepared-layout.js'
 
 /** Slots of the collectives, indexed by shard, or by rank where only one rank writes and reads. Pointers in bytes. */
 export interface ExchangeLayout {
   readonly queryA: readonly number[]
   readonly queryB: readonly number[]
+  /** Where the cache is cut along the sequence: queries and rows to cache (preparedColumns). */
+  readonly prepared: readonly number[]
+  /** There: attention over each shard's pages (partialColumns). */
+  readonly partial: readonly number[]
+  /** There: [T, combinedWidth], read and written by the shard's own rank. */
+  readonly combined: readonly number[]
   /** Row stride heads * valueDim, whatever the shard's own width. */
   readonly attention: readonly number[]
   readonly attentionOut: readonly number[]
@@ -38,7 +45,11 @@ export function layoutExchange(shape: ModelShape, plan: RunPlan, start: number):
   const perShard = (width: (s: number) => number) => Array.from({ length: SHARDS }, (_, s) => arena.take(rows * width(s) * size))
   const perRank = (width: number, n = rows) => Array.from({ length: plan.ranks }, () => arena.take(n * width * size))
   const segment = (s: number) => segmentHeads(a, s).end - segmentHeads(a, s).start
+  const inSequence = (width: number) => (plan.partition === 'sequence' ? width : 0)
   return {
+    prepared: perShard((s) => inSequence(preparedColumns(a, s).width)),
+    partial: perShard(() => inSequence(partialColumns(a).width)),
+    combined: perShard((s) => inSequence(combinedWidth(a, s))),
     queryA: perShard((s) => part(a.queryRank, s)),
     queryB: perShard((s) => segment(s) * queryWidth(a)),
     attention: perShard(() => a.heads * a.valueDim),

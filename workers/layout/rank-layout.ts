@@ -18,6 +18,7 @@ import {
   sharedStreams,
   streamsOf,
 } from './attention-plan.js'
+import { cachedShards, heldPages } from './partition.js'
 
 export interface RankLayer {
   /** Pointers to float32 vectors. */
@@ -43,11 +44,13 @@ export interface RankLayer {
   readonly coefficientStream: number
 }
 
-/** A cache stream of a rank, and the shard that projects it. Undefined: the rank projects it. */
+/** A cache stream of a rank, and the shard that projects it. Undefined: the rank projects it, or another does. */
 export interface RankStream {
   readonly stream: number
+  /** Another rank projects it (cut along the sequence). */
+  readonly foreign: boolean
   readonly shard: number | undefined
-  /** First row of its projection. */
+  /** First row of its projection; unused for a stream of another rank. */
   readonly row: number
   /** [T, width]. 0 for a stream that the rank projects: it stays in the output of the projection. */
   readonly rows: number
@@ -69,6 +72,8 @@ export interface UnitBuffers {
   /** A second scratch as large, for factors. */
   readonly dots: number
   readonly state: number
+  /** [T, 2 * lanes]: maxima and sums; 0 where a rank attends over all of a row's pages. */
+  readonly parts: number
 }
 
 export interface RankLayout {
@@ -79,9 +84,12 @@ export interface RankLayout {
   readonly weightBytes: number
   readonly streams: readonly RankStream[]
   readonly units: readonly UnitBuffers[]
-  /** Heads headStart..headEnd-1 are served by this rank's units. */
+  /** Heads headStart..headEnd-1 are those of its shards' units: it finishes their queries, and takes their outputs on. */
   readonly headStart: number
   readonly headEnd: number
+  /** Its units attend with the heads attendStart..attendEnd-1: the same ones, or all of them if the cache is cut along the sequence. */
+  readonly attendStart: number
+  readonly attendEnd: number
   /** [T, embed] */
   readonly residual: number
   readonly normed: number
@@ -109,7 +117,8 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
   const { attention: a, embed } = shape
   const arena = new Arena()
   const shards = shardsOf(rank, plan.ranks)
-  const streams = streamsOf(a, shards)
+  const cachedBy = cachedShards(plan.partition, shards)
+  const streams = streamsOf(a, cachedBy)
   const shared = sharedStreams(a, shards)
   const vector = (n: number) => arena.take(n * 4)
   const sharedRows = shared.length * a.stream.width + a.sharedRopeDim
@@ -144,15 +153,18 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
   const buffer = (width: number) => arena.take(rows * width * size)
   const scalars = (n: number) => arena.take(n * size)
   const heads = rankHeads(a, shards)
-  const lanes = cacheWidth(heads.end - heads.start)
+  const attends = rankHeads(a, cachedBy)
+  const lanes = cacheWidth(attends.end - attends.start)
   const owner = (stream: number) => shards.find((s) => ownStreams(a, s).includes(stream))
+  const projected = streamsOf(a, shards)
   const buffers = {
     streams: streams.map((stream): RankStream => {
       const shard = owner(stream)
       const index = shard === undefined ? shared.indexOf(stream) : ownStreams(a, shard).indexOf(stream)
-      return { stream, shard, row: index * a.stream.width, rows: shard === undefined ? 0 : buffer(a.stream.width) }
+      const foreign = !projected.includes(stream)
+      return { stream, shard, foreign, row: index * a.stream.width, rows: shard === undefined && !foreign ? 0 : buffer(a.stream.width) }
     }),
-    units: rankUnits(a, shards).map((unit): UnitBuffers => {
+    units: rankUnits(a, cachedBy).map((unit): UnitBuffers => {
       const count = unit.headEnd - unit.headStart
       const unitLanes = cacheWidth(count)
       return {
@@ -165,6 +177,7 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
         values: CACHE_FORMATS[plan.cache].scaled ? scalars(PAGE_TOKENS * contextWidth(a)) : 0,
         dots: a.factors ? scalars(PAGE_TOKENS * unitLanes) : 0,
         state: scalars(3 * unitLanes),
+        parts: plan.partition === 'sequence' ? buffer(2 * unitLanes) : 0,
       }
     }),
     residual: buffer(embed),
@@ -173,7 +186,7 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
     queryLatent: buffer(a.queryRank),
     queries: buffer(a.heads * queryWidth(a)),
     queryCoefficients: a.factors ? buffer(a.heads * a.factors.queryRank) : 0,
-    coefficients: buffer(coefficientRowWidth(a, shards)),
+    coefficients: buffer(coefficientRowWidth(a, cachedBy)),
     shared: buffer(paddedRows(sharedRows)),
     ropeTable: buffer(a.ropeDim),
     ropeQuery: scalars(queryScalars(a.sharedRopeDim, lanes)),
@@ -183,7 +196,7 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
   }
   const cacheStart = arena.bytes
   // The cache of a GPU rank is on its device.
-  const pageRows = plan.backend === 'gpu' ? 0 : plan.pages * PAGE_TOKENS
+  const pageRows = plan.backend === 'gpu' ? 0 : heldPages(plan, shards) * PAGE_TOKENS
   const cached = cacheRows(a, shards, plan)
   const layers = weights.map(
     (w): RankLayer => ({
@@ -194,5 +207,6 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
     }),
   )
   const cacheBytes = arena.bytes - cacheStart
-  return { shards, layers, finalNorm, weightBytes, headStart: heads.start, headEnd: heads.end, ...buffers, cacheBytes, bytes: arena.bytes }
+  const ranges = { headStart: heads.start, headEnd: heads.end, attendStart: attends.start, attendEnd: attends.end }
+  return { shards, layers, finalNorm, weightBytes, ...ranges, ...buffers, cacheBytes, bytes: arena.bytes }
 }

@@ -32,6 +32,7 @@ export const EVENTS = [
   'attendPage',
   'beginAttention',
   'finishAttention',
+  'combinePartials',
   'copyBytes',
   'sampling',
   'schedule',

@@ -26,6 +26,7 @@ const EVENT_OF: Readonly<Record<Exclude<Method, 'rows'>, EventName>> = {
   beginAttention: 'beginAttention',
   attendPage: 'attendPage',
   finishAttention: 'finishAttention',
+  combinePartials: 'combinePartials',
   argmax: 'sampling',
   logProbability: 'sampling',
   softWeights: 'sampling',

@@ -16,4 +16,5 @@ export {
 export { attendBf16, attendF32, attendFactorsBf16, attendFactorsF32, beginAttention, dotBf16, dotF32, finishAttention, transposeHeads } from './attention'
 export { attendInt8, cacheRowInt8, dotInt8, quantizeHeads } from './attention-int8'
 export { addRows, cacheRowBf16, cacheRowF32, combineFactors, gateRows, gatherRowBf16, gatherRowF32, rmsNorm, rope, swiglu, sumPartials } from './elementwise'
+export { combinePartials } from './partials'
 export { argmax, sampleCategorical, softWeights, sumOfExponentials } from './sampling'

@@ -17,41 +17,54 @@ const MAX_COMPARED = 32
 
 export class PageAllocator {
   readonly pages: number
+  /** The page of index i of a sequence has a number that is i modulo this. */
+  readonly classes: number
   readonly #references: Uint32Array
-  readonly #free: number[]
-  /** Pages without references whose prefix may be reused; the least recently used first (a Map keeps insertion order). */
-  readonly #reusable = new Map<number, true>()
+  /** By class. */
+  readonly #free: readonly number[][]
+  /** By class: pages without references whose prefix may be reused; the least recently used first (a Map keeps insertion order). */
+  readonly #reusable: readonly Map<number, true>[]
   readonly #cached = new Map<number, CachedPage>()
   readonly #byKey = new Map<string, number>()
   /** The newest cached pages by the chain before them. */
   readonly #children = new Map<number, Set<number>>()
   #nextChain = 1
 
-  constructor(pages: number) {
+  /** `pages` is a multiple of `classes`. */
+  constructor(pages: number, classes = 1) {
     this.pages = pages
+    this.classes = classes
     this.#references = new Uint32Array(pages)
-    // In descending order, since pages are popped: page 0 is given first.
-    this.#free = Array.from({ length: pages }, (_, i) => pages - 1 - i)
+    // In descending order, since pages are popped: the lowest page is given first.
+    this.#free = Array.from({ length: classes }, (_, c) => Array.from({ length: pages / classes }, (_, i) => pages - classes * (i + 1) + c))
+    this.#reusable = this.#free.map(() => new Map())
   }
 
   /** Pages that can be allocated: free ones, and those that only hold a reusable prefix. */
   get freePages(): number {
-    return this.#free.length + this.#reusable.size
+    return this.#free.reduce((sum, free, c) => sum + free.length + this.#reusableOf(c).size, 0)
+  }
+
+  /** Those that can be the page of index i of a sequence. */
+  freeFor(i: number): number {
+    const c = i % this.classes
+    return (this.#free[c] as number[]).length + this.#reusableOf(c).size
   }
 
   /** Pages without references that hold a reusable prefix. */
   get cachedPages(): number {
-    return this.#reusable.size
+    return this.#reusable.reduce((sum, { size }) => sum + size, 0)
   }
 
-  /** A page with one reference; undefined: none is free. The least recently used prefix is evicted when no page is free. */
-  allocate(): number | undefined {
-    let page = this.#free.pop()
+  /** A page with one reference, for index i of a sequence; undefined: none is free. The least recently used prefix is evicted when none is. */
+  allocate(i: number): number | undefined {
+    const c = i % this.classes
+    let page = (this.#free[c] as number[]).pop()
     if (page === undefined) {
-      const oldest = this.#reusable.keys().next()
+      const oldest = this.#reusableOf(c).keys().next()
       if (oldest.done) return undefined
       page = oldest.value
-      this.#reusable.delete(page)
+      this.#reusableOf(page).delete(page)
       this.#evict(page)
     }
     this.#references[page] = 1
@@ -63,7 +76,7 @@ export class PageAllocator {
     const page = this.#byKey.get(keyOf(parent, tokens))
     if (page === undefined) return undefined
     this.#references[page] = (this.#references[page] as number) + 1
-    this.#reusable.delete(page)
+    this.#reusableOf(page).delete(page)
     return { page, chain: (this.#cached.get(page) as CachedPage).chain }
   }
 
@@ -98,15 +111,19 @@ export class PageAllocator {
   /** Adds a reference to a page that longestMatch found: its rows stay until it is released. */
   retain(page: number): void {
     this.#references[page] = (this.#references[page] as number) + 1
-    this.#reusable.delete(page)
+    this.#reusableOf(page).delete(page)
   }
 
-  /** A page as `allocate` gives it, but not this one, whose prefix counts as just used. */
+  /** A page as `allocate` gives it for the index of this one, but not this one, whose prefix counts as just used. */
   allocateExcept(page: number): number | undefined {
-    const free = this.#reusable.delete(page)
-    const taken = this.allocate()
-    if (free) this.#reusable.set(page, true)
+    const free = this.#reusableOf(page).delete(page)
+    const taken = this.allocate(page)
+    if (free) this.#reusableOf(page).set(page, true)
     return taken
+  }
+
+  #reusableOf(page: number): Map<number, true> {
+    return this.#reusable[page % this.classes] as Map<number, true>
   }
 
   #cache(page: number, cached: CachedPage): void {
@@ -122,19 +139,25 @@ export class PageAllocator {
       const left = (this.#references[page] as number) - 1
       this.#references[page] = left
       if (left > 0) continue
-      if (this.#cached.has(page)) this.#reusable.set(page, true)
-      else this.#free.push(page)
+      if (this.#cached.has(page)) this.#reusableOf(page).set(page, true)
+      else this.#freeOf(page).push(page)
     }
     pages.length = 0
   }
 
   /** Evicts every prefix. Call when no page has references. */
   evictAll(): void {
-    for (const page of [...this.#reusable.keys()].reverse()) this.#free.push(page)
-    this.#reusable.clear()
+    for (const reusable of this.#reusable) {
+      for (const page of [...reusable.keys()].reverse()) this.#freeOf(page).push(page)
+      reusable.clear()
+    }
     this.#cached.clear()
     this.#byKey.clear()
     this.#children.clear()
+  }
+
+  #freeOf(page: number): number[] {
+    return this.#free[page % this.classes] as number[]
   }
 
   #evict(page: number): void {

@@ -244,7 +244,7 @@ export class Scheduler {
       const sequence = this.#waiting[0] as Sequence
       // A page for its first rows, and a spare one for sequences that decode: without it, it would be preempted at once.
       const spare = this.#running.length > 0 ? 1 : 0
-      if (this.#allocator.freePages < 1 + spare) return
+      if (this.#allocator.freeFor(0) < 1 + spare) return
       this.#waiting.shift()
       sequence.slot = this.#freeSlots.pop() as number
       this.#prefixes.reuse(sequence)
@@ -347,7 +347,7 @@ export class Scheduler {
   /** Makes sure that the sequence holds the page of a position; preempts later sequences for it. False: not possible now. */
   #reserve(sequence: Sequence, position: number): boolean {
     while (Math.floor(position / PAGE_TOKENS) >= sequence.pages.length) {
-      const page = this.#allocator.allocate()
+      const page = this.#allocator.allocate(sequence.pages.length)
       if (page !== undefined) {
         sequence.pages.push(page)
         continue

@@ -4,8 +4,9 @@ import { bufferOf } from '../../../kernels/open-backend.js'
 import { type CacheRows, cacheRows, rankHeads, streamsOf } from '../../../workers/layout/attention-plan.js'
 import type { ModelLayout } from '../../../workers/layout/model-layout.js'
 import { layoutPages, type PageLayout } from '../../../workers/layout/page-layout.js'
+import { cachedShards, heldPage } from '../../../workers/layout/partition.js'
 import type { RankLayout } from '../../../workers/layout/rank-layout.js'
-import { type AttentionShape, PAGE_TOKENS, type RunPlan } from '../../../workers/protocol.js'
+import { type AttentionShape, PAGE_TOKENS, type Partition, type RunPlan } from '../../../workers/protocol.js'
 import type { RankGroup } from '../ranks/rank-group.js'
 import type { EngineMemories } from '../start-engine.js'
 
@@ -20,7 +21,7 @@ export interface LayerRows {
 interface Place {
   readonly bytes: Uint8Array
   readonly layer: Pick<RankLayout['layers'][number], 'streams' | 'ropeStream' | 'coefficientStream'>
-  /** Numbers of the pages there. */
+  /** Numbers of the pages there; negative: another rank has it. */
   readonly pages: readonly number[]
 }
 
@@ -35,6 +36,7 @@ const toMemory: Copy = (memory, file) => memory.set(file)
 
 export abstract class CachedRows {
   readonly #a: AttentionShape
+  protected readonly partition: Partition
   protected readonly ranks: readonly RankRows[]
   /** Bytes of a row, the same in every rank. */
   readonly #streamBytes: number
@@ -44,6 +46,7 @@ export abstract class CachedRows {
 
   constructor(a: AttentionShape, plan: RunPlan, layout: ModelLayout) {
     this.#a = a
+    this.partition = plan.partition
     this.ranks = layout.ranks.map(({ shards }) => ({ shards, rows: cacheRows(a, shards, plan) }))
     const { stream, rope, coefficients } = cacheRows(a, [0], plan)
     this.#streamBytes = stream.bytes
@@ -87,18 +90,21 @@ export abstract class CachedRows {
   protected abstract store(rank: number, layer: number, pages: readonly number[], fill: (place: Place) => void): Promise<void>
 
   #copy(rank: number, { bytes, layer, pages }: Place, rows: number, data: LayerRows, copy: Copy): void {
-    const { shards, rows: cached } = this.ranks[rank] as RankRows
+    const { shards, rows: cachedRows } = this.ranks[rank] as RankRows
     const region = (file: Uint8Array, ptr: number, rowBytes: number) => {
       for (let first = 0; first < rows; first += PAGE_TOKENS) {
-        const at = ptr + (pages[first / PAGE_TOKENS] as number) * PAGE_TOKENS * rowBytes
+        const page = pages[first / PAGE_TOKENS] as number
+        if (page < 0) continue
+        const at = ptr + page * PAGE_TOKENS * rowBytes
         const length = Math.min(PAGE_TOKENS, rows - first) * rowBytes
         copy(bytes.subarray(at, at + length), file.subarray(first * rowBytes, first * rowBytes + length))
       }
     }
-    for (const [i, stream] of streamsOf(this.#a, shards).entries())
+    const cached = cachedShards(this.partition, shards)
+    for (const [i, stream] of streamsOf(this.#a, cached).entries())
       region(data.streams[stream] as Uint8Array, layer.streams[i] as number, this.#streamBytes)
     if (this.#ropeBytes > 0) region(data.ropes, layer.ropeStream, this.#ropeBytes)
-    if (this.#a.factors) this.#coefficients(shards, cached, bytes, layer.coefficientStream, pages, rows, data.coefficients, copy)
+    if (this.#a.factors) this.#coefficients(cached, cachedRows, bytes, layer.coefficientStream, pages, rows, data.coefficients, copy)
   }
 
   /** A rank has its own heads' coefficients, in lanes. */
@@ -118,6 +124,7 @@ export abstract class CachedRows {
     const length = (end - start) * this.#scalar
     for (let row = 0; row < rows; row++) {
       const page = pages[Math.floor(row / PAGE_TOKENS)] as number
+      if (page < 0) continue
       const at = ptr + (page * PAGE_TOKENS + (row % PAGE_TOKENS)) * coefficients.bytes
       for (let v = 0; v < vectors; v++) {
         const memory = at + (v * coefficients.bytes) / vectors
@@ -156,7 +163,9 @@ export class MemoryRows extends CachedRows {
 
   #place(rank: number, layer: number, pages: readonly number[]): Place {
     const { bytes, layers } = this.#places[rank] as { bytes: Uint8Array; layers: RankLayout['layers'] }
-    return { bytes, layer: layers[layer] as RankLayout['layers'][number], pages }
+    const { shards } = this.ranks[rank] as RankRows
+    const held = pages.map((page) => heldPage(this.partition, shards, page))
+    return { bytes, layer: layers[layer] as RankLayout['layers'][number], pages: held }
   }
 }
 

@@ -93,15 +93,19 @@ export async function loadSnapshot(cache: SnapshotCache, path: string): Promise<
   try {
     const tokens = readHeader(await reader.next(), cache, path)
     const needed = Math.ceil(tokens.length / PAGE_TOKENS)
-    if (allocator.freePages < needed) {
+    while (pages.length < needed) {
+      const page = allocator.allocate(pages.length)
+      if (page === undefined) break
+      pages.push(page)
+    }
+    if (pages.length < needed) {
       throw new SnapshotError('SNAPSHOT_NO_ROOM', {
         what: `the cache has no room for the snapshot ${path}`,
         expected: `${needed} free pages of ${PAGE_TOKENS} tokens`,
-        actual: String(allocator.freePages),
+        actual: String(pages.length),
         remedy: 'Wait until requests have ended, or load the engine with more cacheTokens.',
       })
     }
-    while (pages.length < needed) pages.push(allocator.allocate() as number)
     const { holder } = rows
     const full = Math.floor(tokens.length / PAGE_TOKENS) * PAGE_TOKENS
     for (let layer = 0; layer < identity.layers; layer++) {
