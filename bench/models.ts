@@ -9,7 +9,7 @@ import { type LoweredModel, lowerModel } from '../src/model/lower-model.js'
 import { parseModelConfig } from '../src/model/model-config.js'
 import { describeTensors } from '../src/tools/synth/describe-tensors.js'
 import { PRESETS, type PresetConfig } from '../src/tools/synth/presets.js'
-import type { ModelShape } from '../workers/protocol.js'
+import type { ModelShape, Partition } from '../workers/protocol.js'
 
 /** Presets of synth, and 'small' (4 layers of 1024, 16 heads of 64) and 'tiny' (2 layers of 128) with equal parameters. */
 export const MODEL_SIZES = ['2.9b', 'mid', 'small', 'tiny'] as const
@@ -82,6 +82,13 @@ function checkVariant(variant: string): void {
     actual: variant,
     remedy: 'Choose one of them.',
   })
+}
+
+const SEQUENCE = '-sequence'
+
+/** A compared variant by its name; `mla-sequence` is mla with the cache cut along the sequence. */
+export function compared(name: string): { readonly variant: string; readonly partition: Partition } {
+  return name.endsWith(SEQUENCE) ? { variant: name.slice(0, -SEQUENCE.length), partition: 'sequence' } : { variant: name, partition: 'heads' }
 }
 
 /** A model without its weights. */

@@ -7,7 +7,7 @@ import { isSample } from './harness/sample.js'
 import { median } from './measure.js'
 import { attentionInstructions } from './model/attention-work.js'
 import { type Calibration, calibrate, calibrateBase, predict, type RankEffect } from './model/step-time.js'
-import { benchShape } from './models.js'
+import { benchShape, compared } from './models.js'
 import type { Rates } from './rate-meter.js'
 import type { ScalingRow } from './scaling-outcome.js'
 
@@ -72,9 +72,10 @@ function cpuEffect(size: string, rows: readonly ScalingRow[], { read, multiply }
   const rate = (of: Rates['read'], ranks: number) => of[ranks as 1] ?? 1
   return (variant, ranks) => {
     const count = rows.find((r) => r.variant === variant && r.ranks === ranks)?.collectives
-    const { attention } = benchShape(size, variant)
-    // Ranks that share the heads of a latent each load its rows, and use them for fewer heads.
-    const more = attentionInstructions(attention, ranks as RankCount) / attentionInstructions(attention, 1)
+    const { variant: model, partition } = compared(variant)
+    const { attention } = benchShape(size, model)
+    // Cut along the sequence, each has all heads. Ranks that share the heads of a latent each load its rows, and use them for fewer heads.
+    const more = partition === 'sequence' ? 1 : attentionInstructions(attention, ranks as RankCount) / attentionInstructions(attention, 1)
     return {
       weights: rate(read, ranks) / rate(read, 1),
       attention: rate(multiply, ranks) / rate(multiply, 1) / more,

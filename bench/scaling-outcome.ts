@@ -21,6 +21,10 @@ export interface Cell {
   waiting: number | undefined
   /** Collectives of a step. */
   collectives: number
+  /** Bytes that ranks write for each other in a step. */
+  exchanged: number
+  /** Bytes of the fullest rank's cache. */
+  memory: number
   /** Error code, if there are no times. */
   missing: string | undefined
 }
@@ -69,6 +73,8 @@ export function rowOf(cell: Cell, all: readonly Cell[], rates: Rates): ScalingRo
     cacheBytes: cell.cacheBytes,
     operations: cell.operations,
     collectives: cell.collectives,
+    exchanged: ms && cell.exchanged / 1024,
+    memory: ms && cell.memory / 2 ** 20,
   }
 }
 
@@ -103,6 +109,8 @@ export function outcome(context: BenchContext, rows: readonly ScalingRow[], { si
       { key: 'overOneRank', label: 'speed-up over 1 rank', digits: 2 },
       { key: 'overMla', label: 'over MLA at these ranks', digits: 2 },
       { key: 'waiting', label: 'at collectives', unit: '%' },
+      { key: 'exchanged', label: 'exchanged a token', unit: 'KiB' },
+      { key: 'memory', label: 'cache of the fullest rank', unit: 'MiB' },
       { key: 'missing', label: 'not measured' },
     ],
     rows,
@@ -174,6 +182,7 @@ function answer(rows: readonly ScalingRow[], { backend }: BenchContext): string[
     const names = faster.map((r) => `${r.variant} (${r.ms?.median.toFixed(1)} ms)`).join(', ')
     sentences.push(`Faster than MLRA-4 there: ${names}.${backend === 'wasm' ? whyOnCpu(mlra as ScalingRow, faster) : ''}`)
   }
+  sentences.push(...sequenceAnswer(timed, most, longest))
   const wrong = timed.filter((r) => Math.abs((r.counted as number) / (r.predicted as number) - 1) > 1e-9)
   sentences.push(
     wrong.length === 0
@@ -193,6 +202,28 @@ function answer(rows: readonly ScalingRow[], { backend }: BenchContext): string[
   if (names.length > 0)
     sentences.push(`Not measured: ${names.join('; ')}.${backend === 'wasm' ? ' A rank has one WebAssembly memory, of 4 GiB at most.' : ''}`)
   return sentences
+}
+
+/** Where heads that can be split win over a cache cut along the sequence, which needs no new model. */
+function sequenceAnswer(timed: readonly ScalingRow[], most: number, longest: number): string[] {
+  const at = (variant: string, context: number) => timed.find((r) => r.variant === variant && r.ranks === most && r.context === context)
+  const names = [...new Set(timed.map((r) => r.variant).filter((name) => name.endsWith('-sequence')))]
+  return names.flatMap((name) => {
+    const whole = name.slice(0, -'-sequence'.length)
+    const [cut, own, mlra] = [at(name, longest), at(whole, longest), at('mlra_4', longest)]
+    if (!cut?.ms || !own?.ms) return []
+    const ratio = (a: ScalingRow, b: ScalingRow) => ((a.ms as Sample).median / (b.ms as Sample).median).toFixed(2)
+    const faster = [...new Set(timed.map((r) => r.context))].filter((n) => {
+      const [a, b] = [at('mlra_4', n), at(name, n)]
+      return a?.ms && b?.ms && a.ms.median < b.ms.median
+    })
+    const against = mlra?.ms
+      ? ` MLRA-4 takes ${ratio(mlra, cut)} of its time there, reads ${((mlra.counted as number) / (cut.counted as number)).toFixed(2)} of its bytes and exchanges ${((mlra.exchanged as number) / (cut.exchanged as number)).toFixed(2)} of them; it is faster at ${faster.length > 0 ? `${faster.sort((a, b) => a - b).join(', ')} tokens` : 'no context'}.`
+      : ''
+    return [
+      `${name} at ${most} ranks and ${longest} tokens takes ${ratio(cut, own)} of the time of ${whole}, reads ${((cut.counted as number) / (own.counted as number)).toFixed(2)} of its bytes a rank, and exchanges ${((cut.exchanged as number) / (own.exchanged as number)).toFixed(1)} times as many.${against}`,
+    ]
+  })
 }
 
 /** The longest context at which MLRA-4 and MLA, or whatever else was measured, have times at every rank count. */

@@ -1,22 +1,23 @@
 // What latent heads that can be split gain over MLA, GLA and GQA: time and cached bytes of a decode step by variant, ranks and
 // context, for models of equal parameter counts. Long contexts are random cached values: neither time nor bytes depend on them.
 import { Engine, type EngineOptions, inspect, MemoryError } from '../src/index.js'
-import { attentionOperations, packedBytes, pretendCached, readCounters } from '../src/testing.js'
+import { attentionOperations, exchangedBytes, packedBytes, pretendCached, readCounters } from '../src/testing.js'
+import { PAGE_TOKENS, type Partition, SHARDS } from '../workers/protocol.js'
 import { type Benchmark, interleave } from './harness/benchmark.js'
-import { benchModel } from './models.js'
+import { benchModel, compared } from './models.js'
 import { RateMeter } from './rate-meter.js'
 import { type Cell, outcome, ratesOfCells, rowOf } from './scaling-outcome.js'
 
 const DEFAULTS = {
   wasm: {
     size: 'small',
-    variants: ['mlra_4', 'mlra_2', 'mla', 'gla_2', 'gla_4', 'gqa', 'mqa', 'mha'],
+    variants: ['mlra_4', 'mlra_2', 'mla', 'gla_2', 'gla_4', 'gqa', 'mqa', 'mha', 'mla-sequence', 'gqa-sequence', 'mqa-sequence'],
     ranks: [1, 2, 4],
     contexts: [1024, 4096, 16384, 65536, 131072, 524288, 2097152],
     cache: 'bf16',
   },
   gpu: { size: '2.9b', variants: ['mlra_4', 'mla', 'gla_2', 'gqa'], ranks: [1], contexts: [1024, 16384, 131072, 524288], cache: 'f16' },
-  quick: { size: 'tiny', variants: ['mlra_4', 'mla', 'gqa'], ranks: [1, 2, 4], contexts: [256, 1024], cache: 'f32' },
+  quick: { size: 'tiny', variants: ['mlra_4', 'mla', 'gqa', 'mla-sequence'], ranks: [1, 2, 4], contexts: [256, 1024], cache: 'f32' },
 } as const
 
 export const scaling: Benchmark = {
@@ -45,6 +46,8 @@ export const scaling: Benchmark = {
             operations: 0,
             waiting: undefined,
             collectives: 0,
+            exchanged: 0,
+            memory: 0,
             missing: undefined,
           }),
         ),
@@ -58,10 +61,12 @@ export const scaling: Benchmark = {
     await interleave(stays ? { ...context, rounds: 0 } : context, engines, async ({ variant, ranks, cells }, warmUp) => {
       await meter.measure(ranks)
       if (cells.every((cell) => cell.missing !== undefined)) return
-      const dir = await benchModel(context.folder, size, variant, context.seed)
+      const { variant: model, partition } = compared(variant)
+      const dir = await benchModel(context.folder, size, model, context.seed)
       const options: EngineOptions = {
         ranks,
         cache,
+        partition,
         backend: context.backend,
         ...(context.adapter !== undefined && { adapter: context.adapter.split(',') }),
       }
@@ -109,6 +114,18 @@ async function measureEngine(dir: string, options: EngineOptions, cells: readonl
   return 0
 }
 
+/** Of the cached rows that `steps` steps after a context read, what the fullest rank reads, over its share of a long context. */
+function fullestShare(partition: Partition, ranks: number, context: number, steps: number): number {
+  if (partition === 'heads') return 1
+  const shards = SHARDS / ranks
+  let [all, own] = [0, 0]
+  for (let length = context + 1; length <= context + steps; length++) {
+    all += length
+    for (let page = 0; page * PAGE_TOKENS < length; page++) if (page % SHARDS < shards) own += Math.min(PAGE_TOKENS, length - page * PAGE_TOKENS)
+  }
+  return (own / all) * ranks
+}
+
 async function measureCell(
   engine: Engine,
   prompt: readonly number[],
@@ -123,7 +140,9 @@ async function measureCell(
   const read = after.map((counter, rank) => counter.cacheBytes - (before[rank]?.cacheBytes ?? 0))
   // The step that computes the prompt's last token reads it and all before it; each step after it one more.
   const rows = Array.from(tokens, (_, i) => cell.context + 1 + i).reduce((a, b) => a + b, 0)
-  cell.predicted = predicted
+  cell.predicted = predicted * fullestShare(engine.info.partition, engine.info.ranks, cell.context, tokens.length)
+  cell.exchanged = exchangedBytes(engine)
+  cell.memory = predicted * engine.info.cacheTokens
   cell.counted = Math.max(...read) / rows
   cell.cacheBytes = (read.reduce((a, b) => a + b, 0) / rows) * cell.context
   cell.weightBytes = packedBytes(engine).shards.reduce((a, b) => a + b, 0)

@@ -4,6 +4,7 @@ import type { CacheRow, SharedMemory } from '../kernels/backend.js'
 import { cpuCacheFormat } from '../kernels/cache-formats.js'
 import { bufferOf } from '../kernels/open-backend.js'
 import { type CacheRows, cacheRows } from '../workers/layout/attention-plan.js'
+import { exchangedBytes as exchangedOfShape } from '../workers/layout/exchange-layout.js'
 import { heldPage } from '../workers/layout/partition.js'
 import type { RankLayout } from '../workers/layout/rank-layout.js'
 import { type DispatchFacts, FAULT_KINDS, type FaultKind, PAGE_TOKENS, STAGES, type Stage } from '../workers/protocol.js'
@@ -79,6 +80,12 @@ function randomPage(row: CacheRow): Uint8Array {
   const page = new Uint8Array(PAGE_TOKENS * row.bytes)
   cpuCacheFormat(row.format).fillRandom(page, row)
   return page
+}
+
+/** Bytes that ranks write for each other in a step for one row, all of them together. */
+export function exchangedBytes(engine: Engine): number {
+  const { model, plan } = engine[INTERNALS]
+  return exchangedOfShape(model.lowered.shape, plan)
 }
 
 /** Floating-point operations of all ranks for one row over one cached token, all layers: scores, rope scores, weighted sums. */

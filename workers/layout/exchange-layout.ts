@@ -3,7 +3,7 @@ import { scalarBytes } from '../../kernels/open-backend.js'
 import { type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
 import { Arena, bufferRows } from './arena.js'
 import { queryWidth } from './attention-geometry.js'
-import { segmentHeads } from './attention-plan.js'
+import { isLocal, segmentHeads, shardHeads } from './attention-plan.js'
 import { part } from './cuts.js'
 import { combinedWidth, partialColumns, preparedColumns } from './prepared-layout.js'
 
@@ -35,6 +35,19 @@ export interface ExchangeLayout {
 /** Scalars of one row of logits in the sampler, in whole vectors. */
 export function samplingScalars(vocab: number): number {
   return Math.ceil(vocab / 4) * 4 + 4
+}
+
+/** Bytes of one row that ranks write for each other in a step, all ranks and layers together; 0 at one rank. */
+export function exchangedBytes(shape: ModelShape, plan: RunPlan): number {
+  const { attention: a, embed, layers, vocab } = shape
+  if (plan.ranks === 1) return 0
+  const all = Array.from({ length: SHARDS }, (_, s) => s)
+  const sum = (of: (shard: number) => number) => all.reduce((total, s) => total + of(s), 0)
+  const local = isLocal(a)
+  const sequence = plan.partition === 'sequence' ? sum((s) => preparedColumns(a, s).width + partialColumns(a).width) : 0
+  const queries = (plan.replicate.queryA ? 0 : a.queryRank) + (local || plan.replicate.queryB ? 0 : a.heads * queryWidth(a))
+  const outputs = local ? 0 : sum((s) => (shardHeads(a, s).end - shardHeads(a, s).start) * a.valueDim)
+  return (layers * (queries + sequence + outputs + SHARDS * 2 * embed) + vocab) * scalarBytes(plan.backend)
 }
 
 export function layoutExchange(shape: ModelShape, plan: RunPlan, start: number): ExchangeLayout {
