@@ -146,7 +146,7 @@ test('inspect shows the plan, as text and as JSON', async (t) => {
     result.kvCache.map((k: { valuesPerTokenPerLayer: number }) => k.valuesPerTokenPerLayer),
     [288, 160, 96],
   )
-  t.regex(result.determinismKey, /^tetrad-[\d.]+\/wasm\/(simd128|relaxed)\/weights-bf16\/cache-f32$/)
+  t.regex(result.determinismKey, /^tetrad-[\d.]+\/wasm\/(simd128|relaxed)\/weights-bf16\/cache-f32\/partition-heads\/kernels-\w{12}$/)
   const text = await tetrad(['inspect'])
   t.regex(text.stdout, /variant {6}mlra_4, 16,131,968 parameters/)
 })

@@ -7,9 +7,10 @@ import type { WeightFormat } from '../../kernels/weight-format.js'
 import type { ModelLayout } from '../../workers/layout/model-layout.js'
 import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
+import type { Determinism } from './determinism.js'
 import type { DraftModel } from './draft/draft-model.js'
 import { memoryNeed } from './memory.js'
-import { determinismKey, type OpenModel } from './model.js'
+import type { OpenModel } from './model.js'
 import type { Coordinator, RestartEvent } from './ranks/coordinator.js'
 import type { RankCounters } from './ranks/mailbox.js'
 import type { Profiler } from './ranks/profile.js'
@@ -46,8 +47,10 @@ export interface EngineInfo {
   readonly bosId?: number
   /** The tokenizer puts bosId before a text prompt unless `bos` says otherwise. */
   readonly addsBos: boolean
-  /** Engines with equal keys give equal bits. */
+  /** Engines with equal keys give equal bits for the same ids. */
   readonly determinismKey: string
+  /** 32 hexadecimal digits: of the key and the tokenizer. */
+  readonly determinismDigest: string
   readonly loadMs: number
   /** The model that guesses tokens ahead; its memory is part of memoryBytes. */
   readonly draft?: { readonly dir: string; readonly parameters: number; readonly memoryBytes: number; readonly contextTokens: number }
@@ -105,6 +108,7 @@ export interface EngineParts extends EngineInternals {
   readonly events: EventEmitter<{ restart: [RestartEvent] }>
   readonly loadMs: number
   readonly backendReason: string
+  readonly determinism: Determinism
 }
 
 export function engineInfo(parts: EngineParts): EngineInfo {
@@ -128,7 +132,8 @@ export function engineInfo(parts: EngineParts): EngineInfo {
     endIds: parts.endIds,
     ...(tokenizer?.bosId !== undefined && { bosId: tokenizer.bosId }),
     addsBos: tokenizer?.addsBos ?? false,
-    determinismKey: determinismKey(plan, [...new Set(coordinator.group.reports.map((report) => report.instructions))].join('+')),
+    determinismKey: parts.determinism.key,
+    determinismDigest: parts.determinism.digest,
     adapters: coordinator.group.reports.flatMap(({ adapter }) => (adapter ? [adapter] : [])),
     loadMs: parts.loadMs,
     ...(draft && {

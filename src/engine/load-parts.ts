@@ -7,6 +7,7 @@ import type { EngineOptions } from '../options/public-types.js'
 import { resolveOptions } from './choose-backend.js'
 import { DRAFT_TOKENS, DraftModel } from './draft/draft-model.js'
 import { prepareDraft } from './draft/prepare-draft.js'
+import { determinismOf } from './determinism.js'
 import type { EngineParts } from './engine-info.js'
 import { availableMemory } from './memory.js'
 import { openModel } from './model.js'
@@ -48,6 +49,11 @@ async function startParts({ plans, choice, ...prepared }: PreparedModel, start: 
   const started = await startEngine(model, plan, layout, memories, options, (event) => events.emit('restart', event))
   if (options.signal?.aborted) await started.coordinator.close(0)
   throwIfAborted(options.signal)
+  const instructions = [...new Set(started.coordinator.group.reports.map((report) => report.instructions))].join('+')
+  const determinism = await determinismOf(prepared.dir, plan, instructions).catch(async (error) => {
+    await started.coordinator.close(0)
+    throw error
+  })
   warnAboutContext(plan.contextTokens, model.config.contextTokens, options.maxContext)
   return {
     ...prepared,
@@ -57,6 +63,7 @@ async function startParts({ plans, choice, ...prepared }: PreparedModel, start: 
     maxWaiting: options.maxQueue + options.maxRunning,
     backendReason,
     draft: undefined,
+    determinism,
     ...started,
     loadMs: performance.now() - start,
   }

@@ -1,7 +1,6 @@
 // A model directory opened but not loaded: configuration, tensors, variant, shape and the plan that the options give.
 // What inspect prints and what Engine.load starts from.
 import { CACHE_FORMATS } from '../../kernels/cache-formats.js'
-import { instructionLevel } from '../../kernels/open-backend.js'
 import { bestSimdLevel, type SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { cachedBytes, cachedValues, isLocal, segmentHeads, shardsOf, streamsOf } from '../../workers/layout/attention-plan.js'
 import { cut } from '../../workers/layout/cuts.js'
@@ -22,7 +21,6 @@ import { type LoweredModel, lowerModel } from '../model/lower-model.js'
 import { type ModelConfig, type PackedFormat, readModelConfig } from '../model/model-config.js'
 import { isHeadTied } from '../model/tied-head.js'
 import type { ResolvedOptions } from '../options/engine-options.js'
-import { VERSION } from '../version.js'
 
 /** What a plan is made from. */
 export interface ModelPlan {
@@ -241,12 +239,6 @@ function chooseReplication(model: ModelPlan, plan: RunPlan, cores: number): Repl
   const pays = (bytes: number) => (bytes * extra) / BYTES_PER_US < barrier
   const queryA = pays(whole('queryA'))
   return { queryA, queryB: queryA && !isLocal(model.lowered.shape.attention) && pays(whole('queryB')) }
-}
-
-/** Two engines with the same key give the same bits for the same request. instructions: as the ranks report them. */
-export function determinismKey(plan: RunPlan, instructions = instructionLevel(plan.backend, plan.simd)): string {
-  const partition = plan.partition === 'heads' ? '' : `/${plan.partition}`
-  return `tetrad-${VERSION}/${plan.backend}/${instructions}/weights-${plan.weights}/cache-${plan.cache}${partition}`
 }
 
 /** One rank of a plan, in the model's terms. */

@@ -158,6 +158,17 @@ function addHealth(app: FastifyInstance, models: ReadonlyMap<string, ServedModel
 }
 
 function describe({ id, created, engine }: ServedModel): object {
-  const { contextTokens, determinismKey, variant, ranks, backend } = engine.info
-  return { id, object: 'model', created, owned_by: 'tetrad', max_model_len: contextTokens, variant, ranks, backend, determinism_key: determinismKey }
+  const { contextTokens, determinismKey, determinismDigest, variant, ranks, backend } = engine.info
+  return {
+    id,
+    object: 'model',
+    created,
+    owned_by: 'tetrad',
+    max_model_len: contextTokens,
+    variant,
+    ranks,
+    backend,
+    determinism_key: determinismKey,
+    determinism_digest: determinismDigest,
+  }
 }

@@ -9,6 +9,7 @@ export function formatInspection(i: Inspection): string {
     `stored       ${i.storedTypes.join(', ')} (${i.format})`,
     `runs as      ${i.backend}, weights ${i.weights}, cache ${i.cache}, ${i.ranks.length} ${i.ranks.length === 1 ? 'rank' : 'ranks'}, ${mib(i.memoryBytes)}, of which a cache for ${i.cacheTokens} tokens`,
     `key          ${i.determinismKey}`,
+    `digest       ${i.determinismDigest}`,
     '',
     'rank  cache streams  query heads  projection heads  MLP rows    vocabulary    own weights  replicated',
     ...i.ranks.map((r) =>

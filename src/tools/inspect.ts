@@ -9,8 +9,9 @@ import { isShared } from '../../workers/layout/attention-plan.js'
 import { layoutModel, type ModelLayout } from '../../workers/layout/model-layout.js'
 import { type AttentionShape, type DispatchList, type ModelShape, PAGE_TOKENS, RANK_COUNTS, type RunPlan } from '../../workers/protocol.js'
 import { resolveOptions } from '../engine/choose-backend.js'
+import { determinismOf } from '../engine/determinism.js'
 import { availableMemory, memoryNeed } from '../engine/memory.js'
-import { cacheCost, determinismKey, type ModelPlan, openModel, planModel, planRun, type RankPlan, rankPlans } from '../engine/model.js'
+import { cacheCost, type ModelPlan, openModel, planModel, planRun, type RankPlan, rankPlans } from '../engine/model.js'
 import { OptionError } from '../errors.js'
 import { localModel } from '../hub/local-model.js'
 import { VARIANTS, variantNamed } from '../model/attention-variants.js'
@@ -56,6 +57,8 @@ export interface Inspection {
   /** Tokens that the cache holds, all requests together. */
   readonly cacheTokens: number
   readonly determinismKey: string
+  /** 32 hexadecimal digits: of the key and the tokenizer. */
+  readonly determinismDigest: string
   /** What the files hold and no model needs: rotary tables, masks, counters. By name, with type and shape. */
   readonly skipped: readonly string[]
   /** On the gpu backend: the adapter of each rank, and what rank 0 dispatches for a token. */
@@ -72,7 +75,7 @@ export async function inspect(given: string, options: EngineOptions = {}): Promi
   const layout = layoutModel(model.lowered.shape, plan)
   planModel(model, layout)
   const { skipped, format } = model.checkpoint
-  const described = describe(dir, model, plan, layout, model.config.packed ? 'packed' : format)
+  const described = await describe(dir, dir, model, plan, layout, model.config.packed ? 'packed' : format)
   const inspection = { ...described, skipped: skipped.map(({ name, type, shape }) => `${name} (${type} [${shape.join(', ')}])`) }
   return plan.gpu ? { ...inspection, gpu: await inspectGpu(model.lowered.shape, plan, plan.gpu, layout) } : inspection
 }
@@ -116,7 +119,7 @@ export async function inspectConfig(path: string, options: EngineOptions = {}): 
       const parameters = countParameters(lowered, variant)
       const model = { config, variant, lowered, storedTypes: ['bf16'] as const, parameters }
       const plan = planRun(model, resolved, availableParallelism(), availableMemory())
-      inspections.push(describe(path, model, plan, layoutModel(lowered.shape, plan), 'none'))
+      inspections.push(await describe(path, undefined, model, plan, layoutModel(lowered.shape, plan), 'none'))
     } catch (error) {
       firstProblem ??= error
     }
@@ -125,7 +128,16 @@ export async function inspectConfig(path: string, options: EngineOptions = {}): 
   return inspections
 }
 
-function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLayout, format: Inspection['format']): Inspection {
+/** files: the model's, if it has more than a configuration. */
+async function describe(
+  dir: string,
+  files: string | undefined,
+  model: ModelPlan,
+  plan: RunPlan,
+  layout: ModelLayout,
+  format: Inspection['format'],
+): Promise<Inspection> {
+  const determinism = await determinismOf(files, plan)
   const { attention } = model.lowered.shape
   const costs = (a: AttentionShape) =>
     RANK_COUNTS.map((ranks): CacheCost => {
@@ -152,7 +164,8 @@ function describe(dir: string, model: ModelPlan, plan: RunPlan, layout: ModelLay
     asMlra4: other && costs(other),
     memoryBytes: memoryNeed(plan, layout).totalBytes,
     cacheTokens: plan.pages * PAGE_TOKENS,
-    determinismKey: determinismKey(plan),
+    determinismKey: determinism.key,
+    determinismDigest: determinism.digest,
     skipped: [],
     gpu: undefined,
   }

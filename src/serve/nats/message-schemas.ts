@@ -134,7 +134,18 @@ const stats = openObjectOf<EngineStats>(
 /** What a frontend uses of EngineInfo. */
 type UsedInfo = Pick<
   EngineInfo,
-  'variant' | 'ranks' | 'backend' | 'contextTokens' | 'cacheTokens' | 'vocab' | 'hasTokenizer' | 'endIds' | 'bosId' | 'addsBos' | 'determinismKey'
+  | 'variant'
+  | 'ranks'
+  | 'backend'
+  | 'contextTokens'
+  | 'cacheTokens'
+  | 'vocab'
+  | 'hasTokenizer'
+  | 'endIds'
+  | 'bosId'
+  | 'addsBos'
+  | 'determinismKey'
+  | 'determinismDigest'
 >
 
 const usedInfo: { [K in keyof UsedInfo]-?: Schema } = {
@@ -149,6 +160,7 @@ const usedInfo: { [K in keyof UsedInfo]-?: Schema } = {
   bosId: token,
   addsBos: { type: 'boolean' },
   determinismKey: text,
+  determinismDigest: text,
 }
 
 const info = openObjectOf<UsedInfo>(usedInfo, ['bosId'])
