@@ -41,7 +41,8 @@ export type Step = { readonly pauseMs: number } & (
 
 const MODELS = ['mlra_4', 'mla', 'gqa', 'tpa', 'mlra_2_gated', 'gta'] as const
 const VOCAB = 160
-const CONTEXT = 128
+/** Tokens of a request: two pages, or more than there are shards. */
+const CONTEXTS = { short: 128, long: 448 } as const
 const FAULTS: readonly FaultKind[] = ['throw', 'exit', 'exit', 'throw', 'slow', 'hang', 'out-of-memory']
 const GPU_FAULTS: readonly FaultKind[] = ['throw', 'exit', 'device-lost', 'slow', 'invalid-command']
 const STAGES: readonly Stage[] = [
@@ -64,23 +65,27 @@ export function planRound(seed: number, round: number, gpu: EngineOptions | unde
   const model = pick(MODELS)
   const onGpu = gpu !== undefined && round % 4 === 3
   const ranks = onGpu ? pick([1, 2] as const) : pick([1, 2, 4] as const)
+  const context = CONTEXTS[onGpu || chance(0.6) ? 'short' : 'long']
+  const isLong = context === CONTEXTS.long
   const options: EngineOptions = {
     ranks,
+    maxContext: context,
+    partition: onGpu || chance(0.5) ? 'heads' : 'sequence',
     maxRunning: pick([2, 5, 16]),
     maxQueue: pick([8, 64, 256]),
     prefillChunk: pick([7, 33, 64]),
     // Room for a few: others are preempted.
-    cacheTokens: pick([256, 512, 2048]),
+    cacheTokens: pick(isLong ? [512, 1024, 2048] : [256, 512, 2048]),
     maxRestarts: 1000,
     stepDeadlineMs: onGpu ? 20_000 : STEP_DEADLINE_MS,
     ...(onGpu
       ? gpu
       : { cache: pick(model === 'tpa' ? (['f32', 'bf16'] as const) : (['f32', 'bf16', 'int8'] as const)), weights: pick(['auto', 'int8'] as const) }),
   }
-  const prefixes = Array.from({ length: 3 }, () => Array.from({ length: int(1, 90) }, () => int(0, VOCAB - 1)))
+  const prefixes = Array.from({ length: 3 }, () => Array.from({ length: int(1, isLong ? 350 : 90) }, () => int(0, VOCAB - 1)))
   const prompt = () => {
     const before = chance(0.6) ? pick(prefixes) : []
-    return [...before, ...Array.from({ length: int(1, Math.max(1, 100 - before.length)) }, () => int(0, VOCAB - 1))].slice(0, 110)
+    return [...before, ...Array.from({ length: int(1, Math.max(1, context - 28 - before.length)) }, () => int(0, VOCAB - 1))].slice(0, context - 18)
   }
   let requestSeed = 0
   const request = (): PlannedRequest => {
@@ -102,7 +107,7 @@ export function planRound(seed: number, round: number, gpu: EngineOptions | unde
       ...(chance(0.1) && { speculate: { ngram: int(1, 3), maxTokens: int(1, 6) } }),
     }
     // A software GPU is slow.
-    const tokens = prompt().slice(0, onGpu ? 12 : CONTEXT - maxTokens)
+    const tokens = prompt().slice(0, onGpu ? 12 : context - maxTokens)
     return {
       prompt: tokens,
       params,
@@ -118,7 +123,7 @@ export function planRound(seed: number, round: number, gpu: EngineOptions | unde
     if (kind < 0.86)
       return { kind: 'fault', rank: int(0, ranks - 1), fault: pick(onGpu ? GPU_FAULTS : FAULTS), stage: pick(STAGES), pauseMs: pauseMs() }
     if (kind < 0.92)
-      return { kind: 'snapshot', prompt: prompt().slice(0, onGpu ? 12 : CONTEXT), corrupt: chance(0.5) ? random() : undefined, pauseMs: pauseMs() }
+      return { kind: 'snapshot', prompt: prompt().slice(0, onGpu ? 12 : context), corrupt: chance(0.5) ? random() : undefined, pauseMs: pauseMs() }
     return { kind: 'malformed', ...pick(MALFORMED), pauseMs: pauseMs() }
   }
   return { model, options, steps: Array.from({ length: onGpu ? 6 : 30 }, step) }
@@ -128,7 +133,7 @@ const MALFORMED: readonly { readonly prompt: unknown; readonly params: unknown }
   { prompt: [], params: {} },
   { prompt: [VOCAB], params: {} },
   { prompt: [1.5], params: {} },
-  { prompt: Array(CONTEXT + 1).fill(1), params: {} },
+  { prompt: Array(CONTEXTS.long + 1).fill(1), params: {} },
   { prompt: 'a text', params: {} },
   { prompt: null, params: {} },
   { prompt: [1], params: { temperature: -1 } },
