@@ -51,6 +51,7 @@ function optionsOf(model: OpenModel, { choice, plan }: PreparedModel): ResolvedO
     adapter: [],
     gpuChecks: false,
     gpuKernels: 'auto',
+    partition: 'heads',
     variant: undefined,
     weights: packed ? 'auto' : choice.options.weights,
     cache: cacheOf(model, choice.options.cache),
