@@ -18,8 +18,8 @@ function sequence(prompt: number | number[], maxTokens: number, priority = 0, dr
   return new Sequence({ prompt: tokens, maxTokens, temperature: 0, seed: 0, endOfText: new Set(), everyLogits: false, drafts, priority, sink })
 }
 
-function setup(pages = 4, prefillChunk = 8, slots = 2) {
-  const allocator = new PageAllocator(pages)
+function setup(pages = 4, prefillChunk = 8, slots = 2, classes = 1) {
+  const allocator = new PageAllocator(pages, classes)
   return { allocator, scheduler: new Scheduler({ prefillChunk, slots, contextTokens: Math.min(1024, pages * PAGE_TOKENS) }, allocator) }
 }
 
@@ -371,8 +371,10 @@ test('any order of arrivals, steps, aborts, pauses and restarts: every row finds
         fc.integer({ min: 5, max: 12 }),
         fc.integer({ min: 1, max: 5 }),
         fc.constantFrom(1, 7, 64),
-        (commands, pages, slots, chunk) => {
-          const { allocator, scheduler } = setup(pages, chunk, slots)
+        fc.constantFrom(1, 4),
+        (commands, least, slots, chunk, classes) => {
+          const pages = Math.ceil(least / classes) * classes
+          const { allocator, scheduler } = setup(pages, chunk, slots, classes)
           const all: Sequence[] = []
           const published: { readonly rows: StepRow[]; readonly copies: PageCopy[] }[] = []
           const publish = () => ({ rows: scheduler.next(), copies: scheduler.takeCopies() })
@@ -389,6 +391,7 @@ test('any order of arrivals, steps, aborts, pauses and restarts: every row finds
           const check = () => {
             const held = new Set(all.flatMap((s) => s.pages))
             if (held.size + allocator.freePages !== pages) throw new Error(`${held.size} pages held, ${allocator.freePages} free, ${pages} in all`)
+            if (all.some((s) => s.pages.some((page, i) => page % classes !== i % classes))) throw new Error('a page of another class')
             const running = all.filter((s) => s.slot >= 0)
             if (new Set(running.map((s) => s.slot)).size !== running.length || running.length > slots) throw new Error('two sequences in one slot')
           }
