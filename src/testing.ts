@@ -7,7 +7,7 @@ import { type CacheRows, cacheRows } from '../workers/layout/attention-plan.js'
 import { exchangedBytes as exchangedOfShape } from '../workers/layout/exchange-layout.js'
 import { heldPage } from '../workers/layout/partition.js'
 import type { RankLayout } from '../workers/layout/rank-layout.js'
-import { type DispatchFacts, FAULT_KINDS, type FaultKind, PAGE_TOKENS, STAGES, type Stage } from '../workers/protocol.js'
+import { type DispatchFacts, FAULT_KINDS, type FaultKind, PAGE_TOKENS, SHARDS, STAGES, type Stage } from '../workers/protocol.js'
 import { type Engine, INTERNALS } from './engine/engine.js'
 import type { RankCounters } from './engine/ranks/mailbox.js'
 
@@ -90,13 +90,15 @@ export function exchangedBytes(engine: Engine): number {
 
 /** Floating-point operations of all ranks for one row over one cached token, all layers: scores, rope scores, weighted sums. */
 export function attentionOperations(engine: Engine): number {
-  const { layout, model } = engine[INTERNALS]
+  const { layout, model, plan } = engine[INTERNALS]
   const { layers, attention: a } = model.lowered.shape
   const { keyWidth, valueWidth } = a.stream
   const vectors = a.factors?.rank ?? 1
-  const ofRanks = layout.ranks.map(({ units, headStart, headEnd }) => {
+  const ofRanks = layout.ranks.map(({ units, shards, attendStart, attendEnd }) => {
     const heads = units.reduce((sum, { unit }) => sum + unit.headEnd - unit.headStart, 0)
-    return 2 * (heads * vectors * (keyWidth + valueWidth) + (headEnd - headStart) * a.sharedRopeDim)
+    // Of every fourth page for each shard, where the cache is cut along the sequence.
+    const share = plan.partition === 'sequence' ? shards.length / SHARDS : 1
+    return 2 * share * (heads * vectors * (keyWidth + valueWidth) + (attendEnd - attendStart) * a.sharedRopeDim)
   })
   return layers * ofRanks.reduce((x, y) => x + y, 0)
 }
