@@ -15,6 +15,11 @@ function indexOf(position: Uint8Array, row: number, col: number, cols: number): 
   return (row >> 5) * cols * TILE_ROWS + col * TILE_ROWS + (position[row & 31] as number)
 }
 
+/** Index of an element of an f32 matrix from its first. */
+export function f32Index(row: number, col: number, cols: number): number {
+  return indexOf(F32_POSITION, row, col, cols)
+}
+
 /** `target`: the matrix's elements; `narrow`: an element from float32 bits. */
 function pack(target: Uint32Array | Uint16Array, position: Uint8Array, narrow: (bits: number) => number, placement: Placement): void {
   const { source, sourceCols, rectangle, packedCols, packedRow, packedCol, transposed } = placement

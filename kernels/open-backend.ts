@@ -5,6 +5,8 @@ import { KERNEL_FILES, type SimdLevel } from './wasm/simd-level.js'
 import { compileKernels, WasmBackend } from './wasm/wasm-backend.js'
 import { type WasmModule, WebAssembly } from './wasm/webassembly.js'
 
+const WASM_PAGE_BYTES = 65536
+
 /** Bytes of an activation scalar. */
 export function scalarBytes(backend: BackendName): number {
   return backend === 'reference' ? 8 : 4
@@ -15,6 +17,23 @@ export function createMemory(backend: BackendName, bytes: number): SharedMemory 
   if (backend === 'reference') return new SharedArrayBuffer(Math.ceil(bytes / 8) * 8)
   const pages = Math.max(1, Math.ceil(bytes / 65536))
   return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true })
+}
+
+/** The same with room to grow up to `most` bytes. */
+export function createGrowingMemory(backend: BackendName, bytes: number, most: number): SharedMemory {
+  if (backend === 'reference') return new SharedArrayBuffer(Math.ceil(bytes / 8) * 8, { maxByteLength: Math.ceil(most / 8) * 8 })
+  const pages = (size: number) => Math.max(1, Math.ceil(size / WASM_PAGE_BYTES))
+  return new WebAssembly.Memory({ initial: pages(bytes), maximum: pages(most), shared: true })
+}
+
+/** Makes a growing memory at least as large; views of it made before stay as they are. Throws RangeError where it cannot. */
+export function growMemory(memory: SharedMemory, bytes: number): void {
+  if (memory instanceof SharedArrayBuffer) {
+    if (bytes > memory.byteLength) memory.grow(Math.ceil(bytes / 8) * 8)
+    return
+  }
+  const more = Math.ceil((bytes - memory.buffer.byteLength) / WASM_PAGE_BYTES)
+  if (more > 0) memory.grow(more)
 }
 
 export function bufferOf(memory: SharedMemory): SharedArrayBuffer {

@@ -10,6 +10,7 @@ export class Rows {
   readonly #memory: Scalars
   readonly #spans: Scalars[] = []
   readonly #rows: Scalars[] = []
+  readonly #froms: Rows[] = []
   readonly ptr: number
   readonly width: number
   /** Scalars between rows. */
@@ -52,7 +53,11 @@ export class Rows {
 
   /** The same columns, from row t on. */
   from(t: number): Rows {
-    return new Rows(this.#memory, this.ptr + t * this.strideBytes, this.width, this.stride)
+    const made = this.#froms[t]
+    if (made) return made
+    const rows = new Rows(this.#memory, this.ptr + t * this.strideBytes, this.width, this.stride)
+    this.#froms[t] = rows
+    return rows
   }
 }
 
@@ -61,4 +66,13 @@ export function copyRows(dst: Rows, src: Rows, n: number): void {
   if (n === 1) dst.row(0).set(src.row(0))
   else if (dst.stride === dst.width && src.stride === dst.width) dst.span(n).set(src.span(n))
   else for (let t = 0; t < n; t++) dst.row(t).set(src.row(t))
+}
+
+/** dst[t] += src[t] over `width` columns of n rows, in two memories: one addition an element, rounded to the scalars of dst. */
+export function addRowsAcross(dst: Rows, src: Rows, width: number, n: number): void {
+  for (let t = 0; t < n; t++) {
+    const to = dst.row(t)
+    const from = src.row(t)
+    for (let i = 0; i < width; i++) to[i] = (to[i] as number) + (from[i] as number)
+  }
 }

@@ -56,6 +56,11 @@ export class CheckpointError extends TetradError {
   override readonly name = 'CheckpointError'
 }
 
+/** A low-rank adapter that cannot be loaded, or is not there. */
+export class AdapterError extends TetradError {
+  override readonly name = 'AdapterError'
+}
+
 /** The Hugging Face Hub has no such model, refuses it, or cannot be reached. */
 export class HubError extends TetradError {
   override readonly name = 'HubError'
@@ -152,6 +157,23 @@ export const ERROR_CODES = {
   TENSOR_NON_FINITE: {
     meaning: 'A weight is NaN or infinite (or a float64 value outside the range of float32).',
     remedy: 'Use another checkpoint: the training or the conversion failed.',
+  },
+  ADAPTER_NOT_FOUND: {
+    meaning: 'No adapter of this name is loaded, or the directory holds none.',
+    remedy: 'Load it first, or correct the name or the path.',
+  },
+  ADAPTER_EXISTS: { meaning: 'An adapter of this name is loaded already.', remedy: 'Unload it first, or choose another name.' },
+  ADAPTER_INVALID: {
+    meaning: 'The files of an adapter are damaged, or do not belong to the model.',
+    remedy: 'Save the adapter again, or use the model that it was trained for.',
+  },
+  ADAPTER_UNSUPPORTED: {
+    meaning: 'The adapter, or the backend, asks for something that would change the result and is not done.',
+    remedy: 'Do what the message says; often: merge the adapter into the model.',
+  },
+  ADAPTER_NO_ROOM: {
+    meaning: 'There is no place for the adapter: too many, of too large a rank, or with too many bytes.',
+    remedy: 'Unload another one, or load the engine with larger maxAdapters, maxAdapterRank or adapterBytes.',
   },
   HUB_NOT_FOUND: {
     meaning: 'The Hugging Face Hub has no such repository, revision, folder or file, or the repository holds no model there.',

@@ -8,7 +8,8 @@ export type { FloatFormat, WeightFormat } from '../kernels/weight-format.js'
 export type { DispatchFacts, DispatchList, Phase, RankCount, Stage } from '../workers/protocol.js'
 export { EMBEDDED_MODEL } from './assets.js'
 export type { StructuralTag } from './constraints/sources.js'
-export { type ChatParams, Engine, type IndexedChunk } from './engine/engine.js'
+export type { AdapterInfo } from './engine/adapters/adapter-store.js'
+export { type AdapterOption, type ChatParams, Engine, type IndexedChunk } from './engine/engine.js'
 export type { EngineInfo, EngineStats } from './engine/engine-info.js'
 export type { Chunk, Completion, Generation, Timings, TokenLogprobs, Usage } from './engine/generation.js'
 export type { RankPlan } from './engine/model.js'
@@ -20,6 +21,7 @@ export type { HistogramData } from './engine/ranks/statistics.js'
 export type { FinishReason } from './engine/scheduling/sequence.js'
 export type { ErrorFacts } from './errors.js'
 export {
+  AdapterError,
   BatchError,
   CheckpointError,
   ClusterError,

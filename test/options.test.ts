@@ -28,9 +28,9 @@ test('the types that are made from the tables, and the pages, are up to date', a
   await t.notThrowsAsync(promisify(execFile)(process.execPath, ['scripts/options-doc.mjs', '--check'], { cwd: ROOT }))
 })
 
-test('every option and parameter has a flag, but for objects of the API and profile, which generate has as a file', (t) => {
+test('every option and parameter has a flag, but for objects of the API, profile, which generate has as a file, and adapters, which are --lora', (t) => {
   const withoutFlag = Object.entries({ ...ENGINE_OPTIONS, ...GENERATE_PARAMS }).flatMap(([name, { flag }]) => (flag ? [] : [name]))
-  t.deepEqual(withoutFlag, ['profile', 'onProgress', 'onDownload', 'signal'])
+  t.deepEqual(withoutFlag, ['adapters', 'profile', 'onProgress', 'onDownload', 'signal', 'lora'])
 })
 
 test('flags become the values of the API', (t) => {

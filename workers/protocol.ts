@@ -169,6 +169,19 @@ export interface AttachTask {
   readonly control: SharedArrayBuffer
 }
 
+/** How many adapters a rank may find in their memory, and of what rank. */
+export interface AdapterLimits {
+  /** Adapters at the same time. */
+  readonly places: number
+  /** Largest rank of a projection. */
+  readonly rank: number
+}
+
+/** The memory of all adapters. It grows as they come; a rank opens it when a row first has one. */
+export interface AdapterMemory extends AdapterLimits {
+  readonly memory: SharedMemory
+}
+
 export interface RankInit {
   readonly shape: ModelShape
   readonly plan: RunPlan
@@ -177,6 +190,8 @@ export interface RankInit {
   readonly rankMemory: SharedMemory
   /** Undefined at one rank: the exchange regions lie in the rank's memory then. */
   readonly exchange: SharedMemory | undefined
+  /** Undefined: no row has an adapter. */
+  readonly adapters: AdapterMemory | undefined
   readonly mailbox: SharedArrayBuffer
   readonly deadlineMs: number
   /** Where events are recorded, if a profile is wanted. */

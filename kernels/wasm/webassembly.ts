@@ -6,7 +6,10 @@ export interface WasmModule {
 }
 
 export interface WasmMemory {
+  /** A new one after each growth. */
   readonly buffer: SharedArrayBuffer
+  /** Pages of 64 KiB. Throws RangeError beyond the maximum. */
+  grow(pages: number): number
 }
 
 interface WebAssemblyApi {

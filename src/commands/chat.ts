@@ -9,7 +9,7 @@ import { withoutByteOrderMark } from '../json.js'
 import { GENERATE_PARAMS } from '../options/generate-params.js'
 import type { GenerateParams } from '../options/public-types.js'
 import type { ChatMessage } from '../tokenizer/chat-template.js'
-import { engineOptions, generateParams, inFlags, type ModelFlags, withFlags, withModelFlag } from './flags.js'
+import { engineOptions, generateParams, inFlags, type ModelFlags, withFlags, withLoraFlag, withModelFlag } from './flags.js'
 import { interruption, loadEngine } from './progress.js'
 import { SoftWrap } from './soft-wrap.js'
 
@@ -29,7 +29,7 @@ export function addChat(program: Command): void {
     '--system <text>',
     'what the model is told first',
   )
-  withFlags(command, CHAT_PARAMS, DEFAULTS).action(chat)
+  withFlags(withLoraFlag(command), CHAT_PARAMS, DEFAULTS).action(chat)
 }
 
 async function chat(flags: ChatFlags): Promise<void> {

@@ -53,15 +53,46 @@ export function checkFlags<T extends Table>(table: T, flags: Flags): Checked<T> 
 /** The engine's options that were given. Throws OptionError that names the flag. */
 export function engineOptions(flags: Flags): EngineOptions {
   const { profile: _, ...options } = givenFor(ENGINE_OPTIONS, flags)
-  checkOptions(options, 'cli')
-  return options
+  const { lora } = flags as { readonly lora?: readonly string[] }
+  const all = { ...options, ...(lora && { adapters: namedAdapters(lora) }) }
+  checkOptions(all, 'cli')
+  return all
 }
 
 /** The parameters that were given. `vocab`: as checkParams has it. Throws OptionError that names the flag. */
 export function generateParams(flags: Flags, vocab?: number): GenerateManyParams {
-  const params = givenFor(GENERATE_PARAMS, flags)
+  const { lora, ...given } = givenFor(GENERATE_PARAMS, flags)
+  const params = lora === undefined ? given : { ...given, lora: onlyAdapter(lora as readonly string[]) }
   checkParams(params, vocab, 'cli')
   return params
+}
+
+/** For commands whose requests have the adapter, or may name it. */
+export function withLoraFlag(command: Command, more = ''): Command {
+  return command.option('--lora <name=directory>', `low-rank adapter (LoRA), as PEFT saves them${more}`, collect)
+}
+
+/** Of --lora name=directory. Throws OptionError. */
+function namedAdapters(given: readonly string[]): Record<string, string> {
+  const named = given.map((text) => {
+    const [, name, dir] = /^([^=]+)=(.+)$/.exec(text) ?? []
+    if (name === undefined || dir === undefined) throw wrongLora('--lora has no name', '--lora name=directory', JSON.stringify(text.slice(0, 80)))
+    return [name, dir] as const
+  })
+  const twice = named.find(([name], i) => named.findIndex(([other]) => other === name) < i)
+  if (twice) throw wrongLora(`two adapters are called ${twice[0]}`, 'a name for each', twice[1])
+  return Object.fromEntries(named)
+}
+
+/** The adapter of a command's requests. Throws OptionError. */
+function onlyAdapter(given: readonly string[]): string {
+  const names = Object.keys(namedAdapters(given))
+  if (names.length === 1) return names[0] as string
+  throw wrongLora('a request has one adapter', 'one --lora', names.join(', '))
+}
+
+function wrongLora(what: string, expected: string, actual: string): Error {
+  return invalidOption({ what, expected, actual, remedy: 'Correct --lora name=directory.', option: '--lora' })
 }
 
 /** The options that were given. */

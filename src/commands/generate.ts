@@ -8,7 +8,7 @@ import { formatProfile } from '../engine/ranks/profile.js'
 import { invalidOption } from '../options/check.js'
 import { GENERATE_PARAMS } from '../options/generate-params.js'
 import type { GenerateManyParams } from '../options/public-types.js'
-import { engineOptions, generateParams, ids, type ModelFlags, withFlags, withModelFlag } from './flags.js'
+import { engineOptions, generateParams, ids, type ModelFlags, withFlags, withLoraFlag, withModelFlag } from './flags.js'
 import { commandModel } from './local-model.js'
 import { interruption, loadEngine } from './progress.js'
 import { checkPrompt, DEFAULT_PROMPT, readPrompt } from './prompt-input.js'
@@ -31,7 +31,7 @@ export function addGenerate(program: Command): void {
   )
     .option('--prompt-ids <ids>', 'token ids instead of a text: 1,2,3', ids)
     .option('--prompt-file <file>', 'read the prompt from a file')
-  withFlags(command, GENERATE_PARAMS)
+  withFlags(withLoraFlag(command), GENERATE_PARAMS)
     .option('--profile <file>', 'print where the time went on stderr, and write a Chrome trace for Perfetto')
     .action(generate)
 }

@@ -11,7 +11,7 @@ import type { ClusterMember } from '../serve/nats/cluster-member.js'
 import type { NatsOptions } from '../serve/nats/connection.js'
 import type { JobServer } from '../serve/nats/job-worker.js'
 import type { ServedModel } from '../serve/served-model.js'
-import { checkFlags, collect, engineOptions, type Flags, withEngineFlags, withFlags } from './flags.js'
+import { checkFlags, collect, engineOptions, type Flags, withEngineFlags, withFlags, withLoraFlag } from './flags.js'
 import { checkAddress, listenFailed } from './listen-address.js'
 import { NATS_DEADLINE, type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
 import { interruption } from './progress.js'
@@ -25,6 +25,8 @@ interface ServeFlags extends Flags, NatsFlags {
   readonly allowOrigin?: string[]
   readonly logPrompts?: boolean
   readonly front?: boolean
+  readonly lora?: readonly string[]
+  readonly allowLoraUpdates?: boolean
 }
 
 const SERVE_FLAGS = {
@@ -69,7 +71,9 @@ export function addServe(program: Command): void {
     )
     .option('--allow-origin <origin>', 'origin of pages that may ask; again for another', collect)
     .option('--log-prompts', 'write prompts to the log')
+    .option('--allow-lora-updates', 'clients may load adapters from directories of this machine, and unload them')
     .option('--front', 'run no engine here: the replicas of the NATS cluster answer')
+  withLoraFlag(command, ', under a model name of its own; again for another')
   withFlags(command, SERVE_FLAGS)
   withNatsFlags(withFlags(command, NATS_DEADLINE), 'join a NATS cluster').action((flags: ServeFlags) => serve(flags, command))
 }
@@ -107,6 +111,7 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
     return
   }
   const named = namedDirectories(flags.model)
+  checkAdapterNames(named, flags)
   if (nats) await checkClusterNames(named)
   // Before anything large is loaded.
   const member = nats && (await joinLater(nats, values.batchJobs))
@@ -122,6 +127,16 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
     await closeModels(models, 0)
     await member?.close()
   }
+}
+
+/** Adapters are models of the API. Throws OptionError. */
+function checkAdapterNames(named: readonly NamedDirectory[], flags: ServeFlags): void {
+  const adapters = Object.keys(engineOptions(flags).adapters ?? {})
+  const taken = adapters.find((name) => named.some(({ id }) => id === name))
+  const fail = (what: string, expected: string, actual: string, remedy: string) => invalidOption({ what, expected, actual, remedy, option: '--lora' })
+  if (taken !== undefined) throw fail('an adapter has the name of a model', 'a name of its own', taken, 'Give it another: --lora name=directory.')
+  if (adapters.length > 0 && named.length > 1)
+    throw fail('--lora needs one model', 'one --model', String(named.length), 'Serve the other models from another process.')
 }
 
 /** Fronts ignore models with other names. Throws OptionError. */
@@ -189,6 +204,7 @@ async function listen(
     origins: flags.allowOrigin ?? [],
     requestTimeoutMs,
     keepAliveTimeoutMs: keepAliveMs,
+    adapterUpdates: flags.allowLoraUpdates === true,
     logger: { level: 'info', redact: ['req.headers.authorization'] },
   })
   if (flags.logPrompts) {

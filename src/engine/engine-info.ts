@@ -7,6 +7,7 @@ import type { WeightFormat } from '../../kernels/weight-format.js'
 import type { ModelLayout } from '../../workers/layout/model-layout.js'
 import { PAGE_TOKENS, type RunPlan } from '../../workers/protocol.js'
 import type { Tokenizer } from '../tokenizer/tokenizer.js'
+import type { EngineAdapters } from './adapters/engine-adapters.js'
 import type { Determinism } from './determinism.js'
 import type { DraftModel } from './draft/draft-model.js'
 import { memoryNeed } from './memory.js'
@@ -37,7 +38,7 @@ export interface EngineInfo {
   readonly contextTokens: number
   /** Tokens that the cache holds, all requests together. */
   readonly cacheTokens: number
-  /** Memory of weights, cache and buffers, all ranks together; on the gpu backend that of the host, without what lies on devices. */
+  /** Memory of weights, cache, buffers and the adapters of the option, all ranks together; on the gpu backend that of the host, without what lies on devices. */
   readonly memoryBytes: number
   readonly vocab: number
   readonly hasTokenizer: boolean
@@ -96,6 +97,7 @@ export interface EngineInternals {
 /** All that an engine holds. */
 export interface EngineParts extends EngineInternals {
   readonly dir: string
+  readonly adapters: EngineAdapters
   readonly maxRunning: number
   readonly tokenizer: Tokenizer | undefined
   /** Ids that end a text. */
@@ -126,7 +128,7 @@ export function engineInfo(parts: EngineParts): EngineInfo {
     partition: plan.partition,
     contextTokens: plan.contextTokens,
     cacheTokens,
-    memoryBytes: memoryNeed(plan, layout).totalBytes + draftBytes,
+    memoryBytes: memoryNeed(plan, layout).totalBytes + draftBytes + parts.adapters.memoryBytes,
     vocab: model.config.vocab,
     hasTokenizer: tokenizer !== undefined,
     endIds: parts.endIds,

@@ -18,10 +18,11 @@ import type { EngineOptions, GenerateManyParams, GenerateParams } from '../optio
 import type { ChatMessage, ChatTemplate, TemplateOptions } from '../tokenizer/chat-template.js'
 import { type TokenPiece, TokenPieces } from '../tokenizer/token-pieces.js'
 import type { MarkedText } from '../tokenizer/tokenizer-interface.js'
+import type { AdapterInfo } from './adapters/adapter-store.js'
 import { Admission } from './admission.js'
 import { checkLogits, checkPath, refuseMany } from './call-checks.js'
+import { Calls } from './calls.js'
 import { chatPrompt } from './chat-prompt.js'
-import { withControlStops } from './control-stops.js'
 import { type EngineInfo, type EngineInternals, type EngineParts, type EngineStats, engineInfo, engineStats } from './engine-info.js'
 import { type Chunk, type Completion, Generation } from './generation.js'
 import { Grammars } from './grammars.js'
@@ -32,7 +33,7 @@ import type { RestartEvent } from './ranks/coordinator.js'
 import type { Profile } from './ranks/profile.js'
 import { loadSnapshot, type SnapshotCache, saveSnapshot } from './snapshot/snapshot.js'
 import { snapshotCache } from './snapshot/snapshot-cache.js'
-import { CallRequests, startRequests } from './start-requests.js'
+import { CallRequests } from './start-requests.js'
 
 /** A chunk of one of several prompts. */
 export interface IndexedChunk extends Chunk {
@@ -43,6 +44,12 @@ export interface IndexedChunk extends Chunk {
 /** Parameters of Engine.chat: those of generate, and how the conversation becomes a prompt. */
 export interface ChatParams extends GenerateParams {
   readonly template?: TemplateOptions
+}
+
+/** For calls that take no other parameters of generate. */
+export interface AdapterOption {
+  /** Name of a loaded adapter. Default: the model alone. */
+  readonly lora?: string
 }
 
 /** @internal */
@@ -63,10 +70,8 @@ export class Engine implements AsyncDisposable {
   readonly #prompts: PromptReader
   readonly #admission: Admission
   readonly #pieces: TokenPieces
-  readonly #endOfText: ReadonlySet<number>
+  readonly #calls: Calls
   #closed: Promise<void> | undefined
-  /** Prompts of calls that came before close(): being rendered or tokenized on other threads. */
-  readonly #preparing = new Set<Promise<unknown>>()
   #snapshots: SnapshotCache | undefined
   readonly #grammars: Grammars
   #template: Promise<ChatTemplate> | undefined
@@ -80,7 +85,7 @@ export class Engine implements AsyncDisposable {
     this.#admission = new Admission(parts)
     this.#grammars = new Grammars(parts)
     this.#pieces = new TokenPieces(parts.tokenizer)
-    this.#endOfText = new Set(parts.endIds)
+    this.#calls = new Calls(parts, this.info, this.#prompts, this.#admission, this.#grammars, this.#pieces)
   }
 
   /**
@@ -102,7 +107,7 @@ export class Engine implements AsyncDisposable {
     const requests = new CallRequests()
     return new Generation<Completion, Chunk>(async (push) => {
       refuseMany(prompt, params)
-      const [completion] = await this.#start([prompt], params, requests, (_, chunk) => push(chunk))
+      const [completion] = await this.#calls.start([prompt], params, requests, (_, chunk) => push(chunk))
       return completion as Completion
     }, requests)
   }
@@ -116,7 +121,7 @@ export class Engine implements AsyncDisposable {
   generateMany(prompts: readonly Prompt[], params: GenerateManyParams = {}): Generation<Completion[], IndexedChunk> {
     const requests = new CallRequests()
     return new Generation<Completion[], IndexedChunk>(
-      async (push) => this.#start(checkPrompts(prompts), params, requests, (index, chunk) => push({ ...chunk, index }), 'generateMany'),
+      async (push) => this.#calls.start(checkPrompts(prompts), params, requests, (index, chunk) => push({ ...chunk, index }), 'generateMany'),
       requests,
     )
   }
@@ -136,9 +141,9 @@ export class Engine implements AsyncDisposable {
       this.#template ??= import('../tokenizer/chat-template.js').then(({ loadChatTemplate }) => loadChatTemplate(this.#parts.dir))
       this.#admission.checkOpen()
       const template = this.#template
-      const { prompt, stop } = await this.#prepared(template.then((found) => chatPrompt(found, messages, options)))
+      const { prompt, stop } = await this.#calls.prepared(template.then((found) => chatPrompt(found, messages, options)))
       const own = params.stop === undefined ? [] : [params.stop].flat()
-      const [completion] = await this.#start([prompt], { ...params, stop: [...own, ...stop] }, requests, (_, chunk) => push(chunk), 'chat')
+      const [completion] = await this.#calls.start([prompt], { ...params, stop: [...own, ...stop] }, requests, (_, chunk) => push(chunk), 'chat')
       return completion as Completion
     }, requests)
   }
@@ -147,13 +152,16 @@ export class Engine implements AsyncDisposable {
    * Logits after every token: [T, vocab], row-major, row t for the token after ids[t]. Rejects as generate does; REQUEST_TOO_LARGE if the array
    * would be larger than 2 GiB.
    */
-  async logits(ids: readonly number[]): Promise<Float32Array> {
+  async logits(ids: readonly number[], options: AdapterOption = {}): Promise<Float32Array> {
+    const { lora } = checkEvaluation('logits', options, ['lora'])
     const prompt = await this.#prompts.ids(ids, 0, false)
     const { vocab } = this.info
     checkLogits(prompt.length, vocab)
     this.#admission.check(1)
     const result = new Float32Array(prompt.length * vocab)
-    await everyLogits(this.#parts.coordinator, prompt, (position, row) => result.set(row, position * vocab))
+    const { adapters, coordinator } = this.#parts
+    const onRow = (position: number, row: Float32Array | Float64Array) => result.set(row, position * vocab)
+    await adapters.using(lora, (adapter) => everyLogits(coordinator, prompt, onRow, adapter))
     return result
   }
 
@@ -161,7 +169,8 @@ export class Engine implements AsyncDisposable {
    * The same, one row at a time and in order: `onRow(position, row)` with the logits after ids[position], [vocab]. The row is reused: copy
    * what you keep. What onRow throws ends the request and rejects. Rejects as generate does.
    */
-  async forEachLogits(ids: readonly number[], onRow: (position: number, row: Float32Array) => void): Promise<void> {
+  async forEachLogits(ids: readonly number[], onRow: (position: number, row: Float32Array) => void, options: AdapterOption = {}): Promise<void> {
+    const { lora } = checkEvaluation('forEachLogits', options, ['lora'])
     if (typeof onRow !== 'function') {
       throw invalidOption({
         what: 'onRow has the wrong type',
@@ -174,10 +183,12 @@ export class Engine implements AsyncDisposable {
     const prompt = await this.#prompts.ids(ids, 0, false)
     this.#admission.check(1)
     const row = new Float32Array(this.info.vocab)
-    await everyLogits(this.#parts.coordinator, prompt, (position, logits) => {
+    const { adapters, coordinator } = this.#parts
+    const passRow = (position: number, logits: Float32Array | Float64Array) => {
       row.set(logits)
       onRow(position, row)
-    })
+    }
+    await adapters.using(lora, (adapter) => everyLogits(coordinator, prompt, passRow, adapter))
   }
 
   /**
@@ -186,10 +197,14 @@ export class Engine implements AsyncDisposable {
    * contexts have in common is computed once. `bos` puts the token that begins a document before the context, which may be empty then.
    * Rejects as generate does; an aborted signal rejects with REQUEST_ABORTED.
    */
-  async loglikelihood(context: Prompt, continuation: Prompt, options: { bos?: boolean; signal?: AbortSignal } = {}): Promise<LogLikelihood> {
-    const { bos, signal } = checkEvaluation('loglikelihood', options, ['bos', 'signal'])
+  async loglikelihood(
+    context: Prompt,
+    continuation: Prompt,
+    options: AdapterOption & { bos?: boolean; signal?: AbortSignal } = {},
+  ): Promise<LogLikelihood> {
+    const { bos, lora, signal } = checkEvaluation('loglikelihood', options, ['bos', 'lora', 'signal'])
     const { ids, from } = await this.#prompts.join(context, continuation, bos)
-    const { logProbabilities: perToken, isGreedy } = await this.#score(ids, from, signal)
+    const { logProbabilities: perToken, isGreedy } = await this.#score(ids, from, signal, lora)
     return { sum: perToken.reduce((sum, p) => sum + p, 0), perToken: [...perToken], isGreedy }
   }
 
@@ -199,13 +214,21 @@ export class Engine implements AsyncDisposable {
    */
   async perplexity(source: string | readonly number[], options: PerplexityOptions = {}): Promise<PerplexityResult> {
     const { contextTokens, vocab } = this.info
-    const { signal } = checkEvaluation('perplexity', options, ['blockSize', 'windows', 'firstToken', 'onProgress', 'onWindow', 'signal'])
+    const { lora, signal } = checkEvaluation('perplexity', options, [
+      'lora',
+      'blockSize',
+      'windows',
+      'firstToken',
+      'onProgress',
+      'onWindow',
+      'signal',
+    ])
     const count = (name: string, value: number | undefined, min: number, max: number) =>
       value === undefined ? undefined : checkInteger(name, value, min, max, invalidOption)
     const blockSize = count('blockSize', options.blockSize, 1, contextTokens) ?? Math.min(this.#parts.model.config.contextTokens, contextTokens)
     const windows = count('windows', options.windows, 1, Number.MAX_SAFE_INTEGER)
     const firstToken = count('firstToken', options.firstToken, 0, Number.MAX_SAFE_INTEGER) ?? 0
-    return perplexity(this.#scorer, source, { ...options, blockSize, windows, firstToken, vocab, signal })
+    return perplexity(this.#scorer(lora), source, { ...options, blockSize, windows, firstToken, vocab, signal })
   }
 
   /**
@@ -214,27 +237,28 @@ export class Engine implements AsyncDisposable {
    * scored says why in its `error`. Rejects with OptionError, EVAL_DATA_INVALID, REQUEST_ABORTED, or as generate does.
    */
   async multipleChoice(source: string | readonly MultipleChoiceItem[], options: MultipleChoiceOptions = {}): Promise<MultipleChoiceResult> {
-    const { bos, signal } = checkEvaluation('multipleChoice', options, ['bos', 'onProgress', 'onItem', 'signal'])
-    const { concurrency } = this.#scorer
+    const { bos, lora, signal } = checkEvaluation('multipleChoice', options, ['bos', 'lora', 'onProgress', 'onItem', 'signal'])
+    const { concurrency } = this.#scorer(lora)
     const limited = limiter(concurrency)
     const score = async (query: string, choice: string) => {
       // As in lm-evaluation-harness, an empty query is the beginning of a text.
       const { ids, from, truncatedTokens } = await this.#prompts.joinCut(query, choice, bos || (query === '' && this.#prompts.hasBos))
-      const { logProbabilities } = await this.#score(ids, from, signal)
+      const { logProbabilities } = await this.#score(ids, from, signal, lora)
       return { sum: logProbabilities.reduce((sum, p) => sum + p, 0), truncatedTokens }
     }
     return multipleChoice((query, choice) => limited(() => score(query, choice)), concurrency, source, options)
   }
 
-  get #scorer(): Scorer {
-    return { concurrency: this.#parts.plan.slots, score: (tokens, from, signal) => this.#score(tokens, from, signal) }
+  #scorer(lora: string | undefined): Scorer {
+    return { concurrency: this.#parts.plan.slots, score: (tokens, from, signal) => this.#score(tokens, from, signal, lora) }
   }
 
-  async #score(ids: readonly number[], from: number, signal: AbortSignal | undefined): Promise<TokenScores> {
+  async #score(ids: readonly number[], from: number, signal: AbortSignal | undefined, lora: string | undefined): Promise<TokenScores> {
     const prompt = await this.#prompts.ids(ids.slice(0, -1), 0, false)
     const [next] = (await this.#prompts.ids(ids.slice(-1), 0, false)) as [number]
     this.#admission.check(1)
-    return scoreTokens(this.#parts.coordinator, prompt, { from, next }, signal)
+    const { adapters, coordinator } = this.#parts
+    return adapters.using(lora, (adapter) => scoreTokens(coordinator, prompt, { from, next }, signal, adapter))
   }
 
   /**
@@ -282,6 +306,28 @@ export class Engine implements AsyncDisposable {
   /** The bytes of one token, also of one that is part of a character; none without a tokenizer. */
   tokenPiece(id: number): TokenPiece {
     return this.#pieces.piece(id)
+  }
+
+  /**
+   * Loads a low-rank adapter (LoRA) from a directory as PEFT saves them, while requests run; those with `lora: name` have it from then on.
+   * Rejects with OptionError, AdapterError, CheckpointError or MemoryError, and then nothing has changed. See docs/lora.md.
+   */
+  async loadAdapter(name: string, dir: string): Promise<AdapterInfo> {
+    this.#admission.checkOpen()
+    return this.#calls.prepared(this.#parts.adapters.load(name, dir))
+  }
+
+  /**
+   * Takes an adapter away: new requests with it are refused at once, those that have it run to their end. Resolves when they have ended and
+   * its memory is free. Rejects with AdapterError ADAPTER_NOT_FOUND or ADAPTER_UNSUPPORTED.
+   */
+  unloadAdapter(name: string): Promise<void> {
+    return this.#parts.adapters.unload(name)
+  }
+
+  /** The adapters that are loaded. */
+  get adapters(): readonly AdapterInfo[] {
+    return this.#parts.adapters.list
   }
 
   /** Why no call can succeed any more: ranks failed more often than maxRestarts, or the engine is closed. undefined while it works. */
@@ -333,19 +379,10 @@ export class Engine implements AsyncDisposable {
   }
 
   async #end(drainMs: number): Promise<void> {
-    while (this.#preparing.size > 0) await Promise.allSettled([...this.#preparing])
+    await this.#calls.allPrepared()
     await this.#parts.coordinator.close(drainMs)
     await this.#parts.draft?.close()
     await this.#grammars.end()
-  }
-
-  async #prepared<T>(work: Promise<T>): Promise<T> {
-    this.#preparing.add(work)
-    try {
-      return await work
-    } finally {
-      this.#preparing.delete(work)
-    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -355,43 +392,5 @@ export class Engine implements AsyncDisposable {
   /** @internal For tetrad/testing. */
   get [INTERNALS](): EngineInternals {
     return this.#parts
-  }
-
-  /** Starts the requests of a call, or none if one of its prompts is not valid. */
-  async #start(
-    prompts: readonly Prompt[],
-    params: GenerateManyParams,
-    requests: CallRequests,
-    push: (index: number, chunk: Chunk) => void,
-    call = 'generate',
-  ): Promise<Completion[]> {
-    if (call !== 'chat') this.#admission.checkOpen()
-    const resolved = checkParams(params, this.info.vocab, 'api', call)
-    const { coordinator, draft, statistics, tokenizer } = this.#parts
-    if (resolved.stop.length > 0 && !tokenizer) {
-      throw invalidOption({
-        what: 'stop cannot be used with this model',
-        expected: 'a model with a tokenizer',
-        actual: 'none',
-        remedy: 'Use stopTokenIds.',
-        option: 'stop',
-      })
-    }
-    await this.#prepared(this.#grammars.check(resolved))
-    const effective = tokenizer ? withControlStops(resolved, tokenizer) : resolved
-    const room = Math.min(1, effective.maxTokens)
-    const ids = await this.#prepared(Promise.all(prompts.map((prompt) => this.#prompts.ids(prompt, room, effective.bos))))
-    const most = this.#admission.admit(ids.length, resolved.n)
-    const places = { most, free: () => this.#admission.free }
-    const specialText = (id: number) => this.#pieces.piece(id).special
-    const grammars = this.#grammars.pool
-    return startRequests(
-      { coordinator, statistics, tokenizer, endOfText: this.#endOfText, specialText, grammars, draft },
-      ids,
-      effective,
-      places,
-      requests,
-      push,
-    )
   }
 }

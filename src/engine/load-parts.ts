@@ -4,6 +4,7 @@ import { localModel } from '../hub/local-model.js'
 import { loadWeights } from '../model/checkpoint/load-weights.js'
 import { checkOptions } from '../options/engine-options.js'
 import type { EngineOptions } from '../options/public-types.js'
+import { EngineAdapters } from './adapters/engine-adapters.js'
 import { resolveOptions } from './choose-backend.js'
 import { determinismOf } from './determinism.js'
 import { DRAFT_TOKENS, DraftModel } from './draft/draft-model.js'
@@ -40,13 +41,14 @@ export async function loadParts(given: string, wanted: EngineOptions): Promise<E
 }
 
 /** Reads the weights and starts the ranks. */
-async function startParts({ plans, choice, ...prepared }: PreparedModel, start: number): Promise<EngineParts> {
+async function startParts({ plans, choice, store, adapterFiles, ...prepared }: PreparedModel, start: number): Promise<EngineParts> {
   const { model, plan, layout } = prepared
   const { options, backendReason } = choice
   const memories = allocateMemories(plan, layout)
   await loadWeights(plans, memories, options.onProgress, options.signal)
   const events = new EventEmitter<{ restart: [RestartEvent] }>()
-  const started = await startEngine(model, plan, layout, memories, options, (event) => events.emit('restart', event))
+  for (const [name, files] of adapterFiles) await store?.load(name, files.dir, files)
+  const started = await startEngine(model, plan, layout, memories, store?.shared, options, (event) => events.emit('restart', event))
   if (options.signal?.aborted) await started.coordinator.close(0)
   throwIfAborted(options.signal)
   const instructions = [...new Set(started.coordinator.group.reports.map((report) => report.instructions))].join('+')
@@ -58,6 +60,7 @@ async function startParts({ plans, choice, ...prepared }: PreparedModel, start: 
   return {
     ...prepared,
     memories,
+    adapters: new EngineAdapters(store, plan.backend, started.scheduler, started.coordinator),
     events,
     maxRunning: options.maxRunning,
     maxWaiting: options.maxQueue + options.maxRunning,

@@ -3,15 +3,16 @@ import { RequestError } from '../errors.js'
 import type { TokenScores } from '../evaluation/scoring.js'
 import { onAbort } from './on-abort.js'
 import type { Coordinator } from './ranks/coordinator.js'
-import { Sequence, type SequenceInit, type SequenceSink } from './scheduling/sequence.js'
+import { Sequence, type SequenceAdapter, type SequenceInit, type SequenceSink } from './scheduling/sequence.js'
 
 /** Computes the logits after every token: onRow gets each position's, [vocab], in a view that is reused. Rejects with what ends the sequence. */
 export function everyLogits(
   coordinator: Coordinator,
   prompt: readonly number[],
   onRow: (position: number, row: Float32Array | Float64Array) => void,
+  adapter?: SequenceAdapter,
 ): Promise<void> {
-  return compute(coordinator, { prompt, everyLogits: true }, { onLogits: onRow }, undefined)
+  return compute(coordinator, { prompt, everyLogits: true, adapter }, { onLogits: onRow }, undefined)
 }
 
 /** Scores the tokens of the prompt from position `from` on, and `next` after it. Rejects with what ends the sequence. */
@@ -20,6 +21,7 @@ export async function scoreTokens(
   prompt: readonly number[],
   score: { readonly from: number; readonly next: number },
   signal: AbortSignal | undefined,
+  adapter?: SequenceAdapter,
 ): Promise<TokenScores> {
   const { from } = score
   const count = prompt.length + 1 - from
@@ -29,13 +31,13 @@ export async function scoreTokens(
     logProbabilities[position - from] = logProbability
     greedy[position - from] = Number(isGreedy)
   }
-  await compute(coordinator, { prompt, everyLogits: false, score }, { onScore }, signal)
+  await compute(coordinator, { prompt, everyLogits: false, score, adapter }, { onScore }, signal)
   return { logProbabilities, isGreedy: greedy.every((g) => g === 1) }
 }
 
 function compute(
   coordinator: Coordinator,
-  wanted: Pick<SequenceInit, 'prompt' | 'everyLogits' | 'score'>,
+  wanted: Pick<SequenceInit, 'prompt' | 'everyLogits' | 'score' | 'adapter'>,
   heard: Partial<Pick<SequenceSink, 'onLogits' | 'onScore'>>,
   signal: AbortSignal | undefined,
 ): Promise<void> {

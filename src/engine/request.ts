@@ -11,13 +11,14 @@ import type { Coordinator } from './ranks/coordinator.js'
 import type { Statistics } from './ranks/statistics.js'
 import type { Drafts } from './scheduling/drafts.js'
 import { NgramDrafts } from './scheduling/ngram-drafts.js'
-import { type FinishReason, type RowLogprobs, type SamplerParams, Sequence } from './scheduling/sequence.js'
+import { type FinishReason, type RowLogprobs, type SamplerParams, Sequence, type SequenceAdapter } from './scheduling/sequence.js'
 import { StopStrings } from './stop-strings.js'
 
 export interface RequestContext {
   readonly coordinator: Coordinator
   readonly statistics: Statistics
   readonly tokenizer: Tokenizer | undefined
+  readonly adapter: SequenceAdapter | undefined
   readonly endOfText: ReadonlySet<number>
   readonly grammars: () => GrammarPool
   /** How a special token is written; undefined for others. */
@@ -86,6 +87,7 @@ export class Request {
       sharesPrompt: params.n > 1,
       drafts: this.#drafts,
       constraint: this.#grammar,
+      adapter: context.adapter,
       priority: params.priority,
       sink: {
         onAdmitted: () => this.#cancelQueueTimer(),

@@ -7,7 +7,7 @@ import { pageClasses } from '../../workers/layout/partition.js'
 import { CONTROL_BYTES } from '../../workers/mailbox/control.js'
 import { STEP_RING } from '../../workers/mailbox/mailbox-layout.js'
 import { StepBuffer } from '../../workers/mailbox/step-buffer.js'
-import type { RankInit, RunPlan } from '../../workers/protocol.js'
+import type { AdapterMemory, RankInit, RunPlan } from '../../workers/protocol.js'
 import { assetUrl } from '../assets.js'
 import { MemoryError, RankError } from '../errors.js'
 import type { ResolvedOptions } from '../options/engine-options.js'
@@ -59,6 +59,7 @@ export async function startEngine(
   plan: RunPlan,
   layout: ModelLayout,
   memories: EngineMemories,
+  adapters: AdapterMemory | undefined,
   options: ResolvedOptions,
   onRestart: (event: RestartEvent) => void,
 ): Promise<{ coordinator: Coordinator; scheduler: Scheduler; allocator: PageAllocator; statistics: Statistics; profiler: Profiler | undefined }> {
@@ -74,6 +75,7 @@ export async function startEngine(
       shards: memories.shards,
       rankMemory,
       exchange: memories.exchange,
+      adapters,
       mailbox,
       deadlineMs: options.stepDeadlineMs,
       profile: profiler?.buffers[rank],

@@ -34,6 +34,8 @@ export interface MultipleChoiceOptions {
   /** Called with each item as it is scored, so that nothing is lost if a later one fails. */
   onItem?: (index: number, item: ScoredItem) => void
   signal?: AbortSignal
+  /** Name of a loaded adapter. Default: the model alone. */
+  lora?: string
 }
 
 /** The score of one item. */

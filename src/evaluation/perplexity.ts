@@ -16,6 +16,8 @@ export interface PerplexityOptions {
   /** Called with the loss of each window as it is computed, so that nothing is lost if a later one fails. */
   onWindow?: (index: number, loss: number) => void
   signal?: AbortSignal
+  /** Name of a loaded adapter. Default: the model alone. */
+  lora?: string
 }
 
 /** What engine.perplexity resolves with. */

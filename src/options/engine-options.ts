@@ -7,6 +7,7 @@ import { SIMD_LEVELS } from '../../kernels/wasm/simd-level.js'
 import { WEIGHT_FORMAT_NAMES, WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 import { PARTITIONS, RANK_COUNTS, type RankCount } from '../../workers/protocol.js'
 import { VARIANT_NAMES } from '../model/attention-variants.js'
+import { ADAPTERS } from './adapter-entries.js'
 import { type Caller, spelled } from './caller.js'
 import { invalidOption, isFunction, show } from './check.js'
 import { type Checked, choice, type Entry, flag, instance, int } from './entry.js'
@@ -129,6 +130,27 @@ export const ENGINE_OPTIONS = {
     defaultText: 'a quarter of the free memory, at most maxRunning full contexts, 3 GiB per rank on the CPU and 1 GiB per layer and rank on a GPU',
     doc: 'size of the key/value cache in bytes, all ranks together',
     more: 'Not together with cacheTokens.',
+  }),
+  adapters: ADAPTERS,
+  maxAdapters: int({
+    min: 0,
+    max: 256,
+    default: 8,
+    doc: 'low-rank adapters that may be loaded at the same time',
+  }),
+  maxAdapterRank: int({
+    min: 1,
+    max: 1024,
+    default: 64,
+    doc: 'largest rank of an adapter',
+    more: 'Buffers are sized by it once an adapter is loaded.',
+  }),
+  adapterBytes: int({
+    min: 1,
+    max: 2 ** 32,
+    default: 2 ** 30,
+    doc: 'memory of all adapters together in bytes',
+    more: 'It is taken as adapters come.',
   }),
   maxRestarts: int({
     min: 0,

@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { MAX_BIASES, MAX_LOGPROBS, MAX_MODEL_END_IDS, MAX_SUPPRESSED_IDS } from '../../workers/mailbox/mailbox-layout.js'
 import type { GrammarSource } from '../constraints/matcher-messages.js'
 import { MAX_PRIORITY } from '../engine/scheduling/priority.js'
+import { LORA } from './adapter-entries.js'
 import { type Caller, spelled } from './caller.js'
 import { checkInteger, invalidOption } from './check.js'
 import { CONSTRAINTS } from './constraint-entries.js'
@@ -171,6 +172,7 @@ export const GENERATE_PARAMS = {
     doc: 'put the token that begins a document before the prompt, once',
     more: 'The published MLRA models saw <|endoftext|> before every document, and their tokenizer does not say so.',
   }),
+  lora: LORA,
   ...CONSTRAINTS,
   speculate: integers({
     parts: { ngram: { min: 1, max: 16 }, maxTokens: { min: 1, max: 64 } },

@@ -135,6 +135,24 @@ export interface EngineOptions {
    */
   cacheBytes?: number
   /**
+   * Low-rank adapters (LoRA, as PEFT saves them) that are loaded with the model: directories by name. Default:
+   * none. A request has one by the parameter lora. On the command line: --lora name=directory. On the CPU only.
+   * See docs/lora.md.
+   */
+  adapters?: Readonly<Record<string, string>>
+  /** Low-rank adapters that may be loaded at the same time: an integer, 0 to 256. Default: 8. */
+  maxAdapters?: number
+  /**
+   * Largest rank of an adapter: an integer, 1 to 1024. Default: 64. Buffers are sized by it once an adapter is
+   * loaded.
+   */
+  maxAdapterRank?: number
+  /**
+   * Memory of all adapters together in bytes: an integer, 1 to 4294967296. Default: 1073741824. It is taken as
+   * adapters come.
+   */
+  adapterBytes?: number
+  /**
    * Restarts of the ranks within restartWindowMs before the engine fails for good: an integer, 0 to 1000. Default:
    * 5.
    */
@@ -236,6 +254,11 @@ export interface GenerateParams {
    * so.
    */
   bos?: boolean
+  /**
+   * Name of a loaded adapter that the request has. Without it the model alone answers. Over HTTP the adapter's
+   * name as `model` does the same.
+   */
+  lora?: string
   /**
    * The output is JSON that is valid under this schema: a JSON Schema of at most 65536 characters. Keywords that
    * cannot be kept are refused by name. At most one of jsonSchema, regex, grammar, choice and structuralTag.

@@ -7,6 +7,7 @@ import type { Prompt } from '../engine/prompts.js'
 import { OptionError, TetradError } from '../errors.js'
 import type { ChatTemplate } from '../tokenizer/chat-template.js'
 import type { MarkedText } from '../tokenizer/tokenizer-interface.js'
+import { adapterModel, adapterModels } from './adapters.js'
 import { type AnswerSettings, type AnswerWriter, sendAnswer } from './answer.js'
 import { ChoicesWriter, type Format } from './choices-writer.js'
 import { badRequest, HttpError } from './http-error.js'
@@ -113,12 +114,12 @@ export async function chatPromptOf({ template }: ServedModel, body: ChatBody): P
 
 /** Throws HttpError 404. */
 export function modelOf(models: ReadonlyMap<string, ServedModel>, id: string): ServedModel {
-  const model = models.get(id)
+  const model = models.get(id) ?? adapterModel(models, id)
   if (model) return model
   throw new HttpError(
     404,
     'invalid_request_error',
-    `The model ${JSON.stringify(id)} is not served here. Served models: ${[...models.keys()].join(', ') || 'none'}.`,
+    `The model ${JSON.stringify(id)} is not served here. Served models: ${[...models.keys(), ...adapterModels(models).map((adapter) => adapter.id)].join(', ') || 'none'}.`,
     { param: 'model', code: 'model_not_found' },
   )
 }

@@ -89,6 +89,10 @@ function ofEngine(error: TetradError): HttpError {
       const param = error instanceof OptionError ? error.option : undefined
       return new HttpError(400, 'invalid_request_error', message, { ...(param !== undefined && { param }), code, cause: error })
     }
+    case 'ADAPTER_NOT_FOUND':
+      return new HttpError(404, 'invalid_request_error', message, { param: 'lora', code, cause: error })
+    case 'ADAPTER_UNSUPPORTED':
+      return new HttpError(400, 'invalid_request_error', message, { param: 'lora', code, cause: error })
     case 'REQUEST_TOO_LARGE':
       return new HttpError(400, 'invalid_request_error', message, { param: 'n', code, cause: error })
     case 'TEMPLATE_FAILED':

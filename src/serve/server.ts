@@ -1,5 +1,6 @@
 // The HTTP server over engines: OpenAI's endpoints, health, metrics. It owns neither the engines nor the process.
 import fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import { adapterModels, addAdapters } from './adapters.js'
 import type { AnswerSettings } from './answer.js'
 import { anthropicError } from './anthropic/message-writer.js'
 import { addMessages } from './anthropic/messages.js'
@@ -35,6 +36,8 @@ export interface ServerOptions {
   readonly commentMs?: number
   /** Milliseconds that an idle connection is kept open. Default 75000: longer than most load balancers keep theirs. */
   readonly keepAliveTimeoutMs?: number
+  /** Clients may load adapters from directories of this machine, and unload them. Default: false. */
+  readonly adapterUpdates?: boolean
   /** Fastify's logger (pino). Default: none. */
   readonly logger?: FastifyServerOptions['logger']
 }
@@ -84,8 +87,9 @@ export function createServer(models: ReadonlyMap<string, ServedModel>, options: 
   addResponses(app, models, answers)
   addMessages(app, models, answers)
   addTokenize(app, models)
+  addAdapters(app, models, options.adapterUpdates ?? false)
   addLivePage(app, models)
-  app.get('/v1/models', async () => ({ object: 'list', data: [...models.values()].map(describe) }))
+  app.get('/v1/models', async () => ({ object: 'list', data: [...models.values(), ...adapterModels(models)].map(describe) }))
   // A wildcard: names may have slashes, sent as they are or as %2F.
   app.get<{ Params: { '*': string } }>('/v1/models/*', async ({ params }) => describe(modelOf(models, params['*'])))
   addHealth(app, models, () => draining)
@@ -157,12 +161,13 @@ function addHealth(app: FastifyInstance, models: ReadonlyMap<string, ServedModel
   })
 }
 
-function describe({ id, created, engine }: ServedModel): object {
+function describe({ id, created, engine, parent }: ServedModel): object {
   const { contextTokens, determinismKey, determinismDigest, variant, ranks, backend } = engine.info
   return {
     id,
     object: 'model',
     created,
+    ...(parent !== undefined && { root: parent, parent }),
     owned_by: 'tetrad',
     max_model_len: contextTokens,
     variant,

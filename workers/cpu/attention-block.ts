@@ -23,6 +23,7 @@ import type { RankLayout } from '../layout/rank-layout.js'
 import type { StepReader } from '../mailbox/step-buffer.js'
 import type { PhaseClock } from '../profile/phase-clock.js'
 import { type ModelShape, type RunPlan, SHARDS } from '../protocol.js'
+import type { AdapterWork } from './adapter-work.js'
 import { copyAll, type Move } from './moves.js'
 import { PagedAttention, type UnitWork } from './paged-attention.js'
 import { SequenceExchange } from './sequence-exchange.js'
@@ -40,6 +41,7 @@ export interface RankContext {
   readonly collectives: Collectives
   readonly clock: PhaseClock
   readonly step: StepReader
+  readonly adapters: AdapterWork
   /** [T, embed]: the block's input after its norm. */
   readonly normed: Rows
   /** [T, ropeDim]: cos half, sin half */
@@ -128,14 +130,19 @@ export class AttentionBlock {
 
   /** Leaves each shard's partial of the projected output in the exchange memory; the residual stays as it is. */
   run(layer: number, tokens: number): void {
-    const { shape, kernels, collectives, layout, step, clock } = this.#c
+    const { shape, kernels, collectives, layout, step, clock, adapters } = this.#c
     const a = shape.attention
     const weights = layout.layers[layer] as RankLayout['layers'][number]
     const perHead = queryWidth(a)
     clock.enter('projections')
-    if (weights.shared.rows > 0 && this.#needsShared(tokens)) kernels.matmul(weights.shared, this.#c.normed, this.#shared, tokens, layout.matmul)
+    adapters.input('attention', layer, this.#c.normed)
+    if (weights.shared.rows > 0 && this.#needsShared(tokens)) {
+      kernels.matmul(weights.shared, this.#c.normed, this.#shared, tokens, layout.matmul)
+      adapters.addShared(layer, this.#shared)
+    }
     this.#projectInputs(layer, tokens)
     if (a.queryRank > 0 && a.queryNormed) kernels.rmsNorm(this.#queryLatent, weights.queryNorm, this.#queryLatent, a.queryRank, tokens, a.normEps)
+    if (queriesFromLatent(a)) adapters.input('latent', layer, this.#queryLatent)
     this.#projectQueries(layer, tokens)
     this.#finishQueries(weights, tokens)
     kernels.rope(this.#ropeQueries, perHead, a.factors ? 0 : layout.headEnd - layout.headStart, a.ropeDim / 2, this.#c.ropeTable, tokens)
@@ -187,7 +194,7 @@ export class AttentionBlock {
 
   /** From the block's input: parts of the query latent, own streams, coefficients. */
   #projectInputs(layer: number, tokens: number): void {
-    const { shape, plan, exchange, collectives, normed } = this.#c
+    const { shape, plan, exchange, collectives, normed, adapters } = this.#c
     const whole = plan.replicate.queryA
     const latent = shape.attention.queryRank > 0
     for (let s = 0; s < SHARDS; s++) {
@@ -198,13 +205,16 @@ export class AttentionBlock {
       copyRows(shard.normed, normed, tokens)
       if (latent) {
         shard.matmul(weights.queryA, shard.normed, shard.queryA, tokens)
+        adapters.add('queryA', layer, s, shard.queryA)
         copyRows((whole ? this.#queryLatentParts[s] : exchange.queryA[s]) as Rows, shard.queryA, tokens)
       }
       if (own < 0) continue
       const moves = this.#moves[own] as ShardMoves
       shard.matmul(weights.streams, shard.normed, shard.streams, tokens)
+      adapters.add('streams', layer, s, shard.streams)
       copyAll(moves.streams, tokens)
       shard.matmul(weights.coefficients, shard.normed, shard.coefficients, tokens)
+      adapters.add('coefficients', layer, s, shard.coefficients)
       copyAll(moves.coefficients, tokens)
     }
     if (!latent || whole) return
@@ -214,7 +224,7 @@ export class AttentionBlock {
 
   /** The queries of all heads that this rank attends with. */
   #projectQueries(layer: number, tokens: number): void {
-    const { shape, plan, exchange, collectives, kernels, normed, ropeTable } = this.#c
+    const { shape, plan, exchange, collectives, kernels, normed, ropeTable, adapters } = this.#c
     const a = shape.attention
     const whole = plan.replicate.queryB && !this.#local
     const direct = this.#local || whole
@@ -225,6 +235,7 @@ export class AttentionBlock {
       const input = fromLatent ? shard.queryLatent : shard.normed
       copyRows(input, fromLatent ? this.#queryLatent : normed, tokens)
       shard.matmul(shard.layer(layer).queryB, input, shard.queryB, tokens)
+      adapters.add('queryB', layer, s, shard.queryB)
       copyRows((direct ? this.#queryParts[s] : exchange.queryB[s]) as Rows, shard.queryB, tokens)
     }
     if (!direct) {
@@ -252,9 +263,11 @@ export class AttentionBlock {
   /** Queries to the streams' space. */
   #absorb(layer: number, tokens: number): void {
     for (let i = 0; i < this.#own.length; i++) {
-      const shard = this.#shard(this.#own[i] as number)
+      const s = this.#own[i] as number
+      const shard = this.#shard(s)
       copyRows(shard.queries, this.#queries, tokens)
       shard.matmul(shard.layer(layer).keyUp, shard.ownQueries, shard.absorbed, tokens)
+      this.#c.adapters.addOwn('keyUp', layer, s, shard.ownQueries, shard.absorbed)
       copyAll((this.#moves[i] as ShardMoves).absorbed, tokens)
     }
   }
@@ -266,12 +279,13 @@ export class AttentionBlock {
     if (!this.#c.shape.attention.absorbed) return
     const shard = this.#shard(s)
     shard.matmul(shard.layer(layer).valueUp, shard.context, shard.values, tokens)
+    this.#c.adapters.addOwn('valueUp', layer, s, shard.context, shard.values)
     copyRows(this.#c.exchange.attention[s] as Rows, shard.values, tokens)
   }
 
   /** Own shard i's segment: sums over shards, the gate, and its partial of the output projection. */
   #projectOutput(layer: number, i: number, tokens: number): void {
-    const { shape, exchange, normed } = this.#c
+    const { shape, exchange, normed, adapters } = this.#c
     const s = this.#own[i] as number
     const shard = this.#shard(s)
     const weights = shard.layer(layer)
@@ -283,10 +297,12 @@ export class AttentionBlock {
     if (shape.attention.gated) {
       copyRows(shard.normed, normed, tokens)
       shard.matmul(weights.outputGate, shard.normed, shard.outputGate, tokens)
+      adapters.add('outputGate', layer, s, shard.outputGate)
     }
     copyRows(shard.segment, exchange.segments[i] as Rows, tokens)
     if (shape.attention.gated) shard.kernels.gateRows(shard.segment, shard.outputGate, shard.segment.stride, tokens)
     shard.matmul(weights.attentionOut, shard.segment, shard.attentionOut, tokens)
+    adapters.addOwn('attentionOut', layer, s, shard.segment, shard.attentionOut)
     copyRows(exchange.attentionOut[s] as Rows, shard.attentionOut, tokens)
   }
 

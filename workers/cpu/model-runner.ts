@@ -7,6 +7,7 @@ import { copyRows, type Rows } from '../../kernels/rows.js'
 import type { SimdLevel } from '../../kernels/wasm/simd-level.js'
 import type { Collectives } from '../collectives/collectives.js'
 import type { Exchange } from '../collectives/exchange.js'
+import { queriesFromLatent } from '../layout/attention-geometry.js'
 import type { ModelLayout } from '../layout/model-layout.js'
 import type { RankLayout } from '../layout/rank-layout.js'
 import { COUNTERS, ROW } from '../mailbox/mailbox-layout.js'
@@ -19,6 +20,7 @@ import { openRank } from '../rank-parts.js'
 import type { RankRunner } from '../rank-runner.js'
 import type { StepResults } from '../sampling/step-results.js'
 import type { TokenInputs } from '../token-inputs.js'
+import { AdapterWork } from './adapter-work.js'
 import { AttentionBlock } from './attention-block.js'
 import type { ShardWork } from './shard-work.js'
 
@@ -30,6 +32,7 @@ export class ModelRunner implements RankRunner {
   readonly #own: readonly number[]
   readonly #exchange: Exchange
   readonly #attention: AttentionBlock
+  readonly #adapters: AdapterWork
   readonly #collectives: Collectives
   readonly #step: StepReader
   readonly #recorder: ProfileRecorder | undefined
@@ -73,8 +76,10 @@ export class ModelRunner implements RankRunner {
     this.#ropeTable = kernels.rows(layout.ropeTable, shape.attention.ropeDim)
     this.#clock = new PhaseClock(() => collectives.waitedMs)
     const { shards, exchange, step } = parts
+    this.#adapters = new AdapterWork(rank, init, parts.model, queriesFromLatent(shape.attention) ? 'latent' : 'attention')
     const rows = { normed: this.#normed, ropeTable: this.#ropeTable }
-    this.#attention = new AttentionBlock({ shape, plan, layout, kernels, shards, exchange, collectives, step, clock: this.#clock, ...rows })
+    const own = { clock: this.#clock, adapters: this.#adapters }
+    this.#attention = new AttentionBlock({ shape, plan, layout, kernels, shards, exchange, collectives, step, ...own, ...rows })
   }
 
   get report(): RankReport {
@@ -90,6 +95,7 @@ export class ModelRunner implements RankRunner {
     const start = performance.now()
     const recordedAt = this.#recorder?.now()
     this.#collectives.enter('start of step')
+    this.#adapters.begin(step, tokens)
     this.#attention.copyPages()
     this.#embed(tokens)
     for (let layer = 0; layer < this.#shape.layers; layer++) {
@@ -124,14 +130,19 @@ export class ModelRunner implements RankRunner {
     const weights = this.#layout.layers[layer] as RankLayout['layers'][number]
     this.#kernels.rmsNorm(this.#residual, weights.mlpNorm, this.#normed, this.#shape.embed, tokens, this.#shape.normEps)
     this.#clock.enter('MLP')
+    const adapters = this.#adapters
+    adapters.input('mlp', layer, this.#normed)
     for (let u = 0; u < this.#own.length; u++) {
       const s = this.#own[u] as number
       const shard = this.#shard(s)
       const matrices = shard.layer(layer)
       copyRows(shard.normed, this.#normed, tokens)
       shard.matmul(matrices.gateUp, shard.normed, shard.gateUp, tokens)
+      adapters.add('gate', layer, s, shard.gate)
+      adapters.add('up', layer, s, shard.up)
       shard.kernels.swiglu(shard.gate, shard.up, shard.gateWidth, tokens)
       shard.matmul(matrices.down, shard.gate, shard.down, tokens)
+      adapters.addOwn('down', layer, s, shard.gate, shard.down)
       copyRows(this.#exchange.mlp[s] as Rows, shard.down, tokens)
     }
     this.#clock.enter(undefined)

@@ -22,6 +22,8 @@ export const ROW = {
   flags: 3,
   /** Token id whose probability the row reports. */
   target: 4,
+  /** 0: the model alone; n: with the adapter in place n - 1. */
+  adapter: 5,
   ints: 8,
 } as const
 

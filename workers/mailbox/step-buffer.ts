@@ -132,6 +132,8 @@ export interface RowRecord {
   readonly flags: number
   /** Token id whose probability the row reports. */
   readonly target: number
+  /** Place of its adapter, from 1 on; 0: none. Rows of one adapter are adjacent, after those without. */
+  readonly adapter: number
 }
 
 /** A copy of cached rows as it is written. */
@@ -162,13 +164,14 @@ export class StepWriter {
       ints[at + COPY.to] = to
       ints[at + COPY.rows] = count
     }
-    for (const [t, { slot, position, token, flags, target }] of rows.entries()) {
+    for (const [t, { slot, position, token, flags, target, adapter }] of rows.entries()) {
       const at = base + STEP_HEADER.ints + t * ROW.ints
       ints[at + ROW.slot] = slot
       ints[at + ROW.position] = position
       ints[at + ROW.token] = token
       ints[at + ROW.flags] = flags
       ints[at + ROW.target] = target
+      ints[at + ROW.adapter] = adapter
     }
   }
 

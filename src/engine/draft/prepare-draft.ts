@@ -49,6 +49,8 @@ function optionsOf(model: OpenModel, { choice, plan }: PreparedModel): ResolvedO
     ranks: 1,
     backend: 'wasm',
     adapter: [],
+    adapters: {},
+    maxAdapters: 0,
     gpuChecks: false,
     gpuKernels: 'auto',
     partition: 'heads',

@@ -60,6 +60,7 @@ export class Mailbox {
       token,
       flags,
       target: sequence.target(position),
+      adapter: sequence.adapter === undefined ? 0 : sequence.adapter.place + 1,
     }))
     this.#writer.writeStep(epoch, records, copies)
     this.#writeMasks(epoch, rows)

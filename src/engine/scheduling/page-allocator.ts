@@ -71,7 +71,7 @@ export class PageAllocator {
     return page
   }
 
-  /** Adds a reference to the page that holds these tokens after the chain `parent` (0: from the start), if there is one. */
+  /** Adds a reference to the page that holds these tokens after the chain `parent` (0 or less: from the start, of the model alone or with an adapter), if there is one. */
   reuse(parent: number, tokens: readonly number[]): { page: number; chain: number } | undefined {
     const page = this.#byKey.get(keyOf(parent, tokens))
     if (page === undefined) return undefined

@@ -34,9 +34,9 @@ export class PrefixCache {
    * in common with what follows. Sets its computed and scheduled positions.
    */
   reuse(sequence: Sequence): void {
-    const { tokens, pages, chain, reusable } = sequence
+    const { tokens, pages, chain, reusable, root } = sequence
     for (let i = 0; (i + 1) * PAGE_TOKENS <= reusable; i++) {
-      const found = this.#allocator.reuse(chain.at(-1) ?? 0, tokens.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS))
+      const found = this.#allocator.reuse(chain.at(-1) ?? root, tokens.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS))
       if (!found) break
       pages.push(found.page)
       chain.push(found.chain)
@@ -47,18 +47,18 @@ export class PrefixCache {
   }
 
   /** Caches the full pages that a sequence has computed since the last call. */
-  cacheFullPages({ tokens, pages, chain, computed }: Sequence): void {
+  cacheFullPages({ tokens, pages, chain, computed, root }: Sequence): void {
     for (let i = chain.length; (i + 1) * PAGE_TOKENS <= computed; i++) {
       const own = tokens.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS)
-      chain.push(this.#allocator.cacheFullPage(pages[i] as number, chain.at(-1) ?? 0, own))
+      chain.push(this.#allocator.cacheFullPage(pages[i] as number, chain.at(-1) ?? root, own))
     }
   }
 
   /** Caches the computed rows after a sequence's last full page. */
-  cachePartialPage({ tokens, pages, chain, computed }: Sequence): void {
+  cachePartialPage({ tokens, pages, chain, computed, root }: Sequence): void {
     const page = pages[chain.length]
     const first = chain.length * PAGE_TOKENS
-    if (page !== undefined && computed > first) this.#allocator.cachePartialPage(page, chain.at(-1) ?? 0, tokens.slice(first, computed))
+    if (page !== undefined && computed > first) this.#allocator.cachePartialPage(page, chain.at(-1) ?? root, tokens.slice(first, computed))
   }
 
   /** Drops the copies that are due and every cached prefix. Call when no page has references. */
@@ -69,10 +69,10 @@ export class PrefixCache {
 
   /** Returns how many rows will be copied. */
   #copyRows(sequence: Sequence): number {
-    const { tokens, pages, chain, computed, reusable } = sequence
+    const { tokens, pages, chain, computed, reusable, root } = sequence
     const wanted = tokens.slice(computed, Math.min(reusable, computed + PAGE_TOKENS))
     if (wanted.length === 0 || this.#copies.length >= this.#maxCopies) return 0
-    const source = this.#allocator.longestMatch(chain.at(-1) ?? 0, wanted)
+    const source = this.#allocator.longestMatch(chain.at(-1) ?? root, wanted)
     if (!source) return 0
     const page = this.#allocator.allocateExcept(source.page)
     if (page === undefined) return 0

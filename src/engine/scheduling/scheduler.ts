@@ -15,15 +15,11 @@ import type { PageAllocator } from './page-allocator.js'
 import { type PageCopy, PrefixCache } from './prefix-cache.js'
 import { PRIORITY_STEP } from './priority.js'
 import { decodes, sampleFlags, schedulable, wantsPromptLogprobs } from './rows-of.js'
-import type { FinishReason, Sequence } from './sequence.js'
+import type { FinishReason, Sequence, SequenceAdapter } from './sequence.js'
 import type { StepOutcome } from './step-outcome.js'
+import { byAdapter, type StepRow } from './step-rows.js'
 
-export interface StepRow {
-  readonly sequence: Sequence
-  readonly position: number
-  readonly token: number
-  readonly flags: number
-}
+export type { StepRow }
 
 export interface SchedulerLimits {
   /** Maximum prompt rows of one step. */
@@ -69,6 +65,11 @@ export class Scheduler {
     return this.#running.length
   }
 
+  /** Whether a sequence has this adapter, or a step in flight has rows with it. */
+  uses({ serial }: SequenceAdapter): boolean {
+    return [...this.#running, ...this.#waiting].some(({ adapter }) => adapter?.serial === serial)
+  }
+
   /** All sequences that have not ended. */
   get sequences(): Sequence[] {
     return [...this.#running, ...this.#waiting].filter((s) => !s.ended)
@@ -91,7 +92,7 @@ export class Scheduler {
         if (guesses && this.#scheduleKnown(sequence, 1, rows) > 0) prefill -= this.#scheduleDrafts(sequence, guesses, rows)
       }
     }
-    return rows
+    return byAdapter(rows)
   }
 
   /** Copies that the rows just given need; they are the step's from now on. */

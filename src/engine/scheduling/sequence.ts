@@ -32,6 +32,14 @@ export interface RowLogprobs {
   readonly top: readonly { readonly token: number; readonly logprob: number }[]
 }
 
+/** An adapter as rows name it. */
+export interface SequenceAdapter {
+  /** Its place in the adapters' memory, from 0 on. */
+  readonly place: number
+  /** From 1 on; no other adapter of the engine has had it. */
+  readonly serial: number
+}
+
 /** Sampling parameters beside temperature and seed. */
 export type SamplerParams = Pick<
   ResolvedGenerateParams,
@@ -67,6 +75,8 @@ export interface SequenceInit {
   readonly drafts?: Drafts | undefined
   /** What the output must match. Not with drafts. */
   readonly constraint?: OutputConstraint | undefined
+  /** Default: the model alone. */
+  readonly adapter?: SequenceAdapter | undefined
   /** Units of PRIORITY_STEP places that it moves ahead in the queue. */
   readonly priority: number
   readonly sink: SequenceSink
@@ -84,6 +94,7 @@ export class Sequence {
   readonly score: { readonly from: number; readonly next: number } | undefined
   readonly drafts: Drafts | undefined
   readonly constraint: OutputConstraint | undefined
+  readonly adapter: SequenceAdapter | undefined
   readonly priority: number
   readonly sink: SequenceSink
   readonly sampling: SamplerParams | undefined
@@ -127,6 +138,7 @@ export class Sequence {
     this.score = init.score
     this.drafts = init.drafts
     this.constraint = init.constraint
+    this.adapter = init.adapter
     this.priority = init.priority
     this.sink = init.sink
     this.sampling = init.sampling
@@ -142,6 +154,11 @@ export class Sequence {
   /** Token whose log-probability the row at this position reports. */
   target(position: number): number {
     return this.tokens[position + 1] ?? this.score?.next ?? 0
+  }
+
+  /** The chain before its first page: rows of one adapter are not those of another. */
+  get root(): number {
+    return this.adapter ? -this.adapter.serial : 0
   }
 
   get generated(): number {

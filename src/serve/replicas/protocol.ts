@@ -5,6 +5,7 @@ import type { EngineInfo, EngineStats } from '../../engine/engine-info.js'
 import type { Completion } from '../../engine/generation.js'
 import type { Prompt } from '../../engine/prompts.js'
 import {
+  AdapterError,
   CheckpointError,
   ClusterError,
   EngineClosedError,
@@ -116,7 +117,17 @@ export function packError(error: unknown): PackedError {
   return { name, code, what, expected, actual, remedy, retryAfterMs: error instanceof OverloadedError ? error.retryAfterMs : undefined }
 }
 
-const CLASSES = { OptionError, CheckpointError, RequestError, RankError, ReplicaError, ClusterError, EngineClosedError, MemoryError } as const
+const CLASSES = {
+  AdapterError,
+  OptionError,
+  CheckpointError,
+  RequestError,
+  RankError,
+  ReplicaError,
+  ClusterError,
+  EngineClosedError,
+  MemoryError,
+} as const
 
 export function unpackError({ name, code, what, expected, actual, remedy, retryAfterMs }: PackedError): Error {
   if (code === undefined) return new Error(what)

@@ -39,6 +39,8 @@ interface Starter {
 
 export class ReplicaPool implements ServedEngine, ReplicaSource {
   readonly info: EngineInfo
+  /** Each replica has them. */
+  readonly adapters: readonly { readonly name: string }[]
   readonly #prompts: PromptReader
   readonly #pieces: TokenPieces
   readonly #slots: (Replica | undefined)[]
@@ -58,7 +60,9 @@ export class ReplicaPool implements ServedEngine, ReplicaSource {
     starter: Starter,
     socket: ReplicaSocket,
     log: (text: string) => void,
+    adapters: readonly string[],
   ) {
+    this.adapters = adapters.map((name) => ({ name }))
     const [first] = replicas as [Started]
     this.info = first.info
     this.#prompts = new PromptReader(tokenizer, first.info)
@@ -91,7 +95,8 @@ export class ReplicaPool implements ServedEngine, ReplicaSource {
     try {
       for (const result of results) if (result.status === 'rejected') throw result.reason
       const [first] = replicas as [Started]
-      return new ReplicaPool(replicas, first.info.hasTokenizer ? await loadTokenizer(dir, first.info.vocab) : undefined, starter, socket, log)
+      const tokenizer = first.info.hasTokenizer ? await loadTokenizer(dir, first.info.vocab) : undefined
+      return new ReplicaPool(replicas, tokenizer, starter, socket, log, Object.keys(options.adapters ?? {}))
     } catch (error) {
       await Promise.all(replicas.map(({ replica }) => replica.close(0)))
       await socket.close()
