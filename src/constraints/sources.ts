@@ -17,6 +17,8 @@ export interface StructuralTag {
   readonly stopAfterFirst?: boolean
   /** The output has no free text: this comes between two tags, and nothing else. Default: free text. */
   readonly separator?: string
+  /** Instead of all that, the output may be JSON under this schema. Default: it may not. */
+  readonly otherwise?: boolean | Readonly<Record<string, unknown>>
 }
 
 export function schemaSource(schema: Schema): GrammarSource {
@@ -35,13 +37,14 @@ export function grammarSource(grammar: string): GrammarSource {
   return { kind: 'grammar', text: grammar }
 }
 
-export function tagSource({ triggers, tags, atLeastOne = false, stopAfterFirst = false, separator }: StructuralTag): GrammarSource {
+export function tagSource({ triggers, tags, atLeastOne = false, stopAfterFirst = false, separator, otherwise }: StructuralTag): GrammarSource {
   const format: TagFormat = {
     triggers,
     tags: tags.map(({ begin, schema, end }) => ({ begin, grammar: schemaGrammar(schema), end })),
     atLeastOne,
     stopAfterFirst,
     separator,
+    otherwise: otherwise === undefined ? undefined : schemaGrammar(otherwise),
   }
   return { kind: 'tag', text: JSON.stringify(format) }
 }

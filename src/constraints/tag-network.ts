@@ -8,12 +8,15 @@ export interface TagFormat {
   readonly stopAfterFirst: boolean
   /** Without free text: this between tags. */
   readonly separator?: string | undefined
+  /** A grammar that the whole text may match instead. */
+  readonly otherwise?: string | undefined
 }
 
 /** The network, and its first state. Throws Refused. */
 export function tagNetwork(format: TagFormat): { readonly network: Network; readonly start: number } {
   const network = new Network()
-  const start = format.separator === undefined ? triggered(network, format) : separated(network, format, format.separator)
+  const tagged = format.separator === undefined ? triggered(network, format) : separated(network, format, format.separator)
+  const start = format.otherwise === undefined ? tagged : either(network, tagged, network.addGrammar(format.otherwise))
   network.finish()
   return { network, start }
 }
@@ -27,6 +30,13 @@ function addTags(network: Network, tags: TagFormat['tags'], written: string, fro
     network.at(content).rules.push([network.addGrammar(grammar), after])
     network.at(network.addBytes(Buffer.from(end), after)).free.push(to)
   }
+}
+
+function either(network: Network, tagged: number, grammar: number): number {
+  const start = network.add()
+  network.at(start).free.push(tagged)
+  network.at(start).rules.push([grammar, endState(network)])
+  return start
 }
 
 function endState(network: Network): number {

@@ -112,7 +112,7 @@ export const CONSTRAINTS = {
   structuralTag: constraint<StructuralTag>({
     doc: 'free text until a trigger, then one of the tags that begin with it, whose content is JSON under a schema, then free text again',
     type: 'StructuralTag',
-    range: '{ triggers, tags: [{ begin, schema, end }], atLeastOne, stopAfterFirst, separator }',
+    range: '{ triggers, tags: [{ begin, schema, end }], atLeastOne, stopAfterFirst, separator, otherwise }',
     flag: { value: '<json>', parse: parseJson },
     is: isStructuralTag,
     source: tagSource,
@@ -121,9 +121,10 @@ export const CONSTRAINTS = {
 
 function isStructuralTag(value: unknown): boolean {
   if (!isRecord(value)) return false
-  const { triggers, tags, atLeastOne, stopAfterFirst, separator, ...rest } = value
+  const { triggers, tags, atLeastOne, stopAfterFirst, separator, otherwise, ...rest } = value
   const isSwitch = (given: unknown) => given === undefined || typeof given === 'boolean'
   if (separator !== undefined && !isText(separator)) return false
+  if (otherwise !== undefined && !isSchema(otherwise)) return false
   if (Object.keys(rest).length > 0 || !isSwitch(atLeastOne) || !isSwitch(stopAfterFirst) || !isTexts(triggers) || !Array.isArray(tags)) return false
   if (triggers.some((a, i) => triggers.some((b, j) => i !== j && b.startsWith(a)))) return false
   return (

@@ -272,7 +272,8 @@ export interface GenerateParams {
   choice?: readonly string[]
   /**
    * Free text until a trigger, then one of the tags that begin with it, whose content is JSON under a schema, then
-   * free text again: { triggers, tags: [{ begin, schema, end }], atLeastOne, stopAfterFirst, separator }.
+   * free text again: { triggers, tags: [{ begin, schema, end }], atLeastOne, stopAfterFirst, separator, otherwise
+   * }.
    */
   structuralTag?: StructuralTag
   /**

@@ -178,7 +178,8 @@ export function generateParams(
     temperature: 1,
     n: 1,
     ...Object.fromEntries(values),
-    ...(constraint && { [constraint.name]: constraint.value }),
+    // A tag has what the answer may be otherwise.
+    ...(constraint && !more.structuralTag && { [constraint.name]: constraint.value }),
     ...more,
     ...(maxTokens !== undefined && { maxTokens }),
     ...(logprobs !== undefined && { logprobs }),

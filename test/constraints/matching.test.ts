@@ -63,6 +63,11 @@ const LANGUAGES: readonly (readonly [GrammarSource, RegExp, string])[] = [
   [tagSource(TAGS), new RegExp(`^(${free}${tag})*${free}$`), '<f>78|ab1;'],
   [tagSource({ ...TAGS, atLeastOne: true }), new RegExp(`^${tag}(${free}${tag})*${free}$`), '<f>78|ab1;'],
   [tagSource({ ...TAGS, stopAfterFirst: true }), new RegExp(`^${free}${tag}?$`), '<f>78|ab1;'],
+  [
+    tagSource({ ...TAGS, separator: ', ', atLeastOne: true, otherwise: { enum: ['ab', 1] } }),
+    new RegExp(`^(${tag}(, ${tag})*|"ab"|1)$`),
+    '<f>78|ab1;, "',
+  ],
   [tagSource({ ...TAGS, separator: ', ' }), new RegExp(`^(${tag}(, ${tag})*)?$`), '<f>78|ab1;, '],
 ]
 

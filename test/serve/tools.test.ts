@@ -218,7 +218,12 @@ test('what cannot be done is refused by its field; what asks for nothing is take
     [{ tools: [now], tool_choice: named }, 'tool_choice', /none of the tools/],
     [{ tools: [now], tool_choice: 'sometimes' }, 'tool_choice', /auto, none, required/],
     [{ tool_choice: 'required' }, 'tool_choice', /needs tools/],
-    [{ tools: [now], response_format: { type: 'json_object' } }, 'response_format', /exclude each other/],
+    [{ tools: [now], regex: 'a' }, 'regex', /exclude each other/],
+    [
+      { tools: [now], response_format: { type: 'json_schema', json_schema: { name: 'n', schema: { not: {} } } } },
+      'response_format',
+      /not: this keyword/,
+    ],
     [{ tools: [now], ignore_eos: true }, 'ignore_eos', /exclude each other/],
     [{ messages: [...messages, { role: 'tool', content: 'x' }] }, 'messages.1.tool_call_id', /missing/],
     [{ messages: [{ role: 'user' }] }, 'messages.0.content', /missing/],
@@ -271,3 +276,29 @@ function read(parser: CallParser, pieces: readonly string[]) {
   for (const part of parts) if ('index' in part) calls[part.index] = (calls[part.index] ?? '') + part.arguments
   return { content: parts.map((part) => ('content' in part ? part.content : '')).join(''), calls }
 }
+
+test('tools and response_format: the answer is calls, or JSON under the schema; required calls are calls', async (t) => {
+  const { client } = await served(t)
+  const response_format = { type: 'json_schema', json_schema: { name: 'answer', schema: { enum: [{ sure: true }, 7] } } } as const
+  const kinds = new Set<string>()
+  for (let seed = 0; seed < 6; seed++) {
+    // A bias on the first byte of a call, or of the JSON.
+    const [bracket] = await engine.tokenize(seed % 2 === 0 ? '<' : '7')
+    const asked = { ...base, seed, temperature: 1, tools: [now], response_format, logit_bias: { [String(bracket)]: 100 }, parallel_tool_calls: false }
+    const { choices } = await client.chat.completions.create(asked)
+    const [choice] = choices
+    kinds.add(choice?.finish_reason ?? '')
+    if (choice?.finish_reason === 'tool_calls') {
+      t.deepEqual(
+        choice.message.tool_calls?.map((call) => 'function' in call && call.function),
+        [{ name: 'now', arguments: '{}' }],
+      )
+      t.is(choice.message.content, null)
+    } else if (choice?.finish_reason === 'stop') t.true(['{"sure":true}', '7'].includes(choice.message.content ?? ''))
+  }
+  t.true(kinds.has('tool_calls') && kinds.has('stop'), [...kinds].join())
+  const forced = await client.chat.completions.create({ ...base, tools: [weather, now], tool_choice: named, response_format })
+  t.is(forced.choices[0]?.finish_reason, 'tool_calls')
+  const none = await client.chat.completions.create({ ...base, tools: [now], tool_choice: 'none', response_format })
+  t.true(['{"sure":true}', '7'].includes(none.choices[0]?.message.content ?? ''))
+})

@@ -24,6 +24,8 @@ export interface ToolFields {
   readonly parallel_tool_calls?: boolean
 }
 
+type Schema = boolean | Readonly<Record<string, unknown>>
+
 const NAME = { type: 'string', pattern: '^[a-zA-Z0-9_.-]{1,64}$' }
 
 /** Their JSON schemas. */
@@ -86,7 +88,7 @@ export function offeredTools(body: ToolFields, form: CallForm): OfferedTools | u
     return undefined
   }
   const other = constraintField(body as Readonly<Record<string, unknown>>)
-  if (other) {
+  if (other && other.name !== 'jsonSchema') {
     throw badRequest(`tools and ${other.field} exclude each other: a text is held to one of them. tool_choice "none" calls none.`, other.field)
   }
   if (JSON.stringify(tools).length > MAX_CHARACTERS)
@@ -102,16 +104,18 @@ export function offeredTools(body: ToolFields, form: CallForm): OfferedTools | u
   if (wanted !== undefined && !names.includes(wanted))
     throw badRequest(`tool_choice asks for ${JSON.stringify(wanted)}, which is none of the tools.`, 'tool_choice', 'invalid_value')
   const tags = names.map((name, i) => ({ begin: form.begin(name), schema: schemas[i] as Readonly<Record<string, unknown>>, end: form.end }))
+  const otherwise = other && kept(other.value as Schema, other.field)
   const stopAfterFirst = wanted !== undefined || !parallel || !form.parallel
   return {
     names,
     tag: {
       triggers: [form.trigger],
       tags: wanted === undefined ? tags : tags.filter((_, i) => names[i] === wanted),
-      atLeastOne: choice !== 'auto',
+      atLeastOne: choice !== 'auto' || otherwise !== undefined,
       stopAfterFirst,
-      // Calls that are asked for come without other text.
-      ...(choice !== 'auto' && !stopAfterFirst && { separator: '\n' }),
+      // Calls that are asked for come without other text; so do those of an answer that would else be JSON.
+      ...((choice !== 'auto' || otherwise !== undefined) && !stopAfterFirst && { separator: '\n' }),
+      ...(choice === 'auto' && otherwise !== undefined && { otherwise }),
     },
   }
 }
@@ -123,7 +127,11 @@ function argumentsSchema({ function: { parameters } }: ChatTool, field: string):
   const alone = ['$ref', 'anyOf', 'oneOf', 'allOf', 'enum', 'const'].find((keyword) => parameters[keyword] !== undefined)
   if (type !== 'object' || alone !== undefined)
     throw badRequest(`${field} must be a schema of type object${alone === undefined ? '' : ` without ${alone} beside it`}.`, field, 'invalid_value')
-  const schema = { ...parameters, type }
+  return kept({ ...parameters, type }, field)
+}
+
+/** The schema. Throws HttpError 400 for one that cannot be kept. */
+function kept<T extends Schema>(schema: T, field: string): T {
   try {
     CONSTRAINTS.jsonSchema.check(schema, field, { caller: 'http', vocab: Number.POSITIVE_INFINITY })
   } catch (error) {
