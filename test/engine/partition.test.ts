@@ -3,8 +3,9 @@ import { join } from 'node:path'
 import test from 'ava'
 import { Engine, type EngineOptions, type GenerateParams, OptionError, SnapshotError } from '../../src/index.js'
 import { injectFault, pages, readCounters, recordLogits } from '../../src/testing.js'
+import { mergedTensors, writeAdapter, writeModel } from '../support/adapters.js'
 import { FIXTURES, largestDifference, randomNumbers, TINY } from '../support/fixtures.js'
-import { temporary } from '../support/models.js'
+import { readTensors, temporary } from '../support/models.js'
 import { full, quickIf } from '../support/tier.js'
 import { until } from '../support/until.js'
 
@@ -134,6 +135,33 @@ test('a prefix is shared, and the rows of a page that is similar are copied with
   t.deepEqual(cached, [0, 300, 100])
   await engine.close()
 })
+
+for (const variant of ['mla', 'mlra_4', 'gqa', 'tpa'] as const) {
+  quickIf(variant === 'mla')(`${variant}: an adapter gives the logits of the merged model, with the same bits at 1, 2 and 4 ranks`, async (t) => {
+    const dir = temporary(t)
+    const tensors = await readTensors(golden(variant))
+    const spec = { seed: 5, rank: 3, size: 0.12 }
+    writeAdapter(join(dir, 'adapter'), tensors, spec)
+    writeModel(join(dir, 'merged'), golden(variant), mergedTensors(tensors, spec))
+    const whole = await load(join(dir, 'merged'), { backend: 'reference', partition: 'heads', ranks: 1 })
+    const prompt = promptOf(whole.info.vocab)
+    const expected = await whole.logits(prompt)
+    await whole.close()
+    let first: Float32Array | undefined
+    for (const [ranks, prefillChunk] of [
+      [1, 64],
+      [2, 9],
+      [4, 100],
+    ] as const) {
+      const engine = await load(golden(variant), { ranks, prefillChunk, adapters: { one: join(dir, 'adapter') } })
+      const logits = await engine.logits(prompt, { lora: 'one' })
+      await engine.close()
+      t.true(largestDifference(logits, expected) < 5e-3, `${ranks} ranks`)
+      first ??= logits
+      t.deepEqual(logits, first, `${ranks} ranks`)
+    }
+  })
+}
 
 for (const stage of ['gather of queries and rows to cache', 'exchange of partial attention'] as const) {
   quickIf(stage === 'exchange of partial attention')(`a rank that throws at the ${stage} costs no request and no bit`, async (t) => {
