@@ -66,10 +66,21 @@ export function cpuAttention({ heads, latent, rope }: AttentionWidths, tokens: n
     [ropeQuery, rope],
   ] as const) {
     source.row(0).set(randomRow(heads * n))
-    kernels.loadQueries(to, source, 0, n, heads, lanes, n, format)
+    kernels.loadQueries(to, source, 0, 1, n, heads, lanes, n, format)
   }
   const context = kernels.rows(z, heads * latent)
-  const geometry = { heads, lanes, row, valueOffset: 0, valueWidth: latent, sharedLanes: lanes, sharedOffset: 0, scale: 0.05 }
+  const geometry = {
+    heads,
+    lanes,
+    row,
+    valueOffset: 0,
+    valueWidth: latent,
+    sharedLanes: lanes,
+    rowHeads: heads,
+    sharedRowHeads: heads,
+    sharedOffset: 0,
+    scale: 0.05,
+  }
   const unit: UnitGeometry = { query, scores, values, state, ...geometry }
   return {
     bytesPerToken: row.bytes + ropeRow.bytes,

@@ -56,17 +56,20 @@ export interface KernelBackend {
   /** Copies cached rows within the memory. */
   copyBytes(dst: number, src: number, bytes: number): void
   /**
-   * Prepares the queries of row t of src for cached rows of a format: `heads` vectors of n scalars, `headStride` apart, to [n][lanes]
-   * (int8: to integers and their scales, see queryScalars). Lanes without a head become 0.
+   * Prepares the queries of `rows` rows of src, from t on, for cached rows of a format: `heads` vectors of n scalars in each, `headStride`
+   * apart, to [n][lanes] (int8: to integers and their scales, see queryScalars). Lanes without a head become 0.
    */
-  loadQueries(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number, format: CacheFormat): void
+  loadQueries(dst: number, src: Rows, t: number, rows: number, headStride: number, heads: number, lanes: number, n: number, format: CacheFormat): void
   /** out[t][lane] = query . keys of cached row t; out [tokens][lanes]. */
   dotPage(query: number, page: number, row: CacheRow, out: number, lanes: number, tokens: number): void
-  /** Clears a unit's state and row t of z ([heads][valueWidth]). */
+  /** Clears a unit's state and the rows of z from t on ([heads][valueWidth], without gaps between rows). */
   beginAttention(unit: UnitGeometry, z: Rows, t: number): void
-  /** One page of 1..64 tokens. shared: byte offset of the second score terms, 0 for none; with factors, of the page's coefficients. */
+  /**
+   * One page, of which the first row of the tile sees 1..64 tokens and each next row one more, up to the page's end. shared: byte
+   * offset of the second score terms, 0 for none; with factors, of the page's coefficients.
+   */
   attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void
-  /** Divides row t of z by the sums. */
+  /** Divides the rows of z from t on by the sums. */
   finishAttention(unit: UnitGeometry, z: Rows, t: number): void
   /**
    * dst[t][h] = (((w0 z0 + w1 z1) + w2 z2) + w3 z3) / (the same of the sums), wi = exp(mi - largest m): attention over parts of a row's

@@ -25,9 +25,12 @@ export interface CacheRow {
   readonly sumWidth: number
 }
 
-/** Attention of one unit (a cache stream and the heads it serves) over pages, geometry fixed at load. Pointers in bytes. */
+/**
+ * Attention of one unit (a cache stream and the heads it serves) over pages, geometry fixed at load. Pointers in bytes. A tile of rows
+ * has the heads of its first row, then those of the next: one geometry for each number of rows.
+ */
 export interface UnitGeometry {
-  /** Queries of the current row, as loadQueries writes them. */
+  /** Queries of the current rows, as loadQueries writes them. */
   readonly query: number
   /** Scratch [PAGE_TOKENS][lanes]. */
   readonly scores: number
@@ -35,7 +38,9 @@ export interface UnitGeometry {
   readonly values: number
   /** [3][lanes]: running maximum, running sum, scratch. */
   readonly state: number
+  /** Of all rows of the tile, and of one row. */
   readonly heads: number
+  readonly rowHeads: number
   /** heads rounded up to 4. */
   readonly lanes: number
   /** Keys and values are columns of a cached row; keys begin at column 0. */
@@ -43,16 +48,26 @@ export interface UnitGeometry {
   readonly valueOffset: number
   /** A multiple of 4. */
   readonly valueWidth: number
-  /** Second score terms: scalars for each token in their array, and the position of this unit's first head. */
+  /**
+   * Second score terms: scalars for each token in their array, the position of this unit's first head, and heads of a row there: as many as
+   * rowHeads, or that is a multiple of 4.
+   */
   readonly sharedLanes: number
   readonly sharedOffset: number
+  readonly sharedRowHeads: number
   readonly scale: number
   /**
    * Keys and values are sums over `rank` cached vectors with cached coefficients per head: key vector r lies r * keyWidth
    * after the first, value vector r lies r * valueStride after, and a row of coefficients has [2 * rank][lanes] scalars: of keys,
-   * then of values. dots: scratch as large as scores. Undefined: keys and values are the columns themselves. Not for scaled cache formats.
+   * then of values. dots: scratch as large as scores. Undefined: keys and values are the columns themselves. Not for scaled cache formats,
+   * nor for tiles of several rows.
    */
   readonly factors?: { readonly rank: number; readonly valueStride: number; readonly row: CacheRow; readonly dots: number } | undefined
+}
+
+/** Cached tokens of a page that the last row of a tile sees, if its first row sees `tokens`. */
+export function mostRows({ heads, rowHeads }: UnitGeometry, tokens: number): number {
+  return Math.min(PAGE_TOKENS, tokens + heads / rowHeads - 1)
 }
 
 /** The CPU's side of a format. Pointers are byte offsets into the memory of the exports. */
@@ -65,7 +80,7 @@ export interface CpuCacheFormat {
   readonly loadQueries: 'transposeHeads' | 'quantizeHeads'
   /** out[t][lane] = query . keys of cached row t. */
   readonly dot: (kernels: WasmExports, query: number, page: number, row: CacheRow, out: number, lanes: number, tokens: number) => void
-  /** One page of a unit's attention. shared: second score terms, with factors the page's coefficients; z: the row's sums. */
+  /** One page of a unit's attention. shared: second score terms, with factors the page's coefficients; z: the first row's sums. */
   readonly attend: (kernels: WasmExports, unit: UnitGeometry, page: number, shared: number, z: number, tokens: number) => void
   /** Fills whole rows with random values, for timing. */
   readonly fillRandom: (bytes: Uint8Array, row: CacheRow) => void

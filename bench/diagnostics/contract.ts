@@ -52,7 +52,19 @@ const attention = (page: number) => {
   const scores = at + queryScalars(WIDTH, HEADS) * 4
   const z = kernels.rows(Y, HEADS * WIDTH)
   const state = SCRATCH
-  const base = { values: 0, heads: HEADS, lanes: HEADS, row, valueOffset: 0, valueWidth: WIDTH, sharedLanes: 0, sharedOffset: 0, scale: 0.05 }
+  const base = {
+    values: 0,
+    heads: HEADS,
+    lanes: HEADS,
+    row,
+    valueOffset: 0,
+    valueWidth: WIDTH,
+    sharedLanes: 0,
+    rowHeads: HEADS,
+    sharedRowHeads: HEADS,
+    sharedOffset: 0,
+    scale: 0.05,
+  }
   const unit = { ...base, query: at, scores, state }
   kernels.beginAttention(unit, z, 0)
   for (let t = 0; t < TOKENS; t += page) kernels.attendPage(unit, WEIGHTS + t * row.bytes, 0, z, 0, page)

@@ -2,6 +2,7 @@
 // Optimized for readability. Activations, exchange slots and cache are float64; a cached row is rounded to its format when it is written,
 // queries never are.
 import type { CacheFormat, CacheRow, KernelBackend, UnitGeometry } from '../backend.js'
+import { mostRows, PAGE_TOKENS } from '../cache-format.js'
 import { cpuCacheFormat } from '../cache-formats.js'
 import type { PackedMatrix } from '../packing.js'
 import { exp, log } from '../portable-math.js'
@@ -158,10 +159,21 @@ export class ReferenceBackend implements KernelBackend {
     this.scalars.copyWithin(dst / BYTES, src / BYTES, (src + bytes) / BYTES)
   }
 
-  loadQueries(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number, _format: CacheFormat): void {
+  loadQueries(
+    dst: number,
+    src: Rows,
+    t: number,
+    rows: number,
+    headStride: number,
+    heads: number,
+    lanes: number,
+    n: number,
+    _format: CacheFormat,
+  ): void {
+    const first = (h: number) => this.#at(src, t + Math.floor(h / heads)) + (h % heads) * headStride
     for (let i = 0; i < n; i++) {
       for (let h = 0; h < lanes; h++) {
-        this.scalars[dst / BYTES + i * lanes + h] = h < heads ? (this.scalars[this.#at(src, t) + h * headStride + i] as number) : 0
+        this.scalars[dst / BYTES + i * lanes + h] = h < rows * heads ? (this.scalars[first(h) + i] as number) : 0
       }
     }
   }
@@ -199,13 +211,16 @@ export class ReferenceBackend implements KernelBackend {
     for (let h = 0; h < unit.heads; h++) {
       const state = unit.state / BYTES + h
       const scores: number[] = []
-      for (let i = 0; i < tokens; i++) {
+      const tileRow = Math.floor(h / unit.rowHeads)
+      const seen = Math.min(PAGE_TOKENS, tokens + tileRow)
+      const sharedHead = unit.sharedOffset + tileRow * unit.sharedRowHeads + (h % unit.rowHeads)
+      for (let i = 0; i < seen; i++) {
         let score = 0
         for (let r = 0; r < rank; r++) {
           const key = first + i * row.paddedWidth + r * row.keyWidth
           score += coefficient(i, r, h) * this.#dot(unit.query, key, row.keyWidth, unit.lanes, h)
         }
-        if (!factors && shared !== 0) score += s[shared / BYTES + i * unit.sharedLanes + unit.sharedOffset + h] as number
+        if (!factors && shared !== 0) score += s[shared / BYTES + i * unit.sharedLanes + sharedHead] as number
         scores.push(score * unit.scale)
       }
       const previous = s[state] as number
@@ -219,12 +234,12 @@ export class ReferenceBackend implements KernelBackend {
         let sum = (s[at] as number) * alpha
         for (let r = 0; r < rank; r++) {
           const value = first + unit.valueOffset + r * (factors?.valueStride ?? 0) + v
-          for (let i = 0; i < tokens; i++) sum += (p[i] as number) * coefficient(i, rank + r, h) * (s[value + i * row.paddedWidth] as number)
+          for (let i = 0; i < seen; i++) sum += (p[i] as number) * coefficient(i, rank + r, h) * (s[value + i * row.paddedWidth] as number)
         }
         s[at] = sum
       }
     }
-    this.cacheBytesRead += (row.bytes + (factors?.row.bytes ?? 0)) * tokens
+    this.cacheBytesRead += (row.bytes + (factors?.row.bytes ?? 0)) * mostRows(unit, tokens)
   }
 
   finishAttention(unit: UnitGeometry, z: Rows, t: number): void {

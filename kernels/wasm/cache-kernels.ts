@@ -1,6 +1,6 @@
 // Calls of the kernels that read and write cached rows, for each format that the CPU has. All numbers but the page's are those of a
 // unit's geometry, which is made at load.
-import type { CpuCacheFormat } from '../cache-format.js'
+import { type CpuCacheFormat, mostRows } from '../cache-format.js'
 
 type CacheKernels = Pick<CpuCacheFormat, 'write' | 'loadQueries' | 'dot' | 'attend'>
 
@@ -24,6 +24,7 @@ export const INT8_CACHE: CacheKernels = {
       row.valueScaleAt,
       shared === 0 ? 0 : shared + unit.sharedOffset * 4,
       unit.sharedLanes * 4,
+      unit.sharedRowHeads,
       unit.scale,
       unit.values,
       unit.scores,
@@ -33,6 +34,8 @@ export const INT8_CACHE: CacheKernels = {
       unit.heads,
       unit.lanes,
       tokens,
+      mostRows(unit, tokens),
+      unit.rowHeads,
     )
   },
 }
@@ -84,6 +87,7 @@ function floatCache(
         row.bytes,
         shared === 0 ? 0 : shared + unit.sharedOffset * 4,
         unit.sharedLanes * 4,
+        unit.sharedRowHeads,
         unit.scale,
         unit.scores,
         unit.state,
@@ -92,6 +96,8 @@ function floatCache(
         unit.heads,
         unit.lanes,
         tokens,
+        mostRows(unit, tokens),
+        unit.rowHeads,
       )
     },
   }

@@ -27,6 +27,7 @@ type Attend = (
   cStride: number,
   pe: number,
   peStride: number,
+  peRowHeads: number,
   scale: number,
   scores: number,
   state: number,
@@ -35,6 +36,8 @@ type Attend = (
   heads: number,
   headLanes: number,
   tokens: number,
+  most: number,
+  rowHeads: number,
 ) => void
 
 type AttendInt8 = (
@@ -48,6 +51,7 @@ type AttendInt8 = (
   valueMeta: number,
   pe: number,
   peStride: number,
+  peRowHeads: number,
   scale: number,
   values: number,
   scores: number,
@@ -57,6 +61,8 @@ type AttendInt8 = (
   heads: number,
   headLanes: number,
   tokens: number,
+  most: number,
+  rowHeads: number,
 ) => void
 
 type AttendFactors = (
@@ -84,7 +90,7 @@ type AttendFactors = (
 type Dot = (q: number, c: number, cStride: number, k: number, out: number, headLanes: number, tokens: number) => void
 type CacheRowKernel = (dst: number, src: number, n: number, padded: number) => void
 type GatherRow = (tile: number, row: number, k: number, dst: number) => void
-type LoadHeads = (dst: number, src: number, stride: number, heads: number, headLanes: number, n: number) => void
+type LoadHeads = (dst: number, src: number, stride: number, heads: number, headLanes: number, n: number, rows: number, rowStride: number) => void
 type Convert = (src: number, dst: number, n: number) => void
 type PackTiles = (src: number, stride: number, tiles: number, cols: number, dst: number) => void
 

@@ -1,6 +1,7 @@
 // The WebAssembly backend: KernelBackend over the module's exports. Owns no memory.
 import { readFileSync } from 'node:fs'
 import type { CacheFormat, CacheRow, KernelBackend, UnitGeometry } from '../backend.js'
+import { mostRows } from '../cache-format.js'
 import { cpuCacheFormat } from '../cache-formats.js'
 import { type PackedMatrix, TILE_ROWS } from '../packing.js'
 import { log } from '../portable-math.js'
@@ -120,8 +121,18 @@ export class WasmBackend implements KernelBackend {
     this.#bytes.copyWithin(dst, src, src + bytes)
   }
 
-  loadQueries(dst: number, src: Rows, t: number, headStride: number, heads: number, lanes: number, n: number, format: CacheFormat): void {
-    this.#k[cpuCacheFormat(format).loadQueries](dst, src.ptr + t * src.strideBytes, headStride * 4, heads, lanes, n)
+  loadQueries(
+    dst: number,
+    src: Rows,
+    t: number,
+    rows: number,
+    headStride: number,
+    heads: number,
+    lanes: number,
+    n: number,
+    format: CacheFormat,
+  ): void {
+    this.#k[cpuCacheFormat(format).loadQueries](dst, src.ptr + t * src.strideBytes, headStride * 4, heads, lanes, n, rows, src.strideBytes)
   }
 
   dotPage(query: number, page: number, row: CacheRow, out: number, lanes: number, tokens: number): void {
@@ -135,7 +146,7 @@ export class WasmBackend implements KernelBackend {
 
   attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void {
     cpuCacheFormat(unit.row.format).attend(this.#k, unit, page, shared, z.ptr + t * z.strideBytes, tokens)
-    this.cacheBytesRead += (unit.row.bytes + (unit.factors?.row.bytes ?? 0)) * tokens
+    this.cacheBytesRead += (unit.row.bytes + (unit.factors?.row.bytes ?? 0)) * mostRows(unit, tokens)
   }
 
   finishAttention(unit: UnitGeometry, z: Rows, t: number): void {

@@ -442,13 +442,15 @@ function attention(
     valueOffset,
     valueWidth,
     sharedLanes: lanes,
+    rowHeads: heads,
+    sharedRowHeads: heads,
     sharedOffset: 0,
     scale: 0.3,
   }
   const peQuery = s.scalars(queryScalars(peWidth, lanes))
   const shared = s.scalars(pageTokens * lanes + 4)
-  s.kernels.loadQueries(unit.query, s.rows([queries.flat()], heads * keyWidth), 0, keyWidth, heads, lanes, keyWidth, format)
-  s.kernels.loadQueries(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, peWidth, heads, lanes, peWidth, format)
+  s.kernels.loadQueries(unit.query, s.rows([queries.flat()], heads * keyWidth), 0, 1, keyWidth, heads, lanes, keyWidth, format)
+  s.kernels.loadQueries(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, 1, peWidth, heads, lanes, peWidth, format)
   const z = s.rows(1, heads * valueWidth)
   s.kernels.beginAttention(unit, z, 0)
   for (const [i, page] of pages.entries()) {
@@ -517,11 +519,13 @@ function factoredAttention(
     valueOffset: rank * width,
     valueWidth: padded,
     sharedLanes: 0,
+    rowHeads: heads,
+    sharedRowHeads: heads,
     sharedOffset: 0,
     scale: 0.2,
     factors: { rank, valueStride: width, row: coefficientRow, dots: s.scalars(pageTokens * lanes) },
   }
-  s.kernels.loadQueries(unit.query, s.rows([queries.flat()], heads * width), 0, width, heads, lanes, width, format)
+  s.kernels.loadQueries(unit.query, s.rows([queries.flat()], heads * width), 0, 1, width, heads, lanes, width, format)
   const z = s.rows(1, heads * padded)
   const readBefore = s.kernels.cacheBytesRead
   s.kernels.beginAttention(unit, z, 0)

@@ -298,13 +298,15 @@ for (const [simd, format] of LEVELS.flatMap((level) => (['f32', 'bf16', 'int8'] 
         valueOffset: 0,
         valueWidth: width,
         sharedLanes: lanes,
+        rowHeads: heads,
+        sharedRowHeads: heads,
         sharedOffset: 0,
         scale,
       }
       const peQuery = s.scalars(queryScalars(peWidth, lanes))
       const shared = s.scalars(64 * lanes + 4)
-      s.kernels.loadQueries(unit.query, s.rows([queries.flat()], heads * width), 0, width, heads, lanes, width, format)
-      s.kernels.loadQueries(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, peWidth, heads, lanes, peWidth, format)
+      s.kernels.loadQueries(unit.query, s.rows([queries.flat()], heads * width), 0, 1, width, heads, lanes, width, format)
+      s.kernels.loadQueries(peQuery, s.rows([peQueries.flat()], heads * peWidth), 0, 1, peWidth, heads, lanes, peWidth, format)
       const z = s.rows(1, heads * width)
       s.kernels.beginAttention(unit, z, 0)
       for (let p = 0; p < pageCount; p++) {

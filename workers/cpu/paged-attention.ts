@@ -1,9 +1,9 @@
-// Attention over the paged cache, for the units of one rank: cache writes, then row by row, page by page. Queries are in
-// the streams' space already; what comes out is the weighted sum of a stream's values per head.
+// Attention over the paged cache, for the units of one rank: cache writes, then tile by tile (rows that follow each other in a
+// sequence), page by page. Queries are in the streams' space already; what comes out is the weighted sum of a stream's values per head.
 import type { KernelBackend, UnitGeometry } from '../../kernels/backend.js'
 import type { Rows } from '../../kernels/rows.js'
 import { queryWidth } from '../layout/attention-geometry.js'
-import { type CacheRows, cacheWidth, contextWidth } from '../layout/attention-plan.js'
+import { type CacheRows, cacheWidth, contextWidth, tileRows } from '../layout/attention-plan.js'
 import { heldPage } from '../layout/partition.js'
 import type { RankLayout } from '../layout/rank-layout.js'
 import { COPY, ROW } from '../mailbox/mailbox-layout.js'
@@ -16,7 +16,8 @@ export interface UnitWork {
   readonly headEnd: number
   /** Index into the rank's streams. */
   readonly stream: number
-  readonly geometry: UnitGeometry
+  /** By rows of the tile, less one. */
+  readonly geometry: readonly UnitGeometry[]
   /** [T, ...]: the first head's query in the stream's space, and scalars from one head to the next. */
   readonly queries: Rows
   readonly queryStride: number
@@ -49,7 +50,8 @@ export class PagedAttention {
   readonly #inputs: CacheInputs
   readonly #queryWidth: number
   readonly #heads: number
-  readonly #lanes: number
+  /** Rows of a tile at most. */
+  readonly #tileRows: number
   readonly #ropeQuery: number
   readonly #ropeScores: number
   /** From the rank's first head's rope columns on. */
@@ -65,7 +67,7 @@ export class PagedAttention {
     this.#queryWidth = queryWidth(a)
     this.#heads = layout.attendEnd - layout.attendStart
     this.#held = (page) => heldPage(plan.partition, layout.shards, page)
-    this.#lanes = cacheWidth(this.#heads)
+    this.#tileRows = tileRows(a, layout.shards, plan)
     this.#ropeQuery = layout.ropeQuery
     this.#ropeScores = layout.ropeScores
     const firstRope = layout.attendStart * this.#queryWidth + a.nopeDim
@@ -82,21 +84,23 @@ export class PagedAttention {
         queryStride: a.absorbed ? a.stream.keyWidth : this.#queryWidth,
         context: kernels.rows(context, heads * contextWidth(a)),
         parts: kernels.rows(parts, 2 * cacheWidth(heads)),
-        geometry: {
+        geometry: Array.from({ length: this.#tileRows }, (_, more) => ({
           query,
           scores,
           values,
           state,
-          heads,
-          lanes: cacheWidth(heads),
+          heads: (more + 1) * heads,
+          rowHeads: heads,
+          lanes: cacheWidth((more + 1) * heads),
           row: rows.stream,
           valueOffset: a.stream.valueOffset,
           valueWidth: contextWidth(a),
-          sharedLanes: this.#lanes,
+          sharedLanes: cacheWidth((more + 1) * this.#heads),
           sharedOffset: headStart - layout.attendStart,
+          sharedRowHeads: this.#heads,
           scale: a.scale,
           factors: a.factors && { rank: a.factors.rank, valueStride: a.stream.valueWidth, row: rows.coefficients, dots },
-        },
+        })),
       }
     })
     this.#layers = layout.layers.map((layer) => ({
@@ -150,34 +154,60 @@ export class PagedAttention {
     const kernels = this.#kernels
     const ropeDim = this.#a.sharedRopeDim
     const { format } = this.#rows.stream
-    for (let t = 0; t < tokens; t++) {
-      if (ropeDim > 0) kernels.loadQueries(this.#ropeQuery, this.#ropeQueries, t, this.#queryWidth, this.#heads, this.#lanes, ropeDim, format)
+    for (let t = 0, rows = 0; t < tokens; t += rows) {
+      rows = this.#rowsFrom(step, t, tokens)
+      if (ropeDim > 0)
+        kernels.loadQueries(
+          this.#ropeQuery,
+          this.#ropeQueries,
+          t,
+          rows,
+          this.#queryWidth,
+          this.#heads,
+          cacheWidth(rows * this.#heads),
+          ropeDim,
+          format,
+        )
       for (let u = 0; u < this.units.length; u++) {
         const { geometry, queries, queryStride, context } = this.units[u] as UnitWork
-        kernels.loadQueries(geometry.query, queries, t, queryStride, geometry.heads, geometry.lanes, geometry.row.keyWidth, format)
-        kernels.beginAttention(geometry, context, t)
+        const unit = geometry[rows - 1] as UnitGeometry
+        kernels.loadQueries(unit.query, queries, t, rows, queryStride, unit.rowHeads, unit.lanes, unit.row.keyWidth, format)
+        kernels.beginAttention(unit, context, t)
       }
       const slot = step.int(t, ROW.slot)
       const length = step.int(t, ROW.position) + 1
       for (let i = first; i * PAGE_TOKENS < length; i += stride)
-        this.#attendPage(cache, this.#held(step.page(slot, i)), t, Math.min(PAGE_TOKENS, length - i * PAGE_TOKENS))
+        this.#attendPage(cache, this.#held(step.page(slot, i)), t, rows, Math.min(PAGE_TOKENS, length - i * PAGE_TOKENS))
       for (let u = 0; u < this.units.length; u++) {
         const { geometry, context, parts } = this.units[u] as UnitWork
-        if (stride === 1) kernels.finishAttention(geometry, context, t)
-        else kernels.copyBytes(parts.ptr + t * parts.strideBytes, geometry.state, parts.strideBytes)
+        const unit = geometry[rows - 1] as UnitGeometry
+        if (stride === 1) kernels.finishAttention(unit, context, t)
+        else kernels.copyBytes(parts.ptr + t * parts.strideBytes, unit.state, parts.strideBytes)
       }
     }
   }
 
-  #attendPage(cache: LayerCache, page: number, t: number, valid: number): void {
+  /** Rows of the tile that begins with row t: they follow each other in one sequence, and lie in one page. */
+  #rowsFrom(step: StepReader, t: number, tokens: number): number {
+    const slot = step.int(t, ROW.slot)
+    const position = step.int(t, ROW.position)
+    const most = Math.min(this.#tileRows, tokens - t, PAGE_TOKENS - (position % PAGE_TOKENS))
+    let rows = 1
+    while (rows < most && step.int(t + rows, ROW.slot) === slot && step.int(t + rows, ROW.position) === position + rows) rows++
+    return rows
+  }
+
+  /** valid: cached rows of the page that row t sees. */
+  #attendPage(cache: LayerCache, page: number, t: number, rows: number, valid: number): void {
     const kernels = this.#kernels
     const ropeDim = this.#a.sharedRopeDim
+    const most = Math.min(PAGE_TOKENS, valid + rows - 1)
     // The shared rope key is one stream: its scores are computed once for all units of the rank (docs/determinism.md, rule 5).
-    if (ropeDim > 0) kernels.dotPage(this.#ropeQuery, cache.rope.page(page), cache.rope.row, this.#ropeScores, this.#lanes, valid)
+    if (ropeDim > 0) kernels.dotPage(this.#ropeQuery, cache.rope.page(page), cache.rope.row, this.#ropeScores, cacheWidth(rows * this.#heads), most)
     const second = this.#a.factors ? cache.coefficients.page(page) : ropeDim > 0 ? this.#ropeScores : 0
     for (let u = 0; u < this.units.length; u++) {
       const { geometry, context, stream } = this.units[u] as UnitWork
-      kernels.attendPage(geometry, (cache.streams[stream] as CacheStream).page(page), second, context, t, valid)
+      kernels.attendPage(geometry[rows - 1] as UnitGeometry, (cache.streams[stream] as CacheStream).page(page), second, context, t, valid)
     }
   }
 

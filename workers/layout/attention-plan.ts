@@ -86,6 +86,28 @@ export function rankUnits(a: AttentionShape, shards: readonly number[]): Attenti
   })
 }
 
+/** Heads (rows of a tile times heads of a unit) that share a pass over cached rows: enough independent sums for the registers, in whole
+ * pairs of vectors unless that takes more than MOST_TILE_HEADS. */
+const TILE_HEADS = 16
+const MOST_TILE_HEADS = 32
+
+/**
+ * Rows of a sequence that attend together, at most: a power of two. Heads of several rows have the sums of one row's; cached coefficients
+ * are per head, second score terms of several units lie side by side, and parts of a row's pages are kept row by row, so with those a row
+ * may be alone.
+ */
+export function tileRows(a: AttentionShape, shards: readonly number[], { partition }: Pick<RunPlan, 'partition'>): number {
+  if (partition === 'sequence') return 1
+  const heads = rankHeads(a, shards)
+  const units = rankUnits(a, shards).map((unit) => unit.headEnd - unit.headStart)
+  const apart = (count: number) => a.sharedRopeDim > 0 && count !== heads.end - heads.start && count % 4 !== 0
+  if (a.factors || !units.every((count) => count > 0 && !apart(count)) || units.length === 0) return 1
+  const fewest = Math.min(...units)
+  let rows = 1
+  while (rows * fewest < TILE_HEADS || (rows * fewest < MOST_TILE_HEADS && (rows * fewest) % 8 !== 0)) rows *= 2
+  return rows
+}
+
 /** Scalars of a head's weighted sum of values. */
 export function contextWidth(a: AttentionShape): number {
   return cacheWidth(a.stream.valueWidth)

@@ -17,6 +17,7 @@ import {
   shardsOf,
   sharedStreams,
   streamsOf,
+  tileRows,
 } from './attention-plan.js'
 import { cachedShards, heldPages } from './partition.js'
 
@@ -154,7 +155,8 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
   const scalars = (n: number) => arena.take(n * size)
   const heads = rankHeads(a, shards)
   const attends = rankHeads(a, cachedBy)
-  const lanes = cacheWidth(attends.end - attends.start)
+  const tile = tileRows(a, shards, plan)
+  const lanes = cacheWidth(tile * (attends.end - attends.start))
   const owner = (stream: number) => shards.find((s) => ownStreams(a, s).includes(stream))
   const projected = streamsOf(a, shards)
   const buffers = {
@@ -166,7 +168,7 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
     }),
     units: rankUnits(a, cachedBy).map((unit): UnitBuffers => {
       const count = unit.headEnd - unit.headStart
-      const unitLanes = cacheWidth(count)
+      const unitLanes = cacheWidth(tile * count)
       return {
         unit,
         stream: streams.indexOf(unit.stream),

@@ -36,30 +36,36 @@ export function cacheRowInt8(dst: usize, src: usize, n: usize, padded: usize, ke
 }
 
 /**
- * dst [ceil(n / 4)][headLanes][4] bytes (value + 64) from src [heads][n], then [headLanes] scales: max |x| / 63 of a head. Columns past n
- * and lanes past the last head are value 0.
+ * dst [ceil(n / 4)][headLanes][4] bytes (value + 64) from src [rows][heads][n], then [headLanes] scales: max |x| / 63 of a head. Columns
+ * past n and lanes past the last head are value 0. Strides as those of transposeHeads.
  */
-export function quantizeHeads(dst: usize, src: usize, stride: usize, heads: usize, headLanes: usize, n: usize): void {
+export function quantizeHeads(
+  dst: usize, src: usize, stride: usize, heads: usize, headLanes: usize, n: usize, rows: usize, rowStride: usize,
+): void {
   const laneBytes = headLanes << 2
   const groups = (n + 3) >> 2
-  const scales = dst + groups * laneBytes
+  let scales = dst + groups * laneBytes
   memory.fill(dst, 64, groups * laneBytes)
   memory.fill(scales, 0, laneBytes)
-  const offset = i8x16.splat(64)
-  for (let h: usize = 0; h < heads; h++, src += stride) {
-    const most = largest(src, n)
-    const inverse: f32 = most > 0 ? <f32>63 / most : 0
-    store<f32>(scales + (h << 2), most / <f32>63)
-    const inv = f32x4.splat(inverse)
-    let out = dst + (h << 2)
-    let i: usize = 0
-    for (; i + 4 <= n; i += 4, out += laneBytes) {
-      const v = rounded(v128.load(src + (i << 2)), inv)
-      const words = i16x8.narrow_i32x4_s(v, v)
-      v128.store32_lane(out, i8x16.add(i8x16.narrow_i16x8_s(words, words), offset), 0)
-    }
-    for (let j: usize = 0; i < n; i++, j++) store<u8>(out + j, <u8>(<i32>nearest<f32>(load<f32>(src + (i << 2)) * inverse) + 64))
+  for (let r: usize = 0; r < rows; r++, src += rowStride) {
+    for (let h: usize = 0; h < heads; h++, dst += 4, scales += 4) quantizeHead(dst, laneBytes, src + h * stride, n, scales)
   }
+}
+
+/** One head of these: a group of 4 columns every laneBytes. */
+function quantizeHead(out: usize, laneBytes: usize, src: usize, n: usize, scale: usize): void {
+  const offset = i8x16.splat(64)
+  const most = largest(src, n)
+  const inverse: f32 = most > 0 ? <f32>63 / most : 0
+  store<f32>(scale, most / <f32>63)
+  const inv = f32x4.splat(inverse)
+  let i: usize = 0
+  for (; i + 4 <= n; i += 4, out += laneBytes) {
+    const v = rounded(v128.load(src + (i << 2)), inv)
+    const words = i16x8.narrow_i32x4_s(v, v)
+    v128.store32_lane(out, i8x16.add(i8x16.narrow_i16x8_s(words, words), offset), 0)
+  }
+  for (let j: usize = 0; i < n; i++, j++) store<u8>(out + j, <u8>(<i32>nearest<f32>(load<f32>(src + (i << 2)) * inverse) + 64))
 }
 
 /** acc + the products of 4 columns of a cached row, the same in all lanes, with those of 4 heads. */
@@ -166,10 +172,11 @@ function widenValues(c: usize, cStride: usize, scale: usize, n: usize, dst: usiz
  */
 export function attendInt8(
   q: usize, key: usize, keyWidth: usize, value: usize, valueWidth: usize, cStride: usize, meta: usize, valueMeta: usize, pe: usize, peStride: usize,
-  scale: f32, values: usize, scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize,
+  peRowHeads: usize, scale: f32, values: usize, scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize,
+  most: usize, rowHeads: usize,
 ): void {
-  dotInt8(q, key, cStride, meta, (keyWidth + 3) >> 2, scores, headLanes, tokens)
-  softmaxPage(scores, pe, peStride, scale, state, headLanes, tokens)
-  widenValues(value, cStride, key + valueMeta, valueWidth, values, scores, headLanes, tokens)
-  accumulate<u32>(scores, state + (headLanes << 3), values, valueWidth << 2, valueWidth, z, zStride, heads, headLanes, tokens)
+  dotInt8(q, key, cStride, meta, (keyWidth + 3) >> 2, scores, headLanes, most)
+  softmaxPage(scores, pe, peStride, peRowHeads, scale, state, headLanes, tokens, most, rowHeads)
+  widenValues(value, cStride, key + valueMeta, valueWidth, values, scores, headLanes, most)
+  accumulate<u32>(scores, state + (headLanes << 3), values, valueWidth << 2, valueWidth, z, zStride, heads, headLanes, tokens, most, rowHeads)
 }

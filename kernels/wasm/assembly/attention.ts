@@ -1,6 +1,9 @@
-// Attention of one query row over one page of the cache. Lanes are heads for the scores and cache columns for the
-// weighted sum; every score and every sum is one accumulator in ascending order (columns, then cached tokens).
+// Attention of a tile of query rows over one page of the cache. The heads of a tile are those of its first row, then of the next:
+// rowHeads each. Lanes are heads for the scores and cache columns for the weighted sum; every score and every sum is one accumulator in ascending order (columns, then cached tokens).
 // The caller walks the pages of a row in sequence order, so a row's bits depend on its own position alone.
+//
+// Rows of a tile follow each other in their sequence: the first one's heads see `tokens` cached rows of the page, those of each next row
+// one more, and none more than `most`.
 import { madd } from './madd'
 import { exp4 } from './math'
 
@@ -18,13 +21,22 @@ import { exp4 } from './math'
   return v128.load(p)
 }
 
-/** dst [n][heads] from src [heads][n]; `stride` bytes between heads; lanes past the last head become 0. */
-export function transposeHeads(dst: usize, src: usize, stride: usize, heads: usize, headLanes: usize, n: usize): void {
+/** Cached rows that head h of a tile sees. */
+// @ts-ignore: decorator
+@inline function visible(h: usize, rowHeads: usize, tokens: usize, most: usize): usize { return min(most, tokens + h / rowHeads) }
+
+/** dst [n][rows * heads] from src [rows][heads][n]; `stride` bytes between heads, `rowStride` between rows; lanes past the last become 0. */
+export function transposeHeads(
+  dst: usize, src: usize, stride: usize, heads: usize, headLanes: usize, n: usize, rows: usize, rowStride: usize,
+): void {
   for (let i: usize = 0; i < n; i++) {
     let q = dst + i * (headLanes << 2)
-    let p = src + (i << 2)
-    for (let h: usize = 0; h < heads; h++, q += 4, p += stride) store<f32>(q, load<f32>(p))
-    for (let h = heads; h < headLanes; h++, q += 4) store<f32>(q, 0)
+    const next = q + (headLanes << 2)
+    for (let r: usize = 0; r < rows; r++) {
+      let p = src + r * rowStride + (i << 2)
+      for (let h: usize = 0; h < heads; h++, q += 4, p += stride) store<f32>(q, load<f32>(p))
+    }
+    for (; q < next; q += 4) store<f32>(q, 0)
   }
 }
 
@@ -92,47 +104,89 @@ function dot<C>(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLa
 /**
  * scores -> probabilities of one page, in place, and the running state.
  * s = (s + pe) * scale; m' = max(m, page maximum); p = exp(s - m'); sum = sum * exp(m - m') + p0 + p1 + ...
- * scores, pe: [tokens][lanes] (pe may be 0: no second terms); state: [max lanes][sum lanes][alpha lanes].
+ * scores: [most][lanes]; pe: second terms, rows peStride apart, with peRowHeads heads for each row of the tile, or 0: none. Either
+ * peRowHeads is rowHeads or that is a multiple of 4. state: [max lanes][sum lanes][alpha lanes].
  */
-export function softmaxPage(scores: usize, pe: usize, peStride: usize, scale: f32, state: usize, headLanes: usize, tokens: usize): void {
+export function softmaxPage(
+  scores: usize, pe: usize, peStride: usize, peRowHeads: usize, scale: f32, state: usize, headLanes: usize, tokens: usize, most: usize, rowHeads: usize,
+): void {
   const laneBytes = headLanes << 2
   const factor = f32x4.splat(scale)
-  for (let h: usize = 0; h < laneBytes; h += 16) {
-    const previous = v128.load(state + h)
+  for (let h: usize = 0; h < headLanes; h += 4) {
+    const at = h << 2
+    // Of the group's first head and of its last: heads of the last rows are masked out of the first rows that they alone see.
+    const all = visible(h, rowHeads, tokens, most), some = visible(h + 3, rowHeads, tokens, most)
+    const seen = i32x4(<i32>all, <i32>visible(h + 1, rowHeads, tokens, most), <i32>visible(h + 2, rowHeads, tokens, most), <i32>some)
+    const previous = v128.load(state + at)
     let m = previous
-    let s = scores + h, e = pe + h
-    for (let t: usize = 0; t < tokens; t++) {
+    let s = scores + at, e = pe + ((h / rowHeads * peRowHeads + h % rowHeads) << 2)
+    for (let t: usize = 0; t < some; t++) {
       let v = v128.load(s)
       if (pe) v = f32x4.add(v, v128.load(e))
       v = f32x4.mul(v, factor)
       v128.store(s, v)
-      m = f32x4.pmax(m, v)
+      const larger = f32x4.pmax(m, v)
+      m = t < all ? larger : v128.bitselect(larger, m, i32x4.lt_s(i32x4.splat(<i32>t), seen))
       s += laneBytes; e += peStride
     }
     const alpha = exp4(f32x4.sub(previous, m))
-    let sum = f32x4.mul(v128.load(state + laneBytes + h), alpha)
-    s = scores + h
-    for (let t: usize = 0; t < tokens; t++) {
+    let sum = f32x4.mul(v128.load(state + laneBytes + at), alpha)
+    s = scores + at
+    for (let t: usize = 0; t < some; t++) {
       const p = exp4(f32x4.sub(v128.load(s), m))
       v128.store(s, p)
-      sum = f32x4.add(sum, p)
+      const larger = f32x4.add(sum, p)
+      sum = t < all ? larger : v128.bitselect(larger, sum, i32x4.lt_s(i32x4.splat(<i32>t), seen))
       s += laneBytes
     }
-    v128.store(state + h, m)
-    v128.store(state + laneBytes + h, sum)
-    v128.store(state + (laneBytes << 1) + h, alpha)
+    v128.store(state + at, m)
+    v128.store(state + laneBytes + at, sum)
+    v128.store(state + (laneBytes << 1) + at, alpha)
   }
 }
 
-/** z[h][v] = z[h][v] * alpha[h] + sum over tokens (1 or more) of p[t][h] * c[t][v]. v a multiple of 4; z: [heads][zStride bytes]. */
-export function accumulate<C>(p: usize, alpha: usize, c: usize, cStride: usize, v: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize): void {
+/** zg[v] = zg[v] * alpha + sum over `steps` (1 or more) cached rows of p[t] * c[t][v], for one head. */
+// @ts-ignore: decorator
+@inline function accumulateHead<C>(pr: usize, laneBytes: usize, alpha: v128, c: usize, cStride: usize, v: usize, zg: usize, steps: usize): void {
+  const fourBytes: usize = sizeof<C>() << 2
+  const end = pr + steps * laneBytes
+  let i: usize = 0
+  for (; i + 16 <= v; i += 16, zg += 64, c += fourBytes << 2) {
+    let a0 = f32x4.mul(v128.load(zg), alpha), a1 = f32x4.mul(v128.load(zg, 16), alpha)
+    let a2 = f32x4.mul(v128.load(zg, 32), alpha), a3 = f32x4.mul(v128.load(zg, 48), alpha)
+    let cp = c, pp = pr
+    do {
+      const x = v128.load32_splat(pp)
+      a0 = madd(a0, four<C>(cp), x); a1 = madd(a1, four<C>(cp + fourBytes), x)
+      a2 = madd(a2, four<C>(cp + 2 * fourBytes), x); a3 = madd(a3, four<C>(cp + 3 * fourBytes), x)
+      cp += cStride; pp += laneBytes
+    } while (pp < end)
+    v128.store(zg, a0); v128.store(zg, a1, 16); v128.store(zg, a2, 32); v128.store(zg, a3, 48)
+  }
+  for (; i < v; i += 4, zg += 16, c += fourBytes) {
+    let a = f32x4.mul(v128.load(zg), alpha)
+    let cp = c, pp = pr
+    do {
+      a = madd(a, four<C>(cp), v128.load32_splat(pp))
+      cp += cStride; pp += laneBytes
+    } while (pp < end)
+    v128.store(zg, a)
+  }
+}
+
+/** z[h][v] = z[h][v] * alpha[h] + sum over the cached rows that h sees (1 or more) of p[t][h] * c[t][v]. v a multiple of 4; z: [heads][zStride bytes]. */
+export function accumulate<C>(
+  p: usize, alpha: usize, c: usize, cStride: usize, v: usize, z: usize, zStride: usize, heads: usize, headLanes: usize,
+  tokens: usize, most: usize, rowHeads: usize,
+): void {
   const laneBytes = headLanes << 2
   const fourBytes: usize = sizeof<C>() << 2
   for (let h: usize = 0; h < heads; h += 4) {
     const left = heads - h
     const z0 = z + h * zStride, z1 = z0 + zStride, z2 = z1 + zStride, z3 = z2 + zStride
     const al = alpha + (h << 2), pr = p + (h << 2)
-    const end = pr + tokens * laneBytes
+    const all = visible(h, rowHeads, tokens, most)
+    const end = pr + all * laneBytes
     if (left >= 4) {
       const l0 = v128.load32_splat(al), l1 = v128.load32_splat(al, 4), l2 = v128.load32_splat(al, 8), l3 = v128.load32_splat(al, 12)
       let i: usize = 0
@@ -169,52 +223,43 @@ export function accumulate<C>(p: usize, alpha: usize, c: usize, cStride: usize, 
         } while (pp < end)
         v128.store(z0 + o, a0); v128.store(z1 + o, a1); v128.store(z2 + o, a2); v128.store(z3 + o, a3)
       }
-    } else {
-      for (let g: usize = 0; g < left; g++) {
-        const zg = z0 + g * zStride
-        const l = v128.load32_splat(al + (g << 2))
-        let column = c
-        for (let i: usize = 0; i < v; i += 4) {
-          const o = i << 2
-          let a = f32x4.mul(v128.load(zg + o), l)
-          let cp = column, pp = pr + (g << 2)
-          for (let t: usize = 0; t < tokens; t++) {
-            a = madd(a, four<C>(cp), v128.load32_splat(pp))
-            cp += cStride; pp += laneBytes
-          }
-          v128.store(zg + o, a)
-          column += fourBytes
-        }
+      // Cached rows that heads of later rows see besides.
+      for (let g: usize = 1; g < 4; g++) {
+        const more = visible(h + g, rowHeads, tokens, most) - all
+        if (more > 0) accumulateHead<C>(pr + (g << 2) + all * laneBytes, laneBytes, f32x4.splat(1), c + all * cStride, cStride, v, z0 + g * zStride, more)
       }
+    } else {
+      for (let g: usize = 0; g < left; g++)
+        accumulateHead<C>(pr + (g << 2), laneBytes, v128.load32_splat(al + (g << 2)), c, cStride, v, z0 + g * zStride, visible(h + g, rowHeads, tokens, most))
     }
   }
 }
 
 // @ts-ignore: decorator
 @inline function attend<C>(
-  q: usize, key: usize, keyWidth: usize, value: usize, valueWidth: usize, cStride: usize, pe: usize, peStride: usize, scale: f32,
-  scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize,
+  q: usize, key: usize, keyWidth: usize, value: usize, valueWidth: usize, cStride: usize, pe: usize, peStride: usize, peRowHeads: usize, scale: f32,
+  scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize, most: usize, rowHeads: usize,
 ): void {
-  dot<C>(q, key, cStride, keyWidth, scores, headLanes, tokens)
-  softmaxPage(scores, pe, peStride, scale, state, headLanes, tokens)
-  accumulate<C>(scores, state + (headLanes << 3), value, cStride, valueWidth, z, zStride, heads, headLanes, tokens)
+  dot<C>(q, key, cStride, keyWidth, scores, headLanes, most)
+  softmaxPage(scores, pe, peStride, peRowHeads, scale, state, headLanes, tokens, most, rowHeads)
+  accumulate<C>(scores, state + (headLanes << 3), value, cStride, valueWidth, z, zStride, heads, headLanes, tokens, most, rowHeads)
 }
 
 /**
- * One page of `tokens` (1..64) cached tokens for `heads` heads of one row.
- * q: [keyWidth][headLanes]; key, value: first cached token's columns; pe: [tokens] rows of second score terms, or 0;
+ * One page for `heads` heads of a tile, `tokens` and `most` (1..64) as above.
+ * q: [keyWidth][headLanes]; key, value: first cached token's columns; pe: [most] rows of second score terms (see softmaxPage), or 0;
  * scores: [64][headLanes] scratch; state: [3][headLanes] (max, sum, scratch); z: [heads] rows, unnormalized.
  */
 export function attendF32(
-  q: usize, key: usize, keyWidth: usize, value: usize, valueWidth: usize, cStride: usize, pe: usize, peStride: usize, scale: f32,
-  scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize,
-): void { attend<u32>(q, key, keyWidth, value, valueWidth, cStride, pe, peStride, scale, scores, state, z, zStride, heads, headLanes, tokens) }
+  q: usize, key: usize, keyWidth: usize, value: usize, valueWidth: usize, cStride: usize, pe: usize, peStride: usize, peRowHeads: usize, scale: f32,
+  scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize, most: usize, rowHeads: usize,
+): void { attend<u32>(q, key, keyWidth, value, valueWidth, cStride, pe, peStride, peRowHeads, scale, scores, state, z, zStride, heads, headLanes, tokens, most, rowHeads) }
 
 /** As attendF32 over a bfloat16 cache. */
 export function attendBf16(
-  q: usize, key: usize, keyWidth: usize, value: usize, valueWidth: usize, cStride: usize, pe: usize, peStride: usize, scale: f32,
-  scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize,
-): void { attend<u16>(q, key, keyWidth, value, valueWidth, cStride, pe, peStride, scale, scores, state, z, zStride, heads, headLanes, tokens) }
+  q: usize, key: usize, keyWidth: usize, value: usize, valueWidth: usize, cStride: usize, pe: usize, peStride: usize, peRowHeads: usize, scale: f32,
+  scores: usize, state: usize, z: usize, zStride: usize, heads: usize, headLanes: usize, tokens: usize, most: usize, rowHeads: usize,
+): void { attend<u16>(q, key, keyWidth, value, valueWidth, cStride, pe, peStride, peRowHeads, scale, scores, state, z, zStride, heads, headLanes, tokens, most, rowHeads) }
 
 /** scores[t][h] (+)= a[t][h] * dots[t][h]; a: cached coefficients, [tokens][headLanes] at aStride. `first`: starts the sums. */
 function weighScores<C>(scores: usize, dots: usize, a: usize, aStride: usize, headLanes: usize, tokens: usize, first: bool): void {
@@ -239,18 +284,18 @@ function weighScores<C>(scores: usize, dots: usize, a: usize, aStride: usize, he
     dot<C>(q, key + r * keyWidth * sizeof<C>(), cStride, keyWidth, dots, headLanes, tokens)
     weighScores<C>(scores, dots, a + r * columns, aStride, headLanes, tokens, r == 0)
   }
-  softmaxPage(scores, 0, 0, scale, state, headLanes, tokens)
+  softmaxPage(scores, 0, 0, heads, scale, state, headLanes, tokens, tokens, heads)
   const alpha = state + (headLanes << 3)
   for (let r: usize = 0; r < rank; r++) {
     weighScores<C>(dots, scores, a + (rank + r) * columns, aStride, headLanes, tokens, true)
-    accumulate<C>(dots, alpha, value + r * valueBytes, cStride, valueWidth, z, zStride, heads, headLanes, tokens)
+    accumulate<C>(dots, alpha, value + r * valueBytes, cStride, valueWidth, z, zStride, heads, headLanes, tokens, tokens, heads)
     // The sums of earlier pages have been rescaled once.
     if (r == 0) for (let h: usize = 0; h < headLanes << 2; h += 16) v128.store(alpha + h, f32x4.splat(1))
   }
 }
 
 /**
- * As attendF32, for keys and values that are sums over `rank` cached vectors: a: the page's coefficients, a row
+ * As attendF32 for one row, for keys and values that are sums over `rank` cached vectors: a: the page's coefficients, a row
  * [2 * rank][headLanes] (of keys, then of values) per token; valueBytes from one value vector to the next; dots: scratch as scores.
  */
 export function attendFactorsF32(
