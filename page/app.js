@@ -6,7 +6,7 @@ const COLUMNS = 120
 const COMPUTING = ['#0b4f8a', '#2b8cc4', '#00806a', '#66c2a5', '#9db7c9']
 const WAITING = ['#f0e442', '#e69f00', '#d55e00', '#a63603', '#cc79a7', '#f4a6b8', '#8c6d31']
 
-/** @type {{ text: string, logprob: number, top: { token: string, logprob: number }[] }[]} */
+/** @type {{ text: string, logprob: number, top: { token: string, logprob: number }[], allowed: number | undefined }[]} */
 let tokens = []
 let current = -1
 let running = null
@@ -48,7 +48,8 @@ function textOf(name) {
   return decoder.decode(Uint8Array.from(bytes), { stream: true })
 }
 
-function addToken(name, logprob, top) {
+/** allowed: how many tokens the schema allowed there, if there is one. */
+function addToken(name, logprob, top, allowed) {
   const text = textOf(name)
   const output = $('output')
   const isAtEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 40
@@ -56,10 +57,27 @@ function addToken(name, logprob, top) {
   span.textContent = text
   span.style.opacity = String(0.6 + 0.4 * Math.exp(logprob))
   span.dataset.index = String(tokens.length)
-  tokens.push({ text: name, logprob, top })
+  span.classList.toggle('forced', allowed === 1)
+  tokens.push({ text: name, logprob, top, allowed })
   output.append(span)
   // Follows the text, unless the reader has scrolled up.
   if (isAtEnd) output.scrollTop = output.scrollHeight
+}
+
+function heldText({ allowed }) {
+  if (allowed === undefined) return ''
+  return allowed === 1 ? '. The schema allowed nothing else.' : `. The schema allowed ${allowed} tokens.`
+}
+
+/** Throws what says that it is no JSON. */
+function schemaGiven() {
+  const text = $('schema').value.trim()
+  if (text === '') return undefined
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw new Error(`the schema is not JSON: ${error.message}`)
+  }
 }
 
 function show(index) {
@@ -74,7 +92,7 @@ function show(index) {
   span?.classList.add('current')
   span?.scrollIntoView({ block: 'nearest' })
   const others = token.top.map(({ token: text, logprob }) => `${JSON.stringify(text)} ${percent(logprob)}`).join(', ')
-  $('token-facts').textContent = `${JSON.stringify(token.text)} had ${percent(token.logprob)}. Most likely: ${others}`
+  $('token-facts').textContent = `${JSON.stringify(token.text)} had ${percent(token.logprob)}. Most likely: ${others}${heldText(token)}`
 }
 
 $('output').addEventListener('mouseover', (event) => {
@@ -101,6 +119,8 @@ async function generate() {
   $('status').textContent = 'Generating.'
   const start = performance.now()
   try {
+    const schema = schemaGiven()
+    $('schema-hint').hidden = schema === undefined
     const body = {
       model: $('model').value,
       prompt,
@@ -109,6 +129,7 @@ async function generate() {
       logprobs: 5,
       stream: true,
       stream_options: { include_usage: true },
+      ...(schema !== undefined && { json_schema: schema }),
       ...($('seed').value !== '' && { seed: Number($('seed').value) }),
     }
     const response = await fetch('v1/completions', { method: 'POST', headers: headers(), body: JSON.stringify(body), signal: running.signal })
@@ -119,7 +140,7 @@ async function generate() {
       const probabilities = choice?.logprobs
       for (const [i, text] of (probabilities?.tokens ?? []).entries()) {
         const top = Object.entries(probabilities.top_logprobs[i]).map(([token, logprob]) => ({ token, logprob }))
-        addToken(text, probabilities.token_logprobs[i], top)
+        addToken(text, probabilities.token_logprobs[i], top, probabilities.allowed_tokens?.[i])
       }
       if (event.usage) {
         const { completion_tokens: made, prompt_tokens: given, prompt_tokens_details: details } = event.usage

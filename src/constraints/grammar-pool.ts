@@ -25,6 +25,8 @@ export class GrammarSession {
   readonly #pool: GrammarPool
   #listener: SessionListener | undefined
   #ready = false
+  #allowed = 0
+  #chosenFrom = 0
   #closed = false
 
   constructor(pool: GrammarPool, id: number, source: GrammarSource, vocab: number) {
@@ -38,6 +40,11 @@ export class GrammarSession {
     return this.#ready
   }
 
+  /** How many tokens might have come instead of the newest one, itself among them. */
+  get chosenFrom(): number {
+    return this.#chosenFrom
+  }
+
   start(listener: SessionListener): void {
     this.#listener = listener
     this.#pool.open(this)
@@ -47,6 +54,7 @@ export class GrammarSession {
   accept(token: number): void {
     if (this.#closed) return
     this.#ready = false
+    this.#chosenFrom = this.#allowed
     this.tokens.push(token)
     this.#pool.accept(this, token)
   }
@@ -66,6 +74,7 @@ export class GrammarSession {
       return
     }
     this.#ready = true
+    this.#allowed = allowed ?? 0
     if (allowed === 0) this.#listener?.onComplete()
     else this.#listener?.onMask()
   }

@@ -17,6 +17,8 @@ export interface TokenLogprobs {
   readonly logprob: number
   /** The most likely tokens, in descending order. */
   readonly top: readonly { readonly token: number; readonly logprob: number }[]
+  /** Of a text under a schema or grammar: how many tokens might have come here. */
+  readonly allowed?: number
 }
 
 /** Tokens of a request. */

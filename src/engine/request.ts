@@ -184,7 +184,7 @@ export class Request {
     this.#lastAt = now
     this.#tokens.push(token)
     this.#held.push(token)
-    if (this.#pending) this.#heldLogprobs.push({ token, ...this.#pending })
+    if (this.#pending) this.#heldLogprobs.push({ token, ...this.#pending, ...(this.#grammar && { allowed: this.#grammar.chosenFrom }) })
     this.#pending = undefined
     this.#begin()
     const piece = this.#detokenizer.push(token)

@@ -47,12 +47,14 @@ export class CompletionLogprobs {
 
   /**
    * text_offset is where the token's text begins in the choice's text: a token that continues a character has the offset of that character.
+   * allowed_tokens, of a text under a schema or grammar: how many tokens might have come at each place; 1 says that nothing else could.
    * top_logprobs always has the sampled token, so it may have one entry more than was asked for.
    */
   write(logprobs: readonly ScoredToken[]): object {
     return {
       tokens: logprobs.map(({ token }) => tokenName(this.#source, token)),
       token_logprobs: logprobs.map(({ logprob }) => logprob),
+      ...(logprobs.some(isHeld) && { allowed_tokens: logprobs.map((entry) => (isHeld(entry) ? entry.allowed : null)) }),
       top_logprobs: logprobs.map((entry) => (entry.logprob === null ? null : namedLogprobs(this.#source, withSampled(entry)))),
       text_offset: logprobs.map(({ token }) => {
         const offset = this.#offset
@@ -63,6 +65,10 @@ export class CompletionLogprobs {
       }),
     }
   }
+}
+
+function isHeld(entry: ScoredToken): entry is TokenLogprobs & { readonly allowed: number } {
+  return 'allowed' in entry && entry.allowed !== undefined
 }
 
 /** The logprobs of a choice of /v1/chat/completions. `bytes` of consecutive tokens join to the text, also where a token is part of a character. */

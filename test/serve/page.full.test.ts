@@ -47,10 +47,10 @@ withBrowser('the page: tokens with their probabilities, lanes of the ranks, stop
   // Something was seen of the ranks at work.
   const lane = (await page.locator('.lane canvas').first().getAttribute('aria-label')) ?? ''
   t.regex(lane, /^Rank 0: /)
-  t.regex(
-    (await page.locator('#legend').textContent()) ?? '',
-    /projections.*attention.*MLP.*logits and sampling.*norms, sums, copies.*waiting: all-reduce of the MLP/,
-  )
+  // In the order in which they were seen.
+  const legend = (await page.locator('#legend').textContent()) ?? ''
+  for (const kind of ['projections', 'attention', 'MLP', 'logits and sampling', 'norms, sums, copies', 'waiting: all-reduce of the MLP'])
+    t.true(legend.includes(kind), legend)
   await page.locator('#output span[data-index="3"]').hover()
   t.regex((await page.locator('#token-facts').textContent()) ?? '', /^".*" had \d+\.\d %\. Most likely: /)
   // The text scrolls in its box, and the facts stay in the window.
@@ -73,6 +73,41 @@ withBrowser('the page: tokens with their probabilities, lanes of the ranks, stop
   await page.getByRole('button', { name: 'Generate' }).click()
   await page.getByRole('button', { name: 'Stop' }).click()
   await page.getByText(/^Stopped after \d+ tokens\.$/).waitFor()
+  // Under a schema: forced tokens are marked, and what is no schema is said.
+  const schema = {
+    type: 'object',
+    properties: { name: { type: 'string', maxLength: 12 }, kind: { enum: ['fox', 'hen'] } },
+    required: ['name', 'kind'],
+  }
+  await page.getByText('Hold the output to a JSON schema').click()
+  await page.getByLabel('JSON schema').fill('{"type": ')
+  await page.getByLabel('Temperature').fill('0.8')
+  await page.getByRole('button', { name: 'Generate' }).click()
+  await page.getByText(/^Failed: the schema is not JSON/).waitFor()
+  await page.getByLabel('JSON schema').fill(JSON.stringify({ not: schema }))
+  await page.getByRole('button', { name: 'Generate' }).click()
+  await page.getByText(/^Failed: .*not: this keyword/).waitFor()
+  await page.getByLabel('JSON schema').fill(JSON.stringify(schema))
+  await page.getByRole('button', { name: 'Generate' }).click()
+  await page.getByText(/^\d+ tokens, \d+ a second; /).waitFor({ timeout: 60_000 })
+  const written = ((await page.locator('#output').textContent()) ?? '').slice('Once upon a time'.length)
+  t.deepEqual(Object.keys(JSON.parse(written)), ['name', 'kind'])
+  t.true((await page.locator('#output .forced').count()) > 5)
+  await page.locator('#output .forced').first().hover()
+  t.regex((await page.locator('#token-facts').textContent()) ?? '', /The schema allowed nothing else\.$/)
+  for (const [name, width, height] of [
+    ['schema-desktop', 1280, 900],
+    ['schema-phone', 390, 844],
+  ] as const) {
+    await page.setViewportSize({ width, height })
+    await page.locator('#output .forced').first().hover()
+    // Nothing is wider than the window.
+    t.is(await page.evaluate('document.documentElement.scrollWidth'), width)
+    const shown = await page.locator('#token-facts').boundingBox()
+    t.true((shown?.y ?? height) + (shown?.height ?? 0) <= height, JSON.stringify(shown))
+    await page.screenshot({ path: join(shots, `${name}.png`), fullPage: true })
+  }
+  await page.getByLabel('JSON schema').fill('')
   await page.getByLabel('Temperature').fill('-1')
   await page.evaluate(
     () =>

@@ -54,11 +54,10 @@ function openObjectOf<T>(properties: { [K in keyof T]-?: Schema }, optional: rea
 const list = (items: Schema, max?: number): Schema => ({ type: 'array', items, ...(max !== undefined && { maxItems: max }) })
 const tuple = (...items: readonly Schema[]): Schema => ({ type: 'array', items, minItems: items.length, maxItems: items.length })
 
-const logprob = objectOf<TokenLogprobs>({
-  token,
-  logprob: number,
-  top: list(objectOf<TokenLogprobs['top'][number]>({ token, logprob: number }), 20),
-})
+const logprob = objectOf<TokenLogprobs>(
+  { token, logprob: number, top: list(objectOf<TokenLogprobs['top'][number]>({ token, logprob: number }), 20), allowed: count },
+  ['allowed'],
+)
 
 const error = objectOf<PackedError>(
   {
