@@ -43,10 +43,11 @@ export async function resolveOptions(options: CheckedOptions): Promise<BackendCh
   return choice
 }
 
-async function automaticBackend({ adapter: names, cache, partition }: CheckedOptions): Promise<{ backend: BackendName; reason: string }> {
+async function automaticBackend({ adapter: names, adapters, cache, partition }: CheckedOptions): Promise<{ backend: BackendName; reason: string }> {
   const [name] = names
   if (name === undefined && !CACHE_FORMATS[cache].gpu) return { backend: 'wasm', reason: `the GPU does not support cache: '${cache}'` }
   if (name === undefined && partition === 'sequence') return { backend: 'wasm', reason: "the GPU does not support partition: 'sequence'" }
+  if (name === undefined && Object.keys(adapters).length > 0) return { backend: 'wasm', reason: 'the GPU does not support low-rank adapters' }
   if (name === undefined && !hasGpu()) return { backend: 'wasm', reason: 'the system has no GPU device' }
   const request = requestOf({ adapters: names, checks: true, kernels: 'auto' }, 0)
   const adapter = await findAdapter(request).catch(() => undefined)

@@ -27,7 +27,7 @@ export const ENGINE_OPTIONS = {
     values: ['auto', 'gpu', 'wasm', 'reference'],
     default: 'auto',
     doc: 'where the kernels run',
-    more: "'gpu': each rank has its own device, through gpu.js. 'wasm': WebAssembly SIMD. 'reference': float64, slow, the oracle. 'auto' takes the GPU if a hardware adapter answers, otherwise wasm; it takes wasm for cache: 'int8' and for partition: 'sequence', which the GPU does not support.",
+    more: "'gpu': each rank has its own device, through gpu.js. 'wasm': WebAssembly SIMD. 'reference': float64, slow, the oracle. 'auto' takes the GPU if a hardware adapter answers, otherwise wasm; it takes wasm for cache: 'int8', partition: 'sequence' and adapters, which the GPU does not support.",
   }),
   adapter: adapters({
     doc: "part of the GPU adapter's name, or several: rank i uses the one at index i mod n",

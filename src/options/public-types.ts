@@ -35,7 +35,7 @@ export interface EngineOptions {
   /**
    * Where the kernels run. Default: auto. 'gpu': each rank has its own device, through gpu.js. 'wasm': WebAssembly
    * SIMD. 'reference': float64, slow, the oracle. 'auto' takes the GPU if a hardware adapter answers, otherwise
-   * wasm; it takes wasm for cache: 'int8' and for partition: 'sequence', which the GPU does not support.
+   * wasm; it takes wasm for cache: 'int8', partition: 'sequence' and adapters, which the GPU does not support.
    */
   backend?: 'auto' | 'gpu' | 'wasm' | 'reference'
   /**

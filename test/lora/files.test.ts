@@ -93,7 +93,7 @@ test('what would change the result and is not done is refused by the name of its
   const fields: Record<string, unknown> = {
     ...{ use_dora: true, bias: 'lora_only', modules_to_save: ['lm_head'], fan_in_fan_out: true, lora_bias: true, use_qalora: true },
     ...{ trainable_token_indices: [1, 2], peft_type: 'IA3', init_lora_weights: 'pissa_niter_4', layer_replication: [[0, 1]] },
-    ...{ target_parameters: ['kv_b_proj'], megatron_config: { tp: 2 }, alora_invocation_tokens: [1], something_new: 3 },
+    ...{ megatron_config: { tp: 2 }, alora_invocation_tokens: [1], something_new: 3 },
   }
   for (const [name, value] of Object.entries(fields)) {
     writeAdapter(join(dir, name), tensors, { seed: 1, rank: 2, modules: ['q_proj'], config: { [name]: value } })
@@ -175,14 +175,14 @@ test('files that are missing, damaged, of another model or too large are refused
   t.is((await engine.generate(IDS, { maxTokens: 2, lora: 'good' })).tokens.length, 2)
 })
 
-test('a parameter that is no linear layer, and the options, are checked', async (t) => {
+test('a parameter that target_parameters does not name, and the options, are checked', async (t) => {
   const dir = temporary(t)
   const base = `${FIXTURES}golden/mlra_4`
   writeAdapter(join(dir, 'a'), await readTensors(base), { seed: 1, rank: 2 })
-  const tensor = { name: 'base_model.model.transformer.h.0.attn.kv_b_proj.lora_A.weight', shape: [2, 12], values: new Float32Array(24) }
+  const tensor = { name: 'base_model.model.transformer.h.0.attn.lora_A.weight', shape: [8, 12], values: new Float32Array(96) }
   writeFileSync(join(dir, 'a', 'adapter_model.safetensors'), safetensors([tensor]))
   const load = (options: Parameters<typeof Engine.load>[1]) => Engine.load(base, { backend: 'wasm', ranks: 1, ...options })
-  await t.throwsAsync(load({ adapters: { a: join(dir, 'a') } }), { code: 'ADAPTER_UNSUPPORTED', message: /kv_b_proj/ })
+  await t.throwsAsync(load({ adapters: { a: join(dir, 'a') } }), { code: 'ADAPTER_UNSUPPORTED', message: /target_parameters/ })
   await t.throwsAsync(load({ adapters: { 'a b': 'x' } }), { code: 'OPTION_INVALID', message: /adapters/ })
   await t.throwsAsync(load({ adapters: { a: 3 } as never }), { code: 'OPTION_INVALID', message: /the directory of a/ })
   await t.throwsAsync(load({ adapters: { a: 'x', b: 'y' }, maxAdapters: 1 }), { code: 'ADAPTER_NO_ROOM', message: /maxAdapters: 2/ })

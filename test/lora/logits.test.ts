@@ -33,14 +33,14 @@ const CUTS = [
 for (const [index, { what, variant, config }] of SHAPES.entries()) {
   const declare = quickIf(QUICK.includes(`${variant}, ${what}`))
   declare(
-    `${variant}, ${what}: an adapter on every linear layer gives the logits of the merged model, with the same bits at 1, 2, 4 ranks`,
+    `${variant}, ${what}: an adapter on every projection gives the logits of the merged model, with the same bits at 1, 2, 4 ranks`,
     async (t) => {
       const dir = temporary(t)
       const base = join(dir, 'base')
       const all = configOf(variant, config)
       await synthesize(base, { variant, config: all, dtype: 'f32', seed: 3 })
       const tensors = await readTensors(base)
-      const spec = { seed: 11 + index, rank: index % 2 === 0 ? 3 : 5, size: 0.12 }
+      const spec = { seed: 11 + index, rank: index % 2 === 0 ? 3 : 5, size: 0.12, parameters: true }
       writeAdapter(join(dir, 'adapter'), tensors, spec)
       const merged = mergedTensors(tensors, spec)
       writeModel(join(dir, 'merged'), base, merged)

@@ -15,6 +15,8 @@ export interface AdapterConfig {
   scaleOf(module: string): number
   /** Whether the configuration gives the module an adapter. True where only a regular expression says so. */
   targets(module: string): boolean
+  /** Whether target_parameters names the parameter, for example transformer.h.0.attn.kv_b_proj. */
+  targetsParameter(name: string): boolean
 }
 
 type Fields = Readonly<Record<string, unknown>>
@@ -31,7 +33,7 @@ const WITHOUT_EFFECT = new Set([
 ])
 const READ = new Set([
   ...['peft_type', 'r', 'lora_alpha', 'use_rslora', 'rank_pattern', 'alpha_pattern', 'bias', 'init_lora_weights'],
-  ...['target_modules', 'layers_to_transform'],
+  ...['target_modules', 'target_parameters', 'layers_to_transform'],
 ])
 /** What beside the adapter changes the model, and what to do instead. */
 const REMEDIES: Readonly<Record<string, string>> = {
@@ -77,6 +79,7 @@ export function checkAdapterConfig(value: unknown, path: string): AdapterConfig 
     rankOf,
     scaleOf: (module) => (alphas(module) ?? alpha) / (stabilized ? Math.sqrt(rankOf(module)) : rankOf(module)),
     targets: targetsOf(value, path),
+    targetsParameter: parametersOf(value, path),
   }
 }
 
@@ -113,13 +116,25 @@ function targetsOf({ target_modules: modules, layers_to_transform: layers }: Fie
     return chosen === undefined || chosen.length === 0 || (index !== undefined && chosen.includes(Number(index)))
   }
   if (modules === undefined || modules === null || typeof modules === 'string') return inLayers
-  const isName = (v: unknown): v is string => typeof v === 'string'
-  if (!Array.isArray(modules) || !modules.every(isName))
-    throw invalid(path, 'target_modules is not valid', 'a list of names, or a regular expression', show(modules))
-  const names = new Set(modules)
-  // module is a name, or ends with a dot and a name.
-  const isNamed = (module: string) => names.has(module) || [...module.matchAll(/\./g)].some(({ index }) => names.has(module.slice(index + 1)))
+  if (!isNames(modules)) throw invalid(path, 'target_modules is not valid', 'a list of names, or a regular expression', show(modules))
+  const isNamed = endsWithOneOf(modules)
   return (module) => isNamed(module) && inLayers(module)
+}
+
+function parametersOf({ target_parameters: names }: Fields, path: string): (name: string) => boolean {
+  if (names === undefined || names === null) return () => false
+  if (!isNames(names)) throw invalid(path, 'target_parameters is not valid', 'a list of names', show(names))
+  return endsWithOneOf(names)
+}
+
+function isNames(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every((name) => typeof name === 'string')
+}
+
+/** Whether a module is one of the names, or ends with a dot and one of them. */
+function endsWithOneOf(list: readonly string[]): (module: string) => boolean {
+  const names = new Set(list)
+  return (module) => names.has(module) || [...module.matchAll(/\./g)].some(({ index }) => names.has(module.slice(index + 1)))
 }
 
 /** A value by a module's name or its end, the first that matches. Regular expressions beyond names are refused. */

@@ -26,6 +26,8 @@ export interface Fill {
   readonly rows: number
   readonly col: number
   readonly cols: number
+  /** Stored columns from one to the next. */
+  readonly step: number
   readonly toRow: number
   readonly toCol: number
   readonly turned: boolean
@@ -92,16 +94,17 @@ export class AdapterPlanner {
       const input = this.#inputOf(new Set(pieces.map(({ target }) => target.site)))
       const of = (target: Target) => matricesOf(layout, target)
       if (input === undefined) {
-        const both = pieces.map(({ piece, target }) => ownFills(piece, of(target), tensor.rank))
+        const both = pieces.map(({ piece, target }) => ownFills(piece, of(target), tensor))
         return { tensor, ofA: both.map(({ a }) => a), ofB: both.map(({ b }) => b) }
       }
       const at = used[layer]?.get(input) ?? 0
       used[layer]?.set(input, at + tensor.rank)
       const matrix = (layout.layers[layer] as AdapterLayout['layers'][number]).inputs[input]
-      const ofA = [{ matrix, row: 0, rows: tensor.rank, col: 0, cols: matrix.cols, toRow: at, toCol: 0, turned: false }]
+      const ofA = [{ matrix, row: 0, rows: tensor.rank, col: 0, cols: matrix.cols, step: 1, toRow: at, toCol: 0, turned: false }]
       const ofB = pieces.map(({ piece, target }): Fill => {
         const toCol = at - (table[layer] as AdapterRanks)[target.site].from
-        return { matrix: of(target).up, row: piece.row, rows: piece.rows, col: 0, cols: tensor.rank, toRow: piece.packedRow, toCol, turned: false }
+        const area = { row: piece.row, rows: piece.rows, col: 0, cols: tensor.rank, step: 1 }
+        return { matrix: of(target).up, ...area, toRow: piece.packedRow, toCol, turned: false }
       })
       return { tensor, ofA, ofB }
     })
@@ -132,24 +135,34 @@ function none(): Record<AdapterSite, SiteRank> {
   return Object.fromEntries(ADAPTER_SITES.map((site) => [site, { from: 0, rank: 0 }])) as Record<AdapterSite, SiteRank>
 }
 
-function ownFills(
-  { row, rows, col, cols, packedRow, packedCol, transposed }: MatrixPiece,
-  { down, up }: Matrices,
-  rank: number,
-): { a: Fill; b: Fill } {
-  const ofA = { row: 0, rows: rank, col, cols }
-  const ofB = { row, rows, col: 0, cols: rank }
-  if (transposed) {
+function ownFills(piece: MatrixPiece, { down, up }: Matrices, tensor: LowRankTensor): { a: Fill; b: Fill } {
+  const { packedRow, packedCol } = piece
+  const { ofA, ofB, turned } = areasOf(piece, tensor)
+  if (turned) {
     // (B A) turned is A turned times B turned.
     return {
-      a: { matrix: up, ...ofA, toRow: packedRow, toCol: 0, turned: true },
-      b: { matrix: down as PackedMatrix, ...ofB, toRow: 0, toCol: packedCol, turned: true },
+      a: { matrix: up, ...ofA, toRow: packedRow, toCol: 0, turned },
+      b: { matrix: down as PackedMatrix, ...ofB, toRow: 0, toCol: packedCol, turned },
     }
   }
   return {
-    a: { matrix: down as PackedMatrix, ...ofA, toRow: 0, toCol: packedCol, turned: false },
-    b: { matrix: up, ...ofB, toRow: packedRow, toCol: 0, turned: false },
+    a: { matrix: down as PackedMatrix, ...ofA, toRow: 0, toCol: packedCol, turned },
+    b: { matrix: up, ...ofB, toRow: packedRow, toCol: 0, turned },
   }
+}
+
+type Area = Pick<Fill, 'row' | 'rows' | 'col' | 'cols' | 'step'>
+
+/** The parts of A and B whose product a piece of the stored matrix is, or, turned, becomes in the packed one. */
+function areasOf({ row, rows, col, cols, transposed }: MatrixPiece, { rank, parts, spec }: LowRankTensor): { ofA: Area; ofB: Area; turned: boolean } {
+  if (spec.shape.length === 2) {
+    return { ofA: { row: 0, rows: rank, col, cols, step: 1 }, ofB: { row, rows, col: 0, cols: rank, step: 1 }, turned: transposed }
+  }
+  // Stored rows are inputs, of one part after the other, and stored columns outputs.
+  const inputs = spec.shape[1] as number
+  const part = Math.floor(row / inputs)
+  const ofA = { row: part * rank, rows: rank, col: row % inputs, cols: rows, step: 1 }
+  return { ofA, ofB: { row: col, rows: cols, col: part, cols: rank, step: parts }, turned: !transposed }
 }
 
 interface Matrices {

@@ -15,6 +15,11 @@ export interface LowRankTensor {
   readonly spec: MatrixSpec
   readonly rank: number
   readonly scale: number
+  /**
+   * Matrices of a parameter [parts, inputs, outputs], whose A are one below the other, [parts * rank, inputs], and whose B alternate by
+   * columns, [outputs, rank * parts]. 1: a linear layer.
+   */
+  readonly parts: number
   /** [rank, inputs] */
   readonly a: TensorSource
   /** [outputs, rank] */
@@ -33,6 +38,8 @@ const WEIGHTS = 'adapter_model.safetensors'
 const PICKLED = 'adapter_model.bin'
 const PREFIX = 'base_model.model.'
 const KEY = /^(.+)\.lora_(A|B)\.weight$/
+/** What PEFT puts between a module whose parameter has an adapter and the module's own modules. */
+const WRAPPED = '.base_layer'
 
 /**
  * Reads an adapter's configuration and the header of its weights. maxRank: of any projection.
@@ -60,14 +67,19 @@ export function matchTensors(
 ): Pick<AdapterFiles, 'rank' | 'tensors'> {
   const specs = modelTensors(model, variant).flatMap((spec) => (spec.kind === 'matrix' && spec.layer !== undefined ? [spec] : []))
   const byModule = new Map(specs.map((spec) => [moduleOf(spec), spec]))
-  const found = new Set<MatrixSpec>()
-  for (const name of sources.keys()) {
-    const [, module, part] = KEY.exec(name.startsWith(PREFIX) ? name.slice(PREFIX.length) : '') ?? []
+  const found = new Map<MatrixSpec, { A?: TensorSource; B?: TensorSource; key: string }>()
+  for (const [name, source] of sources) {
+    const [, key, part] = KEY.exec(name.startsWith(PREFIX) ? name.slice(PREFIX.length) : '') ?? []
+    const module = key?.replaceAll(WRAPPED, '')
     const spec = module === undefined ? undefined : byModule.get(module)
-    if (module === undefined || part === undefined || !spec) throw unknownKey(path, name, `${PREFIX}${moduleOf(specs[0])}.lora_A.weight, for example`)
-    if (spec.shape.length !== 2) throw notLinear(path, name)
-    if (!config.targets(module)) throw unknownKey(path, name, 'modules that target_modules and layers_to_transform of adapter_config.json name')
-    found.add(spec)
+    if (key === undefined || module === undefined || !spec)
+      throw unknownKey(path, name, `${PREFIX}${specs[0]?.name.replace('.weight', '')}.lora_A.weight, for example`)
+    const isTarget = config.targetsParameter(spec.name) || (spec.shape.length === 2 && config.targets(module))
+    if (!isTarget) throw unknownKey(path, name, 'modules that target_modules, target_parameters and layers_to_transform of adapter_config.json name')
+    const entry = found.get(spec) ?? { key }
+    if (entry[part as 'A' | 'B'] || entry.key !== key) throw unknownKey(path, name, 'one lora_A and one lora_B of each module')
+    entry[part as 'A' | 'B'] = source
+    found.set(spec, entry)
   }
   if (found.size === 0) {
     throw new AdapterError('ADAPTER_INVALID', {
@@ -76,33 +88,38 @@ export function matchTensors(
       remedy: 'Save the adapter again.',
     })
   }
-  const tensors = specs
-    .filter((spec) => found.has(spec))
-    .map((spec): LowRankTensor => {
-      const module = moduleOf(spec)
-      const rank = config.rankOf(module)
-      if (rank > maxRank) {
-        throw new AdapterError('ADAPTER_NO_ROOM', {
-          what: `the rank of ${module} is too large`,
-          expected: `at most ${maxRank}`,
-          actual: String(rank),
-          remedy: `Load the engine with maxAdapterRank: ${rank}.`,
-        })
-      }
-      const [outputs, inputs] = spec.shape as [number, number]
-      const a = tensor(sources, `${PREFIX}${module}.lora_A.weight`, [rank, inputs], path)
-      const b = tensor(sources, `${PREFIX}${module}.lora_B.weight`, [outputs, rank], path)
-      return { spec, rank, scale: config.scaleOf(module), a, b }
-    })
+  const tensors = specs.flatMap((spec): LowRankTensor[] => {
+    const entry = found.get(spec)
+    if (!entry) return []
+    const module = spec.name.replace(/\.weight$/, '')
+    const rank = config.rankOf(module)
+    if (rank > maxRank) {
+      throw new AdapterError('ADAPTER_NO_ROOM', {
+        what: `the rank of ${module} is too large`,
+        expected: `at most ${maxRank}`,
+        actual: String(rank),
+        remedy: `Load the engine with maxAdapterRank: ${rank}.`,
+      })
+    }
+    const { parts, outputs, inputs } = sizesOf(spec.shape)
+    const a = checked(entry.A, `${PREFIX}${entry.key}.lora_A.weight`, [parts * rank, inputs], path)
+    const b = checked(entry.B, `${PREFIX}${entry.key}.lora_B.weight`, [outputs, rank * parts], path)
+    return [{ spec, rank, scale: config.scaleOf(module), parts, a, b }]
+  })
   return { rank: Math.max(...tensors.map(({ rank }) => rank)), tensors }
 }
 
-function moduleOf(spec: MatrixSpec | undefined): string {
-  return (spec?.name ?? '').replace(/\.weight$/, '')
+/** What an adapter's keys name: a linear layer, or the module that has a parameter. */
+function moduleOf({ name, shape }: MatrixSpec): string {
+  return shape.length === 2 ? name.replace(/\.weight$/, '') : name.slice(0, name.lastIndexOf('.'))
 }
 
-function tensor(sources: ReadonlyMap<string, TensorSource>, name: string, shape: readonly number[], path: string): TensorSource {
-  const source = sources.get(name)
+function sizesOf(shape: readonly number[]): { parts: number; inputs: number; outputs: number } {
+  const [first, second, third] = shape as [number, number, number | undefined]
+  return third === undefined ? { parts: 1, inputs: second, outputs: first } : { parts: first, inputs: second, outputs: third }
+}
+
+function checked(source: TensorSource | undefined, name: string, shape: readonly number[], path: string): TensorSource {
   if (!source) {
     throw new CheckpointError('TENSOR_MISSING', {
       what: `${path} has no ${name}`,
@@ -148,13 +165,5 @@ function unknownKey(path: string, name: string, expected: string): AdapterError 
     expected,
     actual: name.slice(0, 200),
     remedy: 'Adapters go on the projections of attention and MLP of the layers; docs/lora.md lists them. Merge other parts into the model.',
-  })
-}
-
-function notLinear(path: string, name: string): AdapterError {
-  return new AdapterError('ADAPTER_UNSUPPORTED', {
-    what: `${path}: ${name.slice(0, 200)} is of a parameter, not of a linear layer`,
-    expected: 'linear layers',
-    remedy: 'Merge the adapter into the model (merge_and_unload) and load the merged checkpoint.',
   })
 }

@@ -33,7 +33,7 @@ export async function packAdapter(fills: readonly TensorFills[], memory: SharedA
 
 function pack(
   memory: SharedArrayBuffer,
-  { matrix, row, rows, col, cols, toRow, toCol, turned }: Fill,
+  { matrix, row, rows, col, cols, step, toRow, toCol, turned }: Fill,
   source: Float32Array,
   width: number,
   scale: number,
@@ -43,7 +43,7 @@ function pack(
     const from = (row + i) * width + col
     for (let j = 0; j < cols; j++) {
       const at = turned ? f32Index(toRow + j, toCol + i, matrix.cols) : f32Index(toRow + i, toCol + j, matrix.cols)
-      target[at] = (source[from + j] as number) * scale
+      target[at] = (source[from + j * step] as number) * scale
     }
   }
 }
