@@ -65,11 +65,11 @@ export const ENGINE_OPTIONS = {
   }),
   draftTokens: int({
     min: 1,
-    max: 16,
+    max: 32,
     default: undefined,
-    defaultText: '6',
+    defaultText: '11',
     doc: 'most tokens that the draft model guesses in a step of a request',
-    more: 'Fewer are guessed while guesses are wrong, and none for up to 64 tokens where none was right.',
+    more: 'The first guesses are five; more follow while all are right, fewer while some are wrong, and none for up to 64 tokens where none was right.',
   }),
   weights: choice({
     values: ['auto', ...WEIGHT_FORMAT_NAMES],

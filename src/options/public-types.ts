@@ -73,8 +73,9 @@ export interface EngineOptions {
    */
   draft?: string
   /**
-   * Most tokens that the draft model guesses in a step of a request: an integer, 1 to 16. Default: 6. Fewer are
-   * guessed while guesses are wrong, and none for up to 64 tokens where none was right.
+   * Most tokens that the draft model guesses in a step of a request: an integer, 1 to 32. Default: 11. The first
+   * guesses are five; more follow while all are right, fewer while some are wrong, and none for up to 64 tokens
+   * where none was right.
    */
   draftTokens?: number
   /**

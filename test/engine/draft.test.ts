@@ -178,7 +178,7 @@ test('a draft model that does not fit is refused by name', async (t) => {
   await t.throwsAsync(load({ draft: renamed }), { ...refused, message: /the tokenizer of the draft model/ })
   await t.throwsAsync(load({ draft: '' }), { ...refused, message: /draft has the wrong type/ })
   await t.throwsAsync(load({ draftTokens: 3 }), { ...refused, message: /draftTokens is given without draft/ })
-  await t.throwsAsync(load({ draft: TINY, draftTokens: 17 }), { ...refused, message: /draftTokens is out of range/ })
+  await t.throwsAsync(load({ draft: TINY, draftTokens: 33 }), { ...refused, message: /draftTokens is out of range/ })
   await t.throwsAsync(load({ draft: `${TINY}/nowhere` }), { code: 'MODEL_NOT_FOUND' })
 })
 

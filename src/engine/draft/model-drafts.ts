@@ -8,6 +8,8 @@ export interface DraftSource {
   guess(tokens: readonly number[], count: number, done: (guesses: readonly number[]) => void): () => void
 }
 
+/** Length of a first proposal: with the token before it a step has six rows, which float kernels compute at once. */
+const FIRST_LENGTH = 5
 /** Most tokens that are generated without drafts after drafts were wrong again and again. */
 const LONGEST_REST = 64
 
@@ -15,7 +17,7 @@ export class ModelDrafts implements Drafts {
   readonly #source: DraftSource
   drafted = 0
   accepted = 0
-  /** Length of the next proposal: twice the last one if all of that was right, else one more than was right. */
+  /** Length of the next proposal: a step of twice as many rows as the last if all was right, else one more than was right. */
   #length: number
   /** What `drafted` and `accepted` were before the last proposal. */
   #before = { drafted: 0, accepted: 0 }
@@ -30,7 +32,7 @@ export class ModelDrafts implements Drafts {
 
   constructor(source: DraftSource) {
     this.#source = source
-    this.#length = source.maxTokens
+    this.#length = Math.min(FIRST_LENGTH, source.maxTokens)
   }
 
   propose(tokens: readonly number[], limit: number): readonly number[] | undefined {
@@ -63,7 +65,7 @@ export class ModelDrafts implements Drafts {
     this.#asked = -1
     if (accepted > 0) {
       this.#misses = 0
-      this.#length = Math.min(this.#source.maxTokens, accepted === drafted ? 2 * drafted : accepted + 1)
+      this.#length = Math.min(this.#source.maxTokens, accepted === drafted ? 2 * drafted + 1 : accepted + 1)
       return
     }
     this.#length = Math.max(1, this.#length >> 1)
