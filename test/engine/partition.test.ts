@@ -207,7 +207,7 @@ test('what the partition is, is in info and key; auto follows the model and the 
   }
   const cut = await info(golden('mla'), { partition: 'sequence', ranks: 2 })
   t.is(cut.partition, 'sequence')
-  t.regex(cut.determinismKey, /\/sequence$/)
+  t.regex(cut.determinismKey, /\/partition-sequence\//)
   // A cache of a whole number of pages for each shard.
   t.is((await info(golden('mla'), { partition: 'sequence', cacheTokens: 65 })).cacheTokens, 256)
   t.is((await info(golden('mla'), { partition: 'auto', maxContext: 40_000, ranks: 1 })).partition, 'sequence')

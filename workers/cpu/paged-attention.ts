@@ -182,8 +182,20 @@ export class PagedAttention {
         const { geometry, context, parts } = this.units[u] as UnitWork
         const unit = geometry[rows - 1] as UnitGeometry
         if (stride === 1) kernels.finishAttention(unit, context, t)
-        else kernels.copyBytes(parts.ptr + t * parts.strideBytes, unit.state, parts.strideBytes)
+        else this.#keepParts(unit, parts, t, rows)
       }
+    }
+  }
+
+  /** The maxima and sums of a tile, row by row. */
+  #keepParts({ state, lanes, rowHeads }: UnitGeometry, parts: Rows, t: number, rows: number): void {
+    const { scalarBytes } = this.#kernels
+    const bytes = rowHeads * scalarBytes
+    const sums = cacheWidth(rowHeads) * scalarBytes
+    for (let r = 0; r < rows; r++) {
+      const to = parts.ptr + (t + r) * parts.strideBytes
+      this.#kernels.copyBytes(to, state + r * bytes, bytes)
+      this.#kernels.copyBytes(to + sums, state + lanes * scalarBytes + r * bytes, bytes)
     }
   }
 

@@ -93,13 +93,12 @@ const MOST_TILE_HEADS = 32
 
 /**
  * Rows of a sequence that attend together, at most: a power of two. Heads of several rows have the sums of one row's; cached coefficients
- * are per head, second score terms of several units lie side by side, and parts of a row's pages are kept row by row, so with those a row
- * may be alone.
+ * are per head, and second score terms of several units lie side by side, so with those a row may be alone.
  */
 export function tileRows(a: AttentionShape, shards: readonly number[], { partition }: Pick<RunPlan, 'partition'>): number {
-  if (partition === 'sequence') return 1
-  const heads = rankHeads(a, shards)
-  const units = rankUnits(a, shards).map((unit) => unit.headEnd - unit.headStart)
+  const attending = cachedShards(partition, shards)
+  const heads = rankHeads(a, attending)
+  const units = rankUnits(a, attending).map((unit) => unit.headEnd - unit.headStart)
   const apart = (count: number) => a.sharedRopeDim > 0 && count !== heads.end - heads.start && count % 4 !== 0
   if (a.factors || !units.every((count) => count > 0 && !apart(count)) || units.length === 0) return 1
   const fewest = Math.min(...units)

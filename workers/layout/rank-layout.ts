@@ -179,7 +179,7 @@ export function layoutRank(shape: ModelShape, plan: RunPlan, rank: number): Rank
         values: CACHE_FORMATS[plan.cache].scaled ? scalars(PAGE_TOKENS * contextWidth(a)) : 0,
         dots: a.factors ? scalars(PAGE_TOKENS * unitLanes) : 0,
         state: scalars(3 * unitLanes),
-        parts: plan.partition === 'sequence' ? buffer(2 * unitLanes) : 0,
+        parts: plan.partition === 'sequence' ? buffer(2 * cacheWidth(count)) : 0,
       }
     }),
     residual: buffer(embed),
