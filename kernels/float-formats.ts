@@ -45,6 +45,13 @@ export function roundToBf16(x: number): number {
   return value[0]
 }
 
+/** The same of float16. */
+export function roundToF16(x: number): number {
+  value[0] = x
+  bits[0] = f32BitsFromF16(f16FromF32Bits(bits[0] as number))
+  return value[0]
+}
+
 /** The nearest integer, ties to even. */
 export function roundHalfEven(v: number): number {
   const r = Math.round(v)

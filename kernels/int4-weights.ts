@@ -1,13 +1,14 @@
 // int4 weights: tiles of 16 rows x blocks of 32 columns, each row of a block with a scale (docs/determinism.md, rule 9).
 // The kernels' side is wasm/assembly/int4.ts, which draws the block.
-import { bf16FromF32Bits, roundHalfEven } from './float-formats.js'
+import { f16FromF32Bits, f32BitsFromF16, roundHalfEven } from './float-formats.js'
+import { GGML_BLOCK, integersOf, scaleBitsOf } from './ggml-blocks.js'
 import { blockColumnFunctions } from './int8-weights.js'
 import type { Placement, WeightFormatRecord, WgslColumns } from './weight-format.js'
 
 const TILE_ROWS = 16
 const BLOCK_COLUMNS = 32
 const BLOCK_BYTES = 288
-/** Byte offset in a block: 16 bfloat16. */
+/** Byte offset in a block: 16 float16. */
 const SCALES = 256
 
 /** Byte offset of the block that holds element (row, col). */
@@ -21,10 +22,16 @@ function positionOf(row: number, col: number): { readonly byte: number; readonly
   return { byte: (group & 3) * 64 + ((row & 15) >> 2) * 16 + (row & 3) * 4 + (col & 3), shift: group < 4 ? 0 : 4 }
 }
 
+function setWeight(view: DataView, block: number, row: number, col: number, q: number): void {
+  const { byte, shift } = positionOf(row, col)
+  const kept = view.getUint8(block + byte) & (0xf0 >> shift)
+  view.setUint8(block + byte, kept | ((q + 8) << shift))
+}
+
 const float = new Float32Array(1)
 const bits = new Uint32Array(float.buffer)
 
-/** Quantizes and packs. A block has one scale a row: its largest value, sign included, over -8, rounded to bfloat16. */
+/** Quantizes and packs. A block has one scale a row: its largest value, sign included, over -8, rounded to float16. */
 function packElements(target: ArrayBufferLike, ptr: number, placement: Placement): void {
   const { source, sourceCols, rectangle, packedCols, packedRow, packedCol, transposed } = placement
   const floats = new Float32Array(source.buffer, source.byteOffset, source.length)
@@ -44,20 +51,28 @@ function packElements(target: ArrayBufferLike, ptr: number, placement: Placement
         if (Math.abs(v) > Math.abs(largest) || Number.isNaN(v)) largest = v
       }
       float[0] = -largest / 8
-      const scaleBits = bf16FromF32Bits(bits[0] as number)
-      bits[0] = scaleBits << 16
+      const scaleBits = f16FromF32Bits(bits[0] as number)
+      bits[0] = f32BitsFromF16(scaleBits)
       const scale = float[0] as number
       const inverse = scale === 0 ? 0 : 1 / scale
       const block = blockOf(row, packedCol + c, packedCols)
       for (let i = 0; i < n; i++) {
         const q = Math.min(7, Math.max(-8, roundHalfEven((floats[from + i * colStep] as number) * inverse)))
-        const { byte, shift } = positionOf(row, i)
-        const kept = view.getUint8(block + byte) & (0xf0 >> shift)
-        view.setUint8(block + byte, kept | ((q + 8) << shift))
+        setWeight(view, block, row, i, q)
       }
       view.setUint16(block + SCALES + (row & 15) * 2, scaleBits, true)
     }
   }
+}
+
+const integers = new Int8Array(GGML_BLOCK)
+
+/** Whose blocks have the same halves and scales. */
+function placeBlock(target: DataView, ptr: number, row: number, col: number, cols: number, source: Uint8Array): void {
+  const block = ptr + blockOf(row, col, cols)
+  integersOf('q4_0', source, integers)
+  integers.forEach((q, i) => void setWeight(target, block, row, i, q))
+  target.setUint16(block + SCALES + (row & 15) * 2, scaleBitsOf(source), true)
 }
 
 /** A block of 32 columns has 32 threads: 8 groups of 4 columns x 4 quads of rows. Two groups share their words. */
@@ -78,17 +93,22 @@ const WGSL: WgslColumns = {
 fn scales4(words : vec4<u32>, half : u32) -> vec4<f32> {
   var pair = words.xy;
   if (half == 1u) { pair = words.zw; }
-  return bitcast<vec4<f32>>(vec4<u32>(pair.x << 16u, pair.x & 0xffff0000u, pair.y << 16u, pair.y & 0xffff0000u));
+  let half4 = vec4<u32>(pair.x & 0xffffu, pair.x >> 16u, pair.y & 0xffffu, pair.y >> 16u);
+  let magnitude = half4 & vec4<u32>(0x7fffu);
+  // Subnormal ones by an integer: a device may take a subnormal number for 0.
+  let normal = bitcast<vec4<f32>>((magnitude << vec4<u32>(13u)) + vec4<u32>(0x38000000u));
+  let value = select(normal, vec4<f32>(magnitude) * vec4<f32>(5.9604644775390625e-8), magnitude < vec4<u32>(0x400u));
+  return bitcast<vec4<f32>>(bitcast<vec4<u32>>(value) | ((half4 & vec4<u32>(0x8000u)) << vec4<u32>(16u)));
 }
 ${blockColumnFunctions(normed)}`,
 }
 
 export const INT4: WeightFormatRecord = {
   summary:
-    'Integers of 4 bits with a bfloat16 scale for each row and block of 32 columns: 0.56 bytes a weight. On the CPU activations are quantized ' +
+    'Integers of 4 bits with a float16 scale for each row and block of 32 columns: 0.56 bytes a weight. On the CPU activations are quantized ' +
     'to 8 bits for each row and block of 32; on the GPU they stay float32. The embedding keeps a float copy; norms stay float32.',
   // A value of the other sign that is as large as the largest becomes 7.
-  tolerance: 1 / 8 + 2 ** -8,
+  tolerance: 1 / 8 + 2 ** -11,
   tensorTiles: false,
   tileRows: TILE_ROWS,
   blockColumns: BLOCK_COLUMNS,
@@ -99,6 +119,9 @@ export const INT4: WeightFormatRecord = {
   wgsl: WGSL,
   floatTiles: undefined,
   packSource: 'f32',
+  kept: { q4_0: { placeTiles: (k, ...args) => k.placeTilesQ4Int4(...args), placeBlock } },
+  // Of a float16 scale.
+  largest: 65504 * 8,
   packTiles: (k, src, stride, tiles, cols, dst) => k.quantizeTilesInt4(src, stride, 4, tiles, cols, dst),
   packColumns: (k, src, stride, tiles, rows, dst) => k.quantizeTilesInt4(src, 4, stride, tiles, rows, dst),
   packElements,
@@ -106,7 +129,7 @@ export const INT4: WeightFormatRecord = {
   read: (memory, ptr, row, col, cols) => {
     const block = ptr + blockOf(row, col, cols)
     const { byte, shift } = positionOf(row, col)
-    bits[0] = memory.getUint16(block + SCALES + (row & 15) * 2, true) << 16
+    bits[0] = f32BitsFromF16(memory.getUint16(block + SCALES + (row & 15) * 2, true))
     return (((memory.getUint8(block + byte) >> shift) & 15) - 8) * (float[0] as number)
   },
 }

@@ -1,7 +1,8 @@
 // int8 weights: tiles of 16 rows x blocks of 32 columns, each row of a block with a scale and a sum (docs/determinism.md, rule 8).
 // The kernels' side is wasm/assembly/int8.ts, which draws the block.
 import { roundHalfEven } from './float-formats.js'
-import type { Placement, WeightFormatRecord, WgslColumns } from './weight-format.js'
+import { type BlockedType, GGML_BLOCK, integersOf, scaleOf } from './ggml-blocks.js'
+import type { KeptBlocks, Placement, WeightFormatRecord, WgslColumns } from './weight-format.js'
 
 const TILE_ROWS = 16
 const BLOCK_COLUMNS = 32
@@ -55,6 +56,25 @@ function packElements(target: ArrayBufferLike, ptr: number, placement: Placement
   }
 }
 
+const integers = new Int8Array(GGML_BLOCK)
+
+function keeps(type: BlockedType, placeTiles: KeptBlocks['placeTiles']): KeptBlocks {
+  return {
+    placeTiles,
+    placeBlock: (target, ptr, row, col, cols, source) => {
+      const block = ptr + blockOf(row, col, cols)
+      integersOf(type, source, integers)
+      integers.forEach((q, i) => void target.setInt8(block + positionOf(row, i), q))
+      target.setFloat32(block + SCALES + (row & 15) * 4, scaleOf(source), true)
+      target.setInt16(
+        block + SUMS + (row & 15) * 2,
+        integers.reduce((a, b) => a + b, 0),
+        true,
+      )
+    },
+  }
+}
+
 /** WGSL: 4 columns of activations, and of the norm's weights, from column c on; those past k are 0 (of the norm: any). */
 export function blockColumnFunctions(normed: boolean): string {
   return `fn column4(at : u32, c : u32, k : u32) -> vec4<f32> {
@@ -105,6 +125,8 @@ export const INT8: WeightFormatRecord = {
   wgsl: WGSL,
   floatTiles: undefined,
   packSource: 'f32',
+  kept: { q8_0: keeps('q8_0', (k, ...args) => k.placeTilesQ8Int8(...args)), q4_0: keeps('q4_0', (k, ...args) => k.placeTilesQ4Int8(...args)) },
+  largest: Number.POSITIVE_INFINITY,
   packTiles: (k, src, stride, tiles, cols, dst) => k.quantizeTiles(src, stride, 4, tiles, cols, dst),
   packColumns: (k, src, stride, tiles, rows, dst) => k.quantizeTiles(src, 4, stride, tiles, rows, dst),
   packElements,

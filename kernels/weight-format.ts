@@ -1,5 +1,6 @@
 // What a weight format is: everything that any layer must know of it, in one record. The records are in float-weights.ts,
 // int8-weights.ts and int4-weights.ts; weight-formats.ts has the table. A new format is a name here, a record, and the kernels that the record names.
+import type { BlockedType } from './ggml-blocks.js'
 import type { MatmulKernel, WasmExports } from './wasm/exports.js'
 
 /** Formats whose elements stand alone: a row can be read without its neighbours. */
@@ -50,6 +51,14 @@ export interface WgslColumns {
   readonly functions: (normed: boolean) => string
 }
 
+/** How a format holds GGML's blocks of one type: the same integers and scales, so the same values. */
+export interface KeptBlocks {
+  /** Whole tiles of rows of blocks, `stride` bytes apart, to dst. Pointers in the memory of the exports. */
+  readonly placeTiles: (kernels: WasmExports, src: number, stride: number, tiles: number, blocks: number, dst: number) => void
+  /** One block to row `row`, columns from `col` on, of the matrix of `cols` columns at byte offset ptr. */
+  readonly placeBlock: (target: DataView, ptr: number, row: number, col: number, cols: number, block: Uint8Array) => void
+}
+
 export interface WeightFormatRecord {
   /** For the documentation: what is stored, what it costs and where it runs. */
   readonly summary: string
@@ -78,6 +87,10 @@ export interface WeightFormatRecord {
   readonly packColumns: (kernels: WasmExports, src: number, stride: number, tiles: number, rows: number, dst: number) => void
   /** Packs element by element into the matrix at byte offset ptr. Whole blocks, or the matrix's last columns. */
   readonly packElements: (target: ArrayBufferLike, ptr: number, placement: Placement) => void
+  /** Blocks of GGML that the format holds as they are. */
+  readonly kept: Partial<Readonly<Record<BlockedType, KeptBlocks>>>
+  /** Largest magnitude that packing can take. */
+  readonly largest: number
   /** Index of the first stored value of packed bytes that is not finite, or -1. */
   readonly nonFinite: (kernels: WasmExports, src: number, bytes: number) => number
   /** Element (row, col) of a matrix of `cols` columns as the kernels see it. */

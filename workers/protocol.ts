@@ -311,4 +311,6 @@ export interface LoadTask {
 }
 
 /** A loader's result: bytes read, or what is wrong with the data. */
-export type LoadResult = { readonly bytes: number } | { readonly problem: 'truncated' | 'changed' | 'non-finite'; readonly message: string }
+export type LoadResult =
+  | { readonly bytes: number }
+  | { readonly problem: 'truncated' | 'changed' | 'non-finite' | 'too-large'; readonly message: string }

@@ -93,6 +93,7 @@ type GatherRow = (tile: number, row: number, k: number, dst: number) => void
 type LoadHeads = (dst: number, src: number, stride: number, heads: number, headLanes: number, n: number, rows: number, rowStride: number) => void
 type Convert = (src: number, dst: number, n: number) => void
 type PackTiles = (src: number, stride: number, tiles: number, cols: number, dst: number) => void
+type PlaceTiles = (src: number, stride: number, tiles: number, blocks: number, dst: number) => void
 
 export type MatmulKernel = 'matmulF32' | 'matmulBf16' | 'matmulInt8' | 'matmulInt4' | 'matmulInt8Dot' | 'matmulInt4Dot'
 
@@ -168,13 +169,20 @@ export interface WasmExports extends Readonly<Record<MatmulKernel, Matmul>> {
   readonly nonFinite32: (p: number, n: number) => number
   readonly nonFiniteScales: (p: number, n: number) => number
   readonly nonFiniteScalesInt4: (p: number, n: number) => number
+  readonly nonFiniteBlocks: (p: number, n: number, bytes: number) => number
+  readonly firstAbove: (p: number, n: number, limit: number) => number
   readonly widenBf16: Convert
   readonly widenF16: Convert
+  readonly widenQ8: Convert
+  readonly widenQ4: Convert
   readonly narrowBf16: Convert
   readonly packTiles16: PackTiles
   readonly packTiles32: PackTiles
   readonly packColumns16: PackTiles
   readonly packColumns32: PackTiles
+  readonly placeTilesQ4Int4: PlaceTiles
+  readonly placeTilesQ4Int8: PlaceTiles
+  readonly placeTilesQ8Int8: PlaceTiles
   readonly quantizeTilesInt4: (src: number, rowStep: number, colStep: number, tiles: number, cols: number, dst: number) => void
   readonly quantizeTiles: (src: number, rowStep: number, colStep: number, tiles: number, cols: number, dst: number) => void
 }

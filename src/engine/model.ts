@@ -1,6 +1,7 @@
 // A model directory opened but not loaded: configuration, tensors, variant, shape and the plan that the options give.
 // What inspect prints and what Engine.load starts from.
 import { CACHE_FORMATS } from '../../kernels/cache-formats.js'
+import { GGML_BLOCK, isBlocked } from '../../kernels/ggml-blocks.js'
 import { bestSimdLevel, type SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { cachedBytes, cachedValues, isLocal, segmentHeads, shardsOf, streamsOf } from '../../workers/layout/attention-plan.js'
 import { cut } from '../../workers/layout/cuts.js'
@@ -104,9 +105,16 @@ function chooseWeights(model: ModelPlan, wanted: ResolvedOptions['weights']): Ru
   }
   if (packed) return packed.weights
   if (wanted !== 'auto') return wanted
-  // Blocks of 8 or 4 bits, with a scale each: int8 is the format that does not blow them up.
-  if (model.storedTypes.includes('q8_0') || model.storedTypes.includes('q4_0')) return 'int8'
+  // int8 holds blocks of both types as they are, int4 those of 4 bits.
+  if (model.storedTypes.join() === 'q4_0' && keepsBlocks(model.lowered.shape)) return 'int4'
+  if (model.storedTypes.some(isBlocked)) return 'int8'
   return model.storedTypes.join() === 'bf16' ? 'bf16' : 'f32'
+}
+
+/** Shards are cut between blocks: of the attention's outputs and of the MLP's rows, which are columns of the matrices after them. */
+export function keepsBlocks({ attention, intermediate }: ModelShape): boolean {
+  const isBetween = (column: number) => column % GGML_BLOCK === 0
+  return attention.headCuts.every((head) => isBetween(head * attention.valueDim)) && [1, 2, 3].every((s) => isBetween(cut(intermediate, s)))
 }
 
 /** Throws OptionError for tpa: a rank caches coefficients of its own heads, and a scale over them would depend on the rank count. */

@@ -76,7 +76,7 @@ export const ENGINE_OPTIONS = {
     default: 'auto',
     flag: '<format>',
     doc: 'format of the weights in memory',
-    more: `'auto': the stored type; float16 and mixed types become f32, and a GGUF file with q8_0 or q4_0 becomes int8. ${WEIGHT_FORMAT_NAMES.map((name) => `'${name}': ${WEIGHT_FORMATS[name].summary}`).join(' ')}`,
+    more: `'auto': the stored type; float16 and mixed types become f32, a GGUF file with q8_0 or q4_0 becomes int8, and int4 if all of its matrices are q4_0 and shards are cut between blocks. ${WEIGHT_FORMAT_NAMES.map((name) => `'${name}': ${WEIGHT_FORMATS[name].summary}`).join(' ')}`,
   }),
   cache: choice({
     values: CACHE_FORMAT_NAMES,

@@ -84,7 +84,7 @@ export interface EngineOptions {
    * bfloat16, rounded to nearest even. 2 bytes a weight; sums are float32. 'int8': Integers of 8 bits with a scale
    * for each row and block of 32 columns: 1.19 bytes a weight. On the CPU activations are quantized to 7 bits for
    * each row and block of 32; on the GPU they stay float32. The embedding keeps a float copy; norms stay float32.
-   * 'int4': Integers of 4 bits with a bfloat16 scale for each row and block of 32 columns: 0.56 bytes a weight. On
+   * 'int4': Integers of 4 bits with a float16 scale for each row and block of 32 columns: 0.56 bytes a weight. On
    * the CPU activations are quantized to 8 bits for each row and block of 32; on the GPU they stay float32. The
    * embedding keeps a float copy; norms stay float32.
    */

@@ -84,7 +84,7 @@ test('a spoiled converted checkpoint is refused by what is wrong with it', async
   editConfig(version, { packed: { version: 1, weights: 'int8', embedding: 'f32' } })
   await refused(version, 'CONFIG_INVALID')
   const format = await fresh()
-  editConfig(format, { packed: { version: 2, weights: 'bf16', embedding: 'f32' } })
+  editConfig(format, { packed: { version: 3, weights: 'bf16', embedding: 'f32' } })
   await refused(format, 'TENSOR_SHAPE')
   const plain = await fresh()
   editConfig(plain, { packed: undefined })

@@ -2,7 +2,8 @@
 import { cpSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { Engine, inspect } from '../../src/index.js'
+import { Engine, type EngineOptions, inspect } from '../../src/index.js'
+import { blockedLlama } from '../support/blocked-llama.js'
 import { FIXTURES, familyCases, goldenLogits, largestDifference } from '../support/fixtures.js'
 import { asGguf, type GgufTensorType, rounded, writeGgufFile } from '../support/gguf-file.js'
 import { editConfig, readTensors, safetensors, temporary } from '../support/models.js'
@@ -53,7 +54,8 @@ for (const [name, type] of [
       // A number of float32, as GGUF has it.
       editConfig(plain, {})
       const prompt = familyCases().find((golden) => golden.name === name)?.prompts[2] as number[]
-      for (const weights of ['f32', 'int8'] as const) {
+      // Blocks of 4 bits in int8 are kept, not quantized from their values.
+      for (const weights of type === 'q4_0' ? (['f32'] as const) : (['f32', 'int8'] as const)) {
         const [expected, actual] = await Promise.all(
           [plain, path].map(async (model) => {
             const engine = await Engine.load(model, { ranks: 2, backend: 'wasm', weights })
@@ -67,6 +69,32 @@ for (const [name, type] of [
     },
   )
 }
+
+test('a q4_0 file runs in int4: the logits are those of its values up to the rounding of activations, with the same bits at 1, 2 and 4 ranks', async (t) => {
+  const path = writeGgufFile(join(temporary(t), 'x.gguf'), await asGguf(blockedLlama(temporary(t)), 'q4_0'))
+  const prompt = Array.from({ length: 70 }, (_, i) => (i * 37 + 11) % 160)
+  const logits = await Promise.all(
+    ([{ ranks: 1 }, { ranks: 2 }, { ranks: 4 }, { ranks: 1, weights: 'f32' }, { ranks: 1, weights: 'int8' }] as EngineOptions[]).map(
+      async (options) => {
+        const engine = await Engine.load(path, { backend: 'wasm', ...options })
+        const of = await engine.logits(prompt)
+        const { weights } = engine.info
+        await engine.close()
+        return { of, weights }
+      },
+    ),
+  )
+  t.deepEqual(
+    logits.map(({ weights }) => weights),
+    ['int4', 'int4', 'int4', 'f32', 'int8'],
+  )
+  const [one, two, four, exact, int8] = logits.map(({ of }) => of) as Float32Array[]
+  t.deepEqual(two, one)
+  t.deepEqual(four, one)
+  const [of4, of8] = [one, int8].map((each) => largestDifference(each as Float32Array, exact as Float32Array)) as [number, number]
+  t.log(`from f32: int4 ${of4.toExponential(2)}, int8 ${of8.toExponential(2)}`)
+  t.true(of4 < 0.15 && of8 < 0.3)
+})
 
 test('a folder with one .gguf file is a model; inspect tells types, and int8 is what blocks become', async (t) => {
   const dir = temporary(t)

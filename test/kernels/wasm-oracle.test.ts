@@ -2,7 +2,7 @@
 import test from 'ava'
 import { type CacheFormat, matmulScratchBytes, type UnitGeometry } from '../../kernels/backend.js'
 import { cacheRow, queryScalars } from '../../kernels/cache-formats.js'
-import { roundHalfEven, roundToBf16 } from '../../kernels/float-formats.js'
+import { roundHalfEven, roundToBf16, roundToF16 } from '../../kernels/float-formats.js'
 import { paddedRows } from '../../kernels/packing.js'
 import { bestSimdLevel, SIMD_LEVELS, type SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { randomNumbers } from '../support/fixtures.js'
@@ -182,7 +182,7 @@ for (const simd of LEVELS) {
       const weights = w.map((row) =>
         blocks(row).map((b) => {
           const largest = b.reduce((m, v) => (Math.abs(v) > Math.abs(m) ? v : m), 0)
-          const scale = roundToBf16(f(-largest / 8))
+          const scale = roundToF16(f(-largest / 8))
           return { scale, q: b.map((v) => (scale === 0 ? 0 : Math.min(7, Math.max(-8, roundHalfEven(v * (1 / scale)))))) }
         }),
       )

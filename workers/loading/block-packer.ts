@@ -1,11 +1,11 @@
 // Packs one block of a checkpoint into matrices. The kernels convert and pack whole tiles in a memory of this thread; the tiles are then
 // copied to their matrix. Rows that do not fill a tile are packed element by element.
 
-import { dequantize, isBlocked } from '../../kernels/ggml-blocks.js'
+import { type BlockedType, GGML_BLOCK, GGML_BLOCK_BYTES, isBlocked } from '../../kernels/ggml-blocks.js'
 import { packedBytes } from '../../kernels/packing.js'
 import type { WasmExports } from '../../kernels/wasm/exports.js'
 import { type WasmMemory, type WasmModule, WebAssembly } from '../../kernels/wasm/webassembly.js'
-import type { FloatFormat, Rectangle, WeightFormat } from '../../kernels/weight-format.js'
+import type { FloatFormat, KeptBlocks, Rectangle, WeightFormat } from '../../kernels/weight-format.js'
 import { WEIGHT_FORMATS } from '../../kernels/weight-formats.js'
 import { type LoadTask, type MatrixPiece, STORED_BYTES, type VectorPiece } from '../protocol.js'
 
@@ -61,9 +61,12 @@ export class BlockPacker {
     if (direct) return WEIGHT_FORMATS[direct.format].nonFinite(k, this.#raw, this.#count)
     if (dtype === 'bf16' || dtype === 'f16') return k.nonFinite16(this.#raw, this.#count, dtype === 'bf16' ? 0x7f80 : 0x7c00)
     if (dtype === 'f32') return k.nonFinite32(this.#raw, this.#count)
-    if (isBlocked(dtype)) dequantize(dtype, new Uint8Array(this.#buffer, this.#raw, this.#count * STORED_BYTES[dtype]), this.#floats)
+    if (isBlocked(dtype)) {
+      const bad = k.nonFiniteBlocks(this.#raw, this.#count / GGML_BLOCK, GGML_BLOCK_BYTES[dtype])
+      return bad < 0 ? bad : bad * GGML_BLOCK
+    }
     // Rounds to float32; larger values become infinite.
-    else this.#floats.set(new Float64Array(this.#buffer, this.#raw, this.#count))
+    this.#floats.set(new Float64Array(this.#buffer, this.#raw, this.#count))
     this.#hasWide = true
     return k.nonFinite32(this.#wide, this.#count)
   }
@@ -73,16 +76,25 @@ export class BlockPacker {
     this.#copy(target, ptr, this.#raw, this.#count)
   }
 
-  /** Packs the part of a piece that the block holds. */
-  pack(piece: MatrixPiece, target: SharedArrayBuffer): void {
+  /** Packs the part of a piece that the block holds. Returns -1, or the index of an element that is too large for the format. */
+  pack(piece: MatrixPiece, target: SharedArrayBuffer): number {
     const task = this.#current
     const first = Math.max(piece.row, task.firstRow)
     const rows = Math.min(piece.row + piece.rows, task.firstRow + task.rows) - first
-    if (rows <= 0) return
+    if (rows <= 0) return -1
     const skipped = first - piece.row
     const area = { row: first - task.firstRow, rows, col: piece.col, cols: piece.cols }
+    const kept = isBlocked(task.dtype) && keepsBlocks(piece) ? WEIGHT_FORMATS[piece.format].kept[task.dtype] : undefined
+    if (kept) {
+      this.#placeBlocks(piece, target, area, piece.packedRow + skipped, kept)
+      return -1
+    }
+    const { largest } = WEIGHT_FORMATS[piece.format]
+    const tooLarge = largest === Number.POSITIVE_INFINITY ? -1 : this.#k.firstAbove(this.#widen(), this.#count, largest)
+    if (tooLarge >= 0) return tooLarge
     if (piece.transposed) this.#packTransposed(piece, target, area, skipped)
     else this.#packRows(piece, target, area, piece.packedRow + skipped)
+    return -1
   }
 
   /** Writes a part of a vector multiplied by its factor. */
@@ -106,6 +118,34 @@ export class BlockPacker {
       this.#copy(target, at, this.#out, packedBytes(tiles * tileRows, piece.packedCols, piece.format))
     }
     this.#packElements(piece, target, { ...area, row: area.row + rest, rows: area.rows - rest }, packedRow + rest, piece.packedCol)
+  }
+
+  /** GGML's blocks to those of a format that holds the same values. */
+  #placeBlocks(piece: MatrixPiece, target: SharedArrayBuffer, area: Rectangle, packedRow: number, kept: KeptBlocks): void {
+    const { format, ptr, packedCol, packedCols } = piece
+    const { cols, dtype } = this.#current
+    const { tileRows } = WEIGHT_FORMATS[format]
+    const blockBytes = GGML_BLOCK_BYTES[dtype as BlockedType]
+    const stride = (cols / GGML_BLOCK) * blockBytes
+    const src = this.#raw + area.row * stride + (area.col / GGML_BLOCK) * blockBytes
+    const whole = packedCol === 0 && area.cols === packedCols
+    const lead = whole ? Math.min(area.rows, (tileRows - (packedRow % tileRows)) % tileRows) : area.rows
+    const tiles = Math.floor((area.rows - lead) / tileRows)
+    if (tiles > 0) {
+      kept.placeTiles(this.#k, src + lead * stride, stride, tiles, area.cols / GGML_BLOCK, this.#out)
+      this.#copy(target, ptr + packedBytes(packedRow + lead, packedCols, format), this.#out, packedBytes(tiles * tileRows, packedCols, format))
+    }
+    const view = new DataView(target)
+    const placeRows = (first: number, end: number) => {
+      for (let row = first; row < end; row++) {
+        for (let b = 0; b < area.cols / GGML_BLOCK; b++) {
+          const block = new Uint8Array(this.#buffer, src + row * stride + b * blockBytes, blockBytes)
+          kept.placeBlock(view, ptr, packedRow + row, packedCol + b * GGML_BLOCK, packedCols, block)
+        }
+      }
+    }
+    placeRows(0, lead)
+    placeRows(lead + tiles * tileRows, area.rows)
   }
 
   #packTiles(format: WeightFormat, row: number, col: number, tiles: number, cols: number): void {
@@ -151,7 +191,7 @@ export class BlockPacker {
   #widen(): number {
     const { dtype } = this.#current
     if (dtype === 'f32') return this.#raw
-    if (!this.#hasWide) (dtype === 'bf16' ? this.#k.widenBf16 : this.#k.widenF16)(this.#raw, this.#wide, this.#count)
+    if (!this.#hasWide && dtype !== 'f64' && dtype !== 'u8') this.#k[WIDEN[dtype]](this.#raw, this.#wide, this.#count)
     this.#hasWide = true
     return this.#wide
   }
@@ -183,6 +223,13 @@ export class BlockPacker {
   get #current(): LoadTask {
     return this.#task as LoadTask
   }
+}
+
+const WIDEN = { bf16: 'widenBf16', f16: 'widenF16', q8_0: 'widenQ8', q4_0: 'widenQ4' } as const
+
+/** Whether a block of the piece lies in a block of the packed matrix. */
+function keepsBlocks({ transposed, col, cols, packedCol }: MatrixPiece): boolean {
+  return !transposed && [col, cols, packedCol].every((at) => at % GGML_BLOCK === 0)
 }
 
 /** Rows and columns, in the packed matrix, of the part of a piece that one block can hold. */

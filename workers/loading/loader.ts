@@ -27,7 +27,10 @@ export default function load(task: LoadTask): LoadResult {
   const bad = packer.check()
   if (bad >= 0) return { problem: 'non-finite', message: `${task.tensor} at element ${task.firstRow * task.cols + bad}` }
   if (task.direct) packer.place(task.direct.buffer, task.direct.ptr)
-  for (const piece of task.pieces) packer.pack(piece, piece.buffer)
+  for (const piece of task.pieces) {
+    const tooLarge = packer.pack(piece, piece.buffer)
+    if (tooLarge >= 0) return { problem: 'too-large', message: `${task.tensor} at element ${task.firstRow * task.cols + tooLarge}` }
+  }
   for (const vector of task.vectors) packer.vector(vector, vector.buffer)
   return { bytes: bytes.length }
 }

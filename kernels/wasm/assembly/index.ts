@@ -9,6 +9,7 @@ export {
 export {
   narrowBf16, nonFinite16, nonFinite32, nonFiniteScales, packColumns16, packColumns32, packTiles16, packTiles32, quantizeTiles, widenBf16, widenF16,
 } from './packing'
+export { firstAbove, nonFiniteBlocks, placeTilesQ4Int4, placeTilesQ4Int8, placeTilesQ8Int8, widenQ4, widenQ8 } from './packing-ggml'
 export { nonFiniteScalesInt4, quantizeTilesInt4 } from './packing-int4'
 export {
   matmulBf16, matmulF32, strip2Bf16, strip2F32, strip3Bf16, strip3F32, strip4Bf16, strip4F32, strip5Bf16, strip5F32, strip6Bf16, strip6F32,

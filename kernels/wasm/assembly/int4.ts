@@ -2,7 +2,7 @@
 //
 // Packed matrix: tiles of 16 rows, each a sequence of blocks of 32 columns. A block is 288 bytes:
 //   256  weights + 8, two in a byte: the low halves are 4 groups of 4 columns as those of int8.ts, the high halves the groups after them
-//    32  scales: 16 bfloat16, one a row
+//    32  scales: 16 float16, one a row
 // Activations are quantized per row and block of 32 columns to -127..127. A weight is a 7-bit operand of the relaxed dot product as it
 // is, and the 16-bit sums of a block cannot overflow (8 sums of at most 2 * 15 * 127), so they are widened once a block. 8 times the sum
 // of the activations is subtracted. The integers of a block are exact in any order; blocks add up in ascending order, by separate
@@ -79,7 +79,10 @@ function quantizeRow(x: usize, k: usize, q: usize, t: usize, n: usize): void {
 }
 
 // @ts-ignore: decorator
-@inline function scalesOf(p: usize): v128 { return i32x4.shl(v128.load16x4_u(p), 16) }
+@inline function scalesOf(p: usize): v128 {
+  // The exponent is moved by an exact multiplication, which subnormal scales need.
+  return f32x4.mul(v128.and(i32x4.shl(v128.load16x4_s(p), 13), i32x4.splat(0x8fffe000)), f32x4.splat(5.192296858534828e33))
+}
 
 /** y[16] of one tile for one token. The loops test at their ends, so that the compiler moves constants out of them. */
 // @ts-ignore: decorator

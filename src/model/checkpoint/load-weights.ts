@@ -148,6 +148,13 @@ function problem(task: LoadTask, result: Extract<LoadResult, { problem: string }
       remedy: 'The training or the conversion went wrong: use another checkpoint.',
     })
   }
+  if (result.problem === 'too-large') {
+    return new CheckpointError('TENSOR_NON_FINITE', {
+      what: `${task.path}: ${result.message} is too large for a float16 scale, which would be infinite`,
+      expected: `magnitudes up to ${WEIGHT_FORMATS.int4.largest}, or another format of weights`,
+      remedy: "Choose weights: 'int8'.",
+    })
+  }
   if (result.problem === 'changed') {
     return new CheckpointError('CHECKPOINT_CHANGED', {
       what: `${task.path}: ${result.message}`,
