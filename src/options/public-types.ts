@@ -79,14 +79,15 @@ export interface EngineOptions {
    */
   draftTokens?: number
   /**
-   * Format of the weights in memory. Default: auto. 'auto': the stored type; float16 and mixed types become f32,
-   * and a GGUF file with q8_0 or q4_0 becomes int8. 'f32': float32 as it is stored. 4 bytes a weight. 'bf16':
-   * bfloat16, rounded to nearest even. 2 bytes a weight; sums are float32. 'int8': Integers of 8 bits with a scale
-   * for each row and block of 32 columns: 1.19 bytes a weight. On the CPU activations are quantized to 7 bits for
-   * each row and block of 32; on the GPU they stay float32. The embedding keeps a float copy; norms stay float32.
-   * 'int4': Integers of 4 bits with a float16 scale for each row and block of 32 columns: 0.56 bytes a weight. On
-   * the CPU activations are quantized to 8 bits for each row and block of 32; on the GPU they stay float32. The
-   * embedding keeps a float copy; norms stay float32.
+   * Format of the weights in memory. Default: auto. 'auto': the stored type; float16 and mixed types become f32, a
+   * GGUF file with q8_0 or q4_0 becomes int8, and int4 if all of its matrices are q4_0 and shards are cut between
+   * blocks. 'f32': float32 as it is stored. 4 bytes a weight. 'bf16': bfloat16, rounded to nearest even. 2 bytes a
+   * weight; sums are float32. 'int8': Integers of 8 bits with a scale for each row and block of 32 columns: 1.19
+   * bytes a weight. On the CPU activations are quantized to 7 bits for each row and block of 32; on the GPU they
+   * stay float32. The embedding keeps a float copy; norms stay float32. 'int4': Integers of 4 bits with a float16
+   * scale for each row and block of 32 columns: 0.56 bytes a weight. On the CPU activations are quantized to 8
+   * bits for each row and block of 32; on the GPU they stay float32. The embedding keeps a float copy; norms stay
+   * float32.
    */
   weights?: 'auto' | 'f32' | 'bf16' | 'int8' | 'int4'
   /**
