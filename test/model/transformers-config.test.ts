@@ -81,6 +81,79 @@ test('windows that no layer uses, or that are longer than the context, change no
     t.deepEqual([window, contextTokens], [undefined, plain.contextTokens], JSON.stringify(change))
   }
   t.is(parse('qwen2', { sliding_window: 16, use_sliding_window: true, max_window_layers: 1, layer_types: undefined }).window, 16)
+  t.is(parse('qwen2', { sliding_window: 16, use_sliding_window: true, max_window_layers: undefined, layer_types: undefined }).window, undefined)
+  t.is(parse('qwen2', { sliding_window: 16, layer_types: ['full_attention', 'sliding_attention'] }).window, 16)
+})
+
+test("Mistral's window is null, what the file says, or its class's 4096", (t) => {
+  const long = { max_position_embeddings: 8192 }
+  for (const [sliding_window, window] of [
+    [null, undefined],
+    [undefined, 4096],
+    [512, 512],
+  ] as const)
+    t.is(parse('mistral', { ...long, sliding_window }).window, window, String(sliding_window))
+})
+
+/** What a config says of rope, lowered. */
+const ropeOf = (name: string, change: Record<string, unknown>) =>
+  lowerModel(parse(name, { rope_parameters: undefined, ...change }), variantNamed(name.replace('_dense', ''))).shape.rope
+
+test('one rope in the spellings of transformers 4 and 5 is one rope', (t) => {
+  const llama3 = { factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 32 }
+  const yarn = { factor: 4, original_max_position_embeddings: 32, attention_factor: 1.25, beta_fast: 16, beta_slow: 2, truncate: false }
+  for (const [type, fields] of [
+    ['linear', { factor: 4 }],
+    ['llama3', llama3],
+    ['yarn', yarn],
+  ] as const) {
+    const five = ropeOf('llama', { rope_parameters: { rope_type: type, rope_theta: 5e5, ...fields } })
+    t.notDeepEqual(five, ropeOf('llama', { rope_theta: 5e5 }), type)
+    for (const names of [{ rope_type: type }, { type }, { type, rope_type: type }])
+      t.deepEqual(ropeOf('llama', { rope_theta: 5e5, rope_scaling: { ...names, ...fields } }), five, JSON.stringify(names))
+  }
+  t.deepEqual(
+    ropeOf('llama', { rope_theta: 5e5, rope_scaling: null }),
+    ropeOf('llama', { rope_parameters: { rope_type: 'default', rope_theta: 5e5 } }),
+  )
+  const both = { rope_scaling: { type: 'linear', rope_type: 'yarn', factor: 4 } }
+  t.throws(() => ropeOf('llama', both), { message: /rope_scaling has a type that is not supported/ })
+})
+
+test('yarn: what attention_factor, mscale and mscale_all_dim make of the amplitude, and truncate of the frequencies', (t) => {
+  const yarn = { rope_type: 'yarn', rope_theta: 1e4, factor: 8, original_max_position_embeddings: 16 }
+  const of = (change: Record<string, unknown>) => ropeOf('llama', { rope_parameters: { ...yarn, ...change } })
+  const magnitude = (scale: number) => 0.1 * scale * Math.log(8) + 1
+  for (const [change, amplitude] of [
+    [{}, magnitude(1)],
+    [{ attention_factor: 0.75 }, 0.75],
+    [{ attention_factor: null }, magnitude(1)],
+    [{ mscale: 0.707 }, magnitude(1)],
+    [{ mscale: 1, mscale_all_dim: 0.5 }, magnitude(1) / magnitude(0.5)],
+    [{ mscale: 0.707, mscale_all_dim: 0.707 }, 1],
+    [{ factor: null, original_max_position_embeddings: 16 }, magnitude(1)],
+  ] as const)
+    t.true(Math.abs(of(change).amplitude / amplitude - 1) < 1e-12, JSON.stringify(change))
+  const long = { original_max_position_embeddings: 64 }
+  t.deepEqual(of({ ...long, truncate: true }).frequencies, of(long).frequencies)
+  t.notDeepEqual(of({ ...long, truncate: false }).frequencies, of(long).frequencies)
+})
+
+test('fields that are null, of another version, or say what is so anyway change nothing', (t) => {
+  for (const [name, change] of [
+    ['llama', { dtype: undefined, torch_dtype: 'bfloat16', head_dim: null, mlp_bias: null, attention_bias: false, partial_rotary_factor: 1 }],
+    ['llama', { tie_word_embeddings: undefined, rope_scaling: null, sliding_window: null }],
+    ['qwen2', { use_sliding_window: false, sliding_window: 16, layer_types: undefined }],
+    ['deepseek_v3_dense', { rope_interleave: undefined, n_routed_experts: 8, first_k_dense_replace: 99, mlp_layer_types: undefined }],
+  ] as const)
+    t.deepEqual(
+      lowerModel(parse(name, change), variantNamed(name.replace('_dense', ''))).shape,
+      lowerModel(parse(name, {}), variantNamed(name.replace('_dense', ''))).shape,
+      JSON.stringify(change),
+    )
+  t.is(parse('deepseek_v2_dense', { q_lora_rank: null }).dims.queryRank, undefined)
+  t.false(parse('deepseek_v3_dense', { rope_interleave: false }).pairedRope)
+  t.deepEqual(parse('llama', { eos_token_id: [2, 5] }).eosTokenIds, [2, 5])
 })
 
 test('head_dim and num_key_value_heads that are left out follow from the widths and the tensors', async (t) => {

@@ -65,9 +65,19 @@ function stated({ sliding_window }: Fields): number | undefined {
   return typeof sliding_window === 'number' && Number.isInteger(sliding_window) && sliding_window > 0 ? sliding_window : undefined
 }
 
+/** Mistral's class has a window where a file does not say; null is none. */
+const MISTRAL_WINDOW = 4096
+
+function mistralWindow(config: Fields): number | undefined {
+  return config.sliding_window === undefined ? MISTRAL_WINDOW : stated(config)
+}
+
+/** What Qwen's class has where a file does not say. */
+const MAX_WINDOW_LAYERS = 28
+
 /** Qwen's layers from max_window_layers on have a window if use_sliding_window says so; layer_types, where it is there, names them. */
 function qwenWindow(config: Fields, layers: number): number | undefined {
-  const { layer_types: types, use_sliding_window, max_window_layers } = config
+  const { layer_types: types, use_sliding_window, max_window_layers = MAX_WINDOW_LAYERS } = config
   if (Array.isArray(types)) return types.includes('sliding_attention') ? stated(config) : undefined
   const isUsed = use_sliding_window === true && !(typeof max_window_layers === 'number' && max_window_layers >= layers)
   return isUsed ? stated(config) : undefined
@@ -94,7 +104,7 @@ function checkWindow(config: Fields, fail: Fail): void {
 }
 
 export const LLAMA = decoder('llama', 'LlamaForCausalLM', KEY_VALUE_DIMS, {})
-export const MISTRAL = decoder('mistral', 'MistralForCausalLM', KEY_VALUE_DIMS, { window: stated, check: checkWindow })
+export const MISTRAL = decoder('mistral', 'MistralForCausalLM', KEY_VALUE_DIMS, { window: mistralWindow, check: checkWindow })
 export const QWEN2 = decoder('qwen2', 'Qwen2ForCausalLM', KEY_VALUE_DIMS, { window: qwenWindow, check: checkWindow })
 export const QWEN3 = decoder('qwen3', 'Qwen3ForCausalLM', KEY_VALUE_DIMS, { window: qwenWindow, check: checkWindow })
 
