@@ -120,7 +120,8 @@ test('multiple choice: golden log-likelihoods, acc and acc_norm', async (t) => {
 })
 
 test('the query of an item is computed once for all of its choices', async (t) => {
-  const engine = await Engine.load(TINY, { ranks: 1 })
+  // Row by row: rows of a chunk share passes over the cache.
+  const engine = await Engine.load(TINY, { ranks: 1, prefillChunk: 1 })
   const { query, choices } = items[0] as GoldenItem
   const before = (await engine.tokenize(query)).length
   const rows = () => readCounters(engine)[0]?.cacheBytes ?? 0
