@@ -1,6 +1,6 @@
 // Fields of the mailbox, through which the coordinator gives steps to the ranks and takes their results, and where they lie.
 // Only step-buffer.ts reads and writes them.
-import { type ModelShape, PAGE_TOKENS, type RunPlan, SHARDS } from '../protocol.js'
+import { type ModelShape, PAGE_TOKENS, PHASES, type RunPlan, SHARDS, STAGES } from '../protocol.js'
 
 /** What the layout follows from. */
 export type MailboxSize = Pick<RunPlan, 'stepRows' | 'slots' | 'pagesPerSlot'> & Pick<ModelShape, 'vocab'>
@@ -98,9 +98,9 @@ export const COUNTERS = {
   cacheBytes: 2,
   steps: 3,
   stepMs: 4,
-  waitMs: 8,
-  computeMs: 18,
-  values: 24,
+  waitMs: 5,
+  computeMs: 5 + STAGES.length,
+  values: 5 + STAGES.length + PHASES.length,
 } as const
 
 export interface MailboxLayout {
