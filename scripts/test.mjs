@@ -17,6 +17,8 @@ const LONGEST = [
   'variants',
   'engine/batching',
   'bit-identity',
+  'engine/partition',
+  'engine/draft',
   'gpu/families.full',
   'golden',
   'checkpoint/convert.full',

@@ -69,7 +69,7 @@ for (const [ranks, model, params] of [
   )
 }
 
-test('stop texts and stop ids end it where they would', async (t) => {
+full('stop texts and stop ids end it where they would', async (t) => {
   const [plain, engine] = [await Engine.load(SAME, { ranks: 1 }), await Engine.load(SAME, { ranks: 1, draft: TINY })]
   const { text, tokens } = await plain.generate('Once upon a time', { maxTokens: 40, ignoreEos: true })
   for (const params of [{ stop: text.slice(30, 34) }, { stopTokenIds: [tokens[17] as number] }]) {
@@ -129,7 +129,7 @@ test('a rank that dies on either side, and a cache too small for all, cost no to
   await engine.close()
 })
 
-test('a draft model that fails for good is left out, and the engine says so', async (t) => {
+full('a draft model that fails for good is left out, and the engine says so', async (t) => {
   const warnings: string[] = []
   const hear = (warning: Error & { code?: string }) => void warnings.push(warning.code ?? '')
   process.on('warning', hear)

@@ -21,33 +21,30 @@ const load = (dir: string, options: EngineOptions) =>
   Engine.load(dir, { backend: 'wasm', maxContext: 512, cacheTokens: 2048, maxRunning: 4, partition: 'sequence', ...options })
 
 const MODELS = [
-  ...['mla', 'mlra_4', 'tpa', 'gqa', 'mlra_2', 'gla_2', 'gla_4', 'gta', 'mfa', 'mha', 'mqa', 'mla_gated'].map(golden),
-  ...['qwen3', 'deepseek_v3_dense', 'qwen2', 'llama', 'deepseek_v2_dense'].map(family),
+  ...['mla', 'mlra_4', 'tpa', 'gqa', 'mlra_2', 'gla_2', 'gta', 'mfa', 'mqa'].map(golden),
+  ...['qwen3', 'deepseek_v3_dense', 'qwen2'].map(family),
 ]
 
 for (const [i, dir] of MODELS.entries()) {
   const name = dir.split('/').at(-1) as string
-  quickIf(i < 4 || name === 'qwen3')(
-    `${name}: the logits of float64 with the cache whole, and the same bits at 1, 2 and 4 ranks and chunks`,
-    async (t) => {
-      const whole = await load(dir, { backend: 'reference', partition: 'heads', ranks: 1 })
-      const prompt = promptOf(whole.info.vocab)
-      const expected = await whole.logits(prompt)
-      await whole.close()
-      let first: Buffer | undefined
-      for (const options of [{ ranks: 1 }, { ranks: 2, prefillChunk: 7 }, { ranks: 4, prefillChunk: 100 }] as const) {
-        const engine = await load(dir, options)
-        const logits = await engine.logits(prompt)
-        await engine.close()
-        t.true(largestDifference(logits, expected) < 2e-3, JSON.stringify(options))
-        first ??= Buffer.from(logits.buffer)
-        t.true(first.equals(Buffer.from(logits.buffer)), JSON.stringify(options))
-      }
-    },
-  )
+  quickIf(i === 0)(`${name}: the logits of float64 with the cache whole, and the same bits at 1, 2 and 4 ranks and chunks`, async (t) => {
+    const whole = await load(dir, { backend: 'reference', partition: 'heads', ranks: 1 })
+    const prompt = promptOf(whole.info.vocab)
+    const expected = await whole.logits(prompt)
+    await whole.close()
+    let first: Buffer | undefined
+    for (const options of [{ ranks: 1 }, { ranks: 2, prefillChunk: 7 }, { ranks: 4, prefillChunk: 100 }] as const) {
+      const engine = await load(dir, options)
+      const logits = await engine.logits(prompt)
+      await engine.close()
+      t.true(largestDifference(logits, expected) < 2e-3, JSON.stringify(options))
+      first ??= Buffer.from(logits.buffer)
+      t.true(first.equals(Buffer.from(logits.buffer)), JSON.stringify(options))
+    }
+  })
 }
 
-test('the reference backend combines parts as well', async (t) => {
+full('the reference backend combines parts as well', async (t) => {
   const whole = await load(golden('mla'), { backend: 'reference', partition: 'heads', ranks: 1 })
   const expected = await whole.logits(promptOf(whole.info.vocab))
   await whole.close()
@@ -101,7 +98,6 @@ for (const [name, options, more] of [
   ['mla', {}, {}],
   ['gqa', { cache: 'int8' }, {}],
   ['mlra_4', { cache: 'bf16' }, { speculate: { ngram: 1, maxTokens: 4 } }],
-  ['mla', { cache: 'int8', weights: 'int8' }, {}],
 ] as const) {
   quickIf(name === 'mla' && !('cache' in options))(`${name} ${JSON.stringify(options)}: batches, preemption and drafts change no bit`, async (t) => {
     const one = await load(golden(name), { ...options, ranks: 1, maxRunning: 1 })
@@ -137,7 +133,7 @@ test('a prefix is shared, and the rows of a page that is similar are copied with
 })
 
 for (const variant of ['mla', 'mlra_4', 'gqa', 'tpa'] as const) {
-  quickIf(variant === 'mla')(`${variant}: an adapter gives the logits of the merged model, with the same bits at 1, 2 and 4 ranks`, async (t) => {
+  full(`${variant}: an adapter gives the logits of the merged model, with the same bits at 1, 2 and 4 ranks`, async (t) => {
     const dir = temporary(t)
     const tensors = await readTensors(golden(variant))
     const spec = { seed: 5, rank: 3, size: 0.12 }
@@ -164,7 +160,7 @@ for (const variant of ['mla', 'mlra_4', 'gqa', 'tpa'] as const) {
 }
 
 for (const stage of ['gather of queries and rows to cache', 'exchange of partial attention'] as const) {
-  quickIf(stage === 'exchange of partial attention')(`a rank that throws at the ${stage} costs no request and no bit`, async (t) => {
+  full(`a rank that throws at the ${stage} costs no request and no bit`, async (t) => {
     const one = await load(golden('mla'), { ranks: 1 })
     const expected = await busy(one)
     await one.close()
@@ -178,7 +174,7 @@ for (const stage of ['gather of queries and rows to cache', 'exchange of partial
   })
 }
 
-test('a snapshot goes on at any rank count, and is another partition’s mismatch', async (t) => {
+full('a snapshot goes on at any rank count, and is another partition’s mismatch', async (t) => {
   const path = join(temporary(t), 'prefix.snapshot')
   const prompt = promptOf(160)
   const first = await load(golden('gqa'), { ranks: 2 })

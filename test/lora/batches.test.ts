@@ -6,7 +6,7 @@ import { injectFault, recordLogits } from '../../src/testing.js'
 import { writeAdapter } from '../support/adapters.js'
 import { FIXTURES } from '../support/fixtures.js'
 import { readTensors, temporary } from '../support/models.js'
-import { quickIf } from '../support/tier.js'
+import { full, quickIf } from '../support/tier.js'
 
 const CASES = ['golden/mlra_4', 'golden/mlra_2_gated', 'golden/tpa', 'golden-hf/qwen3', 'golden-hf/deepseek_v3_dense']
 const QUICK = ['golden/mlra_4', 'golden-hf/qwen3']
@@ -74,7 +74,7 @@ for (const name of CASES) {
   )
 }
 
-test('the other weight and cache formats, and the portable kernels, keep the bits too', async (t) => {
+full('the other weight and cache formats, and the portable kernels, keep the bits too', async (t) => {
   const { base, adapters } = await prepare(t, 'golden/mlra_4')
   for (const options of [
     { weights: 'int8', cache: 'bf16' },

@@ -11,14 +11,7 @@ import { plainTransformersLogits, type TransformersConfig } from '../support/pla
 import { inFull, quickIf } from '../support/tier.js'
 
 /** In the quick tier: one of each structure. */
-const QUICK = [
-  'qwen2, 7 heads over 1',
-  'qwen3, 6 heads over 2',
-  'deepseek_v3, 3 heads, pairs',
-  'mlra_4_gated, 7 heads',
-  'gla_2, 6 heads',
-  'tpa, 2 heads of 18',
-]
+const QUICK = ['qwen2, 7 heads over 1', 'qwen3, 6 heads over 2', 'mlra_4_gated, 7 heads']
 
 const next = randomNumbers(4)
 const PROMPT = Array.from({ length: 12 }, () => Math.floor(next() * ODD_VOCABULARY))
