@@ -17,6 +17,7 @@ const LONGEST = [
   'variants',
   'engine/batching',
   'bit-identity',
+  'lora/logits',
   'engine/partition',
   'engine/draft',
   'gpu/families.full',
