@@ -81,7 +81,7 @@ full('stop texts and stop ids end it where they would', async (t) => {
   await engine.close()
 })
 
-test('where it is always right, a step gives as many tokens as were guessed and one more', async (t) => {
+full('where it is always right, a step gives as many tokens as were guessed and one more', async (t) => {
   const engine = await Engine.load(SAME, { ranks: 1, maxRunning: 2, cacheTokens: 1024, draft: TINY, draftTokens: 4 })
   const before = engine.stats().ranks[0]?.steps ?? 0
   const { usage } = await engine.generate('Once upon a time', { maxTokens: 51, ignoreEos: true, temperature: 0.8, seed: 1 })
@@ -112,7 +112,7 @@ const WIDER = {
   ...{ hidden_size: 576, intermediate_size: 1100, vocab_size: 4096, max_position_embeddings: 512, rms_norm_eps: 1e-5 },
 }
 
-test('a rank that dies on either side, and a cache too small for all, cost no token', async (t) => {
+full('a rank that dies on either side, and a cache too small for all, cost no token', async (t) => {
   const model = SIMILAR
   const plain = await Engine.load(model, { ranks: 1, maxRunning: 3, cacheTokens: 320 })
   const expected = await outputs(plain, { temperature: 0.8 })

@@ -12,7 +12,7 @@ import { ROOT, TINY } from '../support/fixtures.js'
 import { readTensors, temporary } from '../support/models.js'
 import { full } from '../support/tier.js'
 
-test('a server has adapters as models, and loads and unloads them where it may', async (t) => {
+full('a server has adapters as models, and loads and unloads them where it may', async (t) => {
   const dir = temporary(t)
   const tensors = await readTensors(TINY)
   const [king, wolf] = [join(dir, 'king'), join(dir, 'wolf')] as const
