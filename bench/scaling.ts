@@ -90,7 +90,8 @@ async function measureEngine(dir: string, options: EngineOptions, cells: readonl
     if ((cells[last] as Cell).missing !== undefined) continue
     let engine: Engine
     try {
-      const tokens = longest + 256
+      // Room beside the context: what earlier cells left cached must not displace its pages, in any class of pages.
+      const tokens = longest + 1024
       engine = await Engine.load(dir, { ...options, maxContext: tokens, cacheTokens: tokens, maxRunning: 1, profile: repeats === 0 })
     } catch (error) {
       if (!(error instanceof MemoryError)) throw error
