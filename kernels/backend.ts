@@ -23,9 +23,9 @@ export interface KernelBackend {
   /** The whole memory as activation scalars. */
   readonly scalars: Scalars
   /** Bytes of packed weights that matmul has read; each call counts its matrix once. */
-  weightBytesRead: number
+  readonly weightBytesRead: number
   /** Bytes of cached rows that attention has read. */
-  cacheBytesRead: number
+  readonly cacheBytesRead: number
 
   rows(ptr: number, width: number, stride?: number): Rows
   /** y[t][b] = w[b] x[t][b]. y has room for paddedRows(w.rows) a row; scratch: matmulScratchBytes. */
@@ -60,7 +60,7 @@ export interface KernelBackend {
    * apart, to [n][lanes] (int8: to integers and their scales, see queryScalars). Lanes without a head become 0.
    */
   loadQueries(dst: number, src: Rows, t: number, rows: number, headStride: number, heads: number, lanes: number, n: number, format: CacheFormat): void
-  /** out[t][lane] = query . keys of cached row t; out [tokens][lanes]. */
+  /** out[t][lane] = query . keys of cached row t; out: [tokens rounded up to 4][lanes], of which rows past the last mean nothing. */
   dotPage(query: number, page: number, row: CacheRow, out: number, lanes: number, tokens: number): void
   /** Clears a unit's state and the rows of z from t on ([heads][valueWidth], without gaps between rows). */
   beginAttention(unit: UnitGeometry, z: Rows, t: number): void

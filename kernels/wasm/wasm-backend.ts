@@ -22,8 +22,11 @@ export class WasmBackend implements KernelBackend {
   readonly backend = 'wasm'
   readonly scalarBytes = 4
   readonly scalars: Float32Array
-  weightBytesRead = 0
-  cacheBytesRead = 0
+  /**
+   * Bytes of weights and of cached rows. Not two fields: when one of those outgrows the engine's small integers (2^31), the shape of all
+   * instances changes, and every compiled function that uses one is thrown away: 200 slow tokens of models/tiny.
+   */
+  readonly counted = new Float64Array(2)
   readonly #k: WasmExports
   readonly #bytes: Uint8Array
   /** Whether integer products take the kernels that add dot products in one instruction. */
@@ -37,6 +40,18 @@ export class WasmBackend implements KernelBackend {
     this.#dots = DOT_INSTRUCTION && this.#k.addsDots(1000) !== 0
     this.scalars = new Float32Array(memory.buffer)
     this.#bytes = new Uint8Array(memory.buffer)
+  }
+
+  get weightBytesRead(): number {
+    return this.counted[0] as number
+  }
+
+  get cacheBytesRead(): number {
+    return this.counted[1] as number
+  }
+
+  #count(what: 0 | 1, bytes: number): void {
+    this.counted[what] = (this.counted[what] as number) + bytes
   }
 
   rows(ptr: number, width: number, stride = width): Rows {
@@ -60,7 +75,7 @@ export class WasmBackend implements KernelBackend {
       w.outStride * 4,
       scratch,
     )
-    this.weightBytesRead += w.bytes
+    this.#count(0, w.bytes)
   }
 
   rmsNorm(x: Rows, weight: number, y: Rows, n: number, tokens: number, epsilon: number): void {
@@ -137,7 +152,7 @@ export class WasmBackend implements KernelBackend {
 
   dotPage(query: number, page: number, row: CacheRow, out: number, lanes: number, tokens: number): void {
     cpuCacheFormat(row.format).dot(this.#k, query, page, row, out, lanes, tokens)
-    this.cacheBytesRead += row.bytes * tokens
+    this.#count(1, row.bytes * tokens)
   }
 
   beginAttention(unit: UnitGeometry, z: Rows, t: number): void {
@@ -146,7 +161,7 @@ export class WasmBackend implements KernelBackend {
 
   attendPage(unit: UnitGeometry, page: number, shared: number, z: Rows, t: number, tokens: number): void {
     cpuCacheFormat(unit.row.format).attend(this.#k, unit, page, shared, z.ptr + t * z.strideBytes, tokens)
-    this.cacheBytesRead += (unit.row.bytes + (unit.factors?.row.bytes ?? 0)) * mostRows(unit, tokens)
+    this.#count(1, (unit.row.bytes + (unit.factors?.row.bytes ?? 0)) * mostRows(unit, tokens))
   }
 
   finishAttention(unit: UnitGeometry, z: Rows, t: number): void {

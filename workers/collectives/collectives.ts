@@ -21,6 +21,15 @@ const MIN_SPINS = 100
 
 const WAIT_IDS = STAGES.map((stage) => eventId(`wait: ${stage}`))
 
+/**
+ * Whether the phase becomes another one within so many looks. A function of its own: V8 compiles a long loop while it runs, and in a larger
+ * function that code was thrown away at the loop's end, at every barrier of the first 100 tokens.
+ */
+function changes(control: Int32Array, phase: number, spins: number): boolean {
+  for (let i = 0; i < spins; i++) if (Atomics.load(control, CONTROL.barrierPhase) !== phase) return true
+  return Atomics.load(control, CONTROL.barrierPhase) !== phase
+}
+
 /** One of the ranks over a control buffer. */
 export interface RankPlace {
   readonly control: Int32Array
@@ -83,9 +92,7 @@ export class Collectives {
   /** Returns when every rank has called it. Throws StepAborted or RankLate. At one rank it only reports the stage. */
   barrier(stage: Stage): void {
     if (this.#arrive(stage)) return
-    const c = this.#control
-    for (let i = 0; i < this.#spins; i++) if (Atomics.load(c, CONTROL.barrierPhase) !== this.#phase) break
-    if (Atomics.load(c, CONTROL.barrierPhase) === this.#phase) this.#park(stage)
+    if (!changes(this.#control, this.#phase, this.#spins)) this.#park(stage)
     this.#adapt(this.#leave(stage))
   }
 

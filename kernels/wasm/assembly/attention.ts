@@ -40,17 +40,21 @@ export function transposeHeads(
   }
 }
 
-/** out[t][h] = sum over k of q[k][h] * c[t][k]. q: [k][headLanes], c: [tokens][k] cached, out: [tokens][headLanes]. */
+/**
+ * out[t][h] = sum over k of q[k][h] * c[t][k]. q: [k][headLanes], c: [tokens][k] cached, out: [tokens rounded up to 4][headLanes]: four rows
+ * at a time, of which the last is repeated; what that leaves past `tokens` means nothing.
+ */
 function dot<C>(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLanes: usize, tokens: usize): void {
   const laneBytes = headLanes << 2
   const step: usize = sizeof<C>()
-  let t: usize = 0
-  for (; t + 4 <= tokens; t += 4) {
+  for (let t: usize = 0; t < tokens; t += 4) {
+    const left = tokens - t
+    const c1 = left > 1 ? c + cStride : c, c2 = left > 2 ? c1 + cStride : c1, c3 = left > 3 ? c2 + cStride : c2
     let h: usize = 0
     for (; h + 32 <= laneBytes; h += 32) {
       let a0 = f32x4.splat(0), b0 = f32x4.splat(0), a1 = f32x4.splat(0), b1 = f32x4.splat(0)
       let a2 = f32x4.splat(0), b2 = f32x4.splat(0), a3 = f32x4.splat(0), b3 = f32x4.splat(0)
-      let p0 = c, p1 = c + cStride, p2 = p1 + cStride, p3 = p2 + cStride
+      let p0 = c, p1 = c1, p2 = c2, p3 = c3
       let qp = q + h
       const end = p0 + k * step
       // The test is at the end, so that the compiler moves constants out of the loop.
@@ -70,7 +74,7 @@ function dot<C>(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLa
     }
     if (h < laneBytes) {
       let a0 = f32x4.splat(0), a1 = f32x4.splat(0), a2 = f32x4.splat(0), a3 = f32x4.splat(0)
-      let p0 = c, p1 = c + cStride, p2 = p1 + cStride, p3 = p2 + cStride
+      let p0 = c, p1 = c1, p2 = c2, p3 = c3
       let qp = q + h
       const end = p0 + k * step
       if (k > 0) do {
@@ -85,19 +89,6 @@ function dot<C>(q: usize, c: usize, cStride: usize, k: usize, out: usize, headLa
     }
     c += cStride << 2
     out += laneBytes << 2
-  }
-  for (; t < tokens; t++) {
-    for (let h: usize = 0; h < laneBytes; h += 16) {
-      let a = f32x4.splat(0)
-      let p = c, qp = q + h
-      for (let i: usize = 0; i < k; i++) {
-        a = madd(a, v128.load(qp), splat<C>(p))
-        qp += laneBytes; p += step
-      }
-      v128.store(out + h, a)
-    }
-    c += cStride
-    out += laneBytes
   }
 }
 
@@ -174,6 +165,44 @@ export function softmaxPage(
   }
 }
 
+/** The same for two heads that see as many rows: p and z of the second lie 4 and zStride bytes on. v a multiple of 4. */
+// @ts-ignore: decorator
+@inline function accumulatePair<C>(
+  pr: usize, laneBytes: usize, l0: v128, l1: v128, c: usize, cStride: usize, v: usize, zg: usize, zStride: usize, steps: usize,
+): void {
+  const fourBytes: usize = sizeof<C>() << 2
+  const end = pr + steps * laneBytes
+  let zh = zg + zStride
+  let i: usize = 0
+  for (; i + 16 <= v; i += 16, zg += 64, zh += 64, c += fourBytes << 2) {
+    let a0 = f32x4.mul(v128.load(zg), l0), a1 = f32x4.mul(v128.load(zg, 16), l0)
+    let a2 = f32x4.mul(v128.load(zg, 32), l0), a3 = f32x4.mul(v128.load(zg, 48), l0)
+    let b0 = f32x4.mul(v128.load(zh), l1), b1 = f32x4.mul(v128.load(zh, 16), l1)
+    let b2 = f32x4.mul(v128.load(zh, 32), l1), b3 = f32x4.mul(v128.load(zh, 48), l1)
+    let cp = c, pp = pr
+    do {
+      const x = v128.load32_splat(pp), y = v128.load32_splat(pp, 4)
+      let u = four<C>(cp); a0 = madd(a0, u, x); b0 = madd(b0, u, y)
+      u = four<C>(cp + fourBytes); a1 = madd(a1, u, x); b1 = madd(b1, u, y)
+      u = four<C>(cp + 2 * fourBytes); a2 = madd(a2, u, x); b2 = madd(b2, u, y)
+      u = four<C>(cp + 3 * fourBytes); a3 = madd(a3, u, x); b3 = madd(b3, u, y)
+      cp += cStride; pp += laneBytes
+    } while (pp < end)
+    v128.store(zg, a0); v128.store(zg, a1, 16); v128.store(zg, a2, 32); v128.store(zg, a3, 48)
+    v128.store(zh, b0); v128.store(zh, b1, 16); v128.store(zh, b2, 32); v128.store(zh, b3, 48)
+  }
+  for (; i < v; i += 4, zg += 16, zh += 16, c += fourBytes) {
+    let a = f32x4.mul(v128.load(zg), l0), b = f32x4.mul(v128.load(zh), l1)
+    let cp = c, pp = pr
+    do {
+      const u = four<C>(cp)
+      a = madd(a, u, v128.load32_splat(pp)); b = madd(b, u, v128.load32_splat(pp, 4))
+      cp += cStride; pp += laneBytes
+    } while (pp < end)
+    v128.store(zg, a); v128.store(zh, b)
+  }
+}
+
 /** z[h][v] = z[h][v] * alpha[h] + sum over the cached rows that h sees (1 or more) of p[t][h] * c[t][v]. v a multiple of 4; z: [heads][zStride bytes]. */
 export function accumulate<C>(
   p: usize, alpha: usize, c: usize, cStride: usize, v: usize, z: usize, zStride: usize, heads: usize, headLanes: usize,
@@ -229,7 +258,12 @@ export function accumulate<C>(
         if (more > 0) accumulateHead<C>(pr + (g << 2) + all * laneBytes, laneBytes, f32x4.splat(1), c + all * cStride, cStride, v, z0 + g * zStride, more)
       }
     } else {
-      for (let g: usize = 0; g < left; g++)
+      let g: usize = 0
+      if (left >= 2 && visible(h + 1, rowHeads, tokens, most) == all) {
+        accumulatePair<C>(pr, laneBytes, v128.load32_splat(al), v128.load32_splat(al, 4), c, cStride, v, z0, zStride, all)
+        g = 2
+      }
+      for (; g < left; g++)
         accumulateHead<C>(pr + (g << 2), laneBytes, v128.load32_splat(al + (g << 2)), c, cStride, v, z0 + g * zStride, visible(h + g, rowHeads, tokens, most))
     }
   }
