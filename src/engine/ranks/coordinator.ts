@@ -53,6 +53,8 @@ interface PublishedStep {
 /** Extra time for the ranks to name the late one before this thread gives up on all of them. */
 const GRACE_MS = 1000
 const YIELD_MS = 5
+/** How often a wait for the ranks looks at its deadline. */
+const WATCH_MS = 250
 
 const SCHEDULE = eventId('schedule')
 const RESULTS = eventId('results')
@@ -155,8 +157,9 @@ export class Coordinator {
   }
 
   async #loop(): Promise<void> {
-    // A pending waitAsync does not keep Node alive; a timer does while there is work.
-    const alive = setInterval(() => {}, 0x7fffffff)
+    // A pending waitAsync does not keep Node alive; a timer does while there is work. It also lets #completion look at the time: a wait with
+    // a timeout of its own would leave a timer behind for each step, until the deadline.
+    const watch = setInterval(() => Atomics.notify(this.#control, CONTROL.coordinatorWake), WATCH_MS)
     try {
       // submit must return before any sink is called.
       await Promise.resolve()
@@ -183,7 +186,7 @@ export class Coordinator {
       }
       if (this.#fatal) this.#failAll(this.#fatal)
     } finally {
-      clearInterval(alive)
+      clearInterval(watch)
       this.#looping = undefined
     }
   }
@@ -230,8 +233,7 @@ export class Coordinator {
       if (this.#down || this.#fatal) return this.#down
       if (Atomics.load(c, CONTROL.abort) !== 0) return explainFailure(this.#control, this.#group)
       if (((done - epoch) | 0) >= 0) return undefined
-      const left = end - performance.now()
-      if (left <= 0) {
+      if (performance.now() >= end) {
         // A long step is not late as long as some rank makes progress: the deadline limits waits, not work.
         const now = progressOf(this.#control, this.#init.plan.ranks)
         if (now === progress) return lateRanks(this.#control, this.#init.plan.ranks, epoch, this.#init.deadlineMs)
@@ -239,7 +241,7 @@ export class Coordinator {
         end = performance.now() + this.#init.deadlineMs + GRACE_MS
         continue
       }
-      const wait = Atomics.waitAsync(c, CONTROL.coordinatorWake, wake, left)
+      const wait = Atomics.waitAsync(c, CONTROL.coordinatorWake, wake)
       if (wait.async) await wait.value
     }
   }
