@@ -29,8 +29,12 @@ const LLAMA_RUNS = [
   { model: 'tiny', weights: 'int8', type: 'q8_0', kind: 'decode', tokens: 300, threads: 1 },
   { model: 'mid', weights: 'bf16', type: 'f16', kind: 'decode', tokens: 96, threads: 1 },
   { model: 'mid', weights: 'int8', type: 'q8_0', kind: 'decode', tokens: 96, threads: 1 },
+  { model: 'mid', weights: 'int4', type: 'q4_0', kind: 'decode', tokens: 96, threads: 1 },
+  { model: 'mid', weights: 'int4', type: 'q4_k_m', kind: 'decode', tokens: 96, threads: 1 },
   { model: 'mid', weights: 'bf16', type: 'f16', kind: 'prefill', tokens: 512, threads: 2 },
   { model: 'mid', weights: 'int8', type: 'q8_0', kind: 'prefill', tokens: 512, threads: 2 },
+  { model: 'mid', weights: 'int4', type: 'q4_0', kind: 'prefill', tokens: 512, threads: 2 },
+  { model: 'mid', weights: 'int4', type: 'q4_k_m', kind: 'prefill', tokens: 512, threads: 2 },
 ] as const satisfies readonly { type: GgufType; model: keyof typeof LLAMAS; [key: string]: unknown }[]
 
 const ONNX_CONTEXT = 512
@@ -139,7 +143,7 @@ export const peers: Benchmark = {
     })
     return {
       floor: `for decoding the weights at ${rateText('read', probed, used)} (2 threads); none for prefill`,
-      method: `Tetrad at 2 ranks; ${PACKAGES.join(', ')}; every run in a process of its own, peers and Tetrad in turn. llama.cpp runs Llamas of as many parameters; onnxruntime runs the same checkpoint at ${ONNX_CONTEXT} cached tokens, as a graph whose logits after one token differ from Tetrad's by at most ${largestDifferences.map((d) => d.toExponential(1)).join(' and ')}.`,
+      method: `Tetrad at 2 ranks; ${PACKAGES.join(', ')}; every run in a process of its own, peers and Tetrad in turn, Tetrad after a second of generating. llama.cpp runs Llamas of as many parameters; onnxruntime runs the same checkpoint at ${ONNX_CONTEXT} cached tokens, as a graph whose logits after one token differ from Tetrad's by at most ${largestDifferences.map((d) => d.toExponential(1)).join(' and ')}.`,
       columns: [
         { key: 'what', label: 'what' },
         { key: 'peer', label: 'peer' },

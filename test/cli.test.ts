@@ -87,6 +87,17 @@ test("generate --json prints one line with the contract's fields", async (t) => 
   t.is(result.finishReason, 'length')
 })
 
+test('generate --json says how many tokens a draft model guessed, and how many of them were right', async (t) => {
+  const model = `${FIXTURES}golden/mlra_4`
+  const { code, stdout } = await tetrad(['generate', '--model', model, '--draft', model, '--prompt-ids', '23', '--max-tokens', '12', '--json'])
+  t.is(code, 0)
+  const { tokens, usage } = JSON.parse(stdout)
+  t.deepEqual(tokens.slice(0, 3), [9, 13, 13])
+  t.true(usage.draftedTokens > 0)
+  // It guesses for itself.
+  t.deepEqual(usage, { promptTokens: 1, completionTokens: 12, draftedTokens: usage.draftedTokens, acceptedTokens: usage.draftedTokens })
+})
+
 test('a model without a tokenizer takes ids and gives ids, its text empty; a text prompt is refused', async (t) => {
   const model = `${FIXTURES}golden/mlra_4`
   const { stdout } = await tetrad(['generate', '--model', model, '--prompt-ids', '23', '--max-tokens', '3', '--json'])

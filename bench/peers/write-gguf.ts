@@ -18,10 +18,11 @@ export interface LlamaShape {
   readonly architecture?: 'llama' | 'qwen3'
 }
 
-export type GgufType = 'f16' | 'bf16' | 'q8_0' | 'q4_0'
+/** q4_k_m: llama.cpp's mix, q6_k for head and embedding, and for values and the MLP's last matrix of half of the layers; else q4_k. */
+export type GgufType = 'f16' | 'bf16' | 'q8_0' | 'q4_0' | 'q4_k_m'
 
 const ALIGNMENT = 32
-const TYPE_IDS = { f32: 0, f16: 1, q4_0: 2, q8_0: 8, bf16: 30 } as const
+const TYPE_IDS = { f32: 0, f16: 1, q4_0: 2, q8_0: 8, q4_k: 12, q6_k: 14, bf16: 30 } as const
 const VALUE = { uint32: 4, float32: 6, string: 8, array: 9 } as const
 
 const u32 = (n: number) => Buffer.from(Uint32Array.of(n).buffer)
@@ -76,52 +77,85 @@ interface Tensor {
   readonly name: string
   /** Fastest first. */
   readonly shape: readonly number[]
-  readonly type: keyof typeof TYPE_IDS
+  readonly type: TensorType
+}
+
+type TensorType = keyof typeof TYPE_IDS
+
+/** Layers whose values and last MLP matrix q4_k_m keeps in q6_k: the first and the last eighth, and every third between. */
+function isFiner(layer: number, layers: number): boolean {
+  const eighth = Math.floor(layers / 8)
+  return layer < eighth || layer >= Math.floor((7 * layers) / 8) || (layer - eighth) % 3 === 2
 }
 
 function tensorsOf(shape: LlamaShape, type: GgufType): Tensor[] {
   const { layers, embed, heads, intermediate, vocab, kvHeads = heads, headDim = embed / heads, architecture } = shape
   const norm = (name: string, width = embed): Tensor => ({ name, shape: [width], type: 'f32' })
-  const matrix = (name: string, inputs: number, outputs: number): Tensor => ({ name, shape: [inputs, outputs], type })
+  const matrix = (name: string, inputs: number, outputs: number, fine = false): Tensor => {
+    const mixed: TensorType = fine ? 'q6_k' : 'q4_k'
+    return { name, shape: [inputs, outputs], type: type === 'q4_k_m' ? mixed : type }
+  }
   const blocks = Array.from({ length: layers }, (_, i) => [
     norm(`blk.${i}.attn_norm.weight`),
     matrix(`blk.${i}.attn_q.weight`, embed, heads * headDim),
     matrix(`blk.${i}.attn_k.weight`, embed, kvHeads * headDim),
-    matrix(`blk.${i}.attn_v.weight`, embed, kvHeads * headDim),
+    matrix(`blk.${i}.attn_v.weight`, embed, kvHeads * headDim, isFiner(i, layers)),
     matrix(`blk.${i}.attn_output.weight`, heads * headDim, embed),
     ...(architecture === 'qwen3' ? ['q', 'k'].map((w) => norm(`blk.${i}.attn_${w}_norm.weight`, headDim)) : []),
     norm(`blk.${i}.ffn_norm.weight`),
     matrix(`blk.${i}.ffn_gate.weight`, embed, intermediate),
     matrix(`blk.${i}.ffn_up.weight`, embed, intermediate),
-    matrix(`blk.${i}.ffn_down.weight`, intermediate, embed),
+    matrix(`blk.${i}.ffn_down.weight`, intermediate, embed, isFiner(i, layers)),
   ])
-  return [matrix('token_embd.weight', embed, vocab), ...blocks.flat(), norm('output_norm.weight')]
+  return [matrix('token_embd.weight', embed, vocab, true), ...blocks.flat(), norm('output_norm.weight')]
 }
 
-/** Bytes of a block of 32 values. */
-const BLOCK_BYTES = { f32: 128, f16: 64, bf16: 64, q8_0: 34, q4_0: 18 } as const
+/** Values of a block, and its bytes. */
+const BLOCKS: Readonly<Record<TensorType, readonly [values: number, bytes: number]>> = {
+  f32: [32, 128],
+  f16: [32, 64],
+  bf16: [32, 64],
+  q8_0: [32, 34],
+  q4_0: [32, 18],
+  q4_k: [256, 144],
+  q6_k: [256, 210],
+}
 
 function bytesOf({ shape, type }: Tensor): number {
-  return (shape.reduce((a, b) => a * b, 1) / 32) * BLOCK_BYTES[type]
+  const [values, bytes] = BLOCKS[type]
+  return (shape.reduce((a, b) => a * b, 1) / values) * bytes
+}
+
+/** float16 scales of a block and their places, for weights of about 2^-7; the rest of a block is random. */
+const SCALES: Readonly<Partial<Record<TensorType, readonly (readonly [at: number, bits: number])[]>>> = {
+  q8_0: [[0, 0x0c00]],
+  q4_0: [[0, 0x1c00]],
+  // Scale, and the minimum's: 7.5 times as large, so that weights are of either sign.
+  q4_k: [
+    [0, 0x0400],
+    [2, 0x0f80],
+  ],
+  q6_k: [[208, 0x0080]],
 }
 
 /** Values that a tensor repeats: whole blocks. */
 const PATTERN_BLOCKS = 1 << 15
 
-function patternOf(type: GgufType): Buffer {
+function patternOf(type: TensorType): Buffer {
   let state = 1
   const random = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0
     return state >>> 16
   }
-  const data = Buffer.alloc(PATTERN_BLOCKS * BLOCK_BYTES[type])
-  for (let at = 0; at < data.length; at += BLOCK_BYTES[type]) {
-    // Of either sign, between 2^-7 and 2^-6; blocks have one positive scale.
+  const [, bytes] = BLOCKS[type]
+  const data = Buffer.alloc(PATTERN_BLOCKS * bytes)
+  for (let at = 0; at < data.length; at += bytes) {
+    // Of either sign, between 2^-7 and 2^-6.
     if (type === 'f16' || type === 'bf16')
       for (let i = 0; i < 64; i += 2) data.writeUInt16LE(type === 'f16' ? 0x2000 | (random() & 0x83ff) : 0x3c00 | (random() & 0x807f), at + i)
     else {
-      data.writeUInt16LE(type === 'q8_0' ? 0x0c00 : 0x1c00, at)
-      for (let i = 2; i < BLOCK_BYTES[type]; i++) data[at + i] = random() >>> 8
+      for (let i = 0; i < bytes; i++) data[at + i] = random() >>> 8
+      for (const [place, bits] of SCALES[type] ?? []) data.writeUInt16LE(bits, at + place)
     }
   }
   return data
@@ -141,11 +175,15 @@ export function writeGguf(path: string, shape: LlamaShape, type: GgufType): numb
   const head = Buffer.concat([Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(entries.length), ...entries, ...infos])
   const file = openSync(path, 'w')
   writeSync(file, Buffer.concat([head, Buffer.alloc(padded(head.length) - head.length)]))
-  const pattern = patternOf(type)
+  const patterns = new Map<TensorType, Buffer>()
   for (const tensor of tensors) {
     const bytes = bytesOf(tensor)
     if (tensor.type === 'f32') writeSync(file, Buffer.from(new Float32Array(bytes / 4).fill(1).buffer))
-    else for (let done = 0; done < bytes; done += pattern.length) writeSync(file, pattern, 0, Math.min(pattern.length, bytes - done))
+    else {
+      const pattern = patterns.get(tensor.type) ?? patternOf(tensor.type)
+      patterns.set(tensor.type, pattern)
+      for (let done = 0; done < bytes; done += pattern.length) writeSync(file, pattern, 0, Math.min(pattern.length, bytes - done))
+    }
     writeSync(file, Buffer.alloc(padded(bytes) - bytes))
   }
   closeSync(file)

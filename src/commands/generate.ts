@@ -101,7 +101,7 @@ async function many(engine: Engine, prompt: Prompt, params: GenerateManyParams, 
 }
 
 function forJson({ text, tokens, finishReason, stoppedBy, logprobs, promptLogprobs, usage }: Completion): object {
-  const { promptTokens, completionTokens } = usage
+  const { promptTokens, completionTokens, draftedTokens, acceptedTokens } = usage
   return {
     text,
     tokens,
@@ -109,7 +109,7 @@ function forJson({ text, tokens, finishReason, stoppedBy, logprobs, promptLogpro
     ...(stoppedBy !== undefined && { stoppedBy }),
     ...(logprobs && { logprobs }),
     ...(promptLogprobs && { promptLogprobs }),
-    usage: { promptTokens, completionTokens },
+    usage: { promptTokens, completionTokens, ...(draftedTokens !== undefined && { draftedTokens, acceptedTokens }) },
   }
 }
 

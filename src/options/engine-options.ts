@@ -244,7 +244,10 @@ export function ranksOf(backend: BackendName, adapters: readonly string[]): Rank
   return automaticRanks(backend === 'gpu' ? adapters.length : availableParallelism())
 }
 
-/** The largest rank count not above the number of cores. */
+/**
+ * The largest rank count not above the number of cores: the faster one of 1 and 2 on 2 quiet cores at every size and format that was
+ * measured (docs/performance.md, "How many ranks").
+ */
 export function automaticRanks(cores: number): RankCount {
   return cores >= 4 ? 4 : cores >= 2 ? 2 : 1
 }
