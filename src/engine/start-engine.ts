@@ -18,6 +18,7 @@ import { Profiler } from './ranks/profile.js'
 import { RankGroup } from './ranks/rank-group.js'
 import { Statistics } from './ranks/statistics.js'
 import { PageAllocator } from './scheduling/page-allocator.js'
+import { fixedPace, MeasuredPace } from './scheduling/prompt-pace.js'
 import { Scheduler } from './scheduling/scheduler.js'
 
 export interface EngineMemories {
@@ -84,8 +85,9 @@ export async function startEngine(
   )
   const { vocab } = model.config
   const allocator = new PageAllocator(plan.pages, pageClasses(plan.partition))
-  const prefillChunk = plan.stepRows - plan.slots
-  const scheduler = new Scheduler({ prefillChunk, slots: plan.slots, contextTokens: plan.contextTokens }, allocator)
+  const chunk = plan.stepRows - plan.slots
+  const pace = plan.backend === 'gpu' && options.prefillChunk === undefined ? new MeasuredPace(chunk) : fixedPace(chunk)
+  const scheduler = new Scheduler({ pace, slots: plan.slots, contextTokens: plan.contextTokens }, allocator)
   const statistics = new Statistics()
   const exchange = exchangeBuffer(memories)
   const length = plan.stepRows * vocab

@@ -4,6 +4,7 @@ import { NgramDrafts } from '../../src/engine/scheduling/ngram-drafts.js'
 import { PageAllocator } from '../../src/engine/scheduling/page-allocator.js'
 import type { PageCopy } from '../../src/engine/scheduling/prefix-cache.js'
 import { PRIORITY_STEP } from '../../src/engine/scheduling/priority.js'
+import { fixedPace } from '../../src/engine/scheduling/prompt-pace.js'
 import { Scheduler, type StepRow } from '../../src/engine/scheduling/scheduler.js'
 import { Sequence, type SequenceSink } from '../../src/engine/scheduling/sequence.js'
 import type { StepOutcome } from '../../src/engine/scheduling/step-outcome.js'
@@ -20,7 +21,10 @@ function sequence(prompt: number | number[], maxTokens: number, priority = 0, dr
 
 function setup(pages = 4, prefillChunk = 8, slots = 2, classes = 1) {
   const allocator = new PageAllocator(pages, classes)
-  return { allocator, scheduler: new Scheduler({ prefillChunk, slots, contextTokens: Math.min(1024, pages * PAGE_TOKENS) }, allocator) }
+  return {
+    allocator,
+    scheduler: new Scheduler({ pace: fixedPace(prefillChunk), slots, contextTokens: Math.min(1024, pages * PAGE_TOKENS) }, allocator),
+  }
 }
 
 /** A token that depends on everything before it, so that a wrong order or a wrong page shows. */

@@ -48,6 +48,8 @@ interface PublishedStep {
   readonly epoch: number
   readonly rows: readonly StepRow[]
   readonly copies: readonly PageCopy[]
+  readonly promptRows: number
+  readonly publishedAt: number
 }
 
 /** Extra time for the ranks to name the late one before this thread gives up on all of them. */
@@ -71,6 +73,7 @@ export class Coordinator {
   /** Of the current group: tells its threads from those of a group that was replaced. */
   #groupId = 0
   #epoch = 0
+  #lastEnded = 0
   #looping: Promise<void> | undefined
   /** Sees each row of logits that a step leaves (tetrad/testing). */
   observer: LogitsObserver | undefined
@@ -191,7 +194,11 @@ export class Coordinator {
     }
   }
 
-  #commit({ epoch, rows }: PublishedStep): void {
+  #commit({ epoch, rows, promptRows, publishedAt }: PublishedStep): void {
+    const ended = performance.now()
+    // The ranks begin a step when the one before has ended.
+    this.#scheduler.pace.note(promptRows, ended - Math.max(publishedAt, this.#lastEnded))
+    this.#lastEnded = ended
     const tokens = this.#scheduler.commit(rows, this.#mailbox.outcome(epoch, this.observer))
     const now = performance.now()
     for (let i = 0; i < tokens; i++) this.#statistics.token(now)
@@ -207,7 +214,7 @@ export class Coordinator {
     this.#epoch = epoch
     const copies = this.#scheduler.takeCopies()
     this.#mailbox.write(epoch, rows, copies)
-    this.#published.push({ epoch, rows, copies })
+    this.#published.push({ epoch, rows, copies, promptRows: this.#scheduler.promptRows, publishedAt: start })
     Atomics.store(this.#control, CONTROL.stepEpoch, epoch)
     Atomics.notify(this.#control, CONTROL.stepEpoch)
     this.#statistics.scheduling.add(performance.now() - start)

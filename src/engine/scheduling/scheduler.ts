@@ -1,7 +1,7 @@
 // Which rows the next step runs, and what becomes of a completed step's results: pure logic over sequences and pages, no threads, no
 // clock.
 //
-// Running sequences that decode get one row each; prompts share prefillChunk rows. A sequence whose newest token is still
+// Running sequences that decode get one row each; prompts share the rows that the pace gives. A sequence whose newest token is still
 // being sampled may be scheduled one token ahead (its row says LAST_SAMPLED); never two. A row of a constrained sequence that is scheduled
 // ahead gets its mask while it runs; if that comes too late, the row is run again. When pages run out, the last in
 // order gives up its own and is computed again later. The first in order is never preempted, so there is always progress.
@@ -14,6 +14,7 @@ import { RequestError, type TetradError } from '../../errors.js'
 import type { PageAllocator } from './page-allocator.js'
 import { type PageCopy, PrefixCache } from './prefix-cache.js'
 import { PRIORITY_STEP } from './priority.js'
+import type { PromptPace } from './prompt-pace.js'
 import { decodes, sampleFlags, schedulable, wantsPromptLogprobs } from './rows-of.js'
 import type { FinishReason, Sequence, SequenceAdapter } from './sequence.js'
 import type { StepOutcome } from './step-outcome.js'
@@ -22,8 +23,7 @@ import { byAdapter, type StepRow } from './step-rows.js'
 export type { StepRow }
 
 export interface SchedulerLimits {
-  /** Maximum prompt rows of one step. */
-  readonly prefillChunk: number
+  readonly pace: PromptPace
   /** Maximum sequences that run at once. */
   readonly slots: number
   /** Maximum tokens of one sequence; no more than fit the cache. */
@@ -39,6 +39,7 @@ export class Scheduler {
   readonly #running: Sequence[] = []
   readonly #freeSlots: number[]
   #arrivals = 0
+  #promptRows = 0
   preemptions = 0
 
   constructor(limits: SchedulerLimits, allocator: PageAllocator) {
@@ -51,6 +52,10 @@ export class Scheduler {
   add(sequence: Sequence): void {
     sequence.order = this.#arrivals++ - sequence.priority * PRIORITY_STEP
     insert(this.#waiting, sequence)
+  }
+
+  get pace(): PromptPace {
+    return this.#limits.pace
   }
 
   get idle(): boolean {
@@ -82,8 +87,9 @@ export class Scheduler {
     // Preempting changes the list, so it is walked over a copy.
     const running = [...this.#running]
     for (const sequence of running) if (sequence.scheduled >= sequence.tokens.length) this.#scheduleAhead(sequence, rows)
-    let prefill = this.#limits.prefillChunk
-    const share = this.#draftShare()
+    const most = this.#limits.pace.rows(rows.length > 0 || running.some((sequence) => schedulable(sequence) && decodes(sequence)))
+    let prefill = most
+    const share = this.#draftShare(most)
     for (const sequence of running) {
       if (!decodes(sequence)) prefill -= this.#scheduleKnown(sequence, prefill, rows)
       // Undefined: they are being made, and it waits for them.
@@ -92,7 +98,13 @@ export class Scheduler {
         if (guesses && this.#scheduleKnown(sequence, 1, rows) > 0) prefill -= this.#scheduleDrafts(sequence, guesses, rows)
       }
     }
+    this.#promptRows = most - prefill
     return byAdapter(rows)
+  }
+
+  /** How many of the rows just given were of prompts and drafts. */
+  get promptRows(): number {
+    return this.#promptRows
   }
 
   /** Copies that the rows just given need; they are the step's from now on. */
@@ -275,11 +287,11 @@ export class Scheduler {
   }
 
   /** Draft rows that each sequence may have in a step: drafts count as prompt rows, of which prompts come first. */
-  #draftShare(): number {
+  #draftShare(most: number): number {
     const schedulables = this.#running.filter(schedulable)
     const prompts = schedulables.filter((s) => !decodes(s)).reduce((sum, s) => sum + s.tokens.length - s.scheduled, 0)
     const drafting = schedulables.filter((s) => s.drafts && decodes(s)).length
-    return Math.floor(Math.max(0, this.#limits.prefillChunk - prompts) / Math.max(1, drafting))
+    return Math.floor(Math.max(0, most - prompts) / Math.max(1, drafting))
   }
 
   /** Draft tokens after a sequence's newest one. */
