@@ -12,7 +12,7 @@ import { prompts } from './traffic.js'
 
 const VARIANT = 'mlra_4'
 /** Rows of a step of a prompt: what PyTorch multiplies at a time. */
-const CHUNK = 1024
+const CHUNK = 4096
 /** Tokens of a prompt before decoding, where several sequences decode; and of the one that decodes alone. */
 const SHORT = 16
 const CACHED = 1000

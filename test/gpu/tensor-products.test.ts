@@ -1,6 +1,6 @@
 // Products on tensor cores, emulated: what they compute, and that no tiling changes a bit.
 import test from 'ava'
-import { tensorProduct } from '../../kernels/gpu/wgsl/tensor-matmul.js'
+import { OWN_BINDINGS, type ProductTiling, tensorProduct } from '../../kernels/gpu/wgsl/tensor-matmul.js'
 import {
   blockTable,
   panels,
@@ -10,9 +10,10 @@ import {
   VECTORS_PER_SCALE,
   weightVectors,
 } from '../../kernels/gpu/wgsl/tensor-matmul-shape.js'
-import { tilingsOf } from '../../kernels/gpu/wgsl/tensor-matmul-tiling.js'
+import { type TilingChoice, tilingsOf } from '../../kernels/gpu/wgsl/tensor-matmul-tiling.js'
 import {
   headRows,
+  ownRow,
   packRows,
   plainRows,
   type RowSource,
@@ -84,15 +85,15 @@ class Product {
   }
 
   /** float32; or, as float16, rows of `stride` columns. */
-  run(tiling: Parameters<typeof tensorProduct>[1], pair: boolean, halves?: { readonly stride: number }): Float32Array {
+  run(tiling: ProductTiling, pair: boolean, halves?: { readonly stride: number }, norm?: Float32Array<ArrayBuffer>): Float32Array {
     const { rows, outputs, k } = this.#case
     const steps = this.#steps
     const vectors = panels(rows) * steps * TILE_VECTORS * (pair ? 2 : 1)
     const tiles = new Uint32Array((vectors + SLACK) * 4)
     const scales = new Float32Array(rows)
     const regions = regionTable([{ from: 0, to: 0, scale: 0, cols: k }]) as Uint32Array<ArrayBuffer>
-    const packing = { 0: regions, 1: tiles, 2: scales, 4: this.#x }
-    emulate(packRows({ regions: 1, steps, pair, epsilon: undefined, source: plainRows(k) })).run(packing, [1, rows, 1])
+    const packing = { 0: regions, 1: tiles, 2: scales, 4: this.#x, ...(norm && { 3: norm }) }
+    emulate(packRows({ regions: 1, steps, pair, epsilon: norm && 1e-5, source: plainRows(k) })).run(packing, [1, rows, 1])
     const y = new Float32Array(halves ? (rows * halves.stride) / 2 : rows * outputs).fill(halves ? 0 : Number.NaN)
     const matrix: TensorRows = { w: 0, x: 0, xScale: 0, y: 0, rows: outputs }
     const blocks = blockTable([matrix], tiling.columns, steps) as Uint32Array<ArrayBuffer>
@@ -107,6 +108,22 @@ class Product {
       7: y,
     }
     emulate(tensorProduct(steps, tiling, pair, halves !== undefined)).run(buffers, [Math.ceil(rows / tiling.rows), blocks.length / 8, 1])
+    return y
+  }
+
+  /** Row 0, packed by the product itself; plain or normed (see runNormed). */
+  runOwn(tiling: ProductTiling, pair: boolean, norm?: Float32Array<ArrayBuffer>): Float32Array {
+    const { outputs, k } = this.#case
+    const steps = this.#steps
+    const y = new Float32Array(outputs).fill(Number.NaN)
+    const matrix: TensorRows = { w: 0, x: 0, xScale: 0, y: 0, rows: outputs, source: { from: 0, cols: k } }
+    const blocks = blockTable([matrix], tiling.columns, steps) as Uint32Array<ArrayBuffer>
+    const product = [Uint32Array.of(0, outputs, 0, 0), Uint32Array.of(1, 0, 0, 0), this.#tiles, blocks, undefined, undefined, this.#scales, y]
+    const bound: Record<number, ArrayBufferView<ArrayBuffer>> = { 4: this.#x }
+    if (norm) bound[3] = norm
+    for (const [i, view] of product.entries()) if (view) bound[OWN_BINDINGS + i] = view
+    const own = ownRow({ steps, pair, epsilon: norm && 1e-5, source: plainRows(k) })
+    emulate(tensorProduct(steps, tiling, pair, false, own)).run(bound, [1, blocks.length / 8, 1])
     return y
   }
 
@@ -130,6 +147,11 @@ class Product {
   }
 }
 
+const OTHERS: readonly ProductTiling[] = [
+  { rows: 16, columns: 32, down: 1, across: 2, helpers: 6, steps: 4, buffers: 1, ahead: 2 },
+  { rows: 32, columns: 48, down: 2, across: 3, helpers: 2, steps: 2, buffers: 1, ahead: 2 },
+]
+
 const CASES: readonly Case[] = [
   { rows: 1, outputs: 40, k: 70 },
   { rows: 19, outputs: 150, k: 100 },
@@ -141,7 +163,10 @@ for (const of of CASES) {
     const product = new Product(of, 3)
     for (const pair of [false, true]) {
       // Those for few outputs, for many, and for the most.
-      const tilings = [16, 4000, 50_000].flatMap((outputs) => tilingsOf(outputs, pair).map(({ tiling }) => tiling))
+      const tilings: ProductTiling[] = [16, 4000, 5000, 12_000, 19_760, 50_000].flatMap((outputs) =>
+        tilingsOf([outputs], pair).map(({ tiling }) => tiling),
+      )
+      tilings.push(...OTHERS)
       const [first, ...others] = tilings.map((tiling) => product.run(tiling, pair)) as [Float32Array, ...Float32Array[]]
       const error = product.error(first)
       t.log(`${pair ? 'two float16' : 'one float16'} a scalar: largest error ${error.toExponential(1)}`)
@@ -151,6 +176,27 @@ for (const of of CASES) {
   })
 }
 
+// Regions that a subgroup packs alone, and those that a workgroup shares.
+for (const { outputs, k, only } of [
+  { outputs: 40, k: 70, only: 4000 },
+  { outputs: 17, k: 530, only: 16 },
+  { outputs: 70, k: 530, only: 50_000 },
+]) {
+  for (const normed of [false, true]) {
+    test(`a row of ${k} columns${normed ? ', normed,' : ''} that a product of ${outputs} outputs packs itself: the bits of one that was packed before`, (t) => {
+      const product = new Product({ rows: 1, outputs, k }, 9)
+      const next = randomNumbers(4)
+      const norm = normed ? Float32Array.from({ length: k }, () => next() + 0.5) : undefined
+      for (const pair of [false, true]) {
+        const { tiling } = tilingsOf([only], pair)[0] as TilingChoice
+        const own = product.runOwn(tiling, pair, norm)
+        t.deepEqual(Buffer.from(own.buffer), Buffer.from(product.run(tiling, pair, undefined, norm).buffer))
+        t.true(own.every((y) => Number.isFinite(y)) && own.some((y) => y !== 0))
+      }
+    })
+  }
+}
+
 for (const { rows, outputs } of [
   { rows: 3, outputs: 41 },
   { rows: 18, outputs: 70 },
@@ -158,7 +204,7 @@ for (const { rows, outputs } of [
   test(`${rows} rows of ${outputs} outputs as float16: what the float32 ones round to, and zeros after the last one`, (t) => {
     const product = new Product({ rows, outputs, k: 32 }, 5)
     const stride = 96
-    for (const { tiling } of tilingsOf(4000, false)) {
+    for (const { tiling } of tilingsOf([4000], false)) {
       const whole = product.run(tiling, false)
       const halves = new DataView(product.run(tiling, false, { stride }).buffer)
       for (let r = 0; r < rows; r++) {

@@ -8,7 +8,7 @@ import { productBytes, productThreads, tensorProduct } from '../../kernels/gpu/w
 import { stepsOf } from '../../kernels/gpu/wgsl/tensor-matmul-shape.js'
 import { PRODUCT_STORAGE, PRODUCT_THREADS, tilingsOf } from '../../kernels/gpu/wgsl/tensor-matmul-tiling.js'
 import { combineTensorParts, packQueries } from '../../kernels/gpu/wgsl/tensor-parts.js'
-import { headColumns, headRows, packRows, plainRows, sumRows, swigluRows } from '../../kernels/gpu/wgsl/tensor-rows.js'
+import { headColumns, headRows, OWN_THREADS, ownRow, packRows, plainRows, sumRows, swigluRows } from '../../kernels/gpu/wgsl/tensor-rows.js'
 import { planPromptRows } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { repackWeights } from '../../kernels/gpu/wgsl/tensor-weights.js'
 import { widenRows } from '../../workers/gpu/embed-rows.js'
@@ -55,7 +55,7 @@ for (const [heads, keyWidth, valueWidth, valueOffset, ropeDim, streams] of TENSO
 for (const k of [16, 128, 768, 1000, 1024, 2470, 3072]) {
   const steps = stepsOf(k)
   for (const pair of [false, true]) {
-    const tilings = [16, 1600, 50_304].flatMap((outputs) => tilingsOf(outputs, pair).map(({ tiling }) => tiling))
+    const tilings = [16, 1600, 5000, 12_000, 19_760, 50_304].flatMap((outputs) => tilingsOf([outputs], pair).map(({ tiling }) => tiling))
     for (const tiling of tilings)
       if (productBytes(tiling, pair) > PRODUCT_STORAGE || productThreads(tiling) > PRODUCT_THREADS) errors.push([`product over ${k}`, 'too large'])
     await compile(`product over ${k}`, ...tilings.flatMap((tiling) => [tensorProduct(steps, tiling, pair), tensorProduct(steps, tiling, pair, true)]))
@@ -71,6 +71,9 @@ for (const k of [16, 128, 768, 1000, 1024, 2470, 3072]) {
         headRows({ ...heads, gate: undefined }),
       ]
       await compile(`rows of ${k}`, ...sources.map((source) => packRows({ regions: 3, steps, pair, epsilon, source })))
+      const owns = sources.map((source) => ownRow({ steps, pair, epsilon, source }))
+      const ones = tilings.filter((tiling) => tiling.rows === 16 && productThreads(tiling) === OWN_THREADS)
+      await compile(`a row of ${k} in a product`, ...owns.flatMap((own) => ones.map((tiling) => tensorProduct(steps, tiling, pair, false, own))))
     }
   }
   await compile(`weights of ${k}`, repackWeights(steps))

@@ -2,7 +2,7 @@
 // tiling that the step's rows call for. Owns the buffers that activations go through, which layers share.
 /// <reference types="@webgpu/types" />
 import type { Dispatch, ProgramParts, StepSize } from '../../kernels/gpu/program.js'
-import { tensorProduct } from '../../kernels/gpu/wgsl/tensor-matmul.js'
+import { OWN_BINDINGS, type ProductTiling, productBytes, productThreads, tensorProduct } from '../../kernels/gpu/wgsl/tensor-matmul.js'
 import {
   BLOCK_WORDS,
   blockTable,
@@ -13,8 +13,18 @@ import {
   TILE_VECTORS,
   weightVectors,
 } from '../../kernels/gpu/wgsl/tensor-matmul-shape.js'
-import { tilingsOf } from '../../kernels/gpu/wgsl/tensor-matmul-tiling.js'
-import { packRows, plainRows, type Region, regionsOfGroup, regionTable } from '../../kernels/gpu/wgsl/tensor-rows.js'
+import { PRODUCT_STORAGE, tilingsOf } from '../../kernels/gpu/wgsl/tensor-matmul-tiling.js'
+import {
+  OWN_THREADS,
+  type OwnRow,
+  ownRow,
+  packRows,
+  plainRows,
+  type Region,
+  type RowSource,
+  regionsOfGroup,
+  regionTable,
+} from '../../kernels/gpu/wgsl/tensor-rows.js'
 import { TILE_ROWS } from '../../kernels/packing.js'
 import type { Product } from './kernel-set.js'
 import { type Tile, WEIGHT_SLACK } from './weights.js'
@@ -66,39 +76,51 @@ export class TensorProducts {
       return regions[index]
     }
     const matrices = joinTiles(tiles, steps).map((tile): TensorRows => {
-      const { to, scale } = regionOf(tile)
-      return { w: tile.word, x: to, xScale: scale, y: tile.y, rows: tile.rows }
+      const { to, scale, from, cols } = regionOf(tile)
+      return { w: tile.word, x: to, xScale: scale, y: tile.y, rows: tile.rows, source: { from, cols } }
     })
     const activations = this.#activationsOf(regions.length, vectors)
     const rowsOf = (step: StepSize) => (rowSet === 'selected' ? step.selected : step.rows)
     const { rows, buffers } = source ?? { rows: plainRows(x.dims[0] ?? 1), buffers: [x.buffer] }
     const code = packRows({ regions: regions.length, steps, pair: this.#pair, epsilon: norm?.epsilon, source: rows })
     const packing = [program.upload(regionTable(regions)), activations.tiles, activations.scales, norm?.weight.buffer, ...buffers]
+    const tilings = tilingsOf(
+      matrices.map((matrix) => matrix.rows),
+      this.#pair,
+    )
+    const one = tilings[0]?.tiling
+    const own = ownRow({ steps, pair: this.#pair, epsilon: norm?.epsilon, source: rows })
+    const packsItself = one !== undefined && packsOwnRow(one, this.#pair, own, matrices, rows)
     const groups = Math.ceil(regions.length / regionsOfGroup(steps))
-    const dispatches = [await program.wgsl('pack activations', code, packing, (step) => [groups, rowsOf(step), 1])]
-    const outputs = matrices.reduce((sum, { rows }) => sum + rows, 0)
+    const packed = (step: StepSize): [number, number, number] => (packsItself && rowsOf(step) === 1 ? [0, 0, 0] : [groups, rowsOf(step), 1])
+    const dispatches = [await program.wgsl('pack activations', code, packing, packed)]
     const yDims = program.uniform(Uint32Array.of(0, y.dims[0] ?? 1, 0, 0))
-    let least = 1
-    for (const { rows: most = Number.POSITIVE_INFINITY, tiling } of tilingsOf(outputs, this.#pair)) {
-      const [from, to] = [least, most]
-      least = most + 1
-      if (from > this.#rows) break
+    const dispatch = async (tiling: ProductTiling, from: number, to: number, own?: OwnRow) => {
       const blocks = blockTable(matrices, tiling.columns, steps)
-      const buffers = [
+      const ofProduct = (of: readonly (GPUBuffer | undefined)[]) => [
         yDims,
         program.count(rowSet),
         weights.buffer,
         program.upload(blocks),
-        activations.tiles,
-        activations.scales,
+        ...of,
         weights.scales,
         y.buffer,
       ]
+      const bound = own
+        ? [...bindingsOf([undefined, undefined, undefined, norm?.weight.buffer, ...buffers]), ...ofProduct([undefined, undefined])]
+        : ofProduct([activations.tiles, activations.scales])
       const groups = (step: StepSize): [number, number, number] => {
-        const rows = rowsOf(step)
-        return rows < from || rows > to ? [0, 0, 0] : [Math.ceil(rows / tiling.rows), blocks.length / BLOCK_WORDS, 1]
+        const n = rowsOf(step)
+        return n < from || n > to ? [0, 0, 0] : [Math.ceil(n / tiling.rows), blocks.length / BLOCK_WORDS, 1]
       }
-      dispatches.push(await program.wgsl(label, tensorProduct(steps, tiling, this.#pair, halves), buffers, groups))
+      dispatches.push(await program.wgsl(label, tensorProduct(steps, tiling, this.#pair, halves, own), bound, groups))
+    }
+    if (packsItself) await dispatch(one, 1, 1, own)
+    let least = packsItself ? 2 : 1
+    for (const { rows: most = Number.POSITIVE_INFINITY, tiling } of tilings) {
+      if (least > this.#rows) break
+      await dispatch(tiling, least, most)
+      least = most + 1
     }
     return dispatches
   }
@@ -112,6 +134,22 @@ export class TensorProducts {
     this.#activations.set(key, made)
     return made
   }
+}
+
+/** Bytes that all workgroups of a product may read to pack their row themselves: beyond, a dispatch before it is faster. */
+const OWN_BYTES = 16e6
+
+/** Whether each workgroup of a product of one row packs the row itself. */
+function packsOwnRow(tiling: ProductTiling, pair: boolean, own: OwnRow, matrices: readonly TensorRows[], { reads, store }: RowSource): boolean {
+  if (productThreads(tiling) !== OWN_THREADS || productBytes(tiling, pair, own) > PRODUCT_STORAGE) return false
+  // One workgroup stores what the source stores: all of it, if it is one region.
+  if (store !== undefined && new Set(matrices.map(({ x }) => x)).size > 1) return false
+  const scalars = matrices.reduce((sum, { rows, source }) => sum + Math.ceil(rows / tiling.columns) * (source?.cols ?? 0), 0)
+  return 4 * reads * scalars <= OWN_BYTES
+}
+
+function bindingsOf(buffers: readonly (GPUBuffer | undefined)[]): (GPUBuffer | undefined)[] {
+  return Array.from({ length: OWN_BINDINGS }, (_, i) => buffers[i])
 }
 
 /** Tiles of 32 rows that follow each other in the weights and in the outputs, as matrices of many rows. */

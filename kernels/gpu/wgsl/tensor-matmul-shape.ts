@@ -38,17 +38,33 @@ export interface TensorRows {
   readonly y: number
   /** Rows of weights: columns of the outputs. */
   readonly rows: number
+  /** Columns of the source of the activations: the first, and how many. For products that pack their row themselves. */
+  readonly source?: { readonly from: number; readonly cols: number }
 }
 
-/** u32 of an entry of the table: w, x, y, rows, xScale, 0, 0, 0. */
+/** 1 / n as the bits of a float32: a quotient that a kernel need not compute. */
+export function inverseBits(n: number): number {
+  return new Uint32Array(Float32Array.of(1 / n).buffer)[0] as number
+}
+
+/** u32 of an entry of the table: w, x, y, rows, xScale, source's first column, its columns, bits of 1 / its columns. */
 export const BLOCK_WORDS = 8
 
 /** The table of blocks of `columns` outputs, one a workgroup. */
 export function blockTable(matrices: readonly TensorRows[], columns: number, steps: number): Uint32Array {
-  const entries = matrices.flatMap(({ w, x, xScale, y, rows }) =>
+  const entries = matrices.flatMap(({ w, x, xScale, y, rows, source }) =>
     Array.from({ length: Math.ceil(rows / columns) }, (_, b) => {
       const first = b * columns
-      return [w + (first / SIDE) * steps * TILE_VECTORS, x, y + first, Math.min(columns, rows - first), xScale, 0, 0, 0]
+      return [
+        w + (first / SIDE) * steps * TILE_VECTORS,
+        x,
+        y + first,
+        Math.min(columns, rows - first),
+        xScale,
+        source?.from ?? 0,
+        source?.cols ?? 0,
+        inverseBits(source?.cols ?? 1),
+      ]
     }),
   )
   return Uint32Array.from(entries.flat())

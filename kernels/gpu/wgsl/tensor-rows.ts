@@ -1,6 +1,6 @@
 // Rows of float32 activations to the float16 tiles that products on tensor cores read, with a scale a row: nothing is beyond float16's
 // range whatever the model. What stands before a product (a sum of partials, RMS norm, SwiGLU) is done on the way.
-import { SIDE, TILE_VECTORS } from './tensor-matmul-shape.js'
+import { inverseBits, SIDE, TILE_VECTORS } from './tensor-matmul-shape.js'
 
 const THREADS = 256
 const LANES = 32
@@ -18,10 +18,11 @@ export interface Region {
 }
 
 /** u32 of an entry of the table of regions. */
-export const REGION_WORDS = 4
+export const REGION_WORDS = 5
 
+/** Entries: from, to, scale, cols, bits of 1 / cols. */
 export function regionTable(regions: readonly Region[]): Uint32Array {
-  return Uint32Array.from(regions.flatMap(({ from, to, scale, cols }) => [from, to, scale, cols]))
+  return Uint32Array.from(regions.flatMap(({ from, to, scale, cols }) => [from, to, scale, cols, inverseBits(cols)]))
 }
 
 /**
@@ -30,6 +31,8 @@ export function regionTable(regions: readonly Region[]): Uint32Array {
  */
 export interface RowSource {
   readonly code: string
+  /** Scalars that are read for a value. */
+  readonly reads: number
   readonly store?: string
 }
 
@@ -41,12 +44,13 @@ const input = (i: number, name: string, access = 'read', type = 'f32') =>
 
 /** x: [stride, rows] */
 export function plainRows(stride: number): RowSource {
-  return { code: `${input(0, 'x')}\nfn value(row : u32, c : u32) -> f32 { return x[row * ${stride}u + c]; }` }
+  return { reads: 1, code: `${input(0, 'x')}\nfn value(row : u32, c : u32) -> f32 { return x[row * ${stride}u + c]; }` }
 }
 
 /** Heads of `padded` columns each, out of heads of headWidth columns from `from` on; x: [stride, rows]. */
 export function headColumns(stride: number, from: number, headWidth: number, padded: number): RowSource {
   return {
+    reads: 1,
     code: `${input(0, 'x')}\nfn value(row : u32, c : u32) -> f32 { return x[row * ${stride}u + ${from}u + c / ${padded}u * ${headWidth}u + c % ${padded}u]; }`,
   }
 }
@@ -54,6 +58,7 @@ export function headColumns(stride: number, from: number, headWidth: number, pad
 /** silu(gate) * up; x: [stride, rows], for each plane of `width` columns the gates, then the ups. */
 export function swigluRows(stride: number, width: number): RowSource {
   return {
+    reads: 2,
     code: `${input(0, 'x')}
 fn value(row : u32, c : u32) -> f32 {
   let at = row * ${stride}u + c / ${width}u * ${2 * width}u + c % ${width}u; let gate = x[at];
@@ -66,6 +71,7 @@ fn value(row : u32, c : u32) -> f32 {
 export function sumRows(width: number, planeRows: number): RowSource {
   const plane = width * planeRows
   return {
+    reads: 5,
     code: `${input(0, 'x')} ${input(1, 'p')} ${input(2, 'sum', 'read_write')}
 fn value(row : u32, c : u32) -> f32 { let at = row * ${width}u + c; return x[at] + (((p[at] + p[at + ${plane}u]) + p[at + ${2 * plane}u]) + p[at + ${3 * plane}u]); }`,
     store: `sum[row * ${width}u + c] = v;`,
@@ -88,6 +94,7 @@ export function headRows(shape: {
   const add = (i: number) =>
     `{ let place = places[c / ${width}u * 4u + ${i}u]; if (place >= 0.0) { let one = p[(${i * planeRows}u + row) * ${stride}u + u32(place) + c % ${width}u]; sum = select(sum + one, one, first); first = false; } }`
   return {
+    reads: planes + (gate ? 1 : 0),
     code: `${input(0, 'p')} ${input(1, 'places')} ${gate ? input(2, 'gates') : ''}
 fn value(row : u32, c : u32) -> f32 {
   var sum = 0.0; var first = true;
@@ -108,25 +115,37 @@ export interface RowPacking {
   readonly source: RowSource
 }
 
+const NORM = '@group(0) @binding(3) var<storage, read> norm : array<f32>;'
+
+/** A subgroup packs a row of a region alone. */
+function isNarrow(steps: number): boolean {
+  return (steps * SIDE) / 2 <= NARROW_PAIRS
+}
+
 /** Regions that a workgroup packs. */
 export function regionsOfGroup(steps: number): number {
-  return (steps * SIDE) / 2 <= NARROW_PAIRS ? THREADS / LANES : 1
+  return isNarrow(steps) ? THREADS / LANES : 1
 }
 
 const times = (n: number, line: (i: number) => string, separator = '\n') => Array.from({ length: n }, (_, i) => line(i)).join(separator)
 
-/**
- * bindings: regions, tiles, scales, the norm's weight if normed, then the source's. Workgroups: groups of regionsOfGroup regions by rows.
- * Sums of squares and maxima: a thread's pairs of columns in ascending order, then a tree, whatever other rows there are.
- */
-export function packRows({ regions, steps, pair, epsilon, source }: RowPacking): string {
-  const P = pair ? 2 : 1
+/** WGSL of one row of a region, shared by a subgroup or by THREADS invocations; `store`: the condition under which a source stores. */
+interface RowCode {
+  /** Variables of the module. */
+  readonly shared: string
+  /** From `row`, `region.source` and `region.cols` to v0, v1 ..., `up` and `scale`; `me`: the invocation's place among those that share. */
+  readonly body: string
+  /** `to`: WGSL that stores pair `i` of the columns as float16, `high`, and in pairs of float16 `low`. */
+  readonly write: (store: string) => string
+}
+
+function rowCode({ steps, pair, epsilon, source }: Omit<RowPacking, 'regions'>, storing?: string): RowCode {
   const normed = epsilon !== undefined
   const pairs = (steps * SIDE) / 2
-  const narrow = regionsOfGroup(steps) > 1
+  const narrow = isNarrow(steps)
   const sharing = narrow ? LANES : THREADS
   const each = Math.ceil(pairs / sharing)
-  const { store } = source
+  const store = source.store === undefined || storing === undefined ? source.store : `if (${storing}) { ${source.store} }`
   const inside = (j: number, body: string) => ((j + 1) * sharing <= pairs ? `{ ${body} }` : `if (me + ${j * sharing}u < ${pairs}u) { ${body} }`)
   const load = (j: number) =>
     inside(
@@ -144,26 +163,51 @@ export function packRows({ regions, steps, pair, epsilon, source }: RowPacking):
   workgroupBarrier();
   var most = maxima[0]; var total = ${normed ? 'squares[0]' : '0.0'};
   for (var i = 1u; i < ${THREADS / LANES}u; i++) { most = max(most, maxima[i]); ${normed ? 'total += squares[i];' : ''} }`
-  const write = (j: number) =>
+  const write = (to: string) => (j: number) =>
     inside(
       j,
-      `let i = me + ${j * sharing}u; let v = v${j} * up; let to = first + i / 8u * ${P * TILE_VECTORS * 4}u + i % 8u;
+      `let i = me + ${j * sharing}u; let v = v${j} * up;
     ${
       pair
         ? `// 11 bits are float16; v - unpack2x16float(pack2x16float(v)) is 0 on NVIDIA's Vulkan driver, which takes that for v - v.
-    let high = bitcast<vec2<f32>>(bitcast<vec2<u32>>(v) & vec2<u32>(0xffffe000u));
-    tiles[to] = pack2x16float(high); tiles[to + ${TILE_VECTORS * 4}u] = pack2x16float(v - high);`
-        : 'tiles[to] = pack2x16float(v);'
-    }`,
+    let both = bitcast<vec2<f32>>(bitcast<vec2<u32>>(v) & vec2<u32>(0xffffe000u)); let high = pack2x16float(both); let low = pack2x16float(v - both);`
+        : 'let high = pack2x16float(v);'
+    } ${to}`,
     )
+  return {
+    shared: narrow
+      ? ''
+      : `var<workgroup> maxima : array<f32, ${THREADS / LANES}>; ${normed ? `var<workgroup> squares : array<f32, ${THREADS / LANES}>;` : ''}`,
+    body: `var largest = 0.0; ${normed ? 'var square = 0.0;' : ''}
+  ${times(each, (j) => `var v${j} = vec2<f32>(0.0);`, ' ')}
+  ${times(each, load, '\n  ')}
+  ${reduce}
+  // The largest magnitude to 2^14..2^15; 1 for rows of zeros. Two kernels have this code: a quotient before a sum, or under a root, was
+  // compiled for one of them to other instructions than for the other by NVIDIA's driver (580.159.04), a last bit apart.
+  let exponent = clamp(141 - i32(bitcast<u32>(most) >> 23u), -100, 100);
+  let up = select(bitcast<f32>(u32(127 + exponent) << 23u), 1.0, most == 0.0);
+  let scale = ${normed ? `inverseSqrt(fma(total, bitcast<f32>(region.inverse), ${epsilon})) / up` : '1.0 / up'};`,
+    write: (to) => times(each, write(to), '\n  '),
+  }
+}
+
+/**
+ * bindings: regions, tiles, scales, the norm's weight if normed, then the source's. Workgroups: groups of regionsOfGroup regions by rows.
+ * Sums of squares and maxima: a thread's pairs of columns in ascending order, then a tree, whatever other rows there are.
+ */
+export function packRows(packing: RowPacking): string {
+  const { regions, steps, pair, epsilon, source } = packing
+  const P = pair ? 2 : 1
+  const narrow = isNarrow(steps)
+  const { shared, body, write } = rowCode(packing)
   return `enable subgroups;
-struct Region { source : u32, to : u32, scale : u32, cols : u32 }
+struct Region { source : u32, to : u32, scale : u32, cols : u32, inverse : u32 }
 @group(0) @binding(0) var<storage, read> regions : array<Region>;
 @group(0) @binding(1) var<storage, read_write> tiles : array<u32>;
 @group(0) @binding(2) var<storage, read_write> scales : array<f32>;
-${normed ? '@group(0) @binding(3) var<storage, read> norm : array<f32>;' : ''}
+${epsilon === undefined ? '' : NORM}
 ${source.code}
-${narrow ? '' : `var<workgroup> maxima : array<f32, ${THREADS / LANES}>; ${normed ? `var<workgroup> squares : array<f32, ${THREADS / LANES}>;` : ''}`}
+${shared}
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : u32, @builtin(workgroup_id) id : vec3<u32>) {
   let index = ${narrow ? `id.x * ${THREADS / LANES}u + sg` : 'id.x'};
@@ -171,16 +215,49 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
   ${narrow ? `if (index >= ${regions}u) { return; }` : ''}
   let region = regions[index];
   let row = id.y;
-  var largest = 0.0; ${normed ? 'var square = 0.0;' : ''}
-  ${times(each, (j) => `var v${j} = vec2<f32>(0.0);`, ' ')}
-  ${times(each, load, '\n  ')}
-  ${reduce}
-  // The largest magnitude to 2^14..2^15; 1 for rows of zeros.
-  let exponent = clamp(141 - i32(bitcast<u32>(most) >> 23u), -100, 100);
-  let up = select(bitcast<f32>(u32(127 + exponent) << 23u), 1.0, most == 0.0);
-  if (me == 0u) { scales[region.scale + row] = ${normed ? `1.0 / up / sqrt(total / f32(region.cols) + ${epsilon})` : '1.0 / up'}; }
+  ${body}
+  if (me == 0u) { scales[region.scale + row] = scale; }
   let first = region.to * 4u + row / ${SIDE}u * ${steps * P * TILE_VECTORS * 4}u + row % ${SIDE}u * 8u;
-  ${times(each, write, '\n  ')}
+  ${write(`let to = first + i / 8u * ${P * TILE_VECTORS * 4}u + i % 8u; tiles[to] = high; ${pair ? `tiles[to + ${TILE_VECTORS * 4}u] = low;` : ''}`)}
 }
 `
+}
+
+/** Row 0 of a product's activations, packed by the product's own workgroups: the bits are those of packRows. */
+export interface OwnRow {
+  /** Bytes of workgroup memory. */
+  readonly bytes: number
+  /** Declarations of the module: bindings from 3 on (NORM, then the source's), and variables. */
+  readonly declarations: string
+  /**
+   * What THREADS invocations do, given `region` {source, cols, inverse}, `sg`, `lane` and `id`: fills `own` and `ownScale`; a barrier must
+   * follow. Workgroup id.y == 0 stores what the source stores.
+   */
+  readonly fill: string
+  /** Vector of `own` where step s of part p begins. Rows are 2 vectors apart, so rows after the first are columns of later steps: nobody reads their sums. */
+  readonly at: (p: number, s: string) => string
+}
+
+/** The threads that packing a row takes. */
+export const OWN_THREADS = THREADS
+
+export function ownRow(packing: Omit<RowPacking, 'regions'>): OwnRow {
+  const { steps, pair, epsilon, source } = packing
+  const narrow = isNarrow(steps)
+  const { shared, body, write } = rowCode(packing, 'id.y == 0u')
+  const vectors = steps * 2 * (pair ? 2 : 1) + 2 * (SIDE - 1)
+  const fill = `let me = ${narrow ? 'lane' : `sg * ${LANES}u + lane`}; let row = 0u;
+  ${body}
+  if (me == 0u) { ownScale = scale; }
+  ${write(`own[i / 4u][i % 4u] = high; ${pair ? `own[${steps * 2}u + i / 4u][i % 4u] = low;` : ''}`)}`
+  return {
+    // With one float and eight of each reduction.
+    bytes: vectors * 16 + 4 + 2 * 4 * (THREADS / LANES),
+    declarations: `${epsilon === undefined ? '' : NORM}
+${source.code}
+${shared}
+var<workgroup> own : array<vec4<u32>, ${vectors}>; var<workgroup> ownScale : f32;`,
+    fill: narrow ? `if (sg == 0u) { ${fill} }` : fill,
+    at: (p, s) => `(${s}) * 2u + ${p * steps * 2}u`,
+  }
 }

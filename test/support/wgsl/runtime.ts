@@ -91,6 +91,7 @@ export const FUNCTIONS = {
   floor: (a: Value) => map(Math.floor, a),
   round: (a: Value) => map((x) => (Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x)), a),
   sqrt: (a: Value) => map((x) => fround(Math.sqrt(x)), a),
+  inverseSqrt: (a: Value) => map((x) => fround(1 / Math.sqrt(x)), a),
   exp: (a: Value) => map((x) => fround(Math.exp(x)), a),
   exp2: (a: Value) => map((x) => fround(2 ** x), a),
   clamp: (a: Value, low: Value, high: Value) => map((x, l, h) => Math.min(Math.max(x, l), h), a, low, high),
