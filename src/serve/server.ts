@@ -6,6 +6,7 @@ import { anthropicError } from './anthropic/message-writer.js'
 import { addMessages } from './anthropic/messages.js'
 import { addCompletions, modelOf } from './completions.js'
 import { guard } from './guard.js'
+import { dropLargeBodies, endUnusedConnections } from './http-connections.js'
 import { HttpError, httpError } from './http-error.js'
 import { addLivePage } from './live.js'
 import { ServerMetrics } from './metrics.js'
@@ -70,6 +71,8 @@ export function createServer(models: ReadonlyMap<string, ServedModel>, options: 
   const metrics = new ServerMetrics(models)
   let draining = false
   addChecks(app, options, () => draining)
+  endUnusedConnections(app)
+  dropLargeBodies(app, 4 * bodyLimit)
   addErrorHandlers(app)
   const times = new WeakMap<ServedModel['engine'], ServiceTimes>()
   const answers: AnswerSettings = {

@@ -364,6 +364,30 @@ test('draining: ready says so, new requests are refused, a running stream ends w
   t.is(finish, 'length')
 })
 
+test('a body that is too large is refused with 413, which the client gets while it still writes', async (t) => {
+  const { address } = await served(t)
+  for (let i = 0; i < 20; i++) {
+    const response = await fetch(`${address}/v1/completions`, {
+      method: 'POST',
+      body: ' '.repeat(9 << 20),
+      headers: { 'content-type': 'application/json' },
+    })
+    t.is(response.status, 413)
+    t.is(((await response.json()) as { error: { code: string } }).error.code, 'request_too_large')
+  }
+})
+
+test('a connection that has sent nothing does not hold up the end', async (t) => {
+  const { app, address, port } = await served(t)
+  const opened = once(app.server, 'connection')
+  const socket = connect(port, '127.0.0.1')
+  await opened
+  t.is((await fetch(`${address}/health`)).status, 200)
+  const ended = once(socket, 'close')
+  t.is(await Promise.race([app.close().then(() => 'closed'), setTimeout(10_000, 'still open')]), 'closed')
+  await ended
+})
+
 test('an open live page does not hold up the end', async (t) => {
   const { app, address } = await served(t)
   const live = await fetch(`${address}/live`)
