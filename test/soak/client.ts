@@ -56,11 +56,7 @@ export class Client {
   }
 
   async #refused({ path, body, type, status }: Extract<Planned, { kind: 'wrong' }>): Promise<void> {
-    // The server answers before such a body has arrived, and closes: a client that still writes may miss the answer.
-    const response = await this.#post(path, body, type).catch((error: Error) => {
-      if (status !== 413) throw error
-    })
-    if (response === undefined) return
+    const response = await this.#post(path, body, type)
     const text = await response.text()
     const { error } = JSON.parse(text) as Json
     if (response.status !== status || !error?.message) wrong(`${path} ${body.slice(0, 200)}: ${response.status} ${text}, expected ${status}`)
