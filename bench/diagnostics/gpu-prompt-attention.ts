@@ -1,6 +1,6 @@
 // How fast is attention for rows of a prompt, by rows of a workgroup and tiling, and are a row's bits those that it has alone? MLRA-4 of
-// 2.9 B parameters at one rank: 4 streams with 24 heads each.
-// Usage: node dist/bench/diagnostics/gpu-prompt-attention.js [rows] [runs] [adapter] [contexts]
+// 2.9 B parameters at one rank: 4 streams with 24 heads each. For one rank of the authors' shape: 1 5 '' 131072,524288,2097152 64 1
+// Usage: node dist/bench/diagnostics/gpu-prompt-attention.js [rows] [runs] [adapter] [contexts] [heads] [streams]
 /// <reference types="@webgpu/types" />
 import type { Dispatch } from '../../kernels/gpu/program.js'
 import { tensorAttention } from '../../kernels/gpu/wgsl/tensor-attention.js'
@@ -12,8 +12,8 @@ import { median, table } from '../measure.js'
 const count = Number(process.argv[2] ?? 768)
 const runs = Number(process.argv[3] ?? 5)
 const PAGE = 64
-const HEADS = 24
-const STREAMS = 4
+const HEADS = Number(process.argv[6] ?? 24)
+const STREAMS = Number(process.argv[7] ?? 4)
 const LATENT = 128
 const ROPE = 64
 const PART_BYTES = 256 << 20
@@ -76,6 +76,7 @@ const VARIANTS: readonly Variant[] = [
   { rows: 4, change: { ...TOKENS, ...PIPELINED, headTiles: 2 } },
   { rows: 1, change: { ...COLUMNS, ...PLAIN, headTiles: 2 } },
   { rows: 1, change: { ...COLUMNS, ...PLAIN, headTiles: 1 } },
+  { rows: 1, change: { ...COLUMNS, ...PIPELINED, headTiles: 2 } },
   { rows: 4, change: { ...COLUMNS, pipelined: false, buffers: 2, headTiles: 2 } },
   { rows: 4, change: { ...COLUMNS, ...PIPELINED, headTiles: 2 } },
 ]
@@ -147,7 +148,9 @@ console.log(`${gpuLine(gpu)}; ${count} rows, ${runs} runs, median`)
 const lines = [['context', 'pages a part', 'rows', 'tiling', 'attention ms', 'TFLOP/s', 'combine ms', 'bits']]
 const later: (() => Promise<void>)[] = []
 for (const length of LENGTHS) {
-  for (const pagesOfPart of length === 16_000 ? [8] : length > 1024 ? [4] : [1]) {
+  // No more parts than the plan's, as in the engine.
+  const least = Math.ceil(Math.ceil(length / PAGE) / planned.workgroups)
+  for (const pagesOfPart of [Math.max(least, length >= 16_000 ? 8 : length > 1024 ? 4 : 1)]) {
     for (const [i, variant] of VARIANTS.entries()) {
       if (variant.rows > count) continue
       const label = [String(length), String(pagesOfPart), String(variant.rows), JSON.stringify(variant.change)]

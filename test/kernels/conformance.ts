@@ -8,6 +8,7 @@ import { paddedRows } from '../../kernels/packing.js'
 import type { SimdLevel } from '../../kernels/wasm/simd-level.js'
 import { randomNumbers } from '../support/fixtures.js'
 import { matrixOf, read, rowsOf, TestBackend } from '../support/kernel-backend.js'
+import { samplingConformance } from './sampling-conformance.js'
 
 /** What rounding of cached values (and, int8, of queries) leaves, where it is more than the backend's own. */
 const TOLERANCE: Readonly<Partial<Record<CacheFormat, number>>> = { bf16: 1e-5, int8: 0.05 }
@@ -360,41 +361,7 @@ export function conformance(test: TestFn, backend: BackendName, tolerance: numbe
     }
   }
 
-  test(`${name}: argmax takes the lowest id of a tie, and refuses what is not finite`, (t) => {
-    const s = new TestBackend(backend, simd)
-    const logits = s.rows(
-      [
-        [1, 5, 2, 5],
-        [-3, -1, -1, -2],
-        [0, Number.NaN, 1, 2],
-        [0, Number.POSITIVE_INFINITY, 1, 2],
-      ],
-      4,
-    )
-    t.deepEqual(
-      [0, 1, 2, 3].map((row) => s.kernels.argmax(logits, row, 4)),
-      [1, 1, -1, -1],
-    )
-  })
-
-  test(`${name}: sampling is the inverse CDF over ascending ids`, (t) => {
-    const s = new TestBackend(backend, simd)
-    const weights = [1, 2, 3, 4]
-    const logits = s.rows([weights.map((w) => Math.log(w) * 0.5)], 4)
-    const scratch = s.scalars(8)
-    for (const [u, id] of [
-      [0, 0],
-      [0.0999, 0],
-      [0.1001, 1],
-      [0.2999, 1],
-      [0.3001, 2],
-      [0.5999, 2],
-      [0.6001, 3],
-      [0.9999, 3],
-    ] as const) {
-      t.is(s.kernels.sample(logits, 0, 4, 0.5, u, scratch), id, `u = ${u}`)
-    }
-  })
+  samplingConformance(test, backend, simd, name)
 }
 
 function attention(

@@ -129,16 +129,17 @@ export function regionsOfGroup(steps: number): number {
 
 const times = (n: number, line: (i: number) => string, separator = '\n') => Array.from({ length: n }, (_, i) => line(i)).join(separator)
 
-/** WGSL of one row of a region, shared by a subgroup or by THREADS invocations; `store`: the condition under which a source stores. */
+/** WGSL of one row of a region, which a subgroup or THREADS invocations share. */
 interface RowCode {
   /** Variables of the module. */
   readonly shared: string
   /** From `row`, `region.source` and `region.cols` to v0, v1 ..., `up` and `scale`; `me`: the invocation's place among those that share. */
   readonly body: string
-  /** `to`: WGSL that stores pair `i` of the columns as float16, `high`, and in pairs of float16 `low`. */
+  /** From WGSL that stores pair `i` of the columns: float16 `high`, and with two float16 a scalar `low`. */
   readonly write: (store: string) => string
 }
 
+/** storing: a condition in WGSL for what the source stores. */
 function rowCode({ steps, pair, epsilon, source }: Omit<RowPacking, 'regions'>, storing?: string): RowCode {
   const normed = epsilon !== undefined
   const pairs = (steps * SIDE) / 2
