@@ -30,8 +30,6 @@ import { StepProgram } from './step-program.js'
 const STEP = eventId('step')
 /** Part of the determinism key: tiles of cached rows in the order of sums of attention on tensor cores. */
 const ATTENTION_ORDER = 32
-/** The same, of products on tensor cores: counts how the scale of a normed row is computed. */
-const PRODUCT_ORDER = 2
 /** Bytes of what the device finds in a row of logits. */
 const GREEDY_BYTES = ARGMAX_SLICES * ARGMAX_WORDS * 4
 
@@ -127,7 +125,7 @@ export class GpuRunner implements RankRunner {
     // The build of the wasm kernels is part of the key: tokens are sampled on the CPU.
     const { name, products } = this.#plan.kernels
     const attention = name === 'tensor' ? `${name}${ATTENTION_ORDER}` : name
-    const key = `${vendor}-${architecture}-${description}-${attention}${products === 'tiles' ? `-tiles${PRODUCT_ORDER}` : ''}-${this.#rank.init.plan.simd}`
+    const key = `${vendor}-${architecture}-${description}-${attention}${products === 'tiles' ? '-tiles' : ''}-${this.#rank.init.plan.simd}`
     return { backend: 'gpu', instructions: key.replace(/[^\w.-]+/g, '_'), adapter, dispatches: this.#steps.dispatches }
   }
 
