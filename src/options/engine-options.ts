@@ -97,7 +97,7 @@ export const ENGINE_OPTIONS = {
     default: undefined,
     defaultText: '64, on a GPU up to 1024',
     doc: 'prompt tokens in one step',
-    more: 'It never changes a bit of the output. Sequences that decode wait for a step of a prompt: by default a GPU takes as many tokens as end within 250 ms, and within 60 ms where others decode.',
+    more: 'It never changes a bit of the output. Sequences that decode wait for a step of a prompt: by default a GPU takes as many tokens as end within 250 ms, and within 60 ms where others decode, but 32 in any case.',
   }),
   maxContext: int({
     min: 1,

@@ -110,7 +110,7 @@ export interface EngineOptions {
   /**
    * Prompt tokens in one step: an integer, 1 to 4096. Default: 64, on a GPU up to 1024. It never changes a bit of
    * the output. Sequences that decode wait for a step of a prompt: by default a GPU takes as many tokens as end
-   * within 250 ms, and within 60 ms where others decode.
+   * within 250 ms, and within 60 ms where others decode, but 32 in any case.
    */
   prefillChunk?: number
   /**

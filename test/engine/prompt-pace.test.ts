@@ -24,21 +24,26 @@ test('a measured pace fills 250 ms of a step of prompts, and 60 ms beside sequen
   t.is(pace.rows(false), 500)
 })
 
-test('a measured pace never exceeds its limit, and gives at least one row', (t) => {
-  const pace = new MeasuredPace(16)
-  t.is(pace.rows(false), 16)
-  pace.note(16, 1)
-  t.is(pace.rows(false), 16)
-  pace.note(16, 1e6)
-  t.is(pace.rows(true), 1)
+test('a measured pace never exceeds its limit, nor goes below 32 rows where the limit allows them', (t) => {
+  const few = new MeasuredPace(16)
+  for (const ms of [1, 1e6]) {
+    t.is(few.rows(false), 16)
+    few.note(16, ms)
+    t.is(few.rows(true), 16)
+  }
+  const slow = new MeasuredPace(1024)
+  slow.note(256, 10_000)
+  t.is(slow.rows(true), 32)
+  t.is(slow.rows(false), 32)
 })
 
 test('after a step that took far too long, the pace recovers, though steps have few rows then', (t) => {
   const pace = new MeasuredPace(1024)
   pace.note(256, 60_000)
-  t.is(pace.rows(false), 1)
-  pace.note(1, 5)
-  t.is(pace.rows(false), 50)
-  pace.note(50, 6)
+  t.is(pace.rows(false), 32)
+  pace.note(32, 6)
+  t.is(pace.rows(false), 1024)
+  // What a few rows take says nothing against it.
+  pace.note(3, 6)
   t.is(pace.rows(false), 1024)
 })

@@ -8,6 +8,8 @@ const BESIDE_MS = 60
 /** Rows of the first step, and the fewest that a pace is measured with: a few rows take as long as one. */
 const FIRST = 256
 const FEWEST = 64
+/** Rows that a step has however long they take: on a slow device prompts would hardly get on beside others. */
+const LEAST = 32
 
 export interface PromptPace {
   /** Prompt rows of the next step. decoding: other sequences decode in it. */
@@ -32,7 +34,7 @@ export class MeasuredPace implements PromptPace {
 
   rows(decoding: boolean): number {
     const inTime = this.#msPerRow === undefined ? FIRST : Math.floor((decoding ? BESIDE_MS : ALONE_MS) / this.#msPerRow)
-    return Math.max(1, Math.min(this.#most, inTime))
+    return Math.min(this.#most, Math.max(LEAST, inTime))
   }
 
   note(promptRows: number, ms: number): void {
