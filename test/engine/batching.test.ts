@@ -5,6 +5,7 @@ import { forgetPrefixes } from '../../src/internals.js'
 import { pages, recordLogits } from '../../src/testing.js'
 import { randomNumbers, TINY } from '../support/fixtures.js'
 import { full, inFull, quickIf } from '../support/tier.js'
+import { until } from '../support/until.js'
 
 interface Case {
   readonly prompt: number[]
@@ -139,6 +140,8 @@ test('a full queue refuses at once and says when to retry; queued requests are s
 full('queueTimeoutMs and timeoutMs reject their request only, and the error says which', async (t) => {
   const engine = await Engine.load(TINY, { ranks: 1, maxRunning: 1 })
   const long = engine.generate('Once', { maxTokens: 900, ignoreEos: true })
+  // Prompts are tokenized on other threads, so the next one could overtake it.
+  await until(() => engine.stats().running === 1)
   const queued = (await t.throwsAsync(async () => await engine.generate('Once', { queueTimeoutMs: 30 }), {
     instanceOf: RequestError,
   })) as RequestError
