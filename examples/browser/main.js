@@ -6,20 +6,22 @@ import { fetchFiles } from './shims/node.js'
 const MODEL = '/models/tiny-packed'
 const status = document.querySelector('#status')
 
-const FILES = [
-  ...['config.json', 'tokenizer.json', 'model.safetensors'].map((name) => `${MODEL}/${name}`),
-  '/dist/kernels/wasm/tetrad.wasm',
-  '/dist/kernels/wasm/tetrad-relaxed.wasm',
-  '/package.json',
-]
+const filesOf = (model) => ['config.json', 'tokenizer.json', 'model.safetensors'].map((name) => `${model}/${name}`)
+const FILES = [...filesOf(MODEL), '/dist/kernels/wasm/tetrad.wasm', '/dist/kernels/wasm/tetrad-relaxed.wasm', '/package.json']
 
 const engines = new Map()
 
-/** The engine at a number of ranks, loaded once. */
-async function engineAt(ranks) {
+/** The engine of a model at a number of ranks, loaded once. */
+async function engineAt(ranks, model = MODEL) {
   const { Engine } = await import('../../dist/src/engine/engine.js')
-  if (!engines.has(ranks)) engines.set(ranks, Engine.load(MODEL, { ranks, backend: 'wasm', cacheTokens: 2048, maxRunning: 4 }))
-  return engines.get(ranks)
+  const key = `${model} ${ranks}`
+  if (!engines.has(key)) engines.set(key, Engine.load(model, { ranks, backend: 'wasm', cacheTokens: 2048, maxRunning: 4 }))
+  return engines.get(key)
+}
+
+/** For a benchmark: another model that the server has, of converted weights. */
+async function fetchModel(model) {
+  await fetchFiles(filesOf(model), () => {})
 }
 
 async function closeAll() {
@@ -28,8 +30,8 @@ async function closeAll() {
 }
 
 /** For a test or a benchmark: tokens, a hash of the logits, and tokens a second. */
-async function measure(ranks, prompt, maxTokens) {
-  const engine = await engineAt(ranks)
+async function measure(ranks, prompt, maxTokens, model = MODEL) {
+  const engine = await engineAt(ranks, model)
   const logits = await engine.logits(await engine.tokenize(prompt))
   const digest = new Uint8Array(
     await crypto.subtle.digest('SHA-256', Uint8Array.from(new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength))),
@@ -51,7 +53,7 @@ try {
   await fetchFiles(FILES, (done, all) => {
     status.textContent = `loading: ${done} of ${all} files`
   })
-  Object.assign(globalThis, { tetrad: { measure, closeAll } })
+  Object.assign(globalThis, { tetrad: { measure, closeAll, fetchModel } })
   status.textContent = `ready: ${navigator.hardwareConcurrency} threads`
 } catch (error) {
   status.textContent = `failed: ${error.message}`

@@ -8,7 +8,13 @@ import { convert } from '../../dist/src/index.js'
 import { bundle } from './build.mjs'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
-const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.json': 'application/json', '.wasm': 'application/wasm' }
+const TYPES = {
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript',
+  '.mjs': 'text/javascript',
+  '.json': 'application/json',
+  '.wasm': 'application/wasm',
+}
 /** What the page may fetch. */
 const SERVED = /^\/(examples\/browser\/index\.html|dist\/browser\/[^/]+\.js|dist\/kernels\/wasm\/[^/]+\.wasm|package\.json)$/
 const MODEL = /^\/models\/tiny-packed\/([^/]+)$/
@@ -21,8 +27,8 @@ async function packed() {
   return join(folder, 'model')
 }
 
-/** A listening server. Throws what listen throws. */
-export async function serve(port) {
+/** A listening server. more: further files, by the path that a page asks for. Throws what listen throws. */
+export async function serve(port, more = new Map()) {
   const model = await packed()
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url ?? '/', 'http://localhost')
@@ -31,8 +37,8 @@ export async function serve(port) {
     response.setHeader('Cross-Origin-Opener-Policy', 'same-origin')
     response.setHeader('Cross-Origin-Embedder-Policy', 'require-corp')
     const ofModel = MODEL.exec(path)?.[1]
-    const file = ofModel ? join(model, ofModel) : ROOT + path.slice(1).replaceAll('/', sep)
-    const size = ofModel || SERVED.test(path) ? statSync(file, { throwIfNoEntry: false })?.size : undefined
+    const file = more.get(path) ?? (ofModel ? join(model, ofModel) : ROOT + path.slice(1).replaceAll('/', sep))
+    const size = more.has(path) || ofModel || SERVED.test(path) ? statSync(file, { throwIfNoEntry: false })?.size : undefined
     if (size === undefined) return void response.writeHead(404).end()
     response.writeHead(200, { 'Content-Type': TYPES[extname(path)] ?? 'application/octet-stream', 'Content-Length': size })
     createReadStream(file).pipe(response)
