@@ -20,8 +20,6 @@ export interface ProductTiling {
   readonly steps: number
   /** Blocks in workgroup memory: 2 need a barrier less. */
   readonly buffers: 1 | 2
-  /** Blocks that are on their way to registers while one is multiplied; 2 only with one buffer. */
-  readonly ahead?: 1 | 2
 }
 
 const times = (n: number, line: (i: number) => string, separator = '\n') => Array.from({ length: n }, (_, i) => line(i)).join(separator)
@@ -59,7 +57,7 @@ export function productThreads({ down, across, helpers }: ProductTiling): number
  * the activations.
  */
 export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolean, halves = false, own?: OwnRow): string {
-  const { rows, columns, down, across, buffers, ahead = 1 } = tiling
+  const { rows, columns, down, across, buffers } = tiling
   const P = pair ? 2 : 1
   const B = Math.min(tiling.steps, steps)
   const subgroups = down * across
@@ -76,7 +74,6 @@ export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolea
   /** A last block of fewer steps. */
   const rest = steps - (blocks - 1) * B
   if (own && (threads !== OWN_THREADS || rows !== SIDE || buffers !== 1)) throw new RangeError('no tiling for one row')
-  if (ahead === 2 && buffers !== 1) throw new RangeError('two blocks ahead need one buffer')
   if (buffers === 2 && rest !== B) throw new RangeError(`two buffers need blocks of a divisor of ${steps} steps, not ${B}`)
   /** Loads of a thread: where from in the first block, and where to in a buffer. */
   const place = (name: 'a' | 'b', all: number, parts: number) =>
@@ -89,7 +86,7 @@ export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolea
       return `let ${name}From${j} = ${source} * ${steps * parts * TILE_VECTORS}u + ${inPanel};
   let ${name}To${j} = ${name === 'a' ? 0 : leftVectors}u + ${row} * ${stride}u + ${inPanel} / ${parts * TILE_VECTORS}u * 2u + ${index} % 2u;
   let ${name}In${j} = ${(j + 1) * threads <= all ? '' : `${index} < ${all}u && `}${name === 'a' ? `id.x * ${rows}u + ${panel} * ${SIDE}u + ${inPanel} % ${TILE_VECTORS}u / 2u < count.x` : 'true'};
-  ${times(ahead, (set) => `var ${name}${j}_${set} = vec4<u32>();`, ' ')}`
+  var ${name}${j} = vec4<u32>();`
     })
   const leftCount = Math.ceil(leftLoads / threads)
   const rightCount = Math.ceil(rightLoads / threads)
@@ -98,10 +95,9 @@ export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolea
   const guarded = (name: 'a' | 'b', j: number, body: string) =>
     name === 'b' && (j + 1) * threads <= rightLoads ? body : `if (${name}In${j}) { ${body} }`
   /** Block `it` to registers; past the last step of the sum other bytes come, which nobody reads. */
-  const fetch = (it: string, set = 0) =>
-    each((name, j, parts) => guarded(name, j, `${name}${j}_${set} = ${name === 'a' ? 'x' : 'w'}[${name}From${j} + ${it} * ${perBlock * parts}u];`))
-  const stash = (buffer: number, set = 0) =>
-    each((name, j) => guarded(name, j, `tile[${name}To${j} + ${buffer * bufferVectors}u] = ${name}${j}_${set};`))
+  const fetch = (it: string) =>
+    each((name, j, parts) => guarded(name, j, `${name}${j} = ${name === 'a' ? 'x' : 'w'}[${name}From${j} + ${it} * ${perBlock * parts}u];`))
+  const stash = (buffer: number) => each((name, j) => guarded(name, j, `tile[${name}To${j} + ${buffer * bufferVectors}u] = ${name}${j};`))
   const loadLeft = (buffer: number, s: number, it: string, p: number, r: number) =>
     own
       ? `subgroupMatrixLoad<Left, row_major>(&own, ${own.at(p, `${it} * ${B}u + ${s}u`)}, 2u)`
@@ -119,24 +115,13 @@ export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolea
     )
   const working = (body: string) => (tiling.helpers === 0 ? body : `if (sg < ${subgroups}u) { ${body} }`)
   const barrier = 'workgroupBarrier();'
-  /** Block `it` (of n steps) from a set of registers, which block it + 2 is brought to meanwhile, if there is one. */
-  const oneOfTwo = (set: number, it: string, n: number, isLast: boolean) => `${stash(0, set)} ${barrier}
-    ${isLast ? '' : `if (${it} + 2u < ${blocks}u) { ${fetch(`(${it} + 2u)`, set)} }`}
-    ${working(compute(0, n, it))} ${barrier}`
-  const inPairs = blocks - 2 + (blocks % 2)
-  const twoAhead = `${blocks > 1 ? fetch('1u', 1) : ''}
-  for (var it = 0u; it < ${inPairs}u; it += 2u) { ${oneOfTwo(0, 'it', B, false)}
-    ${oneOfTwo(1, '(it + 1u)', B, false)} }
-  ${inPairs + 1 === blocks ? oneOfTwo(0, `${inPairs}u`, rest, true) : `${oneOfTwo(0, `${inPairs}u`, B, true)}\n  ${oneOfTwo(1, `${inPairs + 1}u`, rest, true)}`}`
   const loop =
-    ahead === 2
-      ? twoAhead
-      : buffers === 1
-        ? `for (var it = 0u; it < ${blocks - 1}u; it++) { ${stash(0)} ${barrier}
+    buffers === 1
+      ? `for (var it = 0u; it < ${blocks - 1}u; it++) { ${stash(0)} ${barrier}
     ${fetch('(it + 1u)')}
     ${working(compute(0, B, 'it'))} ${barrier} }
   ${stash(0)} ${barrier} ${working(compute(0, rest, `${blocks - 1}u`))} ${barrier}`
-        : `${stash(0)} ${barrier}
+      : `${stash(0)} ${barrier}
   for (var it = 0u; it < ${blocks - (blocks % 2)}u; it += 2u) {
     ${fetch('(it + 1u)')}
     ${working(compute(0, B))} ${stash(1)} ${barrier}

@@ -15,7 +15,7 @@ import type { PageAllocator } from './page-allocator.js'
 import { type PageCopy, PrefixCache } from './prefix-cache.js'
 import { PRIORITY_STEP } from './priority.js'
 import type { PromptPace } from './prompt-pace.js'
-import { decodes, sampleFlags, schedulable, wantsPromptLogprobs } from './rows-of.js'
+import { decodes, draftShare, endsPrompt, sampleFlags, schedulable, wantsPromptLogprobs } from './rows-of.js'
 import type { FinishReason, Sequence, SequenceAdapter } from './sequence.js'
 import type { StepOutcome } from './step-outcome.js'
 import { byAdapter, type StepRow } from './step-rows.js'
@@ -89,7 +89,7 @@ export class Scheduler {
     for (const sequence of running) if (sequence.scheduled >= sequence.tokens.length) this.#scheduleAhead(sequence, rows)
     const most = this.#limits.pace.rows(rows.length > 0 || running.some((sequence) => schedulable(sequence) && decodes(sequence)))
     let prefill = most
-    const share = this.#draftShare(most)
+    const share = draftShare(this.#running, most)
     for (const sequence of running) {
       if (!decodes(sequence)) prefill -= this.#scheduleKnown(sequence, prefill, rows)
       // Undefined: they are being made, and it waits for them.
@@ -286,14 +286,6 @@ export class Scheduler {
     insert(this.#waiting, sequence)
   }
 
-  /** Draft rows that each sequence may have in a step: drafts count as prompt rows, of which prompts come first. */
-  #draftShare(most: number): number {
-    const schedulables = this.#running.filter(schedulable)
-    const prompts = schedulables.filter((s) => !decodes(s)).reduce((sum, s) => sum + s.tokens.length - s.scheduled, 0)
-    const drafting = schedulables.filter((s) => s.drafts && decodes(s)).length
-    return Math.floor(Math.max(0, most - prompts) / Math.max(1, drafting))
-  }
-
   /** Draft tokens after a sequence's newest one. */
   #guesses(sequence: Sequence, max: number): readonly number[] | undefined {
     const { drafts, tokens } = sequence
@@ -375,11 +367,6 @@ export class Scheduler {
     }
     return true
   }
-}
-
-/** The last row of a sequence that generates nothing. */
-function endsPrompt({ sequence, position }: StepRow): boolean {
-  return sequence.maxTokens === 0 && position === sequence.tokens.length - 1
 }
 
 /** Its mask is known, if it has one, and no row is in flight whose results will be dropped. */
