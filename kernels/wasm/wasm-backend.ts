@@ -25,8 +25,9 @@ export class WasmBackend implements KernelBackend {
   /**
    * Bytes of weights and of cached rows. Not two fields: when one of those outgrows the engine's small integers (2^31), the shape of all
    * instances changes, and every compiled function that uses one is thrown away: 200 slow tokens of models/tiny.
+   * Not private: a profile inherits from an instance, and reads them through it.
    */
-  readonly #counted = new Float64Array(2)
+  readonly counted = new Float64Array(2)
   readonly #k: WasmExports
   readonly #bytes: Uint8Array
   /** Whether integer products take the kernels that add dot products in one instruction. */
@@ -43,15 +44,15 @@ export class WasmBackend implements KernelBackend {
   }
 
   get weightBytesRead(): number {
-    return this.#counted[0] as number
+    return this.counted[0] as number
   }
 
   get cacheBytesRead(): number {
-    return this.#counted[1] as number
+    return this.counted[1] as number
   }
 
   #count(what: 0 | 1, bytes: number): void {
-    this.#counted[what] = (this.#counted[what] as number) + bytes
+    this.counted[what] = (this.counted[what] as number) + bytes
   }
 
   rows(ptr: number, width: number, stride = width): Rows {
