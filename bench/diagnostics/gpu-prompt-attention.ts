@@ -5,7 +5,15 @@
 import type { Dispatch } from '../../kernels/gpu/program.js'
 import { tensorAttention } from '../../kernels/gpu/wgsl/tensor-attention.js'
 import { combineGroups, combineTensorParts, FEW_PARTS } from '../../kernels/gpu/wgsl/tensor-parts.js'
-import { packedQueryWidth, planTensorAttention, SIDE, slotsOf, type TensorShape, type TensorTiling } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import {
+  packedQueryWidth,
+  planTensorAttention,
+  SIDE,
+  slotsOf,
+  type TensorShape,
+  type TensorTiling,
+  workgroupsOfParts,
+} from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { fillRandom, gpuLine, ONE_ROW, openGpu } from '../gpu-measure.js'
 import { median, table } from '../measure.js'
 
@@ -59,27 +67,12 @@ interface Variant {
   readonly rows: number
   readonly change: Partial<TensorTiling>
 }
-const COLUMNS = { tokens: 16, scores: 'columns', ahead: 2 } as const
-const TOKENS = { tokens: 32, scores: 'tokens', ahead: 1 } as const
-const PLAIN = { pipelined: false, buffers: 1 } as const
-const PIPELINED = { pipelined: true, buffers: 2 } as const
+const COLUMNS = { tokens: 16, scores: 'columns' } as const
+const TOKENS = { tokens: 32, scores: 'tokens' } as const
 /** The first of an order of sums is what others of that order are compared with. */
-const VARIANTS: readonly Variant[] = [
-  { rows: 1, change: { ...TOKENS, ...PLAIN, headTiles: 2 } },
-  { rows: 1, change: { ...TOKENS, ...PLAIN, headTiles: 1 } },
-  { rows: 1, change: { ...TOKENS, ...PIPELINED, headTiles: 2 } },
-  { rows: 1, change: { ...TOKENS, ...PIPELINED, headTiles: 1 } },
-  { rows: 2, change: { ...TOKENS, ...PLAIN, headTiles: 1 } },
-  { rows: 4, change: { ...TOKENS, ...PLAIN, headTiles: 1 } },
-  { rows: 4, change: { ...TOKENS, ...PLAIN, headTiles: 2 } },
-  { rows: 4, change: { ...TOKENS, ...PIPELINED, headTiles: 1 } },
-  { rows: 4, change: { ...TOKENS, ...PIPELINED, headTiles: 2 } },
-  { rows: 1, change: { ...COLUMNS, ...PLAIN, headTiles: 2 } },
-  { rows: 1, change: { ...COLUMNS, ...PLAIN, headTiles: 1 } },
-  { rows: 1, change: { ...COLUMNS, ...PIPELINED, headTiles: 2 } },
-  { rows: 4, change: { ...COLUMNS, pipelined: false, buffers: 2, headTiles: 2 } },
-  { rows: 4, change: { ...COLUMNS, ...PIPELINED, headTiles: 2 } },
-]
+const VARIANTS: readonly Variant[] = [TOKENS, COLUMNS].flatMap((order) =>
+  [1, 2, 4].flatMap((rows) => [1, 2].map((headTiles) => ({ rows, change: { ...order, headTiles } }))),
+)
 
 /** What fixes the order of sums. */
 const order = (variant: Variant | undefined) => variant?.change.scores
@@ -101,12 +94,13 @@ async function build({ rows, change }: Variant, length: number, pagesOfPart: num
   const both: Dispatch[] = []
   for (let k = 0; k * perRound < entries.length; k++) {
     const inRound = Math.min(perRound, entries.length - k * perRound)
+    const across = workgroupsOfParts(parts, STREAMS * inRound)
     const round = program.uniform(Uint32Array.of(k, 0, 0, 0))
     const attend = await program.wgsl(
       'attention',
       tensorAttention(shape, tiling, rows),
       [rowTable, entryTable, blockTable, queries, cache, z, state, round, sizes],
-      () => [parts, STREAMS, inRound],
+      () => [across, STREAMS, inRound],
     )
     const combine = await program.wgsl(
       'combine parts',
@@ -150,7 +144,7 @@ const later: (() => Promise<void>)[] = []
 for (const length of LENGTHS) {
   // No more parts than the plan's, as in the engine.
   const least = Math.ceil(Math.ceil(length / PAGE) / planned.workgroups)
-  for (const pagesOfPart of [Math.max(least, length >= 16_000 ? 8 : length > 1024 ? 4 : 1)]) {
+  for (const pagesOfPart of [Math.max(least, length > 2048 ? 8 : length > 1024 ? 4 : 1)]) {
     for (const [i, variant] of VARIANTS.entries()) {
       if (variant.rows > count) continue
       const label = [String(length), String(pagesOfPart), String(variant.rows), JSON.stringify(variant.change)]

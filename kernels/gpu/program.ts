@@ -66,6 +66,37 @@ export interface Shaped {
   readonly offset?: number
 }
 
+/** A dispatch of a step, and its workgroups. */
+interface SizedDispatch extends Dispatch {
+  readonly x: number
+  readonly y: number
+  readonly z: number
+}
+
+/** What a step of a size dispatches. Steps of one size follow each other, so it is found once and kept for the last few sizes. */
+export class SizedCommands {
+  static readonly SIZES = 4
+  readonly #known = new WeakMap<readonly Command[], Map<string, readonly (SizedDispatch | RowCopies)[]>>()
+
+  /** In order; without dispatches of no workgroup. */
+  of(commands: readonly Command[], step: StepSize): readonly (SizedDispatch | RowCopies)[] {
+    const bySize = this.#known.get(commands) ?? new Map<string, readonly (SizedDispatch | RowCopies)[]>()
+    this.#known.set(commands, bySize)
+    const { rows, selected, parts, singles, prompts } = step
+    const key = `${rows} ${selected} ${parts} ${singles} ${prompts}`
+    const known = bySize.get(key)
+    if (known) return known
+    const sized = commandsOfStep(commands, step).flatMap((command): (SizedDispatch | RowCopies)[] => {
+      if (command.origin === 'copy') return [command]
+      const [x, y, z] = command.groups(step)
+      return x * y * z === 0 ? [] : [{ ...command, x, y, z }]
+    })
+    if (bySize.size >= SizedCommands.SIZES) bySize.delete(bySize.keys().next().value as string)
+    bySize.set(key, sized)
+    return sized
+  }
+}
+
 const RESIDENT = BUFFER_USAGE.storage | BUFFER_USAGE.copyDst | BUFFER_USAGE.copySrc
 const UNIFORM = BUFFER_USAGE.uniform | BUFFER_USAGE.copyDst
 
@@ -102,6 +133,7 @@ export class Program implements ProgramParts {
   readonly #params = new Map<string, { readonly buffer: GPUBuffer; readonly rowSet: RowSet; readonly write: (rows: number) => void }>()
   /** Numbers of rows that the parameter buffers hold. */
   readonly #written: Record<RowSet, number> = { step: 0, selected: 0 }
+  readonly #sized = new SizedCommands()
   /** [rows, 0, 0, 0] for WGSL. */
   readonly #counts: Readonly<Record<RowSet, GPUBuffer>>
 
@@ -265,18 +297,23 @@ export class Program implements ProgramParts {
       pass?.end()
       pass = undefined
     }
-    for (const command of commandsOfStep(commands, step)) {
+    let pipeline: GPUComputePipeline | undefined
+    for (const command of this.#sized.of(commands, step)) {
       if (command.origin === 'copy') {
         endPass()
         command.record(encoder, step)
         continue
       }
-      const [x, y, z] = command.groups(step)
-      if (x * y * z === 0) continue
-      pass ??= encoder.beginComputePass(timer?.pass(command.label))
-      pass.setPipeline(command.pipeline)
+      if (!pass) {
+        pass = encoder.beginComputePass(timer?.pass(command.label))
+        pipeline = undefined
+      }
+      if (command.pipeline !== pipeline) {
+        pass.setPipeline(command.pipeline)
+        pipeline = command.pipeline
+      }
       pass.setBindGroup(0, command.bindGroup)
-      pass.dispatchWorkgroups(x, y, z)
+      pass.dispatchWorkgroups(command.x, command.y, command.z)
       if (timer) endPass()
     }
     endPass()

@@ -1,8 +1,12 @@
 // Rows of a latent model on their way to the cache, emulated.
 import test from 'ava'
 import { CACHE_FORMATS } from '../../kernels/cache-formats.js'
-import { type LatentRows, latentVectors, writeLatentRows } from '../../kernels/gpu/wgsl/latent-rows.js'
+import { f32BitsFromF16 } from '../../kernels/float-formats.js'
+import { FIRST_QUERY, type LatentRows, latentGroups, writeLatentRows } from '../../kernels/gpu/wgsl/latent-rows.js'
+import { ropeQueries, slotTable } from '../../kernels/gpu/wgsl/tensor-parts.js'
+import { packedQueryWidth, pad } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { randomNumbers } from '../support/fixtures.js'
+import { QUERY_ROWS, shapeOf } from '../support/tensor-shapes.js'
 import { emulate } from '../support/wgsl-emulator.js'
 
 test('streams are normed, the rope key is rotated, and both go to the row of their page', (t) => {
@@ -20,7 +24,7 @@ test('streams are normed, the rope key is rotated, and both go to the row of the
   const buffers = { 0: Uint32Array.from(lengths.flatMap((n) => [0, n, 1, 1])), 1: blocks, 2: cache, 3: x, 4: weights, 5: table }
   const f32 = CACHE_FORMATS.f32.gpu
   if (!f32) throw new Error('float32 caches are on no GPU')
-  emulate(writeLatentRows(shape, f32)).run(buffers, [latentVectors(shape), rows, 1])
+  emulate(writeLatentRows(shape, f32)).run(buffers, [latentGroups(shape), rows, 1])
   for (const [r, length] of lengths.entries()) {
     const position = length - 1
     const cached = (blocks[Math.floor(position / 64)] as number) * 64 + (position % 64)
@@ -40,3 +44,61 @@ test('streams are normed, the rope key is rotated, and both go to the row of the
   // Nothing else was written.
   t.is(cache.filter((v) => !Number.isNaN(v)).length, rows * (2 * 28 + 12))
 })
+
+test('rope columns of raw queries are rotated and packed beside, and nothing else of the packed queries is written', (t) => {
+  const next = randomNumbers(5)
+  const random = (n: number) => Float32Array.from({ length: n }, () => next() * 2 - 1)
+  const [rows, half, nope] = [2, 5, 20]
+  // 6 heads of two streams; heads of raw queries have 30 columns, the last 10 of which rotate.
+  const { shape } = shapeOf(6, 22, 22, 0, 2 * half, 2)
+  const heads = Array.from({ length: 12 }, (_, i) => ({ query: 0, rope: 32 * i + nope }))
+  const named = { ...shape, slots: heads.map((slot, i) => (i === 3 ? undefined : slot)) }
+  const raw = { stride: 400, from: 7, headWidth: nope + 2 * half, nope, half, paddedWidth: 32, paddedNope: nope }
+  const latent: LatentRows = { stride: 90, streams: 1, streamsFrom: 0, width: 4, rowWidth: 4, regionStride: 256, epsilon: 1e-5, rope: undefined }
+  const withRope = { ...latent, rope: { from: 71, half, region: 512, rowWidth: 12 } }
+  const queries = ropeQueries(named, raw, FIRST_QUERY)
+  const width = packedQueryWidth(named)
+  const [qr, table] = [random(rows * raw.stride), random(rows * 2 * half)]
+  const untouched = 0x7bcd7bcd
+  const packed = new Uint32Array((12 * QUERY_ROWS * width) / 2).fill(untouched)
+  const f32 = CACHE_FORMATS.f32.gpu
+  if (!f32) throw new Error('float32 caches are on no GPU')
+  const buffers = {
+    0: Uint32Array.of(0, 1, 1, 1, 0, 2, 1, 1),
+    1: new Uint32Array(1),
+    2: new Float32Array(4096),
+    3: random(rows * 90),
+    4: random(4),
+    5: table,
+    6: new Uint32Array(slotTable(named)),
+    7: qr,
+    8: packed,
+  }
+  emulate(writeLatentRows(withRope, f32, queries)).run(buffers, [latentGroups(withRope, queries), rows, 1])
+  let written = 0
+  for (let row = 0; row < rows; row++) {
+    for (let head = 0; head < 12; head++) {
+      const group = Math.floor(head / named.rowHeads)
+      const first = ((group * named.queryRows + row) * named.rowHeads + (head % named.rowHeads)) * width + pad(22)
+      const value = (c: number) => f16(at(packed, (first + c) >> 1) >>> (16 * (c % 2)))
+      for (let c = 0; c < pad(2 * half); c++) {
+        written++
+        const pair = (c % half) + row * raw.stride + raw.from + head * raw.headWidth + nope
+        const angle = row * 2 * half + (c % half)
+        const [a, b, cos, sin] = [at(qr, pair), at(qr, pair + half), at(table, angle), at(table, angle + half)] as const
+        const rotated = c < half ? a * cos - b * sin : a * sin + b * cos
+        const expected = head === 3 || c >= 2 * half ? 0 : rotated
+        t.true(Math.abs(value(c) - expected) <= 2 ** -10, `row ${row} head ${head} column ${c}: ${value(c)} for ${expected}`)
+      }
+    }
+  }
+  t.is(packed.filter((word) => word !== untouched).length, written / 2)
+})
+
+function f16(bits: number): number {
+  return new Float32Array(Uint32Array.of(f32BitsFromF16(bits & 0xffff)).buffer)[0] as number
+}
+
+function at(values: Float32Array | Uint32Array, i: number): number {
+  return values[i] as number
+}

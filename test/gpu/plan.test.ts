@@ -57,7 +57,7 @@ for (const [name, open] of Object.entries(MODELS)) {
   })
 }
 
-test('tensor cores: tokens and split follow from the widths, and every group fits the workgroup memory that there is', (t) => {
+test('tensor cores: tokens and split follow from the widths and the heads of a stream, and every group fits the workgroup memory that there is', (t) => {
   for (const [keyWidth, valueOffset, valueWidth, ropeDim] of [
     [128, 0, 128, 64],
     [512, 0, 512, 64],
@@ -68,7 +68,10 @@ test('tensor cores: tokens and split follow from the widths, and every group fit
     const rowWidth = Math.ceil(Math.max(keyWidth, valueOffset + valueWidth) / 4) * 4
     const shape = { keyWidth, keyOffset: 0, valueOffset, valueWidth, ropeDim, rowWidth, ropeRowWidth: Math.ceil(ropeDim / 4) * 4 }
     const planned = Array.from({ length: 130 }, (_, i) => planTensorAttention(shape, i + 1, 49_152))
-    t.is(new Set(planned.map((p) => `${p?.tiling.tokens} ${p?.tiling.split} ${p?.workgroups}`)).size, 1)
+    for (const streamHeads of [8, 64]) {
+      const ofRanks = [streamHeads, streamHeads / 2, streamHeads / 4].map((heads) => planTensorAttention(shape, heads, 49_152, streamHeads))
+      t.is(new Set(ofRanks.map((p) => `${p?.tiling.tokens} ${p?.tiling.split} ${p?.tiling.scores} ${p?.workgroups}`)).size, 1)
+    }
     t.true(planned.every((p) => p !== undefined && p.groupHeads % 16 === 0 && p.groupHeads <= 64))
   }
   t.is(

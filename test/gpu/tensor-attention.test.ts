@@ -41,6 +41,15 @@ interface Row {
 }
 
 /** Queries of some rows and a cache with their context. */
+interface EmulationOptions {
+  readonly descending?: boolean
+  /** Rows of an entry. */
+  readonly together?: number
+  readonly few?: boolean
+  /** Workgroups along the parts; default: as many as parts. */
+  readonly across?: number
+}
+
 class Attention {
   readonly rows: readonly Row[]
   readonly shape: TensorShape
@@ -78,9 +87,9 @@ class Attention {
   }
 
   /** [rows][groups][groupHeads][packedValueWidth], by the kernels; `together` rows an entry. */
-  emulated(tiling: TensorTiling, options: { readonly descending?: boolean; readonly together?: number; readonly few?: boolean } = {}): Float32Array {
-    const { descending = false, together = 1, few = true } = options
+  emulated(tiling: TensorTiling, options: EmulationOptions = {}): Float32Array {
     const { shape, rows } = this
+    const { descending = false, together = 1, few = true, across = shape.parts } = options
     const heads = shape.slots.length
     const groups = shape.groups.length
     const width = packedValueWidth(shape.valueWidth)
@@ -109,7 +118,7 @@ class Attention {
       const inRound = Math.min(perRound, entries.length - k * perRound)
       const round = Uint32Array.of(k, 0, 0, 0)
       const attention = { 0: table, 1: entryTable, 2: this.#table, 3: packed, 4: this.#cache, 5: z, 6: state, 7: round, 8: sizes }
-      emulate(tensorAttention(shape, tiling, together)).run(attention, [shape.parts, groups, inRound], descending)
+      emulate(tensorAttention(shape, tiling, together)).run(attention, [across, groups, inRound], descending)
       const combining = { 0: table, 1: entryTable, 2: z, 3: state, 4: out, 5: round, 6: sizes }
       emulate(combineTensorParts(shape, together, few)).run(combining, [...combineGroups(shape, few), together * inRound], descending)
     }
@@ -195,18 +204,42 @@ full('emulated: bits follow from what fixes the order of sums, not from other ti
   const bits = (out: Float32Array) => Buffer.from(out.buffer)
   const columns = { ...planned.tiling, tokens: 16, scores: 'columns' } as const
   t.is(planned.tiling.scores, 'tokens')
-  for (const [tiling, others] of [
-    [planned.tiling, [{ headTiles: 2 }, { buffers: 2 }, { buffers: 2, pipelined: true }]],
-    [columns, [{ headTiles: 2 }, { ahead: 2 }, { buffers: 2, ahead: 2 }, { buffers: 2, pipelined: true }, { buffers: 2, ahead: 2, pipelined: true }]],
-  ] as const) {
+  for (const tiling of [planned.tiling, columns]) {
     const expected = attention.emulated(tiling)
     t.true(attention.difference(expected) < TOLERANCE)
-    for (const other of others) t.deepEqual(bits(attention.emulated({ ...tiling, ...other })), bits(expected), JSON.stringify(other))
+    t.deepEqual(bits(attention.emulated({ ...tiling, headTiles: 2 })), bits(expected), 'pairs of head tiles')
+    t.deepEqual(bits(attention.emulated(tiling, { across: 1 })), bits(expected), 'one workgroup for all parts')
+    t.deepEqual(bits(attention.emulated(tiling, { across: 2 })), bits(expected), 'two workgroups that take parts in turn')
     t.deepEqual(bits(attention.emulated(tiling, { descending: true })), bits(expected), 'descending')
     t.deepEqual(bits(attention.emulated(tiling, { few: false })), bits(expected), 'a thread for every sum of parts')
   }
   t.true(attention.difference(attention.emulated({ ...columns, split: 4 })) < TOLERANCE)
 })
+
+for (const [valueWidth, streams, heads] of [
+  [128, 2, 5],
+  [160, 1, 3],
+  [512, 1, 2],
+] as const) {
+  test(`emulated, ${valueWidth} columns: parts that lanes of a subgroup share are combined to the bits of a thread for every sum`, (t) => {
+    const { shape } = shapeOf(heads, valueWidth, valueWidth, 0, 0, streams)
+    const width = packedValueWidth(valueWidth)
+    const next = randomNumbers(9)
+    for (const parts of [1, 2, 8, 9, 16, 17, 31, 32]) {
+      const slots = parts * streams * slotsOf(shape, 1)
+      const z = Float32Array.from({ length: slots * width }, () => next() * 2 - 1)
+      const state = Float32Array.from({ length: slots * 2 }, (_, i) => (i % 2 === 0 ? next() * 40 - 20 : 1 + next()))
+      const [few, many] = [true, false].map((few) => {
+        const out = new Float32Array(streams * shape.groupHeads * width).fill(7)
+        const bound = { 0: Uint32Array.of(0, 0, 1, parts), 1: Uint32Array.of(0, 1, 0, 0), 2: z, 3: state, 4: out }
+        const all = { ...bound, 5: new Uint32Array(4), 6: Uint32Array.of(1, parts, 1, 0) }
+        emulate(combineTensorParts(shape, 1, few)).run(all, [...combineGroups(shape, few), 1])
+        return Buffer.from(out.buffer)
+      })
+      t.deepEqual(few, many, `${parts} parts`)
+    }
+  })
+}
 
 /** Rows of a prompt: a page ends among them, and with it a part. */
 const PROMPT: readonly Row[] = [125, 126, 127, 128, 129, 130, 131, 132, 133].map((length) => ({ length, pagesPerPart: 1 }))

@@ -1,6 +1,6 @@
 // Products on tensor cores, emulated: what they compute, and that no tiling changes a bit.
 import test from 'ava'
-import { OWN_BINDINGS, type ProductTiling, tensorProduct } from '../../kernels/gpu/wgsl/tensor-matmul.js'
+import { OWN_BINDINGS, type ProductTiling, productThreads, tensorProduct } from '../../kernels/gpu/wgsl/tensor-matmul.js'
 import {
   blockTable,
   panels,
@@ -13,7 +13,7 @@ import {
 import { type TilingChoice, tilingsOf } from '../../kernels/gpu/wgsl/tensor-matmul-tiling.js'
 import {
   headRows,
-  ownRow,
+  ownRows,
   packRows,
   plainRows,
   type RowSource,
@@ -111,18 +111,19 @@ class Product {
     return y
   }
 
-  /** Row 0, packed by the product itself; plain or normed (see runNormed). */
+  /** The first rows, packed by the product itself; plain or normed. */
   runOwn(tiling: ProductTiling, pair: boolean, norm?: Float32Array<ArrayBuffer>): Float32Array {
     const { outputs, k } = this.#case
     const steps = this.#steps
-    const y = new Float32Array(outputs).fill(Number.NaN)
+    const own = ownRows({ steps, pair, epsilon: norm && 1e-5, source: plainRows(k) }, productThreads(tiling))
+    const rows = Math.min(own.rows, this.#case.rows)
+    const y = new Float32Array(rows * outputs).fill(Number.NaN)
     const matrix: TensorRows = { w: 0, x: 0, xScale: 0, y: 0, rows: outputs, source: { from: 0, cols: k } }
     const blocks = blockTable([matrix], tiling.columns, steps) as Uint32Array<ArrayBuffer>
-    const product = [Uint32Array.of(0, outputs, 0, 0), Uint32Array.of(1, 0, 0, 0), this.#tiles, blocks, undefined, undefined, this.#scales, y]
+    const product = [Uint32Array.of(0, outputs, 0, 0), Uint32Array.of(rows, 0, 0, 0), this.#tiles, blocks, undefined, undefined, this.#scales, y]
     const bound: Record<number, ArrayBufferView<ArrayBuffer>> = { 4: this.#x }
     if (norm) bound[3] = norm
     for (const [i, view] of product.entries()) if (view) bound[OWN_BINDINGS + i] = view
-    const own = ownRow({ steps, pair, epsilon: norm && 1e-5, source: plainRows(k) })
     emulate(tensorProduct(steps, tiling, pair, false, own)).run(bound, [1, blocks.length / 8, 1])
     return y
   }
@@ -169,14 +170,17 @@ for (const of of CASES) {
 }
 
 // Regions that a subgroup packs alone, and those that a workgroup shares.
-for (const { outputs, k, only } of [
-  { outputs: 40, k: 70, only: 4000 },
-  { outputs: 17, k: 530, only: 16 },
-  { outputs: 70, k: 530, only: 50_000 },
+for (const { rows, outputs, k, only } of [
+  { rows: 1, outputs: 40, k: 70, only: 4000 },
+  { rows: 11, outputs: 40, k: 70, only: 4000 },
+  { rows: 1, outputs: 17, k: 530, only: 16 },
+  { rows: 1, outputs: 70, k: 530, only: 50_000 },
+  { rows: 1, outputs: 70, k: 530, only: 19_760 },
 ]) {
   for (const normed of [false, true]) {
-    test(`a row of ${k} columns${normed ? ', normed,' : ''} that a product of ${outputs} outputs packs itself: the bits of one that was packed before`, (t) => {
-      const product = new Product({ rows: 1, outputs, k }, 9)
+    const named = `${rows} rows of ${k} columns${normed ? ', normed,' : ''} that a product of ${outputs} outputs`
+    test(`${named} packs itself in the tiling of ${only}: the bits of those that were packed before`, (t) => {
+      const product = new Product({ rows, outputs, k }, 9)
       const next = randomNumbers(4)
       const norm = normed ? Float32Array.from({ length: k }, () => next() + 0.5) : undefined
       for (const pair of [false, true]) {

@@ -1,15 +1,17 @@
 // Compiles the tensor-core kernels on Dawn's null backend and prints what is wrong with them, as JSON: [case, message][]. A process of its
 // own: Dawn takes a test's thread down with it.
 /// <reference types="@webgpu/types" />
+import { CACHE_FORMATS } from '../../kernels/cache-formats.js'
 import { loadDawn } from '../../kernels/gpu/context.js'
 import { argmaxRows } from '../../kernels/gpu/wgsl/argmax.js'
+import { FIRST_QUERY, writeLatentRows } from '../../kernels/gpu/wgsl/latent-rows.js'
 import { tensorAttention } from '../../kernels/gpu/wgsl/tensor-attention.js'
 import { productBytes, productThreads, tensorProduct } from '../../kernels/gpu/wgsl/tensor-matmul.js'
 import { stepsOf } from '../../kernels/gpu/wgsl/tensor-matmul-shape.js'
 import { PRODUCT_STORAGE, PRODUCT_THREADS, tilingsOf } from '../../kernels/gpu/wgsl/tensor-matmul-tiling.js'
-import { combineTensorParts, packQueries } from '../../kernels/gpu/wgsl/tensor-parts.js'
-import { headColumns, headRows, OWN_THREADS, ownRow, packRows, plainRows, sumRows, swigluRows } from '../../kernels/gpu/wgsl/tensor-rows.js'
-import { planPromptRows } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import { combineTensorParts, packQueries, ropeQueries } from '../../kernels/gpu/wgsl/tensor-parts.js'
+import { headColumns, headRows, OWN_THREADS, ownRows, packRows, plainRows, sumRows, swigluRows } from '../../kernels/gpu/wgsl/tensor-rows.js'
+import { planPromptRows, type TensorShape } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { repackWeights } from '../../kernels/gpu/wgsl/tensor-weights.js'
 import { widenRows } from '../../workers/gpu/embed-rows.js'
 import { shapeOf, TENSOR_SHAPES } from './tensor-shapes.js'
@@ -28,23 +30,16 @@ const errors: [string, string][] = []
 let compiled = 0
 for (const [heads, keyWidth, valueWidth, valueOffset, ropeDim, streams] of TENSOR_SHAPES) {
   const { shape, planned } = shapeOf(heads, keyWidth, valueWidth, valueOffset, ropeDim, streams)
-  const plain = { tokens: 16, scores: 'columns', pipelined: false, buffers: 1 } as const
-  const tilings = [
-    {},
-    { buffers: 2 },
-    { buffers: 2, ahead: 1, pipelined: true },
-    { headTiles: 2 },
-    plain,
-    { ...plain, ahead: 1 },
-    { ...plain, ahead: 2, buffers: 2 },
-    { ...plain, ahead: 2, buffers: 2, pipelined: true },
-    { ...plain, split: 4 },
-  ].map((other) => ({ ...planned.tiling, ...other }))
+  const columns = { tokens: 16, scores: 'columns' } as const
+  const tilings = [{}, { headTiles: 2 }, columns, { ...columns, headTiles: 2 }, { ...columns, split: 4 }].map((other) => ({
+    ...planned.tiling,
+    ...other,
+  }))
   const name = JSON.stringify([heads, keyWidth, valueWidth, valueOffset, ropeDim, streams])
   await compile(
     name,
     packQueries(shape),
-    ...(ropeDim > 0 ? [packQueries(shape, rawQueries(ropeDim)), packQueries(shape, rawQueries(ropeDim), true)] : []),
+    ...(ropeDim > 0 ? [rowsBesideQueries(shape)] : []),
     combineTensorParts(shape, 1, true),
     combineTensorParts(shape, 1, false),
     ...tilings.map((tiling) => tensorAttention(shape, tiling, 1)),
@@ -71,9 +66,11 @@ for (const k of [16, 128, 768, 1000, 1024, 2470, 3072]) {
         headRows({ ...heads, gate: undefined }),
       ]
       await compile(`rows of ${k}`, ...sources.map((source) => packRows({ regions: 3, steps, pair, epsilon, source })))
-      const owns = sources.map((source) => ownRow({ steps, pair, epsilon, source }))
-      const ones = tilings.filter((tiling) => tiling.rows === 16 && productThreads(tiling) === OWN_THREADS)
-      await compile(`a row of ${k} in a product`, ...owns.flatMap((own) => ones.map((tiling) => tensorProduct(steps, tiling, pair, false, own))))
+      const ones = tilings.filter((tiling) => tiling.rows === 16 && productThreads(tiling) % OWN_THREADS === 0)
+      const withOwn = ones.flatMap((tiling) =>
+        sources.map((source) => tensorProduct(steps, tiling, pair, false, ownRows({ steps, pair, epsilon, source }, productThreads(tiling)))),
+      )
+      await compile(`rows of ${k} that a product packs`, ...withOwn)
     }
   }
   await compile(`weights of ${k}`, repackWeights(steps))
@@ -82,8 +79,14 @@ await compile('ends of a step', argmaxRows(50_304), widenRows(3072), widenRows(7
 console.log(JSON.stringify({ compiled, errors, languageFeatures: gpu.wgslLanguageFeatures.size }))
 process.exit(0)
 
-function rawQueries(ropeDim: number) {
-  return { stride: 999, from: 3, headWidth: 30, nope: 20, half: ropeDim / 2, paddedWidth: 32, paddedNope: 20 }
+function rowsBesideQueries(shape: TensorShape): string {
+  const half = shape.ropeDim / 2
+  const raw = { stride: 999, from: 3, headWidth: 30, nope: 20, half, paddedWidth: 32, paddedNope: 20 }
+  const rows = { stride: 999, streams: 2, streamsFrom: 10, width: 26, rowWidth: 28, regionStride: 6400, epsilon: 1e-5 }
+  const rope = { from: 71, half, region: 12_800, rowWidth: 2 * half + 2 }
+  const f16 = CACHE_FORMATS.f16.gpu
+  if (!f16) throw new Error('float16 caches are on no GPU')
+  return writeLatentRows({ ...rows, rope }, f16, ropeQueries(shape, raw, FIRST_QUERY))
 }
 
 async function compile(name: string, ...codes: string[]): Promise<void> {

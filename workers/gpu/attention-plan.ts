@@ -12,6 +12,7 @@ import {
   type TensorShape,
   type TensorTiling,
 } from '../../kernels/gpu/wgsl/tensor-shape.js'
+import { perShard } from '../collectives/exchange.js'
 import { paddedQueryWidth } from '../layout/attention-geometry.js'
 import { cacheWidth, contextWidth, rankUnits, streamsOf, unitsOf } from '../layout/attention-plan.js'
 import { type AttentionShape, type AttentionUnit, type RunPlan, SHARDS } from '../protocol.js'
@@ -89,7 +90,14 @@ export function planAttention(
   const units = rankUnits(a, own)
   const queryStride = a.absorbed ? cacheWidth(a.stream.keyWidth) : paddedQueryWidth(a)
   const paddedWidth = paddedQueryWidth(a)
-  const maxHeads = Math.max(1, ...units.map((unit) => unit.headEnd - unit.headStart))
+  const mostHeads = (of: readonly AttentionUnit[]) => Math.max(1, ...of.map((unit) => unit.headEnd - unit.headStart))
+  const maxHeads = mostHeads(units)
+  const streamHeads = mostHeads(
+    rankUnits(
+      a,
+      perShard((s) => s),
+    ),
+  )
   const widths = {
     keyWidth: a.stream.keyWidth,
     keyOffset: 0,
@@ -100,7 +108,7 @@ export function planAttention(
   }
   const onTensorCores =
     adapter.tensorCores && gpuCacheFormat(run.cache).tensorCores && !a.factors
-      ? planTensorAttention({ ...widths, valueWidth: a.stream.valueWidth }, maxHeads, adapter.workgroupStorage)
+      ? planTensorAttention({ ...widths, valueWidth: a.stream.valueWidth }, maxHeads, adapter.workgroupStorage, streamHeads)
       : undefined
   const groupHeads = onTensorCores?.groupHeads ?? 1
   const rowHeads = Math.min(groupHeads, maxHeads)

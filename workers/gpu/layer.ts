@@ -15,7 +15,8 @@ import {
   swiglu,
 } from '../../kernels/gpu/elementwise.js'
 import type { Command, Dispatch, ProgramParts, Shaped } from '../../kernels/gpu/program.js'
-import { type LatentRows, latentVectors, writeLatentRows } from '../../kernels/gpu/wgsl/latent-rows.js'
+import { FIRST_QUERY, type LatentRows, latentGroups, writeLatentRows } from '../../kernels/gpu/wgsl/latent-rows.js'
+import { ropeQueries } from '../../kernels/gpu/wgsl/tensor-parts.js'
 import { headColumns, headRows, sumRows, swigluRows } from '../../kernels/gpu/wgsl/tensor-rows.js'
 import { queriesFromLatent, queryWidth } from '../layout/attention-geometry.js'
 import { cacheWidth } from '../layout/attention-plan.js'
@@ -202,7 +203,7 @@ export class LayerBuilder {
     ]
   }
 
-  /** All that a latent model's rows write to the cache, in one dispatch. */
+  /** All that a latent model's rows write to the cache, and the rope columns of raw queries, in one dispatch. */
   async #latentRows(cache: GPUBuffer, norm: Shaped): Promise<Dispatch> {
     const { a, columns, regions, streamCount, format } = this.#plan
     const b = this.#b
@@ -217,8 +218,13 @@ export class LayerBuilder {
       epsilon: a.normEps,
       rope: a.sharedRopeDim > 0 ? rope : undefined,
     }
+    const tensorShape = this.#plan.tensor?.shape
+    const raw = shape.rope && tensorShape && rawQueries(this.#plan, b)
+    const queries = raw && ropeQueries(tensorShape, { ...raw, stride: raw.x.dims[0] ?? 1 }, FIRST_QUERY)
     const buffers = [b.rows, b.pages, cache, b.inputs.buffer, norm.buffer, shape.rope && b.rope.buffer]
-    return this.#program.wgsl('write to cache', writeLatentRows(shape, format), buffers, ({ rows }) => [latentVectors(shape), rows, 1])
+    if (raw) buffers.push(b.slots, raw.x.buffer, b.packedQueries)
+    const code = writeLatentRows(shape, format, queries)
+    return this.#program.wgsl('write to cache', code, buffers, ({ rows }) => [latentGroups(shape, queries), rows, 1])
   }
 
   /** What the step's tokens write to the cache. */

@@ -28,8 +28,8 @@ import { GpuQueue } from './queue.js'
 import { StepProgram } from './step-program.js'
 
 const STEP = eventId('step')
-/** Part of the determinism key: tiles of cached rows in the order of sums of attention on tensor cores. */
-const ATTENTION_ORDER = 32
+/** Part of the determinism key: counts the orders of sums that attention on tensor cores has had. */
+const ATTENTION_ORDER = 33
 /** Bytes of what the device finds in a row of logits. */
 const GREEDY_BYTES = ARGMAX_SLICES * ARGMAX_WORDS * 4
 

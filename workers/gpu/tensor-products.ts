@@ -16,12 +16,12 @@ import {
 import { PRODUCT_STORAGE, tilingsOf } from '../../kernels/gpu/wgsl/tensor-matmul-tiling.js'
 import {
   OWN_THREADS,
-  type OwnRow,
-  ownRow,
+  type OwnRows,
+  ownRows,
   packRows,
   plainRows,
   type Region,
-  type RowSource,
+  type RowPacking,
   regionsOfGroup,
   regionTable,
 } from '../../kernels/gpu/wgsl/tensor-rows.js'
@@ -88,14 +88,13 @@ export class TensorProducts {
       matrices.map((matrix) => matrix.rows),
       this.#pair,
     )
-    const one = tilings[0]?.tiling
-    const own = ownRow({ steps, pair: this.#pair, epsilon: norm?.epsilon, source: rows })
-    const packsItself = one !== undefined && packsOwnRow(one, this.#pair, own, matrices, rows)
+    const self = packsItself(tilings[0]?.tiling, this.#pair, { steps, pair: this.#pair, epsilon: norm?.epsilon, source: rows }, matrices)
+    const itself = self?.own.rows ?? 0
     const groups = Math.ceil(regions.length / regionsOfGroup(steps))
-    const packed = (step: StepSize): [number, number, number] => (packsItself && rowsOf(step) === 1 ? [0, 0, 0] : [groups, rowsOf(step), 1])
+    const packed = (step: StepSize): [number, number, number] => (rowsOf(step) <= itself ? [0, 0, 0] : [groups, rowsOf(step), 1])
     const dispatches = [await program.wgsl('pack activations', code, packing, packed)]
     const yDims = program.uniform(Uint32Array.of(0, y.dims[0] ?? 1, 0, 0))
-    const dispatch = async (tiling: ProductTiling, from: number, to: number, own?: OwnRow) => {
+    const dispatch = async (tiling: ProductTiling, from: number, to: number, own?: OwnRows) => {
       const blocks = blockTable(matrices, tiling.columns, steps)
       const ofProduct = (of: readonly (GPUBuffer | undefined)[]) => [
         yDims,
@@ -115,10 +114,11 @@ export class TensorProducts {
       }
       dispatches.push(await program.wgsl(label, tensorProduct(steps, tiling, this.#pair, halves, own), bound, groups))
     }
-    if (packsItself) await dispatch(one, 1, 1, own)
-    let least = packsItself ? 2 : 1
+    if (self) await dispatch(self.tiling, 1, itself, self.own)
+    let least = itself + 1
     for (const { rows: most = Number.POSITIVE_INFINITY, tiling } of tilings) {
       if (least > this.#rows) break
+      if (most < least) continue
       await dispatch(tiling, least, most)
       least = most + 1
     }
@@ -136,16 +136,27 @@ export class TensorProducts {
   }
 }
 
-/** Bytes that all workgroups of a product may read to pack their row themselves: beyond, a dispatch before it is faster. */
+/** Bytes that all workgroups of a product may read to pack their rows themselves: beyond, a dispatch before it is faster. */
 const OWN_BYTES = 16e6
 
-/** Whether each workgroup of a product of one row packs the row itself. */
-function packsOwnRow(tiling: ProductTiling, pair: boolean, own: OwnRow, matrices: readonly TensorRows[], { reads, store }: RowSource): boolean {
-  if (productThreads(tiling) !== OWN_THREADS || productBytes(tiling, pair, own) > PRODUCT_STORAGE) return false
+/** How a product of few rows packs them in each of its workgroups; undefined: it does not. */
+function packsItself(
+  tiling: ProductTiling | undefined,
+  pair: boolean,
+  packing: Omit<RowPacking, 'regions'>,
+  matrices: readonly TensorRows[],
+): { readonly tiling: ProductTiling; readonly own: OwnRows } | undefined {
+  if (!tiling || productThreads(tiling) % OWN_THREADS !== 0) return undefined
+  const own = ownRows(packing, productThreads(tiling))
+  const { reads, store } = packing.source
   // One workgroup stores what the source stores: all of it, if it is one region.
-  if (store !== undefined && new Set(matrices.map(({ x }) => x)).size > 1) return false
+  if (store !== undefined && new Set(matrices.map(({ x }) => x)).size > 1) return undefined
   const scalars = matrices.reduce((sum, { rows, source }) => sum + Math.ceil(rows / tiling.columns) * (source?.cols ?? 0), 0)
-  return 4 * reads * scalars <= OWN_BYTES
+  if (4 * reads * scalars * own.rows > OWN_BYTES) return undefined
+  // Blocks of fewer columns leave room for the rows.
+  return [tiling, { ...tiling, steps: tiling.steps / 2 }]
+    .filter((one) => one.steps % 4 === 0 && productBytes(one, pair, own) <= PRODUCT_STORAGE)
+    .map((one) => ({ tiling: one, own }))[0]
 }
 
 function bindingsOf(buffers: readonly (GPUBuffer | undefined)[]): (GPUBuffer | undefined)[] {

@@ -7,7 +7,8 @@ import { writeRows, writeWords } from '../../kernels/gpu/wgsl/cache-rows.js'
 import { flashAttention } from '../../kernels/gpu/wgsl/flash-attention.js'
 import { MATMUL_ROWS, packedMatmul } from '../../kernels/gpu/wgsl/packed-matmul.js'
 import { tensorAttention } from '../../kernels/gpu/wgsl/tensor-attention.js'
-import { combineGroups, combineTensorParts, FEW_PARTS, packedWords, packQueries } from '../../kernels/gpu/wgsl/tensor-parts.js'
+import { combineGroups, combineTensorParts, FEW_PARTS, packQueries } from '../../kernels/gpu/wgsl/tensor-parts.js'
+import { packedQueryWidth, workgroupsOfParts } from '../../kernels/gpu/wgsl/tensor-shape.js'
 import { type EntryPlan, entriesOfRound, type TensorPlan } from './attention-plan.js'
 import type { EntryBuffers, GpuBuffers } from './buffers.js'
 import type { CacheWrite, KernelSet, Product } from './kernel-set.js'
@@ -86,20 +87,12 @@ export class WgslKernels implements KernelSet {
     const b = this.#b
     const { shape, single, prompt } = tensor
     const heads = shape.slots.length
-    const raw = rawQueries(this.#plan, b)
-    const keysPacked = raw !== undefined
-    const packing = [
-      this.#program.count('step'),
-      b.slots,
-      keysPacked ? undefined : queries,
-      raw?.x.buffer ?? ropeQueries,
-      b.packedQueries,
-      raw && b.rope.buffer,
-    ]
-    const packer = packQueries(shape, raw && { ...raw, stride: raw.x.dims[0] ?? 1 }, keysPacked)
-    const words = packedWords(shape, keysPacked)
+    const packing = [this.#program.count('step'), b.slots, queries, ropeQueries, b.packedQueries]
+    const groups = Math.ceil(packedQueryWidth(shape) / 2 / 64)
+    // Raw ones are packed by the product and the dispatch that make them.
+    const raw = rawQueries(this.#plan, b) !== undefined
     return [
-      await this.#program.wgsl('pack queries', packer, packing, ({ rows }) => [Math.ceil(words / 64), heads, rows]),
+      ...(raw ? [] : [await this.#program.wgsl('pack queries', packQueries(shape), packing, ({ rows }) => [groups, heads, rows])]),
       ...(await this.#attendTo(cache, tensor, single, b.singles, ({ singles }) => singles)),
       ...(prompt ? await this.#attendTo(cache, tensor, prompt, b.prompts, ({ prompts }) => prompts) : []),
     ]
@@ -127,7 +120,12 @@ export class WgslKernels implements KernelSet {
         return Math.max(0, Math.min(most, entries - k * most))
       }
       const attending = [b.rows, entries, b.pages, b.packedQueries, cache, b.partSums.buffer, b.partStates.buffer, round, sizes]
-      const dispatches = [await program.wgsl('attention', attention, attending, (step) => [step.parts, shape.groups.length, inRound(step)])]
+      const dispatches = [
+        await program.wgsl('attention', attention, attending, (step) => {
+          const others = shape.groups.length * inRound(step)
+          return [others === 0 ? 0 : workgroupsOfParts(step.parts, others), shape.groups.length, inRound(step)]
+        }),
+      ]
       const combining = [b.rows, entries, b.partSums.buffer, b.partStates.buffer, b.context.buffer, round, sizes]
       for (const few of [true, false]) {
         const [heads, columns] = combineGroups(shape, few)

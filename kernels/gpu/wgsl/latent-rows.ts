@@ -17,16 +17,28 @@ export interface LatentRows {
   readonly rope: { readonly from: number; readonly half: number; readonly region: number; readonly rowWidth: number } | undefined
 }
 
-/** Vectors of a row. */
-export function latentVectors({ streams, rope }: LatentRows): number {
+/** What the kernel does besides: WGSL of `fn ropes(row : u32, i : u32)`, with bindings from FIRST_QUERY on, for i below `words`. */
+export interface QueriesBeside {
+  readonly code: string
+  readonly words: number
+}
+
+export const FIRST_QUERY = 6
+
+/** Workgroups of a row. */
+export function latentGroups(shape: LatentRows, queries?: QueriesBeside): number {
+  return latentVectors(shape) + Math.ceil((queries?.words ?? 0) / THREADS)
+}
+
+function latentVectors({ streams, rope }: LatentRows): number {
   return streams + (rope ? 1 : 0)
 }
 
 /**
  * bindings: rows [table, length, ...], pages, cache, x, norm weights [width, streams], rope table [2 * half, rows]: cos, sin (none without
- * rope). Workgroups: latentVectors by rows.
+ * rope), then those of `queries`. Workgroups: latentGroups by rows.
  */
-export function writeLatentRows(shape: LatentRows, { perWord, pack }: GpuCacheFormat): string {
+export function writeLatentRows(shape: LatentRows, { perWord, pack }: GpuCacheFormat, queries?: QueriesBeside): string {
   const { stride, streams, streamsFrom, width, rowWidth, regionStride, epsilon, rope } = shape
   const store = (value: (c: string) => string) => (perWord === 1 ? value('w') : `pack2(${value('(2u * w)')}, ${value('(2u * w + 1u)')})`)
   const normed = (c: string) =>
@@ -50,8 +62,18 @@ ${
 }`
     : ''
 }
+${queries?.code ?? ''}
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(local_invocation_index) lid : u32, @builtin(workgroup_id) id : vec3<u32>) {
+  ${
+    queries
+      ? `if (id.x >= ${latentVectors(shape)}u) {
+    let i = (id.x - ${latentVectors(shape)}u) * ${THREADS}u + lid;
+    if (i < ${queries.words}u) { ropes(id.y, i); }
+    return;
+  }`
+      : ''
+  }
   let row = rows[id.y];
   let position = row.y - 1u;
   let cached = pages[row.x + position / ${PAGE_TOKENS}u] * ${PAGE_TOKENS}u + position % ${PAGE_TOKENS}u;

@@ -22,12 +22,13 @@ const times = (n: number, line: (i: number) => string, separator = '\n') => Arra
  * bindings: rows [table, length, pages a part, parts], entries [first row, rows, 0, 0], pages, packed queries, cache, z, state,
  * round [round, 0, 0, 0], sizes [entries of a round, parts that z has room for, entries, 0].
  * z: [entries of the round][parts][groups][slots][packedValueWidth], unnormalized; state: maximum (in powers of 2) and sum of weights.
- * Workgroups: parts by groups by entries of the round.
+ * Workgroups: up to as many as there are parts, which take them
+ * in turn, by groups by entries of the round.
  */
 export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: number): string {
   const { groups, rowHeads, keyWidth, valueOffset, valueWidth, ropeDim, rowWidth, ropeRowWidth } = shape
   const H = slotsOf(shape, rows)
-  const { tokens: T, headTiles, split, ahead, buffers, pipelined } = tiling
+  const { tokens: T, headTiles, split } = tiling
   const g = geometry(shape, H, tiling)
   const unit = unitOf(shape) as number
   const unitType = { 8: 'vec4<u32>', 4: 'vec2<u32>', 2: 'u32' }[unit] as string
@@ -39,7 +40,7 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: 
   /** Where the columns do not divide evenly among subgroups, the last one has fewer. */
   const guard = (steps: number, all: number, step: number, body: string) =>
     steps * split === all || step < all - steps * (split - 1) ? body : `if (part_of * ${steps}u + ${step}u < ${all}u) { ${body} }`
-  const loading = { tokens: T, threads: g.threads, unit, unitType, rowVectors: g.rowVectors, tileVectors: g.tileVectors }
+  const loading = { tokens: T, threads: g.threads, unit, unitType, rowVectors: g.rowVectors }
   const streamUnits = Math.ceil(Math.max(keyWidth, valueOffset + valueWidth) / unit)
   const stream = new RowLoads(loading, 's', streamUnits, rowWidth, (column) =>
     valueOffset === 0 ? column : `select(${column}, ${g.columns.valueAt}u + ${column} - ${valueOffset}u, ${column} >= ${valueOffset}u)`,
@@ -48,14 +49,12 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: 
   const V = g.vector
   const scoreRow = g.scoreRow / V
   const weightRow = g.weightRow / V
-  const perPage = PAGE_TOKENS / T
-  /** First units of a page. */
-  const streamBase = (page: string) => `(region + ${page} * ${PAGE_TOKENS * rowWidth}u) / ${unit}u`
-  const ropeBase = (page: string) => `(${shape.ropeRegion}u + ${page} * ${PAGE_TOKENS * ropeRowWidth}u) / ${unit}u`
-  /** Reads tile k of a page with left_<page> tokens. */
-  const fetch = (set: number, k: number, page: string) =>
-    `${stream.fetch(set, `s_${page}`, `left_${page}`, k * T)} ${ropeDim > 0 ? rope.fetch(set, `r_${page}`, `left_${page}`, k * T) : ''}`
-  const stash = (set: number, buffer: number) => `${stream.stash(set, buffer)} ${ropeDim > 0 ? rope.stash(set, buffer) : ''}`
+  /** Reads the tile that begins `ahead_at` tokens after the part's first, and looks up the page of the second one after it. */
+  const fetch = `{ let in_page = ahead_at % ${PAGE_TOKENS}u; let s_at = (region + (page * ${PAGE_TOKENS}u + in_page) * ${rowWidth}u) / ${unit}u;
+    let left_then = select(0u, all - ahead_at, all > ahead_at);
+    ${stream.fetch('s_at', 'left_then')} ${ropeDim > 0 ? `let r_at = (${shape.ropeRegion}u + (page * ${PAGE_TOKENS}u + in_page) * ${ropeRowWidth}u) / ${unit}u; ${rope.fetch('r_at', 'left_then')}` : ''}
+    ahead_at += ${T}u; page = page_after; page_after = pages[min(first_page + (ahead_at + ${T}u) / ${PAGE_TOKENS}u, last_page)]; }`
+  const stash = `${stream.stash()} ${ropeDim > 0 ? rope.stash() : ''}`
   /** Vector of a tile where a key step of this subgroup begins: key columns, then rope columns. */
   const keyColumn = (k: number) => {
     const keyParts = pad(keyWidth) / SIDE
@@ -68,7 +67,7 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: 
   const part = byTokens ? '0u' : 'part_of'
   /** First of a subgroup's tokens. */
   const block = (r: number) => (byTokens ? `(part_of * ${scoreBlocks}u + ${r}u)` : `${r}u`)
-  const scores = (buffer: number) => `{ ${times(scoreBlocks, (r) => times(headTiles, (i) => `var c${r}_${i} = Sum();`, ' '), ' ')}
+  const scores = `{ ${times(scoreBlocks, (r) => times(headTiles, (i) => `var c${r}_${i} = Sum();`, ' '), ' ')}
       ${times(keySteps, (k) =>
         guard(
           keySteps,
@@ -76,16 +75,13 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: 
           k,
           times(
             scoreBlocks,
-            (
-              r,
-            ) => `{ let b = subgroupMatrixLoad<Right, col_major>(&tile, ${buffer * g.tileVectors}u + ${block(r)} * ${SIDE * g.rowVectors}u + ${keyColumn(k)}, ${g.rowVectors}u);
+            (r) => `{ let b = subgroupMatrixLoad<Right, col_major>(&tile, ${block(r)} * ${SIDE * g.rowVectors}u + ${keyColumn(k)}, ${g.rowVectors}u);
         ${times(headTiles, (i) => `c${r}_${i} = subgroupMatrixMultiplyAccumulate(q${i}_${k}, b, c${r}_${i});`, ' ')} }`,
           ),
         ),
       )}
       ${times(scoreBlocks, (r) => times(headTiles, (i) => `subgroupMatrixStore<row_major>(&scores, (${part} * ${H}u + (heads_of * ${headTiles}u + ${i}u) * ${SIDE}u) * ${scoreRow}u + ${block(r)} * ${SIDE / V}u, c${r}_${i}, ${scoreRow}u);`))} }`
-  /** Before the sums of tile `of`. */
-  const rescaling = (of: string) => `if (${of} > 0u && rescale.x == ${of}) { let scratch = sg * ${(SIDE * SIDE) / V}u;
+  const rescaling = `if (rescale.x == step) { let scratch = sg * ${(SIDE * SIDE) / V}u;
       ${times(headTiles, (i) =>
         times(
           valueSteps,
@@ -94,47 +90,23 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: 
       a${i}_${d} = subgroupMatrixLoad<Sum, row_major>(&scores, scratch, ${SIDE / V}u); workgroupBarrier();`,
         ),
       )} }`
-  const sums = (buffer: string) =>
-    times(
-      blocks,
-      (
-        r,
-      ) => `{ ${times(headTiles, (i) => `let p${i} = subgroupMatrixLoad<Left, row_major>(&weights, (heads_of * ${headTiles}u + ${i}u) * ${SIDE * weightRow}u + ${(r * SIDE) / V}u, ${weightRow}u);`, ' ')}
+  const sums = times(
+    blocks,
+    (
+      r,
+    ) => `{ ${times(headTiles, (i) => `let p${i} = subgroupMatrixLoad<Left, row_major>(&weights, (heads_of * ${headTiles}u + ${i}u) * ${SIDE * weightRow}u + ${(r * SIDE) / V}u, ${weightRow}u);`, ' ')}
       ${times(valueSteps, (d) =>
         guard(
           valueSteps,
           g.valueSteps,
           d,
-          `{ let b = subgroupMatrixLoad<Right, row_major>(&tile, ${buffer} + ${r * SIDE * g.rowVectors + g.columns.valueAt / 8 + d * 2}u + part_of * ${valueSteps * 2}u, ${g.rowVectors}u);
+          `{ let b = subgroupMatrixLoad<Right, row_major>(&tile, ${r * SIDE * g.rowVectors + g.columns.valueAt / 8 + d * 2}u + part_of * ${valueSteps * 2}u, ${g.rowVectors}u);
         ${times(headTiles, (i) => `a${i}_${d} = subgroupMatrixMultiplyAccumulate(p${i}, b, a${i}_${d});`, ' ')} }`,
         ),
       )} }`,
-    )
+  )
   const barrier = 'workgroupBarrier();'
-  const bufferAt = (buffer: number) => `${buffer * g.tileVectors}u`
-  /** Reads tile k of this page, which may be in the next one. */
-  const fetchTile = (set: number, k: number) => (k < perPage ? fetch(set, k, 'here') : fetch(set, k - perPage, 'next'))
-  const softmax = (k: number) => softmaxOver(shape.scale, H, rows, tiling, g, k)
-  const end = (k: number) => `if (left_here <= ${(k + 1) * T}u) { break; }`
-  const tile = (k: number) => {
-    const [set, buffer] = [k % ahead, k % buffers]
-    return `{ ${stash(set, buffer)} ${barrier}
-    ${fetchTile(set, k + ahead)}
-    ${scores(buffer)} ${barrier} ${softmax(k)} ${barrier} ${rescaling('step')}
-    ${sums(bufferAt(buffer))} step++; ${buffers === 1 ? barrier : ''} }
-    ${end(k)}`
-  }
-  /** The same with the sums of the tile before. */
-  const pipelinedTile = (k: number) => {
-    const set = (k + 1) % ahead
-    return `{ if (step > 0u) { ${rescaling('(step - 1u)')}
-    ${sums(bufferAt((k + 1) % 2))} }
-    ${scores(k % 2)} ${barrier}
-    ${stash(set, (k + 1) % 2)} ${fetchTile(set, k + 1 + ahead)}
-    ${softmax(k)} ${barrier} step++; }
-    ${end(k)}`
-  }
-  if (pipelined && (buffers !== 2 || perPage % 2 !== 0 || ahead >= perPage)) throw new RangeError(`no pipeline of ${JSON.stringify(tiling)}`)
+  const softmax = softmaxOver(shape.scale, H, rows, tiling, g)
   return `enable f16; enable subgroups; enable chromium_experimental_subgroup_matrix; enable chromium_disable_uniformity_analysis;
 alias Left = subgroup_matrix_left<f16, ${SIDE}, ${SIDE}>; alias Right = subgroup_matrix_right<f16, ${SIDE}, ${SIDE}>; alias Sum = subgroup_matrix_result<f32, ${SIDE}, ${SIDE}>;
 const REGIONS = array<u32, ${groups.length}>(${groups.map(({ region }) => `${region}u`).join(', ')});
@@ -148,13 +120,13 @@ const REGIONS = array<u32, ${groups.length}>(${groups.map(({ region }) => `${reg
 @group(0) @binding(7) var<uniform> round : vec4<u32>;
 @group(0) @binding(8) var<uniform> sizes : vec4<u32>;
 // Every variable a multiple of 16 bytes: matrices are read wrong from other places.
-var<workgroup> tile : array<vec4<u32>, ${g.tileVectors * buffers}>;
+var<workgroup> tile : array<vec4<u32>, ${g.tileVectors}>;
 var<workgroup> scores : array<vec${V}<f32>, ${g.scores}>;
 var<workgroup> weights : array<${V === 4 ? 'vec2<u32>' : 'u32'}, ${g.weights}>;
 var<workgroup> factors : array<f32, ${H}>;
 var<workgroup> rescale : vec4<u32>;
 @compute @workgroup_size(${g.threads})
-fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : u32, @builtin(workgroup_id) id : vec3<u32>) {
+fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : u32, @builtin(workgroup_id) id : vec3<u32>, @builtin(num_workgroups) across : vec3<u32>) {
   let lid = sg * ${LANES}u + lane;
   let entry = entries[round.x * sizes.x + id.z];
   // The longest one.
@@ -164,36 +136,34 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
   let region = table[id.y];
   let heads_of = sg / ${split}u; let part_of = sg % ${split}u;
   let h = lid / ${g.perHead}u; let j = lid % ${g.perHead}u;
-  let start = id.x * row.z * ${PAGE_TOKENS}u; let end = min(row.y, start + row.z * ${PAGE_TOKENS}u);
+  let query = (id.y * ${shape.queryRows}u + entry.x) * ${rowHeads * (queryWidth / 8)}u;
+  ${times(headTiles, (i) => times(keySteps, (k) => `let q${i}_${k} = subgroupMatrixLoad<Left, row_major>(&q, query + (heads_of * ${headTiles}u + ${i}u) * ${SIDE * (queryWidth / 8)}u + ${byTokens ? `${k}u` : `min(part_of * ${keySteps}u + ${k}u, ${g.keySteps - 1}u)`} * 2u, ${queryWidth / 8}u);`, '\n  '), '\n  ')}
+  var step = 1u;
+  if (lid == 0u) { rescale = vec4<u32>(0u); }
+  ${stream.declare()} ${ropeDim > 0 ? rope.declare() : ''}
+  for (var at = id.x; at < row.w; at += across.x) {
+  let start = at * row.z * ${PAGE_TOKENS}u; let end = min(row.y, start + row.z * ${PAGE_TOKENS}u);
   ${
     rows === 1
       ? ''
       : `// Tokens at the end of this part that the slot's own row does not see.
   let own = h / ${rowHeads}u; let hidden = select(0u, end - min(end, rows[entry.x + min(own, entry.y - 1u)].y), own < entry.y);`
   }
-  var m = -1.0e30; var l = 0.0; var step = 0u;
-  if (lid == 0u) { rescale = vec4<u32>(0u); }
-  // Of this page, and of the next: tokens left, first units. The page after it is looked up a page early.
-  var left_here = end - start; var at_page = row.x + start / ${PAGE_TOKENS}u; let last_page = row.x + (end - 1u) / ${PAGE_TOKENS}u;
-  let first_page = pages[at_page];
-  var s_here = ${streamBase('first_page')}; ${ropeDim > 0 ? `var r_here = ${ropeBase('first_page')};` : ''}
-  var next_page = pages[min(at_page + 1u, last_page)];
-  ${stream.declare(ahead)} ${ropeDim > 0 ? rope.declare(ahead) : ''}
-  ${times(ahead, (k) => fetch(k, k, 'here'))}
-  let query = (id.y * ${shape.queryRows}u + entry.x) * ${rowHeads * (queryWidth / 8)}u;
-  ${times(headTiles, (i) => times(keySteps, (k) => `let q${i}_${k} = subgroupMatrixLoad<Left, row_major>(&q, query + (heads_of * ${headTiles}u + ${i}u) * ${SIDE * (queryWidth / 8)}u + ${byTokens ? `${k}u` : `min(part_of * ${keySteps}u + ${k}u, ${g.keySteps - 1}u)`} * 2u, ${queryWidth / 8}u);`, '\n  '), '\n  ')}
+  // Tokens of this part, and those left from the tile at hand on. The page of a tile is looked up two tiles before the tile is read.
+  let all = end - start; var left = all; var ahead_at = 0u;
+  let first_page = row.x + start / ${PAGE_TOKENS}u; let last_page = row.x + (end - 1u) / ${PAGE_TOKENS}u;
+  var page = pages[first_page]; var page_after = pages[min(first_page + ${T}u / ${PAGE_TOKENS}u, last_page)];
+  var m = -1.0e30; var l = 0.0;
   ${times(headTiles, (i) => times(valueSteps, (d) => `var a${i}_${d} = Sum();`, ' '), ' ')}
-  ${pipelined ? `${stash(0, 0)} ${fetchTile(0, ahead)} ${barrier}` : ''}
+  ${fetch}
   loop {
-    let left_next = select(0u, left_here - ${PAGE_TOKENS}u, left_here > ${PAGE_TOKENS}u);
-    let s_next = ${streamBase('next_page')}; ${ropeDim > 0 ? `let r_next = ${ropeBase('next_page')};` : ''}
-    at_page++;
-    next_page = pages[min(at_page + 1u, last_page)];
-    ${times(perPage, pipelined ? pipelinedTile : tile)}
-    left_here = left_next; s_here = s_next; ${ropeDim > 0 ? 'r_here = r_next;' : ''}
+    ${stash} ${barrier}
+    ${fetch}
+    ${scores} ${barrier} ${softmax} ${barrier} ${rescaling}
+    ${sums} ${barrier}
+    if (left <= ${T}u) { break; } left -= ${T}u; step++;
   }
-  ${pipelined ? `${rescaling('(step - 1u)')} { let last = (step - 1u) % 2u * ${g.tileVectors}u; ${sums('last')} }` : ''}
-  let out = ((id.z * sizes.y + id.x) * ${groups.length}u + id.y) * ${H}u;
+  let out = ((id.z * sizes.y + at) * ${groups.length}u + id.y) * ${H}u;
   ${times(headTiles, (i) =>
     times(valueSteps, (d) =>
       guard(
@@ -205,15 +175,16 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
     ),
   )}
   if (j == 0u) { state[out + h] = vec2<f32>(m, l); }
+  step++; }
 }
 `
 }
 
 /**
- * Scores to weights, for tile k of a page. The weights are added in a tree over the tile's tokens. The tree is the same whatever number of
+ * Scores to weights, for a tile. The weights are added in a tree over the tile's tokens. The tree is the same whatever number of
  * threads shares a head: first within words of 4 tokens, then words at half the distance, a quarter, and so on.
  */
-function softmaxOver(scale: number, H: number, rows: number, { tokens: T }: TensorTiling, g: ReturnType<typeof geometry>, k: number): string {
+function softmaxOver(scale: number, H: number, rows: number, { tokens: T }: TensorTiling, g: ReturnType<typeof geometry>): string {
   const { perHead, vector: V, chunks } = g
   const scoreRow = g.scoreRow / V
   const letters = ['x', 'y', 'z', 'w'].slice(0, V)
@@ -228,11 +199,11 @@ function softmaxOver(scale: number, H: number, rows: number, { tokens: T }: Tens
   }
   return `
     ${times(chunks, (i) => `var x${i} = (${times(g.scoreParts, (part) => score(part, i), ' + ')}) * ${scale * LOG2_E};`, '\n    ')}
-    if (left_here < ${(k + 1) * T}u${hidden}) { ${times(chunks, (i) => letters.map((c, e) => `if (${k * T + e}u + (${i * perHead}u + j) * ${V}u${hidden} >= left_here) { x${i}.${c} = -1.0e30; }`).join(' '), '\n      ')} }
+    if (left < ${T}u${hidden}) { ${times(chunks, (i) => letters.map((c, e) => `if (${e}u + (${i * perHead}u + j) * ${V}u${hidden} >= left) { x${i}.${c} = -1.0e30; }`).join(' '), '\n      ')} }
     { var most4 = x0; ${times(chunks - 1, (i) => `most4 = max(most4, x${i + 1});`, ' ')}
     var most = ${V === 4 ? 'max(max(most4.x, most4.y), max(most4.z, most4.w))' : 'max(most4.x, most4.y)'};
     ${times(Math.log2(perHead), (n) => `most = max(most, subgroupShuffleXor(most, ${1 << n}u));`, ' ')}
-    if (most > m + ${LAG}.0) { let alpha = exp2(m - most); m = most; l *= alpha; if (step > 0u) { rescale.x = step; } if (j == 0u) { factors[h] = alpha; } }
+    if (most > m + ${LAG}.0) { let alpha = exp2(m - most); if (m > -1.0e29) { rescale.x = step; } m = most; l *= alpha; if (j == 0u) { factors[h] = alpha; } }
     else if (j == 0u) { factors[h] = 1.0; } }
     { ${times(
       chunks,

@@ -9,7 +9,6 @@ export interface Loading {
   readonly unit: number
   readonly unitType: string
   readonly rowVectors: number
-  readonly tileVectors: number
 }
 
 /** Loads of one region's rows, `units` for each row. */
@@ -51,39 +50,37 @@ export class RowLoads {
     return (j + 1) * this.#l.threads <= this.#l.tokens * this.#units ? undefined : `${this.#row(j)} < ${this.#l.tokens}u`
   }
 
-  declare(sets: number): string {
+  declare(): string {
     const { rowVectors, unitType } = this.#l
     const n = this.#name
-    const registers = times(sets, (set) => times(this.#loads, (j) => `var ${n}${set}_${j} = ${unitType}();`, ' '), ' ')
+    const registers = times(this.#loads, (j) => `var ${n}_${j} = ${unitType}();`, ' ')
     if (!this.#even) return registers
     return `let ${n}_row = lid / ${this.#units}u; let ${n}_from = ${this.#rowUnits === this.#units ? 'lid' : `${n}_row * ${this.#rowUnits}u + lid % ${this.#units}u`};
   let ${n}_column = ${this.#place(this.#column(0))}; let ${n}_to = ${n}_row * ${rowVectors}u + ${n}_column / 8u; ${registers}`
   }
 
-  /** Loads rows from `first` on of the page whose first unit is `base` into the registers of a set; zeros from row `left` on. */
-  fetch(set: number, base: string, left: string, first: number): string {
+  /** Loads rows from unit `base` on into registers; zeros from row `left` on. */
+  fetch(base: string, left: string): string {
     const { threads, unitType } = this.#l
     const n = this.#name
     const from = (j: number) =>
       this.#even
-        ? `${n}_from + ${(this.#rowStep(j) + first) * this.#rowUnits}u`
-        : `(${this.#row(j)} + ${first}u) * ${this.#rowUnits}u + (lid + ${j * threads}u) % ${this.#units}u`
+        ? `${n}_from + ${this.#rowStep(j) * this.#rowUnits}u`
+        : `(${this.#row(j)}) * ${this.#rowUnits}u + (lid + ${j * threads}u) % ${this.#units}u`
     return times(this.#loads, (j) => {
-      const bounds = [this.#inTile(j), `${this.#row(j)} + ${first}u < ${left}`].filter((c) => c !== undefined).join(' && ')
-      return `${n}${set}_${j} = ${unitType}(); if (${bounds}) { ${n}${set}_${j} = cache[${base} + ${from(j)}]; }`
+      const bounds = [this.#inTile(j), `${this.#row(j)} < ${left}`].filter((c) => c !== undefined).join(' && ')
+      return `${n}_${j} = ${unitType}(); if (${bounds}) { ${n}_${j} = cache[${base} + ${from(j)}]; }`
     })
   }
 
-  /** Stores the registers of a set to a tile. */
-  stash(set: number, buffer: number): string {
-    const { rowVectors, tileVectors, unit } = this.#l
+  /** Stores the registers to the tile. */
+  stash(): string {
+    const { rowVectors, unit } = this.#l
     const n = this.#name
     return times(this.#loads, (j) => {
       const column = this.#even ? `${n}_column` : `(${this.#place(this.#column(j))})`
-      const to = this.#even
-        ? `${n}_to + ${buffer * tileVectors + this.#rowStep(j) * rowVectors}u`
-        : `${buffer * tileVectors}u + ${this.#row(j)} * ${rowVectors}u + ${column} / 8u`
-      const value = `${n}${set}_${j}`
+      const to = this.#even ? `${n}_to + ${this.#rowStep(j) * rowVectors}u` : `(${this.#row(j)}) * ${rowVectors}u + ${column} / 8u`
+      const value = `${n}_${j}`
       const inVector = `${column} % 8u / 2u`
       const store =
         unit === 8

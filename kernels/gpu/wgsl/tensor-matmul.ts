@@ -2,7 +2,7 @@
 // brings blocks of both to workgroup memory, through registers, and its subgroups share their products. The order of every sum is the
 // same for every tiling, so which tiling a step takes changes its speed and never its bits.
 import { SIDE, TILE_VECTORS, VECTORS_PER_SCALE } from './tensor-matmul-shape.js'
-import { OWN_THREADS, type OwnRow } from './tensor-rows.js'
+import { OWN_THREADS, type OwnRows } from './tensor-rows.js'
 
 const LANES = 32
 /** vec4<f32> of a 16 x 16 tile of sums. */
@@ -39,7 +39,7 @@ function tileVectors(tiling: ProductTiling, pair: boolean, own = false): number 
 export const OWN_BINDINGS = 8
 
 /** Bytes of workgroup memory. */
-export function productBytes(tiling: ProductTiling, pair: boolean, own?: OwnRow): number {
+export function productBytes(tiling: ProductTiling, pair: boolean, own?: OwnRows): number {
   return tileVectors(tiling, pair, own !== undefined) * 16 + (own ? own.bytes : 0)
 }
 
@@ -53,10 +53,10 @@ export function productThreads({ down, across, helpers }: ProductTiling): number
  * two a word; its offsets are even, and what lies after an odd number of outputs becomes 0.
  * bindings: dims uniform [0, y stride, 0, 0], count uniform [rows], weights, blocks (tensor-matmul-shape.ts), activations, their scales,
  * scales of the weights' rows, y. Workgroups: groups of tiling.rows rows by blocks.
- * own: for one row of activations, which every workgroup packs itself; its bindings, and all others OWN_BINDINGS later, without those of
+ * own: for up to own.rows rows of activations, which every workgroup packs itself; its bindings, and all others OWN_BINDINGS later, without those of
  * the activations.
  */
-export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolean, halves = false, own?: OwnRow): string {
+export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolean, halves = false, own?: OwnRows): string {
   const { rows, columns, down, across, buffers } = tiling
   const P = pair ? 2 : 1
   const B = Math.min(tiling.steps, steps)
@@ -73,7 +73,7 @@ export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolea
   const blocks = Math.ceil(steps / B)
   /** A last block of fewer steps. */
   const rest = steps - (blocks - 1) * B
-  if (own && (threads !== OWN_THREADS || rows !== SIDE || buffers !== 1)) throw new RangeError('no tiling for one row')
+  if (own && (threads % OWN_THREADS !== 0 || rows !== SIDE || buffers !== 1)) throw new RangeError('no tiling for rows of its own')
   if (buffers === 2 && rest !== B) throw new RangeError(`two buffers need blocks of a divisor of ${steps} steps, not ${B}`)
   /** Loads of a thread: where from in the first block, and where to in a buffer. */
   const place = (name: 'a' | 'b', all: number, parts: number) =>
@@ -100,7 +100,7 @@ export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolea
   const stash = (buffer: number) => each((name, j) => guarded(name, j, `tile[${name}To${j} + ${buffer * bufferVectors}u] = ${name}${j};`))
   const loadLeft = (buffer: number, s: number, it: string, p: number, r: number) =>
     own
-      ? `subgroupMatrixLoad<Left, row_major>(&own, ${own.at(p, `${it} * ${B}u + ${s}u`)}, 2u)`
+      ? `subgroupMatrixLoad<Left, row_major>(&own, ${own.at(p, `${it} * ${B}u + ${s}u`)}, ${own.stride}u)`
       : `subgroupMatrixLoad<Left, row_major>(&tile, left + ${buffer * bufferVectors + (p * rows + r * SIDE) * stride + s * 2}u, ${stride}u)`
   const compute = (buffer: number, n: number, it = '') =>
     times(
@@ -129,7 +129,7 @@ export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolea
     ${working(compute(1, B))} if (it + 2u < ${blocks}u) { ${stash(0)} } ${barrier}
   }
   ${blocks % 2 === 1 ? `${working(compute(0, rest))} ${barrier}` : ''}`
-  const xScale = own ? 'ownScale' : 'xScales[block.xScale + row]'
+  const xScale = !own ? 'xScales[block.xScale + row]' : own.rows === 1 ? 'ownScales[0]' : 'ownScales[row]'
   const matrices = R * Q
   const batch = Math.max(1, Math.min(matrices, Math.floor(tileVectors(tiling, pair, own !== undefined) / (subgroups * SUM_VECTORS))))
   // Lanes next to each other write columns next to each other: whole sectors of memory, wherever a row of outputs begins.

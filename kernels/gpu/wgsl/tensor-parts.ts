@@ -15,52 +15,66 @@ export interface UnrotatedQueries {
 
 /**
  * Queries of every head as f16: [groups][queryRows][rowHeads][packedQueryWidth]. bindings: count uniform, heads [query column, rope
- * column], queries (none if `ropeOnly`: the product that makes them writes them as f16), rope queries (none without rope keys), packed, and
- * with `raw` the rope table [2 * half, rows]. One thread per two scalars; workgroups: words (packedWords) by heads by rows.
+ * column], queries, rope queries (none without rope keys), packed. One thread per two scalars; workgroups: words of a head, 64 at a time,
+ * by heads by rows.
  */
-export function packQueries(shape: TensorShape, raw?: UnrotatedQueries, ropeOnly = false): string {
+export function packQueries(shape: TensorShape): string {
   const width = packedQueryWidth(shape)
   const { keyWidth, ropeDim, queryWidth, ropeWidth, rowHeads, queryRows } = shape
   const ropeFrom = pad(keyWidth)
   return `
 @group(0) @binding(0) var<uniform> count : vec4<u32>;
 @group(0) @binding(1) var<storage, read> slots : array<vec2<i32>>;
-${ropeOnly ? '' : '@group(0) @binding(2) var<storage, read> q : array<f32>;'}
+@group(0) @binding(2) var<storage, read> q : array<f32>;
 ${ropeDim > 0 ? '@group(0) @binding(3) var<storage, read> qr : array<f32>;' : ''}
 @group(0) @binding(4) var<storage, read_write> packed : array<u32>;
-${
-  raw
-    ? `@group(0) @binding(5) var<storage, read> table : array<f32>;
-fn rotated(row : u32, head : u32, c : u32) -> f32 {
-  let at = row * ${raw.stride}u + ${raw.from + raw.nope}u + head * ${raw.headWidth}u; let t = row * ${2 * raw.half}u;
-  if (c < ${raw.half}u) { return qr[at + c] * table[t + c] - qr[at + c + ${raw.half}u] * table[t + c + ${raw.half}u]; }
-  return qr[at + c - ${raw.half}u] * table[t + c] + qr[at + c] * table[t + c - ${raw.half}u];
-}`
-    : ''
-}
 fn value(row : u32, slot : vec2<i32>, c : u32) -> f32 {
-  ${ropeOnly ? '' : `if (c < ${keyWidth}u) { return q[row * ${queryWidth}u + u32(slot.x) + c]; }`}
-  ${ropeDim > 0 ? `if (c >= ${ropeFrom}u && c < ${ropeFrom + ropeDim}u) { return ${raw ? `rotated(row, (u32(slot.y) - ${raw.paddedNope}u) / ${raw.paddedWidth}u, c - ${ropeFrom}u)` : `qr[row * ${ropeWidth}u + u32(slot.y) + c - ${ropeFrom}u]`}; }` : ''}
+  if (c < ${keyWidth}u) { return q[row * ${queryWidth}u + u32(slot.x) + c]; }
+  ${ropeDim > 0 ? `if (c >= ${ropeFrom}u && c < ${ropeFrom + ropeDim}u) { return qr[row * ${ropeWidth}u + u32(slot.y) + c - ${ropeFrom}u]; }` : ''}
   return 0.0;
 }
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id : vec3<u32>) {
-  if (id.x >= ${packedWords(shape, ropeOnly)}u || id.z >= count.x) { return; }
-  let word = id.x + ${ropeOnly ? ropeFrom / 2 : 0}u;
+  if (id.x >= ${width / 2}u || id.z >= count.x) { return; }
   let slot = slots[id.y];
-  let at = ((id.y / ${rowHeads}u * ${queryRows}u + id.z) * ${rowHeads}u + id.y % ${rowHeads}u) * ${width / 2}u + word;
+  let at = ((id.y / ${rowHeads}u * ${queryRows}u + id.z) * ${rowHeads}u + id.y % ${rowHeads}u) * ${width / 2}u + id.x;
   if (slot.y < 0) { packed[at] = 0u; return; }
-  packed[at] = pack2x16float(vec2<f32>(value(id.z, slot, 2u * word), value(id.z, slot, 2u * word + 1u)));
+  packed[at] = pack2x16float(vec2<f32>(value(id.z, slot, 2u * id.x), value(id.z, slot, 2u * id.x + 1u)));
 }
 `
 }
 
-/** Words of a head that packQueries writes. */
-export function packedWords(shape: TensorShape, ropeOnly: boolean): number {
-  return (packedQueryWidth(shape) - (ropeOnly ? pad(shape.keyWidth) : 0)) / 2
+/**
+ * The rope columns of packed queries, rotated, where the product that makes the others writes those: for a kernel that has work of its own
+ * besides. It calls `ropes(row, i)` for every i below `words`. Bindings from `first` on: heads, queries, packed; the kernel's `table` is the rope
+ * table [2 * half, rows].
+ */
+export function ropeQueries(shape: TensorShape, raw: UnrotatedQueries, first: number): { readonly code: string; readonly words: number } {
+  const width = packedQueryWidth(shape)
+  const { keyWidth, ropeDim, rowHeads, queryRows } = shape
+  const words = pad(ropeDim) / 2
+  const { stride, from, nope, headWidth, half, paddedNope, paddedWidth } = raw
+  const code = `
+@group(0) @binding(${first}) var<storage, read> slots : array<vec2<i32>>;
+@group(0) @binding(${first + 1}) var<storage, read> qr : array<f32>;
+@group(0) @binding(${first + 2}) var<storage, read_write> packed : array<u32>;
+fn ropeQuery(row : u32, head : u32, c : u32) -> f32 {
+  if (c >= ${ropeDim}u) { return 0.0; }
+  let at = row * ${stride}u + ${from + nope}u + head * ${headWidth}u; let t = row * ${2 * half}u;
+  if (c < ${half}u) { return qr[at + c] * table[t + c] - qr[at + c + ${half}u] * table[t + c + ${half}u]; }
+  return qr[at + c - ${half}u] * table[t + c] + qr[at + c] * table[t + c - ${half}u];
+}
+fn ropes(row : u32, i : u32) {
+  let head = i / ${words}u; let word = i % ${words}u; let slot = slots[head];
+  let at = ((head / ${rowHeads}u * ${queryRows}u + row) * ${rowHeads}u + head % ${rowHeads}u) * ${width / 2}u + ${pad(keyWidth) / 2}u + word;
+  if (slot.y < 0) { packed[at] = 0u; return; }
+  let own = (u32(slot.y) - ${paddedNope}u) / ${paddedWidth}u;
+  packed[at] = pack2x16float(vec2<f32>(ropeQuery(row, own, 2u * word), ropeQuery(row, own, 2u * word + 1u)));
+}`
+  return { code, words: words * shape.slots.length }
 }
 
-/** The table of slots that packQueries reads. */
+/** The table of slots that packQueries and ropeQueries read. */
 export function slotTable({ slots }: TensorShape): Uint32Array {
   return new Uint32Array(Int32Array.from(slots.flatMap((slot) => (slot ? [slot.query, slot.rope] : [0, -1]))).buffer)
 }
@@ -99,11 +113,49 @@ export function combineTensorParts(shape: TensorShape, rows: number, few: boolea
   const wide = vectorsOfGroup(valueWidth, few)
   const one = (sum: string, weight: string, e = 'exp2(s.x - m)') =>
     `let at = base + i * step; let s = state[at]; let e = ${e}; ${sum} = fma(vec4<f32>(e), z[at * ${vectors}u + column], ${sum}); ${weight} = fma(e, s.y, ${weight});`
-  const tree: string[] = []
-  for (let k = COMBINERS / 2; k >= 1; k /= 2) tree.push(times(k, (i) => `sum${i} += sum${i + k}; weight${i} += weight${i + k};`))
+  const halves = Array.from({ length: Math.log2(COMBINERS) }, (_, i) => COMBINERS >> (i + 1))
+  const tree = (name: string) => halves.map((half) => times(half, (i) => `${name}${i} += ${name}${i + half};`)).join(' ')
   const store = (sum: string, weight: string) =>
     `out[(row * ${groups.length * groupHeads}u + group * ${groupHeads}u + head) * ${vectors}u + column] = ${sum} / ${weight};`
-  const head = few ? `id.x * ${THREADS / wide}u + lid / ${wide}u` : 'id.x'
+  /** A thread reads the states of all parts. */
+  const alone = `let column = id.y * ${wide}u + lid % ${wide}u;
+  if (slot >= ${slots.length}u || column >= ${vectors}u) { return; }
+  var m = state[base].x;
+  for (var i = 1u; i < count; i++) { m = max(m, state[base + i * step].x); }
+  ${times(COMBINERS, (i) => `var sum${i} = vec4<f32>(0.0); var weight${i} = 0.0;`)}
+  // Sums without a part stay 0.
+  if (count <= ${COMBINERS / 2}u) {
+    ${times(COMBINERS / 2, (k) => `{ let i = min(${k}u, count - 1u); let own = ${k}u < count; ${one(`sum${k}`, `weight${k}`, 'select(0.0, exp2(s.x - m), own)')} }`, '\n    ')}
+  } else { for (var first = 0u; first < count; first += ${COMBINERS}u) {
+    ${times(COMBINERS, (k) => `{ let i = min(first + ${k}u, count - 1u); let own = first + ${k}u < count; ${one(`sum${k}`, `weight${k}`, 'select(0.0, exp2(s.x - m), own)')} }`, '\n    ')}
+  } }
+  ${tree('sum')} ${tree('weight')}
+  ${store('sum0', 'weight0')}`
+  /** A subgroup has one head: each lane reads the state of a part, and the parts' sums are on their way at the same time. */
+  const batch = (first: number, n: number) =>
+    times(
+      n,
+      (k) =>
+        `sum${k} = fma(vec4<f32>(subgroupShuffle(e, ${first + k}u)), z[(base + min(${first + k}u, count - 1u) * step) * ${vectors}u + column], sum${k});`,
+      '\n    ',
+    )
+  const together = `let wanted = id.y * ${wide}u + lid % ${wide}u; let column = min(wanted, ${vectors - 1}u);
+  if (slot >= ${slots.length}u) { return; }
+  let s = state[base + min(lane, count - 1u) * step]; let m = subgroupMax(s.x); let e = select(0.0, exp2(s.x - m), lane < count);
+  ${times(COMBINERS, (i) => `var sum${i} = vec4<f32>(0.0);`)}
+  if (count <= ${COMBINERS / 2}u) {
+    ${batch(0, COMBINERS / 2)}
+  } else {
+    ${batch(0, COMBINERS)}
+    if (count > ${COMBINERS}u) {
+    ${batch(COMBINERS, COMBINERS)} }
+  }
+  var weight = fma(subgroupShuffleXor(e, ${COMBINERS}u), subgroupShuffleXor(s.y, ${COMBINERS}u), fma(e, s.y, 0.0));
+  ${halves.map((half) => `weight += subgroupShuffleXor(weight, ${half}u);`).join(' ')}
+  ${tree('sum')}
+  weight = subgroupShuffle(weight, 0u);
+  if (wanted < ${vectors}u) { ${store('sum0', 'weight')} }`
+  const head = !few ? 'id.x' : wide < LANES ? `id.x * ${THREADS / wide}u + lid / ${wide}u` : `id.x * ${THREADS / wide}u + sg / ${wide / LANES}u`
   return `enable subgroups;
 @group(0) @binding(0) var<storage, read> rows : array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> entries : array<vec4<u32>>;
@@ -127,19 +179,9 @@ fn main(@builtin(workgroup_id) id : vec3<u32>, @builtin(subgroup_id) sg : u32, @
   let base = inRound * sizes.y * step + group * ${H}u + own * ${rowHeads}u + head;
   ${
     few
-      ? `let column = id.y * ${wide}u + lid % ${wide}u;
-  if (slot >= ${slots.length}u || column >= ${vectors}u) { return; }
-  var m = state[base].x;
-  for (var i = 1u; i < count; i++) { m = max(m, state[base + i * step].x); }
-  ${times(COMBINERS, (i) => `var sum${i} = vec4<f32>(0.0); var weight${i} = 0.0;`)}
-  // Sums without a part stay 0.
-  if (count <= ${COMBINERS / 2}u) {
-    ${times(COMBINERS / 2, (k) => `{ let i = min(${k}u, count - 1u); let own = ${k}u < count; ${one(`sum${k}`, `weight${k}`, 'select(0.0, exp2(s.x - m), own)')} }`, '\n    ')}
-  } else { for (var first = 0u; first < count; first += ${COMBINERS}u) {
-    ${times(COMBINERS, (k) => `{ let i = min(first + ${k}u, count - 1u); let own = first + ${k}u < count; ${one(`sum${k}`, `weight${k}`, 'select(0.0, exp2(s.x - m), own)')} }`, '\n    ')}
-  } }
-  ${tree.join('\n  ')}
-  ${store('sum0', 'weight0')}`
+      ? wide < LANES
+        ? alone
+        : together
       : `var largest = -3.0e38;
   for (var i = lid; i < count; i += ${THREADS}u) { largest = max(largest, state[base + i * step].x); }
   largest = subgroupMax(largest);

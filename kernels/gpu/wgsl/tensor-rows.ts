@@ -26,14 +26,14 @@ export function regionTable(regions: readonly Region[]): Uint32Array {
 }
 
 /**
- * Where activations come from: WGSL of `fn value(row : u32, c : u32) -> f32`, over bindings from FIRST_SOURCE on. `store`: what is done
- * with a value `v` of column c besides, for sources that are one region.
+ * Where activations come from: WGSL of `fn value(row : u32, c : u32) -> f32`, over bindings from FIRST_SOURCE on. `store`: WGSL that keeps
+ * value v of column c of `row`, for sources that are one region.
  */
 export interface RowSource {
   readonly code: string
   /** Scalars that are read for a value. */
   readonly reads: number
-  readonly store?: string
+  readonly store?: (v: string, c: string) => string
 }
 
 /** The first binding of a source's buffers. */
@@ -74,7 +74,7 @@ export function sumRows(width: number, planeRows: number): RowSource {
     reads: 5,
     code: `${input(0, 'x')} ${input(1, 'p')} ${input(2, 'sum', 'read_write')}
 fn value(row : u32, c : u32) -> f32 { let at = row * ${width}u + c; return x[at] + (((p[at] + p[at + ${plane}u]) + p[at + ${2 * plane}u]) + p[at + ${3 * plane}u]); }`,
-    store: `sum[row * ${width}u + c] = v;`,
+    store: (v, c) => `sum[row * ${width}u + ${c}] = ${v};`,
   }
 }
 
@@ -91,8 +91,10 @@ export function headRows(shape: {
   readonly gate: { readonly stride: number; readonly from: number } | undefined
 }): RowSource {
   const { width, stride, planeRows, planes, factor, gate } = shape
+  // Without branches, so that all loads of a row are on their way at once.
   const add = (i: number) =>
-    `{ let place = places[c / ${width}u * 4u + ${i}u]; if (place >= 0.0) { let one = p[(${i * planeRows}u + row) * ${stride}u + u32(place) + c % ${width}u]; sum = select(sum + one, one, first); first = false; } }`
+    `{ let place = places[c / ${width}u * 4u + ${i}u]; let has = place >= 0.0; let one = p[(${i * planeRows}u + row) * ${stride}u + u32(max(place, 0.0)) + c % ${width}u];
+    sum = select(sum, select(sum + one, one, first), has); first = first && !has; }`
   return {
     reads: planes + (gate ? 1 : 0),
     code: `${input(0, 'p')} ${input(1, 'places')} ${gate ? input(2, 'gates') : ''}
@@ -139,28 +141,30 @@ interface RowCode {
   readonly write: (store: string) => string
 }
 
-/** storing: a condition in WGSL for what the source stores. */
-function rowCode({ steps, pair, epsilon, source }: Omit<RowPacking, 'regions'>, storing?: string): RowCode {
+/** keeping, writing: conditions in WGSL for what the source stores, and for what goes to workgroup memory. */
+function rowCode({ steps, pair, epsilon, source }: Omit<RowPacking, 'regions'>, keeping = 'true', writing = 'true'): RowCode {
   const normed = epsilon !== undefined
   const pairs = (steps * SIDE) / 2
   const narrow = isNarrow(steps)
   const sharing = narrow ? LANES : THREADS
   const each = Math.ceil(pairs / sharing)
-  const store = source.store === undefined || storing === undefined ? source.store : `if (${storing}) { ${source.store} }`
   const inside = (j: number, body: string) => ((j + 1) * sharing <= pairs ? `{ ${body} }` : `if (me + ${j * sharing}u < ${pairs}u) { ${body} }`)
-  const load = (j: number) =>
-    inside(
-      j,
-      `let c = 2u * (me + ${j * sharing}u);
-    if (c < region.cols) { let v = value(row, region.source + c); v${j}.x = v; ${store ?? ''} }
-    if (c + 1u < region.cols) { let v = value(row, region.source + c + 1u); v${j}.y = v; ${store?.replaceAll(' + c]', ' + c + 1u]') ?? ''} }
-    ${normed ? `square = fma(v${j}.x, v${j}.x, square); square = fma(v${j}.y, v${j}.y, square); let last = region.cols - 1u; v${j} *= vec2<f32>(norm[min(c, last)], norm[min(c + 1u, last)]);` : ''}
-    largest = max(largest, max(abs(v${j}.x), abs(v${j}.y)));`,
-    )
+  const column = (j: number) => `2u * (me + ${j * sharing}u)`
+  // Loads come before stores, and past the last column its own value is loaded: nothing waits for another load.
+  const load = (j: number) => `let c${j} = ${column(j)};
+  var v${j} = vec2<f32>(value(row, region.source + min(c${j}, last)), value(row, region.source + min(c${j} + 1u, last)));
+  v${j} = select(vec2<f32>(0.0), v${j}, vec2<bool>(c${j} < region.cols, c${j} + 1u < region.cols));
+  ${normed ? `let n${j} = vec2<f32>(norm[min(c${j}, last)], norm[min(c${j} + 1u, last)]);` : ''}`
+  const take = (j: number) => `${normed ? `square = fma(v${j}.x, v${j}.x, square); square = fma(v${j}.y, v${j}.y, square); v${j} *= n${j};` : ''}
+  largest = max(largest, max(abs(v${j}.x), abs(v${j}.y)));`
+  const { store } = source
+  const keep = (j: number) =>
+    `if (c${j} < region.cols) { ${store?.(`v${j}.x`, `c${j}`)} } if (c${j} + 1u < region.cols) { ${store?.(`v${j}.y`, `c${j} + 1u`)} }`
+  const storing = store === undefined ? '' : `if (${keeping}) { ${times(each, keep, ' ')} }`
   const reduce = narrow
     ? `let most = subgroupMax(largest); ${normed ? times(5, (i) => `square += subgroupShuffleXor(square, ${16 >> i}u);`, ' ') : ''} let total = ${normed ? 'square' : '0.0'};`
     : `largest = subgroupMax(largest); ${normed ? times(5, (i) => `square += subgroupShuffleXor(square, ${16 >> i}u);`, ' ') : ''}
-  if (lane == 0u) { maxima[sg] = largest; ${normed ? 'squares[sg] = square;' : ''} }
+  if (lane == 0u && ${writing}) { maxima[sg] = largest; ${normed ? 'squares[sg] = square;' : ''} }
   workgroupBarrier();
   var most = maxima[0]; var total = ${normed ? 'squares[0]' : '0.0'};
   for (var i = 1u; i < ${THREADS / LANES}u; i++) { most = max(most, maxima[i]); ${normed ? 'total += squares[i];' : ''} }`
@@ -180,8 +184,10 @@ function rowCode({ steps, pair, epsilon, source }: Omit<RowPacking, 'regions'>, 
       ? ''
       : `var<workgroup> maxima : array<f32, ${THREADS / LANES}>; ${normed ? `var<workgroup> squares : array<f32, ${THREADS / LANES}>;` : ''}`,
     body: `var largest = 0.0; ${normed ? 'var square = 0.0;' : ''}
-  ${times(each, (j) => `var v${j} = vec2<f32>(0.0);`, ' ')}
+  let last = region.cols - 1u;
   ${times(each, load, '\n  ')}
+  ${storing}
+  ${times(each, take, '\n  ')}
   ${reduce}
   // The largest magnitude to 2^14..2^15; 1 for rows of zeros. Two kernels have this code: a quotient before a sum, or under a root, was
   // compiled for one of them to other instructions than for the other by NVIDIA's driver (580.159.04), a last bit apart.
@@ -224,41 +230,60 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
 `
 }
 
-/** Row 0 of a product's activations, packed by the product's own workgroups: the bits are those of packRows. */
-export interface OwnRow {
+/** Rows of a product's activations, packed by the product's own workgroups: the bits are those of packRows. */
+export interface OwnRows {
+  /** The first row alone, or up to a tile of rows where a subgroup packs one. */
+  readonly rows: number
   /** Bytes of workgroup memory. */
   readonly bytes: number
   /** Declarations of the module: bindings from 3 on (NORM, then the source's), and variables. */
   readonly declarations: string
   /**
-   * What THREADS invocations do, given `region` {source, cols, inverse}, `sg`, `lane` and `id`: fills `own` and `ownScale`; a barrier must
-   * follow. Workgroup id.y == 0 stores what the source stores.
+   * What all invocations of the workgroup do, given `region` {source, cols, inverse}, `count` [rows], `sg`, `lane` and `id`: fills `own` and
+   * `ownScales`; a barrier must follow. Workgroup id.y == 0 stores what the source stores.
    */
   readonly fill: string
-  /** Vector of `own` where step s of part p begins. Rows are 2 vectors apart, so rows after the first are columns of later steps: nobody reads their sums. */
+  /** Vector of `own` where step s of part p begins, and vectors from a row to the next. */
   readonly at: (p: number, s: string) => string
+  readonly stride: number
 }
 
-/** The threads that packing a row takes. */
+/** Threads that share the packing of one row. */
 export const OWN_THREADS = THREADS
 
-export function ownRow(packing: Omit<RowPacking, 'regions'>): OwnRow {
+/** threads: of a workgroup, a multiple of OWN_THREADS. */
+export function ownRows(packing: Omit<RowPacking, 'regions'>, threads = OWN_THREADS): OwnRows {
   const { steps, pair, epsilon, source } = packing
   const narrow = isNarrow(steps)
-  const { shared, body, write } = rowCode(packing, 'id.y == 0u')
-  const vectors = steps * 2 * (pair ? 2 : 1) + 2 * (SIDE - 1)
-  const fill = `let me = ${narrow ? 'lane' : `sg * ${LANES}u + lane`}; let row = 0u;
+  const rows = narrow && source.store === undefined ? SIDE : 1
+  const rowVectors = steps * 2 * (pair ? 2 : 1)
+  // Of one row, rows after it are columns of later steps: nobody reads their sums. 16 bytes between rows avoid bank conflicts.
+  const stride = rows === 1 ? 2 : rowVectors + 1
+  const vectors = rows === 1 ? rowVectors + 2 * (SIDE - 1) : rows * stride
+  // Of more threads, each OWN_THREADS do the same, and the first of them write.
+  const first = threads === OWN_THREADS ? 'true' : `sg < ${OWN_THREADS / LANES}u`
+  const { shared, body, write } = rowCode(packing, `id.y == 0u && ${first}`, first)
+  const at = rows === 1 ? '' : `row * ${stride}u + `
+  const packed = write(`own[${at}i / 4u][i % 4u] = high; ${pair ? `own[${at}${steps * 2}u + i / 4u][i % 4u] = low;` : ''}`)
+  const fill = narrow
+    ? `for (var row = sg; row < min(count.x, ${rows}u); row += ${threads / LANES}u) { let me = lane;
   ${body}
-  if (me == 0u) { ownScale = scale; }
-  ${write(`own[i / 4u][i % 4u] = high; ${pair ? `own[${steps * 2}u + i / 4u][i % 4u] = low;` : ''}`)}`
+  if (me == 0u) { ownScales[row] = scale; }
+  ${packed} }`
+    : `let me = sg % ${OWN_THREADS / LANES}u * ${LANES}u + lane; let row = 0u;
+  ${body}
+  if (${first}) { if (me == 0u) { ownScales[0] = scale; }
+  ${packed} }`
   return {
-    // With one float and eight of each reduction.
-    bytes: vectors * 16 + 4 + 2 * 4 * (THREADS / LANES),
+    rows,
+    // With the scales, and eight of each reduction.
+    bytes: vectors * 16 + 4 * rows + 2 * 4 * (THREADS / LANES),
     declarations: `${epsilon === undefined ? '' : NORM}
 ${source.code}
 ${shared}
-var<workgroup> own : array<vec4<u32>, ${vectors}>; var<workgroup> ownScale : f32;`,
-    fill: narrow ? `if (sg == 0u) { ${fill} }` : fill,
+var<workgroup> own : array<vec4<u32>, ${vectors}>; var<workgroup> ownScales : array<f32, ${rows}>;`,
+    fill,
     at: (p, s) => `(${s}) * 2u + ${p * steps * 2}u`,
+    stride,
   }
 }

@@ -50,12 +50,6 @@ export interface TensorTiling {
   readonly scores: 'columns' | 'tokens'
   /** Groups of 16 heads of one subgroup: 1 or 2. */
   readonly headTiles: number
-  /** Tiles of cached rows that are loaded ahead: 1 or 2. */
-  readonly ahead: number
-  /** Tiles in workgroup memory: 2 save a barrier. */
-  readonly buffers: number
-  /** Weighted sums of a tile are computed beside the scores of the next: 2 barriers a tile. It needs 2 buffers. */
-  readonly pipelined: boolean
 }
 
 /** Tiles of tokens for which a subgroup computes scores, and steps of 16 columns of each. */
@@ -86,6 +80,14 @@ export function slotsOf({ rowHeads }: Pick<TensorShape, 'rowHeads'>, rows: numbe
   return pad(rows * rowHeads)
 }
 
+/** Workgroups of attention from which a device gains nothing by more of them: a few for each multiprocessor, to even out their ends. */
+const ENOUGH_WORKGROUPS = 8 * MULTIPROCESSORS
+
+/** Workgroups that share the parts of a context, where there are `others` more for each: a workgroup loads its queries once. */
+export function workgroupsOfParts(parts: number, others: number): number {
+  return Math.min(parts, Math.max(1, Math.ceil(ENOUGH_WORKGROUPS / others)))
+}
+
 /** Rows of a prompt that share a workgroup's cached rows, and slots that they may take. */
 const PROMPT_ROWS = [8, 6, 4, 3, 2]
 const PROMPT_SLOTS = 96
@@ -107,10 +109,8 @@ export function planPromptRows(
     // Pairs of head tiles share what a subgroup loads; with scores by tokens more subgroups are faster.
     for (const headTiles of one.scores === 'tokens' ? [1, 2] : [2, 1]) {
       if (slots % (SIDE * headTiles) !== 0 || headTiles > 1 + Number(pairsFit(shape, one))) continue
-      for (const buffers of [2, 1]) {
-        const tiling = { ...one, headTiles, buffers, pipelined: buffers === 2 }
-        if (storageOf(shape, slots, tiling) <= workgroupStorage) return { rows, tiling }
-      }
+      const tiling = { ...one, headTiles }
+      if (storageOf(shape, slots, tiling) <= workgroupStorage) return { rows, tiling }
     }
   }
   return undefined
@@ -128,9 +128,12 @@ function pairsFit(shape: TensorWidths, sharing: Sharing): boolean {
   return 2 * registersOf(shape, sharing) <= REGISTERS
 }
 
+/** Of streams with fewer heads than fill a workgroup. Others are faster with fewer tokens, and pairs of head tiles (64 heads on an H200: 0.40
+ * ms at 2,097,152 tokens, 0.51). */
+const FEW_HEADS: Sharing = { tokens: 2 * SIDE, split: 2, scores: 'tokens' }
+
 /** In order of preference: the first whose registers suffice for one row of 16 heads, and whose memory does. */
 const SHARINGS: readonly Sharing[] = [
-  { tokens: 2 * SIDE, split: 2, scores: 'tokens' },
   { tokens: SIDE, split: 2, scores: 'columns' },
   { tokens: SIDE, split: 4, scores: 'columns' },
 ]
@@ -138,36 +141,41 @@ const SHARINGS: readonly Sharing[] = [
 /** Bytes of workgroup memory. */
 function storageOf(shape: TensorWidths, groupHeads: number, tiling: TensorTiling): number {
   const g = geometry(shape, groupHeads, tiling)
-  return (g.tileVectors * tiling.buffers + groupHeads / 4 + 1) * 16 + (g.scores * 4 + g.weights * 2) * g.vector
+  return (g.tileVectors + groupHeads / 4 + 1) * 16 + (g.scores * 4 + g.weights * 2) * g.vector
 }
 
 /**
- * Heads of a group, and the tiling, for streams with `heads` heads each. Undefined: these kernels do not support the widths, and
- * flash-attention.ts is used. Support and the order of sums depend only on the widths, so they are the same at every rank count.
+ * Heads of a group, and the tiling, for streams of which a rank has `heads` heads each. Undefined: these kernels do not support the widths,
+ * and flash-attention.ts is used. Support and the order of sums depend on the widths and on `streamHeads`, the heads of a stream in the
+ * whole model, so they are the same at every rank count.
  */
 export function planTensorAttention(
   shape: TensorWidths,
   heads: number,
   workgroupStorage: number,
+  streamHeads = heads,
 ): { readonly groupHeads: number; readonly tiling: TensorTiling; readonly workgroups: number } | undefined {
   if (unitOf(shape) === undefined) return undefined
-  const sharing = SHARINGS.find((one) => registersOf(shape, one) <= REGISTERS && fits(shape, SIDE, one, workgroupStorage))
+  const sharings = slotsOfGroup(streamHeads) === MAX_HEADS ? SHARINGS : [FEW_HEADS, ...SHARINGS]
+  const sharing = sharings.find((one) => registersOf(shape, one) <= REGISTERS && fits(shape, SIDE, one, workgroupStorage))
   if (sharing === undefined) return undefined
   const pairs = pairsFit(shape, sharing)
-  // Two tiles on their way where registers are left for them.
-  const ahead = sharing.tokens === SIDE && (pairs ? 2 : 1) * registersOf(shape, sharing) <= REGISTERS / 2 + 16 ? 2 : 1
-  for (let groupHeads = pad(Math.ceil(heads / Math.ceil(heads / MAX_HEADS))); groupHeads > 0; groupHeads -= SIDE) {
-    // One row has few heads: more workgroups of one buffer hide more than a pipeline does.
+  for (let groupHeads = slotsOfGroup(heads); groupHeads > 0; groupHeads -= SIDE) {
     const headTiles = sharing.scores === 'columns' && pairs && groupHeads % (2 * SIDE) === 0 ? 2 : 1
-    const tiling = { ...sharing, headTiles, ahead, buffers: 1, pipelined: false }
+    const tiling = { ...sharing, headTiles }
     if (storageOf(shape, groupHeads, tiling) <= workgroupStorage)
       return { groupHeads, tiling, workgroups: pairs ? 2 * MULTIPROCESSORS : MULTIPROCESSORS }
   }
   return undefined
 }
 
+/** Slots of a group where a stream's heads are shared among as few groups as there may be. */
+function slotsOfGroup(heads: number): number {
+  return pad(Math.ceil(heads / Math.ceil(heads / MAX_HEADS)))
+}
+
 function fits(shape: TensorWidths, groupHeads: number, sharing: Sharing, workgroupStorage: number): boolean {
-  return storageOf(shape, groupHeads, { ...sharing, headTiles: 1, ahead: 1, buffers: 1, pipelined: false }) <= workgroupStorage
+  return storageOf(shape, groupHeads, { ...sharing, headTiles: 1 }) <= workgroupStorage
 }
 
 /** Cached scalars of one load: 8, 4 or 2. Undefined: rows are not aligned to 2. */
