@@ -94,7 +94,7 @@ async function build({ rows, change }: Variant, length: number, pagesOfPart: num
   const both: Dispatch[] = []
   for (let k = 0; k * perRound < entries.length; k++) {
     const inRound = Math.min(perRound, entries.length - k * perRound)
-    const across = workgroupsOfParts(parts, STREAMS * inRound)
+    const across = workgroupsOfParts(tiling, parts, STREAMS * inRound)
     const round = program.uniform(Uint32Array.of(k, 0, 0, 0))
     const attend = await program.wgsl(
       'attention',

@@ -203,11 +203,13 @@ full('emulated: bits follow from what fixes the order of sums, not from other ti
   const attention = new Attention(shape, ROWS.slice(0, 1), 6)
   const bits = (out: Float32Array) => Buffer.from(out.buffer)
   const columns = { ...planned.tiling, tokens: 16, scores: 'columns' } as const
+  t.is(planned.tiling.walk, 'tiles')
   t.is(planned.tiling.scores, 'tokens')
   for (const tiling of [planned.tiling, columns]) {
     const expected = attention.emulated(tiling)
     t.true(attention.difference(expected) < TOLERANCE)
     t.deepEqual(bits(attention.emulated({ ...tiling, headTiles: 2 })), bits(expected), 'pairs of head tiles')
+    t.deepEqual(bits(attention.emulated({ ...tiling, walk: 'pages' })), bits(expected), 'a page at a time')
     t.deepEqual(bits(attention.emulated(tiling, { across: 1 })), bits(expected), 'one workgroup for all parts')
     t.deepEqual(bits(attention.emulated(tiling, { across: 2 })), bits(expected), 'two workgroups that take parts in turn')
     t.deepEqual(bits(attention.emulated(tiling, { descending: true })), bits(expected), 'descending')

@@ -31,10 +31,16 @@ let compiled = 0
 for (const [heads, keyWidth, valueWidth, valueOffset, ropeDim, streams] of TENSOR_SHAPES) {
   const { shape, planned } = shapeOf(heads, keyWidth, valueWidth, valueOffset, ropeDim, streams)
   const columns = { tokens: 16, scores: 'columns' } as const
-  const tilings = [{}, { headTiles: 2 }, columns, { ...columns, headTiles: 2 }, { ...columns, split: 4 }].map((other) => ({
-    ...planned.tiling,
-    ...other,
-  }))
+  const others = [
+    {},
+    { headTiles: 2 },
+    { walk: 'tiles' },
+    { walk: 'pages' },
+    columns,
+    { ...columns, headTiles: 2 },
+    { ...columns, split: 4 },
+  ] as const
+  const tilings = others.map((other) => ({ ...planned.tiling, ...other }))
   const name = JSON.stringify([heads, keyWidth, valueWidth, valueOffset, ropeDim, streams])
   await compile(
     name,

@@ -123,7 +123,7 @@ export class WgslKernels implements KernelSet {
       const dispatches = [
         await program.wgsl('attention', attention, attending, (step) => {
           const others = shape.groups.length * inRound(step)
-          return [others === 0 ? 0 : workgroupsOfParts(step.parts, others), shape.groups.length, inRound(step)]
+          return [others === 0 ? 0 : workgroupsOfParts(plan.tiling, step.parts, others), shape.groups.length, inRound(step)]
         }),
       ]
       const combining = [b.rows, entries, b.partSums.buffer, b.partStates.buffer, b.context.buffer, round, sizes]

@@ -49,11 +49,9 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: 
   const V = g.vector
   const scoreRow = g.scoreRow / V
   const weightRow = g.weightRow / V
-  /** Reads the tile that begins `ahead_at` tokens after the part's first, and looks up the page of the second one after it. */
-  const fetch = `{ let in_page = ahead_at % ${PAGE_TOKENS}u; let s_at = (region + (page * ${PAGE_TOKENS}u + in_page) * ${rowWidth}u) / ${unit}u;
-    let left_then = select(0u, all - ahead_at, all > ahead_at);
-    ${stream.fetch('s_at', 'left_then')} ${ropeDim > 0 ? `let r_at = (${shape.ropeRegion}u + (page * ${PAGE_TOKENS}u + in_page) * ${ropeRowWidth}u) / ${unit}u; ${rope.fetch('r_at', 'left_then')}` : ''}
-    ahead_at += ${T}u; page = page_after; page_after = pages[min(first_page + (ahead_at + ${T}u) / ${PAGE_TOKENS}u, last_page)]; }`
+  /** First units of a page, or of a row within it. */
+  const streamAt = (row: string) => `(region + (${row}) * ${rowWidth}u) / ${unit}u`
+  const ropeAt = (row: string) => `(${shape.ropeRegion}u + (${row}) * ${ropeRowWidth}u) / ${unit}u`
   const stash = `${stream.stash()} ${ropeDim > 0 ? rope.stash() : ''}`
   /** Vector of a tile where a key step of this subgroup begins: key columns, then rope columns. */
   const keyColumn = (k: number) => {
@@ -107,6 +105,44 @@ export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: 
   )
   const barrier = 'workgroupBarrier();'
   const softmax = softmaxOver(shape.scale, H, rows, tiling, g)
+  /** Scores, weights and sums of the tile in workgroup memory; `left` tokens are left from it on. `next`: reads the tile after it meanwhile. */
+  const tile = (next: string) => `${stash} ${barrier}
+    ${next}
+    ${scores} ${barrier} ${softmax} ${barrier} ${rescaling}
+    ${sums} ${barrier}`
+  /** Reads the tile that begins `ahead_at` tokens after the part's first, and looks up the page of the second one after it. */
+  const fetchTile = `{ let cached = page * ${PAGE_TOKENS}u + ahead_at % ${PAGE_TOKENS}u; let left_then = select(0u, all - ahead_at, all > ahead_at);
+    let s_at = ${streamAt('cached')}; ${stream.fetch('s_at', 'left_then')} ${ropeDim > 0 ? `let r_at = ${ropeAt('cached')}; ${rope.fetch('r_at', 'left_then')}` : ''}
+    ahead_at += ${T}u; page = page_after; page_after = pages[min(first_page + (ahead_at + ${T}u) / ${PAGE_TOKENS}u, last_page)]; }`
+  const byTiles = `var left = all; var ahead_at = 0u; let first_page = row.x + start / ${PAGE_TOKENS}u;
+  var page = pages[first_page]; var page_after = pages[min(first_page + ${T}u / ${PAGE_TOKENS}u, last_page)];
+  ${fetchTile}
+  loop {
+    ${tile(fetchTile)}
+    if (left <= ${T}u) { break; } left -= ${T}u; step++;
+  }`
+  const perPage = PAGE_TOKENS / T
+  /** Reads tile k of a page, which has left_<page> tokens. */
+  const fetchOf = (k: number, page: string) =>
+    `${stream.fetch(`s_${page}`, `left_${page}`, k * T)} ${ropeDim > 0 ? rope.fetch(`r_${page}`, `left_${page}`, k * T) : ''}`
+  const byPages = `var left_here = all; var at_page = row.x + start / ${PAGE_TOKENS}u; let page = pages[at_page];
+  var s_here = ${streamAt(`page * ${PAGE_TOKENS}u`)}; ${ropeDim > 0 ? `var r_here = ${ropeAt(`page * ${PAGE_TOKENS}u`)};` : ''}
+  // The page after the next is looked up a page early.
+  var next_page = pages[min(at_page + 1u, last_page)];
+  ${fetchOf(0, 'here')}
+  loop {
+    let left_next = select(0u, left_here - ${PAGE_TOKENS}u, left_here > ${PAGE_TOKENS}u);
+    let s_next = ${streamAt(`next_page * ${PAGE_TOKENS}u`)}; ${ropeDim > 0 ? `let r_next = ${ropeAt(`next_page * ${PAGE_TOKENS}u`)};` : ''}
+    at_page++;
+    next_page = pages[min(at_page + 1u, last_page)];
+    ${times(
+      perPage,
+      (k) => `{ let left = left_here - ${k * T}u; ${tile(k + 1 < perPage ? fetchOf(k + 1, 'here') : fetchOf(0, 'next'))} step++; }
+    if (left_here <= ${(k + 1) * T}u) { break; }`,
+    )}
+    left_here = left_next; s_here = s_next; ${ropeDim > 0 ? 'r_here = r_next;' : ''}
+  }`
+  const inTurn = tiling.walk === 'tiles'
   return `enable f16; enable subgroups; enable chromium_experimental_subgroup_matrix; enable chromium_disable_uniformity_analysis;
 alias Left = subgroup_matrix_left<f16, ${SIDE}, ${SIDE}>; alias Right = subgroup_matrix_right<f16, ${SIDE}, ${SIDE}>; alias Sum = subgroup_matrix_result<f32, ${SIDE}, ${SIDE}>;
 const REGIONS = array<u32, ${groups.length}>(${groups.map(({ region }) => `${region}u`).join(', ')});
@@ -126,7 +162,7 @@ var<workgroup> weights : array<${V === 4 ? 'vec2<u32>' : 'u32'}, ${g.weights}>;
 var<workgroup> factors : array<f32, ${H}>;
 var<workgroup> rescale : vec4<u32>;
 @compute @workgroup_size(${g.threads})
-fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : u32, @builtin(workgroup_id) id : vec3<u32>, @builtin(num_workgroups) across : vec3<u32>) {
+fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : u32, @builtin(workgroup_id) id : vec3<u32>${inTurn ? ', @builtin(num_workgroups) across : vec3<u32>' : ''}) {
   let lid = sg * ${LANES}u + lane;
   let entry = entries[round.x * sizes.x + id.z];
   // The longest one.
@@ -141,7 +177,7 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
   var step = 1u;
   if (lid == 0u) { rescale = vec4<u32>(0u); }
   ${stream.declare()} ${ropeDim > 0 ? rope.declare() : ''}
-  for (var at = id.x; at < row.w; at += across.x) {
+  ${inTurn ? 'for (var at = id.x; at < row.w; at += across.x) {' : 'let at = id.x;'}
   let start = at * row.z * ${PAGE_TOKENS}u; let end = min(row.y, start + row.z * ${PAGE_TOKENS}u);
   ${
     rows === 1
@@ -149,20 +185,10 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
       : `// Tokens at the end of this part that the slot's own row does not see.
   let own = h / ${rowHeads}u; let hidden = select(0u, end - min(end, rows[entry.x + min(own, entry.y - 1u)].y), own < entry.y);`
   }
-  // Tokens of this part, and those left from the tile at hand on. The page of a tile is looked up two tiles before the tile is read.
-  let all = end - start; var left = all; var ahead_at = 0u;
-  let first_page = row.x + start / ${PAGE_TOKENS}u; let last_page = row.x + (end - 1u) / ${PAGE_TOKENS}u;
-  var page = pages[first_page]; var page_after = pages[min(first_page + ${T}u / ${PAGE_TOKENS}u, last_page)];
+  let all = end - start; let last_page = row.x + (end - 1u) / ${PAGE_TOKENS}u;
   var m = -1.0e30; var l = 0.0;
   ${times(headTiles, (i) => times(valueSteps, (d) => `var a${i}_${d} = Sum();`, ' '), ' ')}
-  ${fetch}
-  loop {
-    ${stash} ${barrier}
-    ${fetch}
-    ${scores} ${barrier} ${softmax} ${barrier} ${rescaling}
-    ${sums} ${barrier}
-    if (left <= ${T}u) { break; } left -= ${T}u; step++;
-  }
+  ${inTurn ? byTiles : byPages}
   let out = ((id.z * sizes.y + at) * ${groups.length}u + id.y) * ${H}u;
   ${times(headTiles, (i) =>
     times(valueSteps, (d) =>
@@ -175,7 +201,7 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
     ),
   )}
   if (j == 0u) { state[out + h] = vec2<f32>(m, l); }
-  step++; }
+  ${inTurn ? 'step++; }' : ''}
 }
 `
 }

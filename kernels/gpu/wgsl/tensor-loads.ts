@@ -59,16 +59,16 @@ export class RowLoads {
   let ${n}_column = ${this.#place(this.#column(0))}; let ${n}_to = ${n}_row * ${rowVectors}u + ${n}_column / 8u; ${registers}`
   }
 
-  /** Loads rows from unit `base` on into registers; zeros from row `left` on. */
-  fetch(base: string, left: string): string {
+  /** Loads rows from `first` on of the page whose first unit is `base` into registers; zeros from row `left` on. */
+  fetch(base: string, left: string, first = 0): string {
     const { threads, unitType } = this.#l
     const n = this.#name
     const from = (j: number) =>
       this.#even
-        ? `${n}_from + ${this.#rowStep(j) * this.#rowUnits}u`
-        : `(${this.#row(j)}) * ${this.#rowUnits}u + (lid + ${j * threads}u) % ${this.#units}u`
+        ? `${n}_from + ${(this.#rowStep(j) + first) * this.#rowUnits}u`
+        : `(${this.#row(j)} + ${first}u) * ${this.#rowUnits}u + (lid + ${j * threads}u) % ${this.#units}u`
     return times(this.#loads, (j) => {
-      const bounds = [this.#inTile(j), `${this.#row(j)} < ${left}`].filter((c) => c !== undefined).join(' && ')
+      const bounds = [this.#inTile(j), `${this.#row(j)} + ${first}u < ${left}`].filter((c) => c !== undefined).join(' && ')
       return `${n}_${j} = ${unitType}(); if (${bounds}) { ${n}_${j} = cache[${base} + ${from(j)}]; }`
     })
   }

@@ -50,6 +50,11 @@ export interface TensorTiling {
   readonly scores: 'columns' | 'tokens'
   /** Groups of 16 heads of one subgroup: 1 or 2. */
   readonly headTiles: number
+  /**
+   * One tile of cached rows after another, and workgroups that take parts in turn (workgroupsOfParts); or a page at a time, with a workgroup
+   * for each part: its longer code needs fewer registers beside matrices.
+   */
+  readonly walk: 'tiles' | 'pages'
 }
 
 /** Tiles of tokens for which a subgroup computes scores, and steps of 16 columns of each. */
@@ -83,9 +88,9 @@ export function slotsOf({ rowHeads }: Pick<TensorShape, 'rowHeads'>, rows: numbe
 /** Workgroups of attention from which a device gains nothing by more of them: a few for each multiprocessor, to even out their ends. */
 const ENOUGH_WORKGROUPS = 8 * MULTIPROCESSORS
 
-/** Workgroups that share the parts of a context, where there are `others` more for each: a workgroup loads its queries once. */
-export function workgroupsOfParts(parts: number, others: number): number {
-  return Math.min(parts, Math.max(1, Math.ceil(ENOUGH_WORKGROUPS / others)))
+/** Workgroups along the parts of a context, where there are `others` more for each: one that takes several loads its queries once. */
+export function workgroupsOfParts({ walk }: TensorTiling, parts: number, others: number): number {
+  return walk === 'pages' ? parts : Math.min(parts, Math.max(1, Math.ceil(ENOUGH_WORKGROUPS / others)))
 }
 
 /** Rows of a prompt that share a workgroup's cached rows, and slots that they may take. */
@@ -109,7 +114,7 @@ export function planPromptRows(
     // Pairs of head tiles share what a subgroup loads; with scores by tokens more subgroups are faster.
     for (const headTiles of one.scores === 'tokens' ? [1, 2] : [2, 1]) {
       if (slots % (SIDE * headTiles) !== 0 || headTiles > 1 + Number(pairsFit(shape, one))) continue
-      const tiling = { ...one, headTiles }
+      const tiling = { ...one, headTiles, walk: walkOf(shape, one, headTiles) }
       if (storageOf(shape, slots, tiling) <= workgroupStorage) return { rows, tiling }
     }
   }
@@ -122,6 +127,13 @@ type Sharing = Pick<TensorTiling, 'tokens' | 'split' | 'scores'>
 function registersOf(shape: TensorWidths, sharing: Sharing): number {
   const { steps } = scoreWork({ keySteps: packedQueryWidth(shape) / SIDE }, sharing)
   return 8 * Math.ceil(pad(shape.valueWidth) / SIDE / sharing.split) + 4 * steps
+}
+
+/** Registers of matrices up to which a walk by tiles is faster: with 208 it was 1.3 times slower (two streams of 256, one of 512). */
+const WALK_REGISTERS = 128
+
+function walkOf(shape: TensorWidths, sharing: Sharing, headTiles: number): TensorTiling['walk'] {
+  return headTiles * registersOf(shape, sharing) <= WALK_REGISTERS ? 'tiles' : 'pages'
 }
 
 function pairsFit(shape: TensorWidths, sharing: Sharing): boolean {
@@ -162,7 +174,7 @@ export function planTensorAttention(
   const pairs = pairsFit(shape, sharing)
   for (let groupHeads = slotsOfGroup(heads); groupHeads > 0; groupHeads -= SIDE) {
     const headTiles = sharing.scores === 'columns' && pairs && groupHeads % (2 * SIDE) === 0 ? 2 : 1
-    const tiling = { ...sharing, headTiles }
+    const tiling = { ...sharing, headTiles, walk: walkOf(shape, sharing, headTiles) }
     if (storageOf(shape, groupHeads, tiling) <= workgroupStorage)
       return { groupHeads, tiling, workgroups: pairs ? 2 * MULTIPROCESSORS : MULTIPROCESSORS }
   }
@@ -175,7 +187,7 @@ function slotsOfGroup(heads: number): number {
 }
 
 function fits(shape: TensorWidths, groupHeads: number, sharing: Sharing, workgroupStorage: number): boolean {
-  return storageOf(shape, groupHeads, { ...sharing, headTiles: 1 }) <= workgroupStorage
+  return storageOf(shape, groupHeads, { ...sharing, headTiles: 1, walk: 'tiles' }) <= workgroupStorage
 }
 
 /** Cached scalars of one load: 8, 4 or 2. Undefined: rows are not aligned to 2. */
