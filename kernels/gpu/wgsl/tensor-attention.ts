@@ -22,8 +22,7 @@ const times = (n: number, line: (i: number) => string, separator = '\n') => Arra
  * bindings: rows [table, length, pages a part, parts], entries [first row, rows, 0, 0], pages, packed queries, cache, z, state,
  * round [round, 0, 0, 0], sizes [entries of a round, parts that z has room for, entries, 0].
  * z: [entries of the round][parts][groups][slots][packedValueWidth], unnormalized; state: maximum (in powers of 2) and sum of weights.
- * Workgroups: up to as many as there are parts, which take them
- * in turn, by groups by entries of the round.
+ * Workgroups: parts, or with a walk by tiles fewer that take them in turn, by groups by entries of the round.
  */
 export function tensorAttention(shape: TensorShape, tiling: TensorTiling, rows: number): string {
   const { groups, rowHeads, keyWidth, valueOffset, valueWidth, ropeDim, rowWidth, ropeRowWidth } = shape
