@@ -7,10 +7,10 @@ import { invalidOption } from '../options/check.js'
 import { int } from '../options/entry.js'
 import { type BatchFacts, scanBatch } from '../serve/batch/batch-file.js'
 import { BatchOutput } from '../serve/batch/batch-output.js'
-import { checkFlags, collect, engineOptions, type Flags, withEngineFlags, withFlags } from './flags.js'
+import { checkFlags, collect, engineOptions, type Flags, withEngineFlags, withFlags, withLoraFlag } from './flags.js'
 import { type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
 import { interruption, progressBar } from './progress.js'
-import { closeModels, loadModels, NAMED_MODEL_DOC, namedDirectories } from './served-models.js'
+import { adapterNames, closeModels, loadModels, NAMED_MODEL_DOC, namedDirectories } from './served-models.js'
 
 interface BatchFlags extends Flags, NatsFlags {
   readonly model?: string[]
@@ -29,6 +29,7 @@ export function addBatch(program: Command): void {
       .argument('<requests>', 'JSONL file: custom_id, method POST, url /v1/completions or /v1/chat/completions, body')
       .argument('<results>', 'JSONL file for the results'),
   ).option('--model <model>', NAMED_MODEL_DOC, collect)
+  withLoraFlag(command, ', under a model name of its own; again for another')
   withNatsFlags(withFlags(command, BATCH_FLAGS), 'as jobs of a NATS cluster, whose replicas have the models').action(
     (requests: string, results: string, flags: BatchFlags) => batch(requests, results, flags, command),
   )
@@ -79,10 +80,14 @@ async function locally(
   signal: AbortSignal,
 ): Promise<Summary> {
   const [{ createServer }, { runLocally }] = await Promise.all([import('../serve/server.js'), import('../serve/batch/run-locally.js')])
-  const models = await loadModels(namedDirectories(flags.model), { ...flags, json: flags.json === true }, undefined, true, signal)
+  const named = namedDirectories(flags.model)
+  const adapters = adapterNames(named, flags)
+  const models = await loadModels(named, { ...flags, json: flags.json === true }, undefined, true, signal)
   try {
-    warnOfUnserved(facts, models.keys())
+    warnOfUnserved(facts, [...models.keys(), ...adapters])
     const fingerprints = new Map([...models].map(([id, { fingerprint }]) => [id, fingerprint as string]))
+    // With adapters there is one model, whose fingerprint their answers have.
+    for (const { fingerprint } of models.values()) for (const name of adapters) fingerprints.set(name, fingerprint as string)
     const stop = () => void closeModels(models, 0)
     signal.addEventListener('abort', stop, { once: true })
     // Nobody listens: requests are injected.

@@ -4,7 +4,7 @@ import type { Engine } from '../engine/engine.js'
 import { type MultipleChoiceResult, multipleChoiceOf, type ScoredItem } from '../evaluation/multiple-choice.js'
 import { type PerplexityResult, perplexityOf } from '../evaluation/perplexity.js'
 import { int } from '../options/entry.js'
-import { checkFlags, engineOptions, given, type ModelFlags, withFlags, withModelFlag } from './flags.js'
+import { checkFlags, engineOptions, given, loraOf, type ModelFlags, withFlags, withLoraFlag, withModelFlag } from './flags.js'
 import { type Bar, interruption, loadEngine, progressBar } from './progress.js'
 import { readable } from './readable.js'
 
@@ -26,12 +26,14 @@ export function addEval(program: Command): void {
       .description("perplexity by the authors' protocol")
       .argument('<tokens>', 'file of tokens: little-endian uint16 (.bin), with or without a header; tetrad tokenize makes one'),
   )
-  withFlags(perplexityCommand, PERPLEXITY_FLAGS).action(perplexity)
-  withModelFlag(
-    evaluate
-      .command('multiple-choice')
-      .description('accuracy by the log-likelihood of choices')
-      .argument('<items>', 'JSONL file: query, choices, gold'),
+  withLoraFlag(withFlags(perplexityCommand, PERPLEXITY_FLAGS)).action(perplexity)
+  withLoraFlag(
+    withModelFlag(
+      evaluate
+        .command('multiple-choice')
+        .description('accuracy by the log-likelihood of choices')
+        .argument('<items>', 'JSONL file: query, choices, gold'),
+    ),
   )
     .option('--bos', 'put <|endoftext|> before every query')
     .action(multipleChoice)
@@ -53,7 +55,7 @@ async function perplexity(path: string, flags: ModelFlags): Promise<void> {
       losses[index] = loss
     }
     const result = await engine
-      .perplexity(path, { ...given({ blockSize, windows, firstToken }), onProgress: progressOf(bar), onWindow, signal })
+      .perplexity(path, { ...given({ blockSize, windows, firstToken, lora: loraOf(flags) }), onProgress: progressOf(bar), onWindow, signal })
       .catch((error: unknown) => {
         bar.stop()
         // What was computed is not lost.
@@ -84,7 +86,7 @@ async function multipleChoice(path: string, flags: MultipleChoiceFlags): Promise
       scored[index] = item
     }
     const result = await engine
-      .multipleChoice(path, { ...given({ bos: flags.bos }), onProgress: progressOf(bar), onItem, signal })
+      .multipleChoice(path, { ...given({ bos: flags.bos, lora: loraOf(flags) }), onProgress: progressOf(bar), onItem, signal })
       .catch((error: unknown) => {
         bar.stop()
         const done = scored.filter((item) => item !== undefined)
@@ -109,6 +111,8 @@ async function withEngine(
 ): Promise<void> {
   const signal = interruption()
   engineOptions(flags)
+  // One adapter at most: before the model is loaded.
+  loraOf(flags)
   await readable(path)
   const engine = await loadEngine(flags.model, flags, signal)
   const bar = progressBar('evaluating', unit)

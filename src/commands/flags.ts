@@ -61,8 +61,9 @@ export function engineOptions(flags: Flags): EngineOptions {
 
 /** The parameters that were given. `vocab`: as checkParams has it. Throws OptionError that names the flag. */
 export function generateParams(flags: Flags, vocab?: number): GenerateManyParams {
-  const { lora, ...given } = givenFor(GENERATE_PARAMS, flags)
-  const params = lora === undefined ? given : { ...given, lora: onlyAdapter(lora as readonly string[]) }
+  const { lora: _, ...given } = givenFor(GENERATE_PARAMS, flags)
+  const lora = loraOf(flags)
+  const params = lora === undefined ? given : { ...given, lora }
   checkParams(params, vocab, 'cli')
   return params
 }
@@ -84,8 +85,10 @@ function namedAdapters(given: readonly string[]): Record<string, string> {
   return Object.fromEntries(named)
 }
 
-/** The adapter of a command's requests. Throws OptionError. */
-function onlyAdapter(given: readonly string[]): string {
+/** Name of the adapter of a command's requests. Throws OptionError. */
+export function loraOf(flags: Flags): string | undefined {
+  const { lora: given } = flags as { readonly lora?: readonly string[] }
+  if (given === undefined) return undefined
   const names = Object.keys(namedAdapters(given))
   if (names.length === 1) return names[0] as string
   throw wrongLora('a request has one adapter', 'one --lora', names.join(', '))

@@ -15,7 +15,7 @@ import { checkFlags, collect, engineOptions, type Flags, withEngineFlags, withFl
 import { checkAddress, listenFailed } from './listen-address.js'
 import { NATS_DEADLINE, type NatsFlags, natsOptions, withNatsFlags } from './nats-flags.js'
 import { interruption } from './progress.js'
-import { closeModels, loadModels, NAMED_MODEL_DOC, type NamedDirectory, namedDirectories } from './served-models.js'
+import { adapterNames, closeModels, loadModels, NAMED_MODEL_DOC, type NamedDirectory, namedDirectories } from './served-models.js'
 
 interface ServeFlags extends Flags, NatsFlags {
   readonly model?: string[]
@@ -25,7 +25,6 @@ interface ServeFlags extends Flags, NatsFlags {
   readonly allowOrigin?: string[]
   readonly logPrompts?: boolean
   readonly front?: boolean
-  readonly lora?: readonly string[]
   readonly allowLoraUpdates?: boolean
 }
 
@@ -111,7 +110,7 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
     return
   }
   const named = namedDirectories(flags.model)
-  checkAdapterNames(named, flags)
+  adapterNames(named, flags)
   if (nats) await checkClusterNames(named)
   // Before anything large is loaded.
   const member = nats && (await joinLater(nats, values.batchJobs))
@@ -127,16 +126,6 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
     await closeModels(models, 0)
     await member?.close()
   }
-}
-
-/** Adapters are models of the API. Throws OptionError. */
-function checkAdapterNames(named: readonly NamedDirectory[], flags: ServeFlags): void {
-  const adapters = Object.keys(engineOptions(flags).adapters ?? {})
-  const taken = adapters.find((name) => named.some(({ id }) => id === name))
-  const fail = (what: string, expected: string, actual: string, remedy: string) => invalidOption({ what, expected, actual, remedy, option: '--lora' })
-  if (taken !== undefined) throw fail('an adapter has the name of a model', 'a name of its own', taken, 'Give it another: --lora name=directory.')
-  if (adapters.length > 0 && named.length > 1)
-    throw fail('--lora needs one model', 'one --model', String(named.length), 'Serve the other models from another process.')
 }
 
 /** Fronts ignore models with other names. Throws OptionError. */

@@ -5,6 +5,7 @@ import { EMBEDDED_MODEL } from '../assets.js'
 import { OptionError } from '../errors.js'
 import { hubModelName, isHubAddress, parseHubAddress } from '../hub/hub-address.js'
 import { modelDigest, servedFingerprint } from '../model/checkpoint/model-digest.js'
+import { invalidOption } from '../options/check.js'
 import type { ServedEngine, ServedModel } from '../serve/served-model.js'
 import { engineOptions, type Flags } from './flags.js'
 import { commandModel } from './local-model.js'
@@ -77,4 +78,15 @@ function nameOf(given: string): NamedDirectory {
   const match = existsSync(given) ? null : /^(\w[\w.-]*(?:\/[\w.-]+)*)=(.+)$/.exec(given)
   if (match) return { id: match[1] as string, dir: match[2] as string }
   return { id: isHubAddress(given) ? hubModelName(parseHubAddress(given)) : basename(resolve(given)), dir: given }
+}
+
+/** Names of the adapters of --lora: they are models of the API. Throws OptionError. */
+export function adapterNames(named: readonly NamedDirectory[], flags: Flags): readonly string[] {
+  const adapters = Object.keys(engineOptions(flags).adapters ?? {})
+  const taken = adapters.find((name) => named.some(({ id }) => id === name))
+  const fail = (what: string, expected: string, actual: string, remedy: string) => invalidOption({ what, expected, actual, remedy, option: '--lora' })
+  if (taken !== undefined) throw fail('an adapter has the name of a model', 'a name of its own', taken, 'Give it another: --lora name=directory.')
+  if (adapters.length > 0 && named.length > 1)
+    throw fail('--lora needs one model', 'one --model', String(named.length), 'Serve the other models from another process.')
+  return adapters
 }

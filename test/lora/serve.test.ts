@@ -1,5 +1,6 @@
 // Adapters over HTTP: models of their own names, chosen by `model` or `lora`, loaded and unloaded where the server allows it; and --lora.
 import { execFile } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import test from 'ava'
@@ -102,4 +103,47 @@ full('generate has the adapter of --lora', async (t) => {
   const run = async (...more: string[]) => JSON.parse((await promisify(execFile)(process.execPath, [...args, ...more], { cwd: ROOT })).stdout)
   const [plain, adapted] = [await run(), await run('--lora', `x=${dir}`)]
   t.notDeepEqual(plain.tokens, adapted.tokens)
+})
+
+full('eval and batch have the adapter of --lora', async (t) => {
+  const dir = temporary(t)
+  const adapter = join(dir, 'adapter')
+  writeAdapter(adapter, await readTensors(TINY), { seed: 1, rank: 4, size: 0.1, modules: ['q_b_proj', 'c_proj', 'c_fc1'] })
+  const engine = await Engine.load(TINY, { backend: 'wasm', ranks: 1, maxContext: 256, adapters: { x: adapter } })
+  t.teardown(() => engine.close())
+  const fixed = ['--backend', 'wasm', '--ranks', '1', '--max-context', '256', '--lora', `x=${adapter}`, '--json']
+  const run = (...args: string[]) => promisify(execFile)(process.execPath, ['dist/src/cli.js', ...args, ...fixed], { cwd: ROOT })
+
+  const tokens = join(dir, 'tokens.bin')
+  const ids = Array.from({ length: 129 }, (_, i) => (i * 37) % 500)
+  writeFileSync(tokens, Buffer.from(Uint16Array.from(ids).buffer))
+  const { meanLoss } = JSON.parse((await run('eval', 'perplexity', tokens, '--block-size', '64')).stdout)
+  t.is(meanLoss, (await engine.perplexity(ids, { blockSize: 64, lora: 'x' })).meanLoss)
+  t.not(meanLoss, (await engine.perplexity(ids, { blockSize: 64 })).meanLoss)
+
+  const item = { query: 'The king', choices: [' was old.', ' ran away.'], gold: 0 }
+  const items = join(dir, 'items.jsonl')
+  writeFileSync(items, JSON.stringify(item))
+  const chosen = JSON.parse((await run('eval', 'multiple-choice', items)).stdout)
+  t.deepEqual(chosen.items, (await engine.multipleChoice([item], { lora: 'x' })).items)
+  await t.throwsAsync(run('eval', 'multiple-choice', items, '--lora', `y=${adapter}`), { message: /a request has one adapter/ })
+
+  const [requests, results] = [join(dir, 'requests.jsonl'), join(dir, 'results.jsonl')]
+  const body = { prompt: 'The king', max_tokens: 6, temperature: 0 }
+  const line = (id: string, model: string) => JSON.stringify({ custom_id: id, method: 'POST', url: '/v1/completions', body: { ...body, model } })
+  writeFileSync(requests, `${line('plain', 'tiny')}\n${line('adapted', 'x')}\n`)
+  const batch = ['batch', requests, results, '--model', `tiny=${TINY}`]
+  const { stderr } = await run(...batch)
+  t.false(stderr.includes('is not served'), stderr)
+  const texts = new Map(
+    readFileSync(results, 'utf8')
+      .trim()
+      .split('\n')
+      .map((text) => JSON.parse(text) as { custom_id: string; response: { body: { choices: { text: string }[] } } })
+      .map(({ custom_id, response }) => [custom_id, response.body.choices[0]?.text]),
+  )
+  t.is(texts.get('adapted'), (await engine.generate('The king', { maxTokens: 6, lora: 'x' })).text)
+  t.is(texts.get('plain'), (await engine.generate('The king', { maxTokens: 6 })).text)
+  // Gone on: nothing is left to do.
+  t.like(JSON.parse((await run(...batch)).stdout), { requests: 2, failed: 0, ran: 0 })
 })
