@@ -2,7 +2,8 @@
 import { join } from 'node:path'
 import test from 'ava'
 import { Engine, type EngineOptions, type GenerateParams, OptionError, SnapshotError } from '../../src/index.js'
-import { injectFault, pages, readCounters, recordLogits } from '../../src/testing.js'
+import { writtenScalars } from '../../src/internals.js'
+import { exchangedBytes, injectFault, pages, readCounters, recordLogits } from '../../src/testing.js'
 import { mergedTensors, writeAdapter, writeModel } from '../support/adapters.js'
 import { FIXTURES, largestDifference, randomNumbers, TINY } from '../support/fixtures.js'
 import { readTensors, temporary } from '../support/models.js'
@@ -236,3 +237,29 @@ full('models/tiny: 600 tokens of text have the same bits at 1, 2 and 4 ranks, al
     await engine.close()
   }
 })
+
+for (const [i, [name, partition, ranks]] of (
+  [
+    ['mlra_4', 'heads', 4],
+    ['mlra_4', 'sequence', 2],
+    ['mla', 'heads', 2],
+    ['mla', 'sequence', 4],
+    ['gla_2', 'heads', 4],
+    ['gqa', 'heads', 2],
+    ['gqa', 'sequence', 4],
+    ['tpa', 'heads', 4],
+    ['mlra_2_gated', 'heads', 4],
+  ] as const
+).entries()) {
+  quickIf(i < 2)(
+    `${name} by ${partition} at ${ranks} ranks: the bytes that are counted as exchanged are those that ranks write for each other`,
+    async (t) => {
+      for (const backend of ['wasm', 'reference'] as const) {
+        const engine = await load(golden(name), { backend, partition, ranks })
+        const written = await writtenScalars(engine, async () => engine.generate([1], { maxTokens: 1, ignoreEos: true }))
+        t.is(written * (backend === 'wasm' ? 4 : 8), exchangedBytes(engine), backend)
+        await engine.close()
+      }
+    },
+  )
+}
