@@ -110,6 +110,7 @@ async function serve(flags: ServeFlags, command: Command): Promise<void> {
     return
   }
   const named = namedDirectories(flags.model)
+  // Throws for names that cannot be served.
   adapterNames(named, flags)
   if (nats) await checkClusterNames(named)
   // Before anything large is loaded.

@@ -112,10 +112,10 @@ class Product {
   }
 
   /** The first rows, packed by the product itself; plain or normed. */
-  runOwn(tiling: ProductTiling, pair: boolean, norm?: Float32Array<ArrayBuffer>): Float32Array {
+  runOwn(tiling: ProductTiling, pair: boolean, norm?: Float32Array<ArrayBuffer>, several = true): Float32Array {
     const { outputs, k } = this.#case
     const steps = this.#steps
-    const own = ownRows({ steps, pair, epsilon: norm && 1e-5, source: plainRows(k) }, productThreads(tiling))
+    const own = ownRows({ steps, pair, epsilon: norm && 1e-5, source: plainRows(k) }, productThreads(tiling), several)
     const rows = Math.min(own.rows, this.#case.rows)
     const y = new Float32Array(rows * outputs).fill(Number.NaN)
     const matrix: TensorRows = { w: 0, x: 0, xScale: 0, y: 0, rows: outputs, source: { from: 0, cols: k } }
@@ -186,6 +186,7 @@ for (const { rows, outputs, k, only } of [
       for (const pair of [false, true]) {
         const { tiling } = tilingsOf([only], pair)[0] as TilingChoice
         const own = product.runOwn(tiling, pair, norm)
+        if (rows === 1) t.deepEqual(Buffer.from(product.runOwn(tiling, pair, norm, false).buffer), Buffer.from(own.buffer), 'a kernel of one row')
         t.deepEqual(Buffer.from(own.buffer), Buffer.from(product.run(tiling, pair, undefined, norm).buffer))
         t.true(own.every((y) => Number.isFinite(y)) && own.some((y) => y !== 0))
       }

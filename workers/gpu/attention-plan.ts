@@ -92,12 +92,8 @@ export function planAttention(
   const paddedWidth = paddedQueryWidth(a)
   const mostHeads = (of: readonly AttentionUnit[]) => Math.max(1, ...of.map((unit) => unit.headEnd - unit.headStart))
   const maxHeads = mostHeads(units)
-  const streamHeads = mostHeads(
-    rankUnits(
-      a,
-      perShard((s) => s),
-    ),
-  )
+  const allShards = perShard((s) => s)
+  const streamHeads = mostHeads(rankUnits(a, allShards))
   const widths = {
     keyWidth: a.stream.keyWidth,
     keyOffset: 0,

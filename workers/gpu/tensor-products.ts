@@ -147,16 +147,17 @@ function packsItself(
   matrices: readonly TensorRows[],
 ): { readonly tiling: ProductTiling; readonly own: OwnRows } | undefined {
   if (!tiling || productThreads(tiling) % OWN_THREADS !== 0) return undefined
-  const own = ownRows(packing, productThreads(tiling))
   const { reads, store } = packing.source
   // One workgroup stores what the source stores: all of it, if it is one region.
   if (store !== undefined && new Set(matrices.map(({ x }) => x)).size > 1) return undefined
   const scalars = matrices.reduce((sum, { rows, source }) => sum + Math.ceil(rows / tiling.columns) * (source?.cols ?? 0), 0)
-  if (4 * reads * scalars * own.rows > OWN_BYTES) return undefined
   // Blocks of fewer columns leave room for the rows.
-  return [tiling, { ...tiling, steps: tiling.steps / 2 }]
-    .filter((one) => one.steps % 4 === 0 && productBytes(one, pair, own) <= PRODUCT_STORAGE)
-    .map((one) => ({ tiling: one, own }))[0]
+  const tilings = [tiling, { ...tiling, steps: tiling.steps / 2 }].filter(({ steps }) => steps % 4 === 0)
+  return [true, false]
+    .map((several) => ownRows(packing, productThreads(tiling), several))
+    .filter((own) => 4 * reads * scalars * own.rows <= OWN_BYTES)
+    .flatMap((own) => tilings.map((one) => ({ tiling: one, own })))
+    .find((way) => productBytes(way.tiling, pair, way.own) <= PRODUCT_STORAGE)
 }
 
 function bindingsOf(buffers: readonly (GPUBuffer | undefined)[]): (GPUBuffer | undefined)[] {

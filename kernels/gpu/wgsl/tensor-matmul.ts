@@ -53,8 +53,8 @@ export function productThreads({ down, across, helpers }: ProductTiling): number
  * two a word; its offsets are even, and what lies after an odd number of outputs becomes 0.
  * bindings: dims uniform [0, y stride, 0, 0], count uniform [rows], weights, blocks (tensor-matmul-shape.ts), activations, their scales,
  * scales of the weights' rows, y. Workgroups: groups of tiling.rows rows by blocks.
- * own: for up to own.rows rows of activations, which every workgroup packs itself; its bindings, and all others OWN_BINDINGS later, without those of
- * the activations.
+ * own: for up to own.rows rows of activations, which every workgroup packs itself; its bindings, and all others OWN_BINDINGS later,
+ * without those of the activations.
  */
 export function tensorProduct(steps: number, tiling: ProductTiling, pair: boolean, halves = false, own?: OwnRows): string {
   const { rows, columns, down, across, buffers } = tiling

@@ -149,9 +149,8 @@ function rowCode({ steps, pair, epsilon, source }: Omit<RowPacking, 'regions'>, 
   const sharing = narrow ? LANES : THREADS
   const each = Math.ceil(pairs / sharing)
   const inside = (j: number, body: string) => ((j + 1) * sharing <= pairs ? `{ ${body} }` : `if (me + ${j * sharing}u < ${pairs}u) { ${body} }`)
-  const column = (j: number) => `2u * (me + ${j * sharing}u)`
   // Loads come before stores, and past the last column its own value is loaded: nothing waits for another load.
-  const load = (j: number) => `let c${j} = ${column(j)};
+  const load = (j: number) => `let c${j} = 2u * (me + ${j * sharing}u);
   var v${j} = vec2<f32>(value(row, region.source + min(c${j}, last)), value(row, region.source + min(c${j} + 1u, last)));
   v${j} = select(vec2<f32>(0.0), v${j}, vec2<bool>(c${j} < region.cols, c${j} + 1u < region.cols));
   ${normed ? `let n${j} = vec2<f32>(norm[min(c${j}, last)], norm[min(c${j} + 1u, last)]);` : ''}`
@@ -232,7 +231,7 @@ fn main(@builtin(subgroup_id) sg : u32, @builtin(subgroup_invocation_id) lane : 
 
 /** Rows of a product's activations, packed by the product's own workgroups: the bits are those of packRows. */
 export interface OwnRows {
-  /** The first row alone, or up to a tile of rows where a subgroup packs one. */
+  /** One, or a tile of rows where a subgroup packs one. */
   readonly rows: number
   /** Bytes of workgroup memory. */
   readonly bytes: number
@@ -251,11 +250,11 @@ export interface OwnRows {
 /** Threads that share the packing of one row. */
 export const OWN_THREADS = THREADS
 
-/** threads: of a workgroup, a multiple of OWN_THREADS. */
-export function ownRows(packing: Omit<RowPacking, 'regions'>, threads = OWN_THREADS): OwnRows {
+/** threads: of a workgroup, a multiple of OWN_THREADS. several: more than one row, where the packing can. */
+export function ownRows(packing: Omit<RowPacking, 'regions'>, threads = OWN_THREADS, several = true): OwnRows {
   const { steps, pair, epsilon, source } = packing
   const narrow = isNarrow(steps)
-  const rows = narrow && source.store === undefined ? SIDE : 1
+  const rows = several && narrow && source.store === undefined ? SIDE : 1
   const rowVectors = steps * 2 * (pair ? 2 : 1)
   // Of one row, rows after it are columns of later steps: nobody reads their sums. 16 bytes between rows avoid bank conflicts.
   const stride = rows === 1 ? 2 : rowVectors + 1

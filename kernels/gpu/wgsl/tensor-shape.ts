@@ -129,7 +129,7 @@ function registersOf(shape: TensorWidths, sharing: Sharing): number {
   return 8 * Math.ceil(pad(shape.valueWidth) / SIDE / sharing.split) + 4 * steps
 }
 
-/** Registers of matrices up to which a walk by tiles is faster: with 208 it was 1.3 times slower (two streams of 256, one of 512). */
+/** Registers of matrices up to which a walk by tiles is faster: with 200 and 208 it was 1.3 times slower (streams of 512 and 256). */
 const WALK_REGISTERS = 128
 
 function walkOf(shape: TensorWidths, sharing: Sharing, headTiles: number): TensorTiling['walk'] {
